@@ -1,0 +1,57 @@
+# `make` runs the whole pipeline, `make test` the tests; both make .venv themselves.
+# Needs Python 3.11 or newer, git and make. Another Python: make PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The stages and dvc find each other's Python from any shell.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := pipeline
+.PHONY: help pipeline install test lint types unit slow format bench clean
+
+help: ## Print this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+pipeline: $(VENV)/installed ## Run what is out of date, from raw text to GGUF; print metrics and a sample
+	@dvc repro
+	@atlas show
+
+install: $(VENV)/installed ## Make .venv and install Atlas into it
+
+test: lint types unit ## Check style and types, and run the tests (minutes)
+
+lint: $(VENV)/installed-dev ## Check style and format
+	@ruff check .
+	@ruff format --check .
+
+types: $(VENV)/installed-dev ## Check types
+	@mypy
+
+unit: $(VENV)/installed-dev ## Run the tests, with coverage
+	@pytest -n 2 --cov --cov-report=term
+
+slow: $(VENV)/installed-dev ## Run the tests that take minutes each
+	@pytest -m slow
+
+format: $(VENV)/installed-dev ## Put the code into the one format
+	@ruff check --fix .
+	@ruff format .
+
+clean: ## Remove checkpoints of interrupted runs and half-written outputs (no results)
+	@rm -rf .ckpt
+	@find data models metrics -name '.*.partial' -prune -exec rm -rf {} +
+
+$(VENV)/python: # recipe below checks the version before anything is installed
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/python pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

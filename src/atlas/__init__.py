@@ -1,0 +1,1 @@
+"""Atlas: from raw text to a small language model that llama.cpp runs."""

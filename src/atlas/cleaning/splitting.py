@@ -1,0 +1,57 @@
+"""Which part of the text trains, which validates, which tests."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal
+
+from atlas.cleaning.documents import Document
+from atlas.cleaning.splits import SPLITS, Split
+from atlas.params import CleanParams
+
+FEW_DOCUMENTS = 100  # below it, `auto` splits each document by position
+LOOK_AHEAD = 4096  # characters within which a cut looks for a line end
+
+
+def split_by(clean: CleanParams, documents: int) -> Literal["document", "position"]:
+    """How to split a corpus of so many documents."""
+    if clean.split_by == "auto":
+        return "position" if documents < FEW_DOCUMENTS else "document"
+    return clean.split_by
+
+
+def split_of(text: str, clean: CleanParams) -> Split:
+    """The split of a whole document, from its text and the seed alone.
+
+    The same text is in the same split wherever it stands, so exact copies never leak, and
+    documents that are added later move none of the others.
+    """
+    key = hashlib.blake2b(text.encode(), digest_size=8, salt=clean.seed.to_bytes(16, "little"))
+    point = int.from_bytes(key.digest(), "little") / 2**64
+    if point < clean.test:
+        return "test"
+    return "val" if point < clean.test + clean.val else "train"
+
+
+def cut(document: Document, clean: CleanParams) -> Iterator[tuple[Split, Document]]:
+    """Cuts a document in three: train first, then val, then test.
+
+    Each cut is moved on to the next line start if one is near, so that no line is torn.
+    The parts joined are the document.
+    """
+    text = document.text
+    first = _line_start(text, round(len(text) * (1 - clean.val - clean.test)))
+    second = max(first, _line_start(text, round(len(text) * (1 - clean.test))))
+    parts = (text[:first], text[first:second], text[second:])
+    for split, part in zip(SPLITS, parts, strict=True):
+        if part:
+            yield split, Document(f"{document.id}#{split}", document.source, part)
+
+
+def _line_start(text: str, position: int) -> int:
+    if position <= 0 or position >= len(text) or text[position - 1] == "\n":
+        return position
+    for separator in ("\n", " "):
+        found = text.find(separator, position, position + LOOK_AHEAD)
+        if found >= 0:
+            return found + 1
+    return position

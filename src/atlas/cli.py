@@ -1,0 +1,113 @@
+"""The command line: ``atlas generate``, ``atlas preset``, ``atlas show``.
+
+Heavy imports stand inside the commands, so that the light ones answer at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atlas.errors import AtlasError, one_line_errors
+
+app = typer.Typer(
+    help="Your own small language model: generate text, choose presets, show results.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run() -> None:
+    """The console command."""
+    with one_line_errors():
+        app()
+
+
+def find_project() -> Path:
+    """The project around the current folder.
+
+    Raises:
+        AtlasError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise AtlasError(f"{here}: not inside an Atlas project (no params.yaml and dvc.yaml above it)")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads standard input.")],
+    tokens: Annotated[int, typer.Option(min=1, help="The most tokens to add.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0, help="0 picks the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Among the k likeliest; 0 = all.")] = 50,
+    top_p: Annotated[float, typer.Option(help="Among the fewest that reach p; 1 = all.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 1,
+    model: Annotated[
+        Path | None, typer.Option(help="A folder that train wrote. [default: models/model]")
+    ] = None,
+) -> None:
+    """Continue a prompt with the trained model."""
+    if not 0 < top_p <= 1:
+        raise AtlasError(f"--top-p is {top_p:g}: give a number above 0 and up to 1")
+    from atlas.generation.generate import Sampling
+    from atlas.generation.generate import generate as generate_ids
+    from atlas.model.device import choose_device
+    from atlas.model.storage import check_tokenizer, load_model
+    from atlas.tokens.tokenizer import Tokenizer
+
+    folder = model or find_project() / "models/model"
+    tokenizer = Tokenizer.load(folder.parent / "tokenizer")
+    decoder = load_model(folder, choose_device())
+    check_tokenizer(decoder.config, tokenizer.sha256, str(folder.parent / "tokenizer"))
+    text = sys.stdin.read() if prompt == "-" else prompt
+    ids = tokenizer.encode(text)
+    shown = ""
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    for token in generate_ids(decoder, ids, tokens, sampling):
+        ids.append(token)
+        whole = tokenizer.decode(ids)
+        if not whole.endswith("\ufffd"):  # a character may come in several tokens
+            print(whole[len(shown) :], end="", flush=True)
+            shown = whole
+    print(tokenizer.decode(ids)[len(shown) :])
+
+
+@app.command()
+def preset(
+    names: Annotated[list[str], typer.Argument(help="One or more; a later one wins.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Write into params.yaml.")] = False,
+) -> None:
+    """Print presets as flags for `dvc exp run`, or write them into params.yaml.
+
+    dvc exp run $(atlas preset small) -S train.lr=3e-4
+    """
+    from atlas import presets
+
+    root = find_project()
+    try:
+        values = presets.overlay(root, names)
+        flags = presets.as_flags(values) if not apply else ""
+    except AtlasError:
+        if not (apply or sys.stdout.isatty()):
+            # Inside $(...) the exit code is lost: make the command around it fail as well.
+            print(f"--no-such-preset={'+'.join(names)}")
+        raise
+    if not apply:
+        print(flags)
+        return
+    changes = presets.apply(root, values)
+    print("\n".join(f"params.yaml: {change}" for change in changes) or "params.yaml: no change")
+
+
+@app.command()
+def show() -> None:
+    """Print the metrics of the last run and its samples."""
+    from atlas.show import print_results
+
+    os.chdir(find_project())
+    print_results(Path("metrics"))

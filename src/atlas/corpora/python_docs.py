@@ -1,0 +1,80 @@
+"""The embedded corpus: Python's language reference and the docstrings of its standard library.
+
+Every CPython carries both, about 2 MB of technical English, so the pipeline runs on a machine
+without a network. Sources are parsed, never imported.
+"""
+
+import ast
+import json
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc_data import topics
+
+from atlas.errors import AtlasError
+
+URL = "https://docs.python.org/3/"
+LICENCE = "PSF-2.0"
+NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def write_python_docs(folder: Path) -> list[str]:
+    """Writes topics.jsonl and docstrings.jsonl, and returns their names."""
+    library = Path(sysconfig.get_path("stdlib"))
+    documents = {"topics.jsonl": language_reference(), "docstrings.jsonl": docstrings(library)}
+    for name, texts in documents.items():
+        with (folder / name).open("w", encoding="utf-8", newline="\n") as file:
+            count = 0
+            for source, text in texts:
+                file.write(json.dumps({"source": source, "text": text}, ensure_ascii=False) + "\n")
+                count += 1
+        if not count:
+            raise AtlasError(
+                f"corpus.name: this Python has no sources in {library}, which python-docs is "
+                "made of; use the CPython of your system or of python.org, or another corpus"
+            )
+    return list(documents)
+
+
+def language_reference() -> Iterator[tuple[str, str]]:
+    """The topics of ``help()``, as (topic, text)."""
+    for topic in sorted(topics.topics):
+        yield topic, topics.topics[topic]
+
+
+def docstrings(library: Path) -> Iterator[tuple[str, str]]:
+    """All docstrings below a folder of Python modules, as (module, text); a module a text."""
+    for path in sorted(library.rglob("*.py")):
+        relative = path.relative_to(library)
+        if NOT_DOCUMENTATION.intersection(relative.parts):
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # templates and samples of old syntax that some modules carry
+        module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+        entries = list(_entries(tree, module))
+        if entries:
+            yield module, "\n\n\n".join(entries)
+
+
+def _entries(node: Documented, name: str) -> Iterator[str]:
+    """A signature and its docstring for a definition, then for those inside it."""
+    text = ast.get_docstring(node)
+    if text:
+        yield f"{_signature(node, name)}\n\n{text}"
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _entries(child, f"{name}.{child.name}")
+
+
+def _signature(node: Documented, name: str) -> str:
+    match node:
+        case ast.Module():
+            return f"module {name}"
+        case ast.ClassDef():
+            return f"class {name}"
+        case _:
+            return f"{name}({ast.unparse(node.args)})"

@@ -1,0 +1,1 @@
+"""What the model learned: loss over whole splits, and samples."""

@@ -1,0 +1,23 @@
+"""Loss, perplexity and bits per byte over a whole split."""
+
+import math
+
+from atlas.model.decoder import Decoder
+from atlas.tokens.windows import EvaluationWindows
+from atlas.training.validation import total_loss
+
+
+def evaluate_split(model: Decoder, windows: EvaluationWindows) -> dict[str, float | int]:
+    """Measures how well a model predicts each token of a split.
+
+    Windows lie side by side, so a token has between 0 and T - 1 tokens before it. Bits per
+    byte do not depend on the tokenizer: all that was spent on the tokens, ends of documents
+    included, over the size of the text in UTF-8.
+    """
+    total, tokens = total_loss(model, windows.all())
+    return {
+        "loss": total / tokens,
+        "perplexity": math.exp(total / tokens),
+        "bits_per_byte": total / math.log(2) / windows.tokens.bytes,
+        "tokens": tokens,
+    }

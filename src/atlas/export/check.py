@@ -1,0 +1,189 @@
+"""The proof of an export: llama.cpp's tokens, logits and greedy text against our own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import atlas
+from atlas.errors import AtlasError
+from atlas.export.nasty_strings import NASTY_STRINGS
+from atlas.generation.generate import GREEDY, generate
+from atlas.model.decoder import Decoder
+from atlas.tokens.tokenizer import Tokenizer
+
+PROMPT_TOKENS = 16
+SECONDS = 600  # for one file; a runtime that hangs is a failed check
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What our own model and tokenizer say.
+
+    Attributes:
+        texts: to tokenize, and their ids.
+        sequences: ids, (T,) each, and the logits after each of them, (T, V).
+        prompts: ids, and the ids that continue them greedily.
+        greedy_tokens: the most that continue a prompt.
+        context_length: of the model.
+    """
+
+    texts: list[tuple[str, list[int]]]
+    sequences: list[tuple[list[int], npt.NDArray[np.float32]]]
+    prompts: list[tuple[list[int], list[int]]]
+    greedy_tokens: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How llama.cpp's results compare.
+
+    Attributes:
+        texts: number of texts tokenized.
+        tokens: their ids in all.
+        token_mismatches: texts of which an id differs.
+        logit_difference: the largest, over all positions and tokens.
+        greedy_tokens: ids continued greedily.
+        greedy_mismatches: prompts whose continuation differs before a tie, which is where our
+            two likeliest logits are closer than the tolerance.
+        greedy_ties: continuations that part at such a tie.
+    """
+
+    texts: int
+    tokens: int
+    token_mismatches: int
+    logit_difference: float
+    greedy_tokens: int
+    greedy_mismatches: int
+    greedy_ties: int
+
+
+@torch.no_grad()
+def expect(
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], prompts: int, greedy_tokens: int
+) -> Expected:
+    """Computes what llama.cpp should say, from texts of the val split and the nasty strings.
+
+    Args:
+        model: on the CPU, in float32.
+        tokenizer: of the model.
+        texts: of the val split.
+        prompts: how many of them give logits and a greedy continuation.
+        greedy_tokens: length of a continuation, cut at the end of the context.
+    """
+    length = model.config.context_length
+    encoded = [(text, tokenizer.encode(text)) for text in (*texts, *NASTY_STRINGS)]
+    sequences = [ids[:length] for _, ids in encoded[: min(prompts, len(texts))] if ids]
+    starts = [sequence[: min(PROMPT_TOKENS, length // 2)] for sequence in sequences]
+    longest = min(greedy_tokens, length - max(len(start) for start in starts))
+    return Expected(
+        texts=encoded,
+        sequences=[(ids, model(torch.tensor([ids]))[0].numpy()) for ids in sequences],
+        prompts=[(start, _continue_greedily(model, start, longest)) for start in starts],
+        greedy_tokens=longest,
+        context_length=length,
+    )
+
+
+def _continue_greedily(model: Decoder, prompt: list[int], tokens: int) -> list[int]:
+    """The likeliest tokens after a prompt; the end of a text is the last one, if it comes."""
+    found = list(generate(model, prompt, tokens, GREEDY))
+    return found if len(found) == tokens else [*found, model.config.end_of_text]
+
+
+def compare(gguf: Path, expected: Expected, model: Decoder, tolerance: float) -> Agreement:
+    """Runs a GGUF file in llama.cpp and compares.
+
+    Raises:
+        AtlasError: the runtime crashed or refused the file.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _ask(gguf, expected, folder)
+        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        differences = [
+            float(np.abs(np.load(folder / f"logits-{number}.npy") - logits).max())
+            for number, (_, logits) in enumerate(expected.sequences)
+        ]
+    mismatches = sum(
+        ids != theirs for (_, ids), theirs in zip(expected.texts, answer["texts"], strict=True)
+    )
+    partings = [
+        _parting(model, prompt, ours, theirs, tolerance)
+        for (prompt, ours), theirs in zip(expected.prompts, answer["continuations"], strict=True)
+    ]
+    return Agreement(
+        texts=len(expected.texts),
+        tokens=sum(len(ids) for _, ids in expected.texts),
+        token_mismatches=mismatches,
+        logit_difference=max(differences),
+        greedy_tokens=sum(len(ours) for _, ours in expected.prompts),
+        greedy_mismatches=partings.count("mismatch"),
+        greedy_ties=partings.count("tie"),
+    )
+
+
+def _ask(gguf: Path, expected: Expected, folder: Path) -> None:
+    request = {
+        "model": str(gguf.resolve()),
+        "context_length": expected.context_length,
+        "texts": [text for text, _ in expected.texts],
+        "sequences": [ids for ids, _ in expected.sequences],
+        "prompts": [ids for ids, _ in expected.prompts],
+        "greedy_tokens": expected.greedy_tokens,
+    }
+    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    source = Path(atlas.__file__).parent.parent
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "atlas.export.llama_runtime", str(folder)],
+            env=os.environ | {"PYTHONPATH": str(source)},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise AtlasError(f"{gguf}: llama.cpp did not answer within {SECONDS} s") from None
+    if run.returncode:
+        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        raise AtlasError(f"{gguf}: llama.cpp failed with exit code {run.returncode}: {reason}")
+
+
+@torch.no_grad()
+def _parting(
+    model: Decoder, prompt: list[int], ours: list[int], theirs: list[int], tolerance: float
+) -> str:
+    """Whether two continuations are the same, and if not, whether chance explains it."""
+    apart = [step for step, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]
+    if not apart:
+        return "same"
+    step = apart[0]
+    logits = model(torch.tensor([[*prompt, *ours[:step]]]))[0, -1]
+    gap = float(logits[ours[step]] - logits[theirs[step]])
+    return "tie" if gap <= 2 * tolerance else "mismatch"
+
+
+def refuse_disagreement(gguf: Path, agreement: Agreement, tolerance: float) -> None:
+    """Stops an export that llama.cpp reads differently.
+
+    Raises:
+        AtlasError: tokens, logits or greedy text differ by more than arithmetic explains.
+    """
+    problems = []
+    if agreement.token_mismatches:
+        problems.append(f"{agreement.token_mismatches} of {agreement.texts} texts tokenize apart")
+    if not agreement.logit_difference <= tolerance:  # NaN is no agreement either
+        problems.append(f"logits differ by {agreement.logit_difference:g}, allowed {tolerance:g}")
+    if agreement.greedy_mismatches:
+        problems.append(f"{agreement.greedy_mismatches} greedy continuations differ")
+    if problems:
+        raise AtlasError(f"{gguf}: llama.cpp does not agree: {'; '.join(problems)}; not exported")

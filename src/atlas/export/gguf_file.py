@@ -1,0 +1,97 @@
+"""Writes a model as a GGUF file, one tensor in memory at a time."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from safetensors import safe_open
+from tqdm import tqdm
+
+from atlas.architectures import Architecture
+from atlas.export.gguf_tensors import Array, GgufTensor, gguf_tensors
+from atlas.export.gguf_tokenizer import add_tokenizer
+from atlas.model.config import ModelConfig
+from atlas.model.storage import WEIGHTS
+from atlas.tokens.tokenizer import Tokenizer
+
+TYPES = {
+    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+}
+
+
+def write_gguf(
+    path: Path,
+    model: Path,
+    architecture: Architecture,
+    tokenizer: Tokenizer,
+    name: str,
+    type_name: str,
+) -> None:
+    """Writes a model with its tokenizer.
+
+    Args:
+        path: the file to write.
+        model: folder with config.json and model.safetensors.
+        architecture: llama.cpp's, to write it as.
+        tokenizer: the one that the model was trained with.
+        name: of the model, for people.
+        type_name: of the matrices, a key of ``TYPES``; the rest stays F32.
+    """
+    config = ModelConfig.read(model)
+    smaller, file_type = TYPES[type_name]
+    writer = GGUFWriter(path, architecture.name)
+    writer.add_name(name)
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    add_shape(writer, config)
+    add_tokenizer(writer, tokenizer)
+    with safe_open(model / WEIGHTS, framework="pt") as weights:
+        shapes = {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+
+        def read(key: str) -> Array:
+            array: Array = weights.get_tensor(key).to(torch.float32).numpy()
+            return array
+
+        tensors = list(gguf_tensors(config, architecture, shapes, read))
+        types = [smaller if t.may_shrink else GGMLQuantizationType.F32 for t in tensors]
+        for tensor, kind in zip(tensors, types, strict=True):
+            writer.add_tensor_info(
+                tensor.name, tensor.shape, np.dtype(np.float32), _size(tensor, kind), kind
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for tensor, kind in tqdm(
+            zip(tensors, types, strict=True), desc=path.name, total=len(tensors), unit="tensor"
+        ):
+            writer.write_tensor_data(gguf.quants.quantize(tensor.read(), kind))
+    writer.close()
+
+
+def add_shape(writer: GGUFWriter, config: ModelConfig) -> None:
+    """Adds the hyperparameters under llama.cpp's keys."""
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.d_ff)
+    writer.add_head_count(config.n_head)
+    writer.add_head_count_kv(config.n_kv_head)
+    writer.add_key_length(config.head_size)
+    writer.add_value_length(config.head_size)
+    if config.norm == "rmsnorm":
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+    else:
+        writer.add_layer_norm_eps(config.norm_eps)
+    if config.positions == "rope":
+        writer.add_rope_freq_base(config.rope_theta)
+        writer.add_rope_dimension_count(config.head_size)
+
+
+def _size(tensor: GgufTensor, kind: GGMLQuantizationType) -> int:
+    block, bytes_per_block = gguf.GGML_QUANT_SIZES[kind]
+    return int(np.prod(tensor.shape)) // block * bytes_per_block

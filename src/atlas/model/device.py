@@ -1,0 +1,23 @@
+"""Where a model runs: ``ATLAS_DEVICE``, else a CUDA GPU if there is one, else the CPU."""
+
+import os
+
+import torch
+
+from atlas.errors import AtlasError
+
+
+def choose_device() -> torch.device:
+    """The device to run on.
+
+    Raises:
+        AtlasError: ``ATLAS_DEVICE`` names one that is not there.
+    """
+    name = os.environ.get("ATLAS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise AtlasError(f"ATLAS_DEVICE={name}: no such device here ({reason})") from None
+    return device

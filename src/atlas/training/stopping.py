@@ -1,0 +1,24 @@
+"""Ctrl+C and SIGTERM as a request that the training loop grants between two steps."""
+
+import signal
+from types import FrameType
+
+
+class StopRequest:
+    """While active, SIGINT and SIGTERM set ``requested`` instead of ending the process."""
+
+    requested = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {
+            number: signal.signal(number, self._request)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True

@@ -1,0 +1,48 @@
+"""Loss over windows, weighted by tokens: the one measure of training and evaluation."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atlas.model.decoder import Decoder
+from atlas.tokens.windows import NO_TARGET, Batch
+
+
+def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A batch of windows on a device: inputs (B, T), targets (B, T)."""
+    inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
+    return inputs, targets
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the cross-entropies (nats) of logits (B, T, V) at targets (B, T), padding left out."""
+    return F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET, reduction="sum"
+    )
+
+
+@torch.no_grad()
+def total_loss(model: Decoder, batches: Iterable[Batch]) -> tuple[float, int]:
+    """Sum of the cross-entropies (nats) over batches, and the number of tokens predicted.
+
+    The model is left in the mode it was in; no random number is drawn.
+    """
+    device = model.embedding.weight.device
+    was_training = model.training
+    model.eval()
+    total, tokens = 0.0, 0
+    for batch in batches:
+        inputs, targets = to_tensors(batch, device)
+        total += cross_entropy_sum(model(inputs), targets).item()
+        tokens += int((targets != NO_TARGET).sum())
+    model.train(was_training)
+    return total, tokens
+
+
+def mean_loss(model: Decoder, batches: Iterable[Batch]) -> float:
+    """Cross-entropy (nats) a token over batches."""
+    total, tokens = total_loss(model, batches)
+    return total / tokens

@@ -1,0 +1,126 @@
+"""Train the model on the token shards.
+
+    dvc repro train
+
+Stopped (Ctrl+C, SIGTERM) or killed, it goes on at the next ``dvc repro`` and ends with the
+same bytes as an uninterrupted run. ``ATLAS_DEVICE`` picks the device,
+``ATLAS_CHECKPOINT_SECONDS`` the time between checkpoints (60).
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from atlas.errors import AtlasError
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.device import choose_device
+from atlas.model.initialise import initialise
+from atlas.model.storage import WEIGHTS, save_weights
+from atlas.stage import Run, run_stage
+from atlas.tokens.index import TokenIndex
+from atlas.tokens.windows import EvaluationWindows, TokenSplit, TrainingWindows
+from atlas.training.checkpoint import Checkpoints, Progress
+from atlas.training.loop import Training
+from atlas.training.utilisation import matmul_flops
+
+TOKENS = Path("data/tokens")
+LAST_WEIGHTS = "last.safetensors"
+SECONDS_TO_WAIT = 30  # for a killed run to end
+
+
+def main(run: Run) -> None:
+    """data/tokens to models/model."""
+    lock = FileLock(run.checkpoints.with_suffix(".lock"))
+    run.checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.acquire(timeout=SECONDS_TO_WAIT):
+            train(run)
+    except Timeout:
+        raise AtlasError(
+            f"{run.checkpoints}: another training of exactly this run is going on; "
+            "wait for it, or end it"
+        ) from None
+
+
+def train(run: Run) -> None:
+    """Trains, and writes the model and what was logged."""
+    make_deterministic()
+    device = choose_device()
+    model = new_model(run).to(device)
+    training = Training(model, *windows(run), run.params.train, Checkpoints(run.checkpoints))
+    progress = training.run()
+    write_model(run, training)
+    write_logs(run, progress, model, device)
+
+
+def make_deterministic() -> None:
+    """The same inputs give the same bytes, on a GPU too."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def new_model(run: Run) -> Decoder:
+    """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights."""
+    index = TokenIndex.read(TOKENS)
+    config = ModelConfig(
+        **run.params.model.model_dump(),
+        vocab_size=index.vocab_size,
+        end_of_text=index.end_of_text,
+        tokenizer_sha256=index.tokenizer_sha256,
+    )
+    model = Decoder(config)
+    initialise(model, run.params.train.seed)
+    return model
+
+
+def windows(run: Run) -> tuple[TrainingWindows, EvaluationWindows]:
+    """What to learn from, and what to validate on."""
+    length = run.params.model.context_length
+    train = run.params.train
+    return (
+        TrainingWindows(TokenSplit(TOKENS, "train"), length, train.batch_size, train.seed),
+        EvaluationWindows(
+            TokenSplit(TOKENS, "val"), length, train.batch_size // train.accumulation
+        ),
+    )
+
+
+def write_model(run: Run, training: Training) -> None:
+    """The best weights as the model, the last ones beside them."""
+    folder = run.output("models/model")
+    folder.mkdir()
+    training.model.config.write(folder)
+    shutil.copyfile(training.checkpoints.best, folder / WEIGHTS)
+    save_weights(training.model, folder / LAST_WEIGHTS)
+
+
+def write_logs(run: Run, progress: Progress, model: Decoder, device: torch.device) -> None:
+    """Metrics, curves and speeds."""
+    pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
+    pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
+    pd.DataFrame(progress.speed_rows).to_csv("metrics/timing/train.csv", index=False)
+    tokens_per_step = run.params.train.batch_size * run.params.model.context_length
+    run.write_metrics(
+        {
+            "best_val_loss": progress.best_loss or 0.0,
+            "best_step": progress.best_step,
+            "last_train_loss": progress.train_rows[-1]["loss"],
+            "last_val_loss": progress.val_rows[-1]["loss"],
+            "tokens_seen": progress.step * tokens_per_step,
+            "parameters": model.parameter_count(),
+        }
+    )
+    speed = pd.DataFrame(progress.speed_rows)["tokens_per_second"].median()
+    run.timing["tokens_per_second"] = int(speed)
+    run.timing["flop_utilisation"] = round(
+        speed * model.flops_per_token() / matmul_flops(device), 3
+    )
+
+
+if __name__ == "__main__":
+    run_stage("train", main)

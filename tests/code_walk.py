@@ -1,0 +1,46 @@
+"""Follows the first-party imports of a module without running any of it."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_NOT_SHAPE_AN_OUTPUT = {"src/atlas/params.py", "src/atlas/stage.py", "src/atlas/errors.py"}
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a first-party module, None for any other."""
+    parts = name.split(".")
+    base = {"atlas": ROOT / "src", "stages": ROOT, "tests": ROOT}.get(parts[0])
+    if base is None:
+        return None
+    path = base.joinpath(*parts)
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def imported_names(file: Path) -> set[str]:
+    """Every module that a file names in an import, wherever it stands."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)  # a module that is run by its name, as `python -m` does
+    return names
+
+
+def code_of(module: str) -> set[str]:
+    """The first-party files that a module needs, itself included, as paths from the root."""
+    found: set[Path] = set()
+    waiting = [module_file(module)]
+    while waiting:
+        file = waiting.pop()
+        if file is None or file in found:
+            continue
+        found.add(file)
+        if file.relative_to(ROOT).as_posix() not in MAY_NOT_SHAPE_AN_OUTPUT:
+            waiting += [module_file(name) for name in imported_names(file)]
+    code = {file.relative_to(ROOT).as_posix() for file in found if file.name != "__init__.py"}
+    return code - MAY_NOT_SHAPE_AN_OUTPUT
