@@ -35,8 +35,8 @@ SECONDS_TO_WAIT = 30  # for a killed run to end
 
 def main(run: Run) -> None:
     """data/tokens to models/model."""
-    lock = FileLock(run.checkpoints.with_suffix(".lock"))
-    run.checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.checkpoints / "lock")
     try:
         with lock.acquire(timeout=SECONDS_TO_WAIT):
             train(run)

@@ -19,7 +19,6 @@ MIRROR_INDEX = "sources.csv"  # of a mirror: columns file and sha256, as in a li
 TRIES = 4
 FIRST_PAUSE = 1.0  # seconds before the second try; doubled before each further one
 TIMEOUT = httpx.Timeout(30, connect=10)
-CHUNK = 1 << 18
 
 
 def download(file: Download, folder: Path, mirror: str | None, unfinished: Path) -> str:
@@ -50,8 +49,8 @@ def download(file: Download, folder: Path, mirror: str | None, unfinished: Path)
             return place
     raise AtlasError(
         f"{file.name} could not be fetched ({'; '.join(problems)}). Check the network, or set "
-        "ATLAS_MIRROR to a folder or URL that holds the file, and run again; "
-        "`git checkout params.yaml && dvc checkout` brings the previous corpus back"
+        "ATLAS_MIRROR to a folder or URL that holds the file, and run again; with the corpus.name "
+        "of before, `dvc repro` takes the earlier results from its cache"
     )
 
 
@@ -141,7 +140,7 @@ def _receive(url: str, file: Download, part: Path) -> None:
                 unit_scale=True,
             ) as bar,
         ):
-            for chunk in got.iter_raw(CHUNK):
+            for chunk in got.iter_raw():
                 out.write(chunk)
                 bar.update(len(chunk))
                 if out.tell() > file.bytes:

@@ -59,7 +59,6 @@ def train_tokenizer(
     folder.mkdir(parents=True)
     (folder / MODEL_FILE).write_bytes(model.getvalue())
     trained = Tokenizer.load(folder)
-    _refuse_mergeable(trained.processor)
     _write_vocabulary(trained.processor, folder / VOCABULARY_FILE)
     return trained
 
@@ -101,17 +100,6 @@ def _explain(message: str, tokenizer: TokenizerParams) -> str:
             "or lower tokenizer.character_coverage (the rarest characters become bytes)"
         )
     return f"tokenizer: sentencepiece could not train on this text: {message}"
-
-
-def _refuse_mergeable(processor: SentencePieceProcessor) -> None:
-    """llama.cpp would read ordinary text as a control piece whose two halves are pieces."""
-    for cut in range(1, len(END_OF_TEXT)):
-        halves = END_OF_TEXT[:cut], END_OF_TEXT[cut:]
-        if all(processor.piece_to_id(half) != UNKNOWN_ID for half in halves):
-            raise AtlasError(
-                f"tokenizer: the text holds {END_OF_TEXT} so often that {' and '.join(halves)} "
-                "became pieces; remove it from the corpus, it is added where a document ends"
-            )
 
 
 def _write_vocabulary(processor: SentencePieceProcessor, path: Path) -> None:

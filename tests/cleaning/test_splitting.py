@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas.cleaning.documents import Document
+from atlas.cleaning.splitting import cut, split_by, split_of
+from tests.small import small_params, text
+
+
+def clean(**changes):
+    return small_params(**{f"clean.{key}": value for key, value in changes.items()}).clean
+
+
+@given(st.text(max_size=500), st.floats(0.01, 0.6), st.floats(0, 0.3))
+def test_the_parts_of_a_document_are_the_document(content, val, test):
+    parts = list(cut(Document("d", "s", content), clean(val=val, test=test)))
+    assert "".join(part.text for _, part in parts) == content
+    assert [split for split, _ in parts] == sorted(
+        (split for split, _ in parts), key=["train", "val", "test"].index
+    )
+    assert len({part.id for _, part in parts}) == len(parts)
+
+
+def test_cuts_fall_on_line_starts_near_the_shares():
+    content = text(1, sentences=1000)
+    parts = dict(cut(Document("d", "s", content), clean(val=0.1, test=0.2)))
+    assert len(parts["train"].text) == pytest.approx(0.7 * len(content), abs=100)
+    assert len(parts["test"].text) == pytest.approx(0.2 * len(content), abs=100)
+    assert all(parts[split].text.endswith("\n") for split in ("train", "val"))
+
+
+def test_one_endless_line_is_cut_at_a_blank():
+    parts = dict(cut(Document("d", "s", "word " * 10_000), clean()))
+    assert all(part.text.startswith("word ") for part in parts.values())
+
+
+def test_documents_fall_into_splits_by_their_shares():
+    splits = [split_of(f"document {number}", clean(val=0.1, test=0.2)) for number in range(10_000)]
+    assert splits.count("val") == pytest.approx(1000, abs=120)  # four standard deviations
+    assert splits.count("test") == pytest.approx(2000, abs=160)
+
+
+def test_the_split_depends_on_text_and_seed_alone():
+    first = [split_of(str(number), clean(seed=1, val=0.3)) for number in range(200)]
+    assert first == [split_of(str(number), clean(seed=1, val=0.3)) for number in range(200)]
+    assert first != [split_of(str(number), clean(seed=2, val=0.3)) for number in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "documents", "expected"),
+    [
+        ("auto", 99, "position"),
+        ("auto", 100, "document"),
+        ("document", 1, "document"),
+        ("position", 10**6, "position"),
+    ],
+)
+def test_auto_splits_few_documents_by_position(asked, documents, expected):
+    assert split_by(clean(split_by=asked), documents) == expected

@@ -1,0 +1,46 @@
+"""Fixtures that several folders of tests share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from atlas.cleaning.documents import Document
+from atlas.params import Params
+from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.train_tokenizer import train_tokenizer
+from tests.small import small_params, text
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
+    """Two workers share two cores; settings of the shell that runs the tests stay out."""
+    torch.set_num_threads(1)
+    for name in ("ATLAS_MIRROR", "ATLAS_DEVICE", "ATLAS_DEBUG", "ATLAS_CHECKPOINT_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    return small_params()
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[Document]:
+    return [Document(f"d{seed}", "made up", text(seed)) for seed in range(100)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory, documents, params) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    return train_tokenizer(documents, params.tokenizer, folder)
+
+
+@pytest.fixture
+def corpora() -> Path:
+    """The real texts that lie beside the project on some machines."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/corpora beside this checkout")
+    return folder

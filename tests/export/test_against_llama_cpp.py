@@ -1,0 +1,162 @@
+"""Tiny models of both shapes, exported and run in the real llama.cpp."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from atlas.architectures import architecture_of
+from atlas.errors import AtlasError
+from atlas.export.check import compare, expect, refuse_disagreement
+from atlas.export.gguf_file import TYPES, write_gguf
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.model.storage import load_model, save_weights, weights_of
+from atlas.tokens.train_tokenizer import train_tokenizer
+from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config, small_params, text
+
+WIDE = {"d_model": 64, "d_ff": 96, "n_head": 4, "context_length": 96}
+SHAPES = {
+    "llama": LLAMA_SHAPE | WIDE | {"n_kv_head": 4},
+    "llama-untied-gqa": LLAMA_SHAPE | WIDE | {"tied_head": False, "n_kv_head": 2},
+    "llama-bias-mqa": LLAMA_SHAPE | WIDE | {"bias": True, "n_kv_head": 1, "rope_theta": 500.0},
+    "llama-odd-width": LLAMA_SHAPE
+    | WIDE
+    | {"d_model": 54, "d_ff": 77, "n_head": 3, "n_kv_head": 1},
+    "qwen3": LLAMA_SHAPE | WIDE | {"qk_norm": True, "n_kv_head": 4, "norm_eps": 1e-6},
+    "qwen3-untied-gqa": LLAMA_SHAPE | WIDE | {"qk_norm": True, "tied_head": False, "n_kv_head": 2},
+    "gpt2": GPT2_SHAPE | WIDE | {"n_kv_head": 4},
+    "gpt2-bias-untied": GPT2_SHAPE | WIDE | {"bias": True, "tied_head": False, "n_kv_head": 4},
+    "gpt2-gqa": GPT2_SHAPE | WIDE | {"bias": True, "n_kv_head": 2},
+}
+VAL = [text(seed, sentences=6) for seed in range(500, 504)]
+
+
+def store(folder, options, tokenizer) -> Decoder:
+    """Writes a model whose every weight, norms and biases too, is far from its first value."""
+    config = small_config(
+        **options,
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text,
+        tokenizer_sha256=tokenizer.sha256,
+    )
+    model = Decoder(config).eval()
+    initialise(model, 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.5).add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    folder.mkdir(exist_ok=True)
+    config.write(folder)
+    save_weights(model, folder / "model.safetensors")
+    return load_model(folder, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, name):
+    model = store(tmp_path / "model", SHAPES[name], tokenizer)
+    architecture = architecture_of(model.config.model_dump())
+    assert architecture.name == name.split("-")[0]
+    expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
+    file = tmp_path / "model.gguf"
+    write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", "f32")
+    agreement = compare(file, expected, model, architecture.logit_tolerance)
+    refuse_disagreement(file, agreement, architecture.logit_tolerance)
+    assert agreement.token_mismatches == 0
+    assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
+    deviation = max(float(logits.std()) for _, logits in expected.sequences)
+    assert deviation > 0.8  # logits near zero would agree with anything
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_smaller_types_come_close(tmp_path, tokenizer, kind):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    architecture = architecture_of(model.config.model_dump())
+    expected = expect(model, tokenizer, VAL, prompts=2, greedy_tokens=5)
+    sizes = {}
+    for type_name in ("f32", kind):
+        file = tmp_path / f"{type_name}.gguf"
+        write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", type_name)
+        sizes[type_name] = file.stat().st_size
+    agreement = compare(file, expected, model, 1.0)
+    assert agreement.token_mismatches == 0
+    assert 1e-4 < agreement.logit_difference < 1.5
+    assert sizes[kind] < sizes["f32"]
+
+
+def test_a_character_tokenizer_agrees(tmp_path, documents):
+    params = small_params(**{"tokenizer.kind": "char"}).tokenizer
+    tokenizer = train_tokenizer(documents, params, tmp_path / "tokenizer")
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    architecture = architecture_of(model.config.model_dump())
+    expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
+    write_gguf(tmp_path / "m.gguf", tmp_path / "model", architecture, tokenizer, "test", "f32")
+    agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
+    refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
+
+
+def test_a_wrong_weight_is_noticed(tmp_path, tokenizer):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    expected = expect(model, tokenizer, VAL, prompts=2, greedy_tokens=20)
+    with torch.no_grad():
+        model.blocks[1].attention.key.weight[3] += 0.5
+    save_weights(model, tmp_path / "model/model.safetensors")
+    architecture = architecture_of(model.config.model_dump())
+    write_gguf(tmp_path / "m.gguf", tmp_path / "model", architecture, tokenizer, "test", "f32")
+    agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
+    with pytest.raises(AtlasError, match=r"llama\.cpp does not agree: logits differ by"):
+        refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
+
+
+def test_another_tokenizer_is_noticed(tmp_path, tokenizer, documents):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    other = train_tokenizer(documents[:40], small_params().tokenizer, tmp_path / "other")
+    assert other.sha256 != tokenizer.sha256
+    expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
+    architecture = architecture_of(model.config.model_dump())
+    write_gguf(tmp_path / "m.gguf", tmp_path / "model", architecture, other, "test", "f32")
+    agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
+    with pytest.raises(AtlasError, match="texts tokenize apart"):
+        refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "none"])
+def test_a_file_that_llama_cpp_refuses_is_a_failed_check(tmp_path, tokenizer, damage):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
+    file = tmp_path / "m.gguf"
+    architecture = architecture_of(model.config.model_dump())
+    write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", "f32")
+    file.write_bytes(file.read_bytes()[:5000] if damage == "cut" else b"")
+    with pytest.raises(AtlasError, match=r"m\.gguf: llama\.cpp failed with exit code"):
+        compare(file, expected, model, 1e-4)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_file_reads_back_as_written(tmp_path, tokenizer, kind):
+    model = store(tmp_path / "model", SHAPES["gpt2-bias-untied"], tokenizer)
+    architecture = architecture_of(model.config.model_dump())
+    file = tmp_path / "m.gguf"
+    write_gguf(file, tmp_path / "model", architecture, tokenizer, "a name", kind)
+    reader = gguf.GGUFReader(file)
+    fields = {key: field.contents() for key, field in reader.fields.items()}
+    assert fields["general.name"] == "a name"
+    assert fields["gpt2.context_length"] == 96
+    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.end_of_text
+    assert fields["tokenizer.ggml.add_space_prefix"] is False
+    assert len(fields["tokenizer.ggml.tokens"]) == tokenizer.vocab_size
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    up = tensors["blk.1.ffn_up.weight"]
+    values = gguf.quants.dequantize(up.data, up.tensor_type)
+    ours = weights_of(model)["blocks.1.feed_forward.up.weight"].numpy()
+    assert np.allclose(values, ours, atol=0 if kind == "f32" else 0.02)
+    assert tensors["position_embd.weight"].tensor_type == gguf.GGMLQuantizationType.F32
+    assert tensors["blk.0.attn_qkv.bias"].tensor_type == gguf.GGMLQuantizationType.F32
+
+
+def test_writing_again_gives_the_same_bytes(tmp_path, tokenizer):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    architecture = architecture_of(model.config.model_dump())
+    for name in ("a.gguf", "b.gguf"):
+        write_gguf(tmp_path / name, tmp_path / "model", architecture, tokenizer, "test", "q8_0")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()

@@ -1,0 +1,165 @@
+import math
+
+import pytest
+import torch
+
+from atlas.errors import AtlasError
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.device import choose_device
+from atlas.model.initialise import initialise
+from atlas.model.storage import check_tokenizer, load_model, save_weights, weights_of
+from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
+
+SHAPES = [
+    LLAMA_SHAPE,
+    LLAMA_SHAPE | {"qk_norm": True, "tied_head": False},
+    LLAMA_SHAPE | {"bias": True, "n_kv_head": 2},
+    GPT2_SHAPE,
+    GPT2_SHAPE | {"bias": True, "tied_head": False, "n_kv_head": 2},
+    {"positions": "learned", "norm": "rmsnorm", "feed_forward": "swiglu"},
+]
+
+
+def make(options, seed=0) -> Decoder:
+    model = Decoder(small_config(**options))
+    initialise(model, seed)
+    return model
+
+
+@pytest.mark.parametrize("options", SHAPES)
+def test_a_later_token_changes_no_earlier_logit(options):
+    model = make(options).eval()
+    ids = torch.randint(0, 320, (2, 20))
+    changed = ids.clone()
+    changed[:, 12:] = torch.randint(0, 320, (2, 8))
+    before, after = model(ids), model(changed)
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert not torch.equal(before[:, 12:], after[:, 12:])
+
+
+@pytest.mark.parametrize("options", SHAPES)
+def test_order_matters(options):
+    model = make(options).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    swapped = torch.tensor([[6, 5, 7, 8]])
+    assert not torch.allclose(model(ids)[0, -1], model(swapped)[0, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", SHAPES)
+def test_every_weight_gets_a_gradient(options):
+    model = make(options)
+    model(torch.arange(320)[:310].view(10, 31)).logsumexp(-1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_parameters_are_counted_by_formula():
+    c, f, v, layers, kv = 32, 64, 320, 2, 16
+    llama = c * (c + kv + kv + c) + 3 * c * f + 2 * c
+    assert make(LLAMA_SHAPE).parameter_count() == v * c + layers * llama + c
+    assert make(LLAMA_SHAPE | {"tied_head": False}).parameter_count() == (
+        2 * v * c + layers * llama + c
+    )
+    gpt2 = c * (c + kv + kv + c) + (c + kv + kv + c) + 2 * c * f + f + c + 2 * 2 * c
+    assert make(GPT2_SHAPE | {"bias": True}).parameter_count() == (
+        v * c + 32 * c + layers * gpt2 + 2 * c
+    )
+
+
+def test_flops_count_each_product_and_no_lookup():
+    tied, untied = make(GPT2_SHAPE), make(GPT2_SHAPE | {"tied_head": False})
+    assert tied.flops_per_token() == untied.flops_per_token()
+    attention = 12 * 2 * 32 * 32
+    positions = 32 * 32
+    assert tied.flops_per_token() == 6 * (tied.parameter_count() - positions) + attention
+
+
+def test_initial_weights_are_those_of_the_seed():
+    first, again, other = make(LLAMA_SHAPE), make(LLAMA_SHAPE), make(LLAMA_SHAPE, seed=1)
+    for name, weight in weights_of(first).items():
+        assert torch.equal(weight, weights_of(again)[name])
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)
+
+
+def test_initial_weights_have_the_documented_sizes():
+    model = make(GPT2_SHAPE | {"bias": True, "d_model": 128, "d_ff": 512, "n_layer": 4})
+    weights = weights_of(model)
+    inner = weights["blocks.1.feed_forward.up.weight"].std().item()
+    assert inner == pytest.approx(math.sqrt(2 / (5 * 128)), rel=0.05)
+    outer = weights["blocks.1.feed_forward.down.weight"].std().item()
+    assert outer == pytest.approx(inner / math.sqrt(8), rel=0.05)
+    assert weights["blocks.0.attention.query.bias"].abs().max() == 0
+    assert (weights["norm.weight"] == 1).all()
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess():
+    model = make(LLAMA_SHAPE)
+    logits = model(torch.randint(0, 320, (4, 32)))
+    loss = -logits.log_softmax(-1)[..., 0].mean().item()
+    assert loss == pytest.approx(math.log(320), rel=0.05)
+
+
+def test_more_tokens_than_the_context_are_refused():
+    with pytest.raises(ValueError, match="33 tokens, the context holds 32"):
+        make(LLAMA_SHAPE)(torch.zeros(1, 33, dtype=torch.long))
+
+
+@pytest.mark.parametrize("options", SHAPES)
+def test_a_stored_model_is_the_same(tmp_path, options):
+    model = make(options).eval()
+    model.config.write(tmp_path)
+    save_weights(model, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path, torch.device("cpu"))
+    assert loaded.config == model.config
+    assert loaded.parameter_count() == model.parameter_count()
+    ids = torch.randint(0, 320, (1, 9))
+    assert torch.equal(loaded(ids), model(ids))
+
+
+@pytest.mark.parametrize("damage", ["no config", "old config", "no weights", "cut", "other shape"])
+def test_a_damaged_model_is_refused(tmp_path, damage):
+    model = make(LLAMA_SHAPE)
+    model.config.write(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_weights(model, weights)
+    match damage:
+        case "no config":
+            (tmp_path / "config.json").unlink()
+        case "old config":
+            (tmp_path / "config.json").write_text('{"n_layer": 2}')
+        case "no weights":
+            weights.unlink()
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        case "other shape":
+            small_config(d_ff=96).write(tmp_path)
+    with pytest.raises(AtlasError, match=r"(config\.json|model\.safetensors): no"):
+        load_model(tmp_path, torch.device("cpu"))
+
+
+def test_a_disk_that_takes_nothing_is_named(tmp_path):
+    with pytest.raises(AtlasError, match="free some space"):
+        save_weights(make(LLAMA_SHAPE), tmp_path / "no-such-folder/model.safetensors")
+
+
+def test_another_tokenizer_is_refused():
+    config = small_config()
+    check_tokenizer(config, config.tokenizer_sha256, "models/tokenizer")
+    with pytest.raises(AtlasError, match="models/tokenizer: of another tokenizer"):
+        check_tokenizer(config, "1" * 64, "models/tokenizer")
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setenv("ATLAS_DEVICE", "cpu")
+    assert choose_device().type == "cpu"
+    for name in ("cuda:99", "abacus"):
+        monkeypatch.setenv("ATLAS_DEVICE", name)
+        with pytest.raises(AtlasError, match=f"ATLAS_DEVICE={name}: no such device"):
+            choose_device()
+
+
+def test_config_values_are_checked():
+    with pytest.raises(ValueError, match="n_layer"):
+        ModelConfig(**(small_config().model_dump() | {"n_layer": 0}))

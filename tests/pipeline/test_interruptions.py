@@ -1,0 +1,114 @@
+"""Runs that are stopped, killed or disturbed in the middle."""
+
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from tests.pipeline.checkout import Checkout, stages_run
+
+
+def interrupt(checkout: Checkout, kill, step: int = 20) -> str:
+    """Starts a training and ends it in the middle; returns what it printed."""
+    # Results are kept in the cache, so that only a forced run trains again.
+    process = checkout.start(
+        "dvc", "repro", "--force", "--single-item", "train", ATLAS_CHECKPOINT_SECONDS="0"
+    )
+    deadline = time.monotonic() + 120
+    while not any(checkout_step >= step for checkout_step in checkpointed(checkout)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    kill(process)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode != 0, printed
+    wait_until_gone(checkout)
+    return printed
+
+
+def checkpointed(checkout: Checkout) -> list[int]:
+    folders = (checkout.root / ".ckpt/train").glob("*/step-*")
+    return [int(folder.name.removeprefix("step-")) for folder in folders]
+
+
+def trainers(checkout: Checkout) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if "stages.train" in process.info["cmdline"] and process.cwd() == str(checkout.root):
+                found.append(process)
+        except (psutil.Error, TypeError):
+            continue
+    return found
+
+
+def wait_until_gone(checkout: Checkout) -> None:
+    _, alive = psutil.wait_procs(trainers(checkout), timeout=30)
+    assert not alive, "the trainer outlived dvc"
+
+
+def kill_trainer(process: subprocess.Popen) -> None:
+    children = psutil.Process(process.pid).children(recursive=True)
+    (trainer,) = (child for child in children if "stages.train" in child.cmdline())
+    trainer.kill()
+
+
+def kill_dvc(process: subprocess.Popen) -> None:
+    process.kill()
+
+
+def press_ctrl_c(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
+
+
+@pytest.mark.parametrize("kill", [kill_trainer, kill_dvc, press_ctrl_c])
+def test_an_interrupted_training_goes_on_and_ends_the_same(checkout, kill):
+    before = checkout.hashes()
+    interrupt(checkout, kill)
+    assert max(checkpointed(checkout)) < 120
+    printed = checkout.dvc("repro", "--no-run-cache")
+    assert "train" in stages_run(printed)
+    assert "going on from step" in printed
+    assert checkout.hashes() == before
+    assert not checkpointed(checkout)
+
+
+def test_ctrl_c_is_one_line(checkout):
+    printed = interrupt(checkout, press_ctrl_c)
+    assert "stopped after step" in printed
+    assert "Traceback" not in printed
+
+
+def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
+    other = checkout.copy(tmp_path / "other")
+    interrupt(checkout, kill_trainer)
+    for each in (checkout, other):
+        each.set(**{"train.lr": 1e-3})
+        printed = each.dvc("repro", "--no-run-cache")
+        assert "going on from step" not in printed
+    assert checkout.hashes() == other.hashes()
+
+
+def test_code_changed_during_a_run_does_not_become_its_record(checkout):
+    code = checkout.root / "src/atlas/model/norm.py"
+
+    def edit(_process):
+        code.write_text(code.read_text() + "\n# edited while training\n")
+
+    printed = interrupt(checkout, edit)
+    assert "src/atlas/model/norm.py changed while the stage ran" in printed
+    assert not (checkout.root / "models/model").exists()
+    assert not (checkout.root / "metrics/train.json").exists()
+
+
+def test_two_trainings_of_one_run_do_not_mix(checkout):
+    before = checkout.hashes()
+    command = ("python", "-m", "stages.train")
+    both = [checkout.start(*command, ATLAS_CHECKPOINT_SECONDS="0") for _ in range(2)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    checkout.dvc("commit", "--force", "train")
+    assert checkout.hashes() == before

@@ -1,0 +1,162 @@
+"""Whole runs through DVC, as a person types them."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.checkout import STAGES, stages_run
+
+AFTER_TRAIN = ["train", "evaluate", "export"]
+
+
+def test_the_run_ends_with_a_model_that_llama_cpp_agrees_with(finished):
+    export = finished.json("metrics/export.json")
+    assert export["token_mismatches"] == export["greedy_mismatches"] == 0
+    assert export["logit_difference"] <= 1e-4
+    assert finished.json("metrics/evaluate.json")["val_perplexity"] < 50
+    names = {path.name for path in (finished.root / "models/export").iterdir()}
+    assert names == {"atlas-f32.gguf", "atlas-f16.gguf", "atlas-q8_0.gguf"}
+    for stage in STAGES:
+        assert finished.json(f"metrics/timing/{stage}.json")["seconds"] >= 0
+
+
+def test_nothing_is_left_over(finished):
+    assert not list(finished.root.rglob("*.partial"))
+    assert not list((finished.root / ".ckpt").rglob("*/*"))
+    assert finished.git("status", "--short") == ""
+
+
+def test_a_second_run_does_nothing(finished):
+    assert stages_run(finished.dvc("repro")) == []
+
+
+def test_running_everything_again_gives_the_same_hashes(checkout):
+    before = checkout.hashes()
+    assert stages_run(checkout.dvc("repro", "--force", "--no-run-cache")) == list(STAGES)
+    assert checkout.hashes() == before
+    assert {"models/model", "models/export", "metrics/train.csv"} <= set(before)
+
+
+def test_an_experiment_runs_what_its_param_touches(checkout):
+    printed = checkout.dvc("exp", "run", "-S", "train.lr=3e-4")
+    assert stages_run(printed) == AFTER_TRAIN
+    difference = checkout.dvc("metrics", "diff")
+    assert "val_perplexity" in difference
+    assert "# peak learning rate" in (checkout.root / "params.yaml").read_text()
+    assert "HEAD" in checkout.dvc("params", "diff")
+
+
+def test_plots_are_drawn(finished):
+    for arguments in (["plots", "show", "--json"], ["plots", "diff", "--json"]):
+        printed = finished.dvc(*arguments)
+        for name in ("loss", "learning_rate", "tokens_per_second"):
+            assert f'"{name}"' in printed
+
+
+def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
+    code = checkout.root / "src/atlas/evaluation/perplexity.py"
+    original = code.read_text()
+    # Own files that git does not know are not in the copy: a queue wants an absolute path.
+    checkout.set(**{"corpus.path": str(checkout.root / "data/own")})
+    code.write_text(original.replace('"tokens": tokens', '"tokens": tokens + 1_000_000'))
+    checkout.dvc("exp", "run", "--queue", "-S", "train.lr=3e-4", "--name", "queued")
+    code.write_text(original)
+    checkout.dvc("queue", "start")
+    deadline = time.monotonic() + 120
+    while "Success" not in (status := checkout.dvc("queue", "status")):
+        assert "Failed" not in status, checkout.dvc("queue", "logs", "queued")
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    before = checkout.json("metrics/timing/train.json")
+    assert checkout.json("metrics/evaluate.json")["val_tokens"] < 1_000_000
+    checkout.dvc("exp", "apply", "queued")
+    assert checkout.json("metrics/evaluate.json")["val_tokens"] > 1_000_000
+    assert checkout.json("metrics/timing/train.json") != before
+
+
+def test_shakespeare_from_a_mirror_without_a_network(checkout, corpora):
+    flags = checkout.run("atlas", "preset", "shakespeare").split()
+    flags += ["-S", "tokenizer.vocab_size=400"]
+    printed = checkout.dvc("exp", "run", *flags, ATLAS_MIRROR=str(corpora))
+    assert stages_run(printed) == list(STAGES)
+    assert checkout.json("metrics/fetch.json")["bytes"] == 1_115_394
+
+
+def test_without_network_and_mirror_fetch_says_what_to_do(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "project")
+    flags = checkout.run("atlas", "preset", "shakespeare").split()
+    nowhere = "http://127.0.0.1:1"
+    printed = checkout.dvc(
+        "exp", "run", *flags, check=False, HTTPS_PROXY=nowhere, HTTP_PROXY=nowhere
+    )
+    errors = [line for line in printed.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "ATLAS_MIRROR" in errors[0]
+    assert "Traceback" not in printed
+    checkout.git("checkout", "params.yaml")
+    assert stages_run(checkout.dvc("repro")) == []  # all comes from the cache
+    assert checkout.dvc("status") == "Data and pipelines are up to date.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("trian: {}", "params.yaml: trian is not a known key: did you mean train?"),
+        ("export: {formats: [f31]}", "params.yaml: export.formats.0 is 'f31'"),
+    ],
+)
+def test_wrong_params_are_one_line(checkout, content, expected):
+    path = checkout.root / "params.yaml"
+    changed = yaml.safe_load(path.read_text())
+    for key, value in yaml.safe_load(content).items():
+        changed[key] = changed.get(key, {}) | value
+    path.write_text(yaml.safe_dump(changed))
+    printed = checkout.run("python", "-m", "stages.train", check=False)
+    assert printed.startswith(f"error: {expected}")
+    assert printed.count("\n") == 1
+    assert "Traceback" in checkout.run("python", "-m", "stages.train", check=False, ATLAS_DEBUG="1")
+
+
+def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "project")
+    checkout.set(**{"tokenizer.vocab_size": 30_000})
+    printed = checkout.dvc("repro", check=False)
+    assert "error: tokenizer.vocab_size is 30000" in printed
+    assert "Traceback" not in printed
+    assert not (checkout.root / "models/tokenizer").exists()
+    assert not list(Path(checkout.root).rglob("*.partial"))
+    checkout.git("checkout", "params.yaml")
+    assert stages_run(checkout.dvc("repro")) == []
+
+
+def test_a_damaged_shard_is_named(checkout):
+    shard = checkout.root / "data/tokens/train-00000.bin"
+    content = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(content[:-10])
+    printed = checkout.run("python", "-m", "stages.train", check=False)
+    assert "error: data/tokens/train-00000.bin:" in printed
+    assert "cut short" in printed
+
+
+def test_stages_refuse_the_code_of_another_checkout(checkout):
+    shutil.rmtree(checkout.root / "src/atlas")
+    printed = checkout.run("python", "-m", "stages.fetch", check=False)
+    assert "would run the code of" in printed
+
+
+def test_generate_continues_a_prompt(finished):
+    arguments = ("generate", "the lamp", "--tokens", "20", "--seed", "3")
+    printed = finished.run("atlas", *arguments)
+    assert printed.startswith("the lamp")
+    assert printed == finished.run("atlas", *arguments)
+    assert printed != finished.run("atlas", *arguments[:-1], "4")
+
+
+def test_show_prints_metrics_and_samples(finished):
+    printed = finished.run("atlas", "show")
+    assert "val_perplexity" in printed
+    assert "the lamp" in printed

@@ -1,0 +1,161 @@
+"""dvc.yaml says exactly what the stages read, and the house keeps its order."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from atlas.params import leaves
+from tests.code_walk import MAY_NOT_SHAPE_AN_OUTPUT, ROOT, code_of, imported_names
+from tests.pipeline.checkout import STAGES
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+ORDER = (
+    "corpora",
+    "cleaning",
+    "tokens",
+    "model",
+    "reference",
+    "generation",
+    "training",
+    "evaluation",
+    "export",
+    "serve",
+)
+
+RERUNS = {
+    "corpus.name": STAGES,
+    "corpus.path": STAGES,
+    "clean.val": STAGES[1:],
+    "clean.seed": STAGES[1:],
+    "clean.unicode": STAGES[1:],
+    "tokenizer.kind": STAGES[2:],
+    "tokenizer.vocab_size": STAGES[2:],
+    "tokenize.separate_documents": STAGES[3:],
+    "tokenize.shard_tokens": STAGES[3:],
+    "model.d_model": STAGES[4:],
+    "model.qk_norm": STAGES[4:],
+    "train.lr": STAGES[4:],
+    "train.steps": STAGES[4:],
+    "train.log_every": STAGES[4:],
+    "evaluate.prompts": ("evaluate",),
+    "evaluate.batch_size": ("evaluate",),
+    "evaluate.top_k": ("evaluate",),
+    "export.name": ("export",),
+    "export.formats": ("export",),
+    "export.check_tokens": ("export",),
+}
+
+
+def test_the_stages_are_the_seven():
+    assert tuple(PIPELINE) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
+    declared = [dep for dep in PIPELINE[stage]["deps"] if dep.endswith(".py")]
+    assert len(declared) == len(set(declared))
+    assert set(declared) == code_of(f"stages.{stage}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_every_param_of_the_sections_it_reads(stage):
+    tree = ast.parse((ROOT / f"stages/{stage}.py").read_text())
+    sections = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "params"
+    }
+    assert sections, "the stage reads no params"
+    read = [key for key, _ in leaves(PARAMS) if key.split(".")[0] in sections]
+    assert PIPELINE[stage]["params"] == read
+
+
+def test_every_param_belongs_to_a_stage():
+    declared = [key for stage in PIPELINE.values() for key in stage["params"]]
+    assert sorted(declared) == sorted(key for key, _ in leaves(PARAMS))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_a_description_and_metrics_kept_by_git(stage):
+    entry = PIPELINE[stage]
+    assert entry["desc"]
+    assert entry["cmd"] == f"python -m stages.{stage}"
+    assert entry["metrics"] == [{f"metrics/{stage}.json": {"cache": False}}]
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return Repo(str(ROOT)).index.graph  # an edge leads from a stage to one that it needs
+
+
+@pytest.mark.parametrize("param", RERUNS)
+def test_a_param_reruns_its_stage_and_what_follows(graph, param):
+    readers = {stage.name for stage in graph if param in PIPELINE[stage.name]["params"]}
+    found = set(readers)
+    while True:
+        more = {a.name for a, b in graph.edges if b.name in found} - found
+        if not more:
+            break
+        found |= more
+    assert found == set(RERUNS[param])
+
+
+def test_the_table_has_two_params_of_each_stage():
+    for stage in STAGES:
+        assert len([key for key in RERUNS if key in PIPELINE[stage]["params"]]) >= 2
+
+
+@pytest.mark.parametrize("stage", STAGES[:4])
+def test_data_stages_start_without_torch(stage):
+    code = f"import sys, stages.{stage}; print({{'torch', 'pandas'}} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, cwd=ROOT, text=True) == "set()\n"
+
+
+def test_imports_run_one_way():
+    for file in (ROOT / "src/atlas").rglob("*.py"):
+        parts = file.relative_to(ROOT / "src/atlas").parts
+        for name in imported_names(file):
+            target = name.split(".")
+            if target[0] != "atlas" or len(target) < 2 or target[1] not in ORDER:
+                continue
+            if len(parts) == 1:
+                assert parts[0] == "cli.py", f"{file} imports {name}"
+            else:
+                assert ORDER.index(target[1]) <= ORDER.index(parts[0]), f"{file} imports {name}"
+
+
+def test_folders_hand_nothing_on_so_that_imports_stay_exact():
+    for file in (ROOT / "src/atlas").rglob("__init__.py"):
+        (docstring,) = ast.parse(file.read_text()).body
+        assert isinstance(docstring, ast.Expr), file
+
+
+def test_what_no_stage_depends_on_is_left_out_on_purpose():
+    library = {p.relative_to(ROOT).as_posix() for p in (ROOT / "src/atlas").rglob("*.py")}
+    used = set().union(*(code_of(f"stages.{stage}") for stage in STAGES))
+    rest = {name for name in library - used if not name.endswith("__init__.py")}
+    tools = {f"src/atlas/{name}.py" for name in ("cli", "presets", "show")}
+    assert rest == MAY_NOT_SHAPE_AN_OUTPUT | tools
+
+
+def test_files_stay_short():
+    for file in [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        assert len(file.read_text().splitlines()) <= 300, file
+
+
+def test_the_readme_shows_the_pipeline_as_it_is():
+    drawn = subprocess.check_output(
+        [sys.executable, "-m", "dvc", "dag", "--md"], cwd=ROOT, text=True
+    )
+    assert re.sub(r"\s+", " ", drawn).strip() in re.sub(
+        r"\s+", " ", (ROOT / "README.md").read_text()
+    )

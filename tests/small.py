@@ -1,0 +1,85 @@
+"""Small data and small models that the tests make themselves."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atlas.model.config import ModelConfig
+from atlas.params import Params
+from tests.code_walk import ROOT
+
+WORDS = (  # noqa: SIM905
+    "the a one this each small red old quiet lamp river stone garden letter window sees holds "
+    "crosses finds under over near and then slowly never again morning evening"
+).split()
+
+SMALL: dict[str, Any] = {
+    "corpus.name": "files",
+    "corpus.path": "data/own",
+    "tokenizer.vocab_size": 320,
+    "model.d_model": 32,
+    "model.n_layer": 2,
+    "model.n_head": 2,
+    "model.n_kv_head": 1,
+    "model.d_ff": 64,
+    "model.context_length": 32,
+    "train.steps": 120,
+    "train.batch_size": 4,
+    "train.warmup_steps": 5,
+    "train.eval_every": 40,
+    "train.eval_windows": 8,
+    "evaluate.prompts": ["the lamp", "one"],
+    "evaluate.sample_tokens": 20,
+    "export.check_tokens": 10,
+}
+
+
+def text(seed: int, sentences: int = 12) -> str:
+    """A document of made-up sentences, the same for the same seed."""
+    generator = random.Random(seed)
+    lines = []
+    for _ in range(sentences):
+        words = generator.choices(WORDS, k=generator.randint(4, 10))
+        lines.append(" ".join(words).capitalize() + ".")
+    return "\n".join(lines)
+
+
+def write_jsonl(path: Path, documents: int = 200) -> None:
+    """A corpus of made-up documents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"text": text(seed)}) for seed in range(documents)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def params_tree(**changes: Any) -> dict[str, Any]:
+    """The project's params.yaml as a tree, with changes by dotted key."""
+    tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = tree
+        for section in sections:
+            place = place[section]
+        place[key] = value
+    return tree
+
+
+def small_params(**changes: Any) -> Params:
+    """Params of a model that trains in seconds."""
+    return Params.from_mapping(params_tree(**(SMALL | changes)))
+
+
+def small_config(**options: Any) -> ModelConfig:
+    """A model of a few thousand weights."""
+    values = small_params().model.model_dump() | {
+        "vocab_size": 320,
+        "end_of_text": 1,
+        "tokenizer_sha256": "0" * 64,
+    }
+    return ModelConfig(**(values | options))
+
+
+LLAMA_SHAPE = {"positions": "rope", "norm": "rmsnorm", "feed_forward": "swiglu"}
+GPT2_SHAPE = {"positions": "learned", "norm": "layernorm", "feed_forward": "gelu"}

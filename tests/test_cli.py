@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from atlas import cli
+from tests.code_walk import ROOT
+from tests.pipeline.checkout import Checkout
+
+RUNNER = CliRunner()
+
+
+def atlas(*arguments, cwd=ROOT):
+    """Runs the console command; gives its exit code and what it printed on each stream."""
+    code = "from atlas.cli import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_preset_prints_flags():
+    code, printed, _ = atlas("preset", "shakespeare", "char")
+    assert code == 0
+    assert printed.startswith("-S corpus.name=shakespeare ")
+    assert "-S tokenizer.kind=char" in printed
+
+
+def test_an_unknown_preset_also_fails_the_command_around_it():
+    code, printed, error = atlas("preset", "smal")
+    assert code == 1
+    assert error == (
+        "error: preset smal: no such preset; did you mean small? "
+        "There are char, medium, shakespeare, small, tiny\n"
+    )
+    dvc = subprocess.run(
+        [sys.executable, "-m", "dvc", "exp", "run", *printed.split()],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert dvc.returncode != 0
+    assert "--no-such-preset=smal" in dvc.stderr
+
+
+def test_apply_writes_params(tmp_path, monkeypatch):
+    checkout = Checkout.create(tmp_path / "project")
+    monkeypatch.chdir(checkout.root / "presets")  # any folder of the project will do
+    result = RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"])
+    assert "params.yaml: model.d_model: 32 -> 128" in result.output
+    assert (
+        RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"]).output == "params.yaml: no change\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["show"], ["preset", "tiny"], ["generate", "x"]])
+def test_outside_a_project_the_commands_say_so(tmp_path, command):
+    code, _, error = atlas(*command, cwd=tmp_path)
+    assert code == 1
+    assert error.startswith("error: ")
+    assert "not inside an Atlas project" in error
+    assert error.count("\n") == 1
+
+
+def test_before_the_first_run_the_commands_say_so(tmp_path):
+    checkout = Checkout.create(tmp_path / "project")
+    code, _, error = atlas("show", cwd=checkout.root)
+    assert (code, error) == (1, "error: metrics: no results yet; `dvc repro` makes them\n")
+    code, _, error = atlas("generate", "x", cwd=checkout.root)
+    assert code == 1
+    assert "no such file; `dvc repro train_tokenizer` makes it" in error
+
+
+def test_wrong_options_are_refused():
+    code, _, error = atlas("generate", "x", "--top-p", "0")
+    assert (code, error) == (1, "error: --top-p is 0: give a number above 0 and up to 1\n")
+    assert atlas("generate", "x", "--tokens", "0")[0] == 2
+    assert atlas("generate")[0] == 2
+
+
+def test_help_names_each_command():
+    code, printed, _ = atlas("--help")
+    assert code == 0
+    for name in ("generate", "preset", "show"):
+        assert name in printed

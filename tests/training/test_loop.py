@@ -1,0 +1,219 @@
+"""The training loop on a model of seconds: exact resume, safety, accumulation."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from atlas.errors import AtlasError, Stopped
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.model.storage import weights_of
+from atlas.tokens.index import SplitIndex, TokenIndex
+from atlas.tokens.shards import ShardWriter
+from atlas.tokens.windows import EvaluationWindows, TokenSplit, TrainingWindows
+from atlas.training import loop
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.loop import Training
+from tests.small import small_config, small_params
+
+SHA = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory, tokenizer, documents):
+    folder = tmp_path_factory.mktemp("tokens")
+    splits = {}
+    for split, part in {"train": documents[:80], "val": documents[80:]}.items():
+        writer = ShardWriter(folder, split, 320, SHA, 10_000)
+        for document in part:
+            writer.write(tokenizer.encode(document.text))
+        writer.close()
+        splits[split] = SplitIndex(writer.counts, len(part), 1)
+    TokenIndex(320, 1, SHA, splits).write(folder)
+    return TokenSplit(folder, "train"), TokenSplit(folder, "val")
+
+
+@pytest.fixture
+def training(tokens, tmp_path):
+    """Makes a training of 30 steps in a folder of its own."""
+
+    def make(folder="run", dropout=0.1, **changes) -> Training:
+        changes = {"steps": 30, "eval_every": 10, "log_every": 7, "lr": 0.01} | changes
+        train = small_params(**{f"train.{key}": value for key, value in changes.items()}).train
+        model = Decoder(small_config(dropout=dropout))
+        initialise(model, train.seed)
+        windows = TrainingWindows(tokens[0], 32, train.batch_size, train.seed)
+        return Training(
+            model,
+            windows,
+            EvaluationWindows(tokens[1], 32, 4),
+            train,
+            Checkpoints(tmp_path / folder),
+        )
+
+    return make
+
+
+def same_weights(a: Decoder, b: Decoder) -> bool:
+    ours, theirs = weights_of(a), weights_of(b)
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def logs(progress):
+    return progress.train_rows, progress.val_rows, progress.best_loss, progress.best_step
+
+
+def stop_after(monkeypatch, training: Training, step: int) -> None:
+    """Lets a signal come in the middle of a step."""
+    backward = training._backward
+
+    def interrupted(number):
+        if number + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return backward(number)
+
+    monkeypatch.setattr(training, "_backward", interrupted)
+
+
+def test_training_learns(training):
+    progress = training(dropout=0.0).run()
+    assert progress.val_rows[0]["step"] == 0
+    assert progress.best_loss < 0.8 * progress.val_rows[0]["loss"]
+    assert [row["step"] for row in progress.val_rows] == [0, 10, 20, 30]
+    assert [row["step"] for row in progress.train_rows] == [7, 14, 21, 28, 30]
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 23, 30])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(training, monkeypatch, step):
+    whole = training("whole")
+    expected = whole.run()
+    first = training("stopped")
+    stop_after(monkeypatch, first, step)
+    with pytest.raises(Stopped, match=f"stopped after step {step} of 30"):
+        first.run()
+    second = training("stopped")
+    progress = second.run()
+    assert logs(progress) == logs(expected)
+    assert same_weights(second.model, whole.model)
+    assert second.checkpoints.best.read_bytes() == whole.checkpoints.best.read_bytes()
+
+
+def test_signals_mean_what_they_did_before_again(training, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    run = training()
+    stop_after(monkeypatch, run, 3)
+    with pytest.raises(Stopped):
+        run.run()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_without_its_newest_checkpoints_ends_the_same(training, monkeypatch):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
+    whole = training("whole")
+    expected = whole.run()
+    first = training("killed")
+    stop_after(monkeypatch, first, 17)
+    with pytest.raises(Stopped):
+        first.run()
+    newest, older = first.checkpoints._newest_first()
+    assert (newest.name, older.name) == ("step-00000017", "step-00000016")
+    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100])
+    second = training("killed")
+    assert logs(second.run()) == logs(expected)
+    assert same_weights(second.model, whole.model)
+
+
+@pytest.mark.parametrize("damage", ["state.pt", "model.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_is_named_and_not_used(training, monkeypatch, capsys, damage):
+    first = training()
+    stop_after(monkeypatch, first, 5)
+    with pytest.raises(Stopped):
+        first.run()
+    (checkpoint,) = first.checkpoints._newest_first()
+    (checkpoint / damage).write_bytes(b"{")
+    assert training().run().step == 30
+    assert "step-00000005 is damaged" in capsys.readouterr().err
+
+
+def test_accumulation_is_the_whole_batch(training):
+    gradients = []
+    for parts in (1, 2, 4):
+        run = training(f"parts{parts}", dropout=0.0, accumulation=parts)
+        run._backward(0)
+        gradients.append([parameter.grad.clone() for parameter in run.model.parameters()])
+    for other in gradients[1:]:
+        for ours, theirs in zip(gradients[0], other, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_evaluating_more_often_changes_no_weight(training):
+    seldom, often = training("seldom", eval_every=30), training("often", eval_every=3)
+    seldom.run()
+    often.run()
+    assert same_weights(seldom.model, often.model)
+
+
+def test_the_best_weights_are_kept_and_not_the_last(training, monkeypatch):
+    losses = iter([5.0, 3.0, 4.0, 4.5])
+    monkeypatch.setattr(loop, "mean_loss", lambda *_: next(losses))
+    run = training()
+    progress = run.run()
+    assert (progress.best_step, progress.best_loss) == (10, 3.0)
+    best = run.checkpoints.best.read_bytes()
+    shorter = training("shorter", steps=30)
+    losses = iter([5.0, 3.0, 4.0, 4.5])
+    stop_after(monkeypatch, shorter, 10)
+    with pytest.raises(Stopped):
+        shorter.run()
+    assert shorter.checkpoints.best.read_bytes() == best
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(training, monkeypatch):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
+    run = training(dropout=0.0)
+    backward = run._backward
+    before = {}
+
+    def broken(step):
+        loss = backward(step)
+        if step == 12:
+            before.update({k: v.clone() for k, v in weights_of(run.model).items()})
+            next(run.model.parameters()).grad[0, 0] = float("nan")
+        return loss
+
+    monkeypatch.setattr(run, "_backward", broken)
+    with pytest.raises(AtlasError) as error:
+        run.run()
+    message = str(error.value)
+    assert "before the update of step 13" in message
+    assert "norm of the gradient nan" in message
+    assert "largest gradients: embedding.weight nan" in message
+    assert "Lower train.lr" in message
+    assert "\n" not in message
+    assert all(torch.equal(value, weights_of(run.model)[key]) for key, value in before.items())
+    assert run.checkpoints._newest_first()[0].name == "step-00000012"
+
+
+def test_another_seed_is_another_run(training):
+    first, other = training("a", seed=1), training("b", seed=2)
+    first.run()
+    other.run()
+    assert not same_weights(first.model, other.model)
+
+
+def test_checkpoints_are_kept_few(training, monkeypatch):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
+    run = training()
+    run.run()
+    assert len(run.checkpoints._newest_first()) == 2
+    assert not list(run.checkpoints.folder.glob(".*"))
+
+
+def test_a_training_that_ended_is_not_done_again(training, monkeypatch):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
+    expected = training().run()
+    again = training()
+    monkeypatch.setattr(again, "_backward", None)
+    assert logs(again.run()) == logs(expected)
