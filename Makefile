@@ -29,7 +29,7 @@ types: $(VENV)/installed-dev ## Check types
 	@mypy
 
 unit: $(VENV)/installed-dev ## Run the tests, with coverage
-	@pytest -n 2 --cov --cov-report=term
+	@pytest -n 2 --dist worksteal --durations 10 --cov --cov-report=term
 
 slow: $(VENV)/installed-dev ## Run the tests that take minutes each
 	@pytest -m slow

@@ -11,9 +11,13 @@ def clean(**changes):
     return small_params(**{f"clean.{key}": value for key, value in changes.items()}).clean
 
 
+SHARES = clean()
+
+
 @given(st.text(max_size=500), st.floats(0.01, 0.6), st.floats(0, 0.3))
 def test_the_parts_of_a_document_are_the_document(content, val, test):
-    parts = list(cut(Document("d", "s", content), clean(val=val, test=test)))
+    shares = SHARES.model_copy(update={"val": val, "test": test})
+    parts = list(cut(Document("d", "s", content), shares))
     assert "".join(part.text for _, part in parts) == content
     assert [split for split, _ in parts] == sorted(
         (split for split, _ in parts), key=["train", "val", "test"].index
@@ -35,15 +39,18 @@ def test_one_endless_line_is_cut_at_a_blank():
 
 
 def test_documents_fall_into_splits_by_their_shares():
-    splits = [split_of(f"document {number}", clean(val=0.1, test=0.2)) for number in range(10_000)]
+    shares = clean(val=0.1, test=0.2)
+    splits = [split_of(f"document {number}", shares) for number in range(10_000)]
     assert splits.count("val") == pytest.approx(1000, abs=120)  # four standard deviations
     assert splits.count("test") == pytest.approx(2000, abs=160)
 
 
 def test_the_split_depends_on_text_and_seed_alone():
-    first = [split_of(str(number), clean(seed=1, val=0.3)) for number in range(200)]
-    assert first == [split_of(str(number), clean(seed=1, val=0.3)) for number in range(200)]
-    assert first != [split_of(str(number), clean(seed=2, val=0.3)) for number in range(200)]
+    def splits(seed):
+        params = clean(seed=seed, val=0.3)
+        return [split_of(str(number), params) for number in range(200)]
+
+    assert splits(1) == splits(1) != splits(2)
 
 
 @pytest.mark.parametrize(

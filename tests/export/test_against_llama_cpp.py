@@ -33,7 +33,7 @@ VAL = [text(seed, sentences=6) for seed in range(500, 504)]
 
 
 def store(folder, options, tokenizer) -> Decoder:
-    """Writes a model whose every weight, norms and biases too, is far from its first value."""
+    """Writes a model whose weights, norms and biases too, look as if they had been trained."""
     config = small_config(
         **options,
         vocab_size=tokenizer.vocab_size,
@@ -45,7 +45,11 @@ def store(folder, options, tokenizer) -> Decoder:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(2.5).add_(0.05 * torch.randn(parameter.shape, generator=generator))
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 2:
+                parameter.copy_(0.13 * noise)
+            else:
+                parameter.add_(0.1 * noise)
     folder.mkdir(exist_ok=True)
     config.write(folder)
     save_weights(model, folder / "model.safetensors")

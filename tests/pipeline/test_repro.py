@@ -114,10 +114,10 @@ def test_wrong_params_are_one_line(checkout, content, expected):
     for key, value in yaml.safe_load(content).items():
         changed[key] = changed.get(key, {}) | value
     path.write_text(yaml.safe_dump(changed))
-    printed = checkout.run("python", "-m", "stages.train", check=False)
+    printed = checkout.run("python", "-m", "stages.fetch", check=False)
     assert printed.startswith(f"error: {expected}")
     assert printed.count("\n") == 1
-    assert "Traceback" in checkout.run("python", "-m", "stages.train", check=False, ATLAS_DEBUG="1")
+    assert "Traceback" in checkout.run("python", "-m", "stages.fetch", check=False, ATLAS_DEBUG="1")
 
 
 def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
