@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
-from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.device import choose_device
@@ -30,25 +28,10 @@ from atlas.training.utilisation import matmul_flops
 
 TOKENS = Path("data/tokens")
 LAST_WEIGHTS = "last.safetensors"
-SECONDS_TO_WAIT = 30  # for a killed run to end
 
 
 def main(run: Run) -> None:
     """data/tokens to models/model."""
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.checkpoints / "lock")
-    try:
-        with lock.acquire(timeout=SECONDS_TO_WAIT):
-            train(run)
-    except Timeout:
-        raise AtlasError(
-            f"{run.checkpoints}: another training of exactly this run is going on; "
-            "wait for it, or end it"
-        ) from None
-
-
-def train(run: Run) -> None:
-    """Trains, and writes the model and what was logged."""
     make_deterministic()
     device = choose_device()
     model = new_model(run).to(device)

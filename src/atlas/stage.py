@@ -28,18 +28,21 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from atlas.errors import AtlasError, one_line_errors
 from atlas.files import files_below, partial_path, put_in_place, remove, sha256, write_json
 from atlas.params import Params, leaves, load_params
 
 PARAMS = Path("params.yaml")
+SECONDS_TO_WAIT = 30.0
 Metric = int | float | str
 
 
@@ -141,15 +144,39 @@ def run_stage(name: str, body: Callable[[Run], None]) -> None:
         inputs = spec.inputs()
         checkpoints = project_root() / ".ckpt" / name / _fingerprint(inputs)
         run = Run(name, params, checkpoints, _outs=spec.outs)
-        try:
-            body(run)
-            _check_unchanged(inputs, spec.inputs())
-            run.publish()
-        finally:
-            run.discard()
+        here = Path(".ckpt") / f"{name}.lock"
+        with _alone(here), _alone(checkpoints.with_suffix(".lock")):
+            try:
+                body(run)
+                _check_unchanged(inputs, spec.inputs())
+                run.publish()
+            finally:
+                run.discard()
+            remove(checkpoints)
         run.timing["seconds"] = round(time.perf_counter() - started, 2)
         write_json(Path(f"metrics/timing/{name}.json"), _finite(run.timing))
-        remove(checkpoints)
+
+
+@contextmanager
+def _alone(lock_file: Path) -> Iterator[None]:
+    """Keeps a second run of the same stage from the same files until this one has ended.
+
+    Raises:
+        AtlasError: another one holds the lock for longer than a killed run needs to end.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=SECONDS_TO_WAIT)
+    except Timeout:
+        raise AtlasError(
+            f"{lock_file}: this stage is running already; wait for it or end it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock_file.unlink(missing_ok=True)  # while it is held, so that nobody loses it
+        lock.release()
 
 
 def project_root() -> Path:

@@ -94,11 +94,12 @@ def test_initial_weights_have_the_documented_sizes():
     assert (weights["norm.weight"] == 1).all()
 
 
-def test_the_first_loss_is_that_of_a_uniform_guess():
+def test_the_first_loss_is_near_that_of_a_uniform_guess():
     model = make(LLAMA_SHAPE)
     logits = model(torch.randint(0, 320, (4, 32)))
-    loss = -logits.log_softmax(-1)[..., 0].mean().item()
-    assert loss == pytest.approx(math.log(320), rel=0.05)
+    loss = -logits.log_softmax(-1).mean().item()
+    logits_variance = 2 / 5  # of a normed stream against SmallInit's head
+    assert loss == pytest.approx(math.log(320) + logits_variance / 2, abs=0.15)
 
 
 def test_more_tokens_than_the_context_are_refused():
