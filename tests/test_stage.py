@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -166,6 +167,17 @@ def test_an_undeclared_output_is_refused(project, capsys):
 def test_a_metric_that_is_no_number_is_refused(project, capsys):
     error = refused(lambda run: run.write_metrics({"loss": float("nan")}), capsys)
     assert "metric loss is nan" in error
+    assert not left_over(project)
+
+
+def test_a_full_disk_is_one_line_that_names_the_output(project, capsys):
+    def body(run):
+        run.output("data/out")
+        with Path("/dev/full").open("w") as full:
+            full.write("x")
+
+    error = refused(body, capsys)
+    assert error.startswith("error: data/out: not written (No space left on device)")
     assert not left_over(project)
 
 

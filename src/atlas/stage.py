@@ -127,6 +127,11 @@ class Run:
         for final in self._written:
             put_in_place(partial_path(final), final)
 
+    def not_written(self, error: OSError) -> str:
+        """Says what an error of the disk, which does not tell its file, was about."""
+        outs = ", ".join(str(final) for final in self._written)
+        return f"{outs}: not written ({error.strerror}); free some space and run again"
+
     def discard(self) -> None:
         """Removes outputs that did not become whole."""
         for final in self._written:
@@ -150,6 +155,10 @@ def run_stage(name: str, body: Callable[[Run], None]) -> None:
                 body(run)
                 _check_unchanged(inputs, spec.inputs())
                 run.publish()
+            except OSError as error:
+                if error.filename:
+                    raise
+                raise AtlasError(run.not_written(error)) from error
             finally:
                 run.discard()
             remove(checkpoints)
