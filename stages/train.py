@@ -90,7 +90,7 @@ def write_logs(run: Run, progress: Progress, model: Decoder, device: torch.devic
     tokens_per_step = run.params.train.batch_size * run.params.model.context_length
     run.write_metrics(
         {
-            "best_val_loss": progress.best_loss or 0.0,
+            "best_val_loss": progress.best_loss,
             "best_step": progress.best_step,
             "last_train_loss": progress.train_rows[-1]["loss"],
             "last_val_loss": progress.val_rows[-1]["loss"],

@@ -6,6 +6,7 @@ far (``best.safetensors``). Each appears whole or not at all.
 
 import io
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class Progress:
 
     step: int = 0
     best_step: int = 0
-    best_loss: float | None = None
+    best_loss: float = math.inf
     train_rows: list[Row] = field(default_factory=list)
     val_rows: list[Row] = field(default_factory=list)
     speed_rows: list[Row] = field(default_factory=list)

@@ -62,7 +62,7 @@ class Training:
         optimizer = make_optimizer(self.model, self.train)
         torch.manual_seed(self.train.seed)  # dropout
         progress = self.checkpoints.resume(self.model, optimizer)
-        if progress.best_loss is None:
+        if not progress.val_rows:
             self._validate(progress)
         every = float(os.environ.get("ATLAS_CHECKPOINT_SECONDS", SECONDS_BETWEEN_CHECKPOINTS))
         speed = Speed(self.data.batch_size * self.data.context_length)
@@ -119,7 +119,7 @@ class Training:
     def _validate(self, progress: Progress) -> None:
         loss = mean_loss(self.model, self.val.spread(self.train.eval_windows))
         progress.val_rows.append({"step": progress.step, "loss": loss})
-        if progress.best_loss is None or loss < progress.best_loss:
+        if loss < progress.best_loss:
             progress.best_loss, progress.best_step = loss, progress.step
             self.checkpoints.save_best(self.model)
 

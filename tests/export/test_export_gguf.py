@@ -1,0 +1,77 @@
+import json
+
+import pytest
+
+from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
+from atlas.export import export_gguf as module
+from atlas.export.export_gguf import export_gguf
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.model.storage import save_weights
+from tests.small import small_config, small_params, text
+
+VAL = [Document(f"v{seed}", "s", text(seed)) for seed in range(900, 904)]
+
+
+@pytest.fixture
+def model(tmp_path, tokenizer):
+    config = small_config(
+        vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256, end_of_text=1
+    )
+    decoder = Decoder(config)
+    initialise(decoder, 0)
+    config.write(tmp_path)
+    save_weights(decoder, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def export_params(**changes):
+    return small_params(**{f"export.{key}": value for key, value in changes.items()}).export
+
+
+def test_only_the_formats_asked_for_stay_and_all_are_checked(model, tokenizer, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    export = export_params(formats=["q8_0"], name="mine")
+    metrics = export_gguf(model, tokenizer, VAL, export, folder)
+    assert [path.name for path in folder.iterdir()] == ["mine-q8_0.gguf"]
+    assert metrics["architecture"] == "llama"
+    assert metrics["token_mismatches"] == 0
+    assert metrics["logit_difference"] < 1e-4 < metrics["q8_0_logit_difference"]
+    assert metrics["q8_0_bytes"] == (folder / "mine-q8_0.gguf").stat().st_size
+    assert "f32_bytes" not in metrics
+
+
+def test_a_model_without_an_architecture_is_refused(model, tokenizer, tmp_path):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"norm": "layernorm"}))
+    with pytest.raises(AtlasError, match=r"llama\.cpp has no architecture for it"):
+        export_gguf(model, tokenizer, VAL, export_params(), tmp_path)
+
+
+def test_the_wrong_tokenizer_is_refused(model, tokenizer, tmp_path):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tokenizer_sha256": "0" * 64}))
+    with pytest.raises(AtlasError, match="models/tokenizer: of another tokenizer"):
+        export_gguf(model, tokenizer, VAL, export_params(), tmp_path)
+
+
+def test_a_disagreement_stops_the_export(model, tokenizer, tmp_path, monkeypatch):
+    write = module.write_gguf
+
+    def write_another(path, *arguments):
+        decoder = Decoder(small_config(vocab_size=tokenizer.vocab_size))
+        initialise(decoder, 1)
+        save_weights(decoder, model / "model.safetensors")
+        write(path, *arguments)
+
+    monkeypatch.setattr(module, "write_gguf", write_another)
+    with pytest.raises(AtlasError, match=r"f32\.gguf: llama\.cpp does not agree"):
+        export_gguf(model, tokenizer, VAL, export_params(), tmp_path)
+
+
+def test_a_very_large_split_is_compared_in_part():
+    texts = module._texts(VAL, most_characters=len(VAL[0].text) + 1)
+    assert texts == [VAL[0].text, VAL[1].text]
+    assert len(module._texts(VAL, most_characters=10**9)) == 4
