@@ -4,39 +4,39 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The stages and dvc find each other's Python from any shell.
+# The stages that dvc starts find the environment's Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := pipeline
-.PHONY: help pipeline install test lint types unit slow format bench clean
+.PHONY: help pipeline install test lint types unit slow format clean
 
 help: ## Print this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 pipeline: $(VENV)/installed ## Run what is out of date, from raw text to GGUF; print metrics and a sample
-	@dvc repro
-	@atlas show
+	@$(BIN)/dvc repro
+	@$(BIN)/atlas show
 
 install: $(VENV)/installed ## Make .venv and install Atlas into it
 
 test: lint types unit ## Check style and types, and run the tests (minutes)
 
 lint: $(VENV)/installed-dev ## Check style and format
-	@ruff check .
-	@ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 
 types: $(VENV)/installed-dev ## Check types
-	@mypy
+	@$(BIN)/mypy
 
 unit: $(VENV)/installed-dev ## Run the tests, with coverage
-	@pytest -n 2 --dist worksteal --durations 10 --cov --cov-report=term
+	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 --cov --cov-report=term
 
 slow: $(VENV)/installed-dev ## Run the tests that take minutes each
-	@pytest -m slow
+	@$(BIN)/pytest -m slow
 
 format: $(VENV)/installed-dev ## Put the code into the one format
-	@ruff check --fix .
-	@ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 clean: ## Remove checkpoints of interrupted runs and half-written outputs (no results)
 	@rm -rf .ckpt

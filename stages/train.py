@@ -86,7 +86,7 @@ def write_logs(run: Run, progress: Progress, model: Decoder, device: torch.devic
     """Metrics, curves and speeds."""
     pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
-    pd.DataFrame(progress.speed_rows).to_csv("metrics/timing/train.csv", index=False)
+    run.timing_rows += progress.speed_rows
     tokens_per_step = run.params.train.batch_size * run.params.model.context_length
     run.write_metrics(
         {

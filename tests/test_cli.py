@@ -39,7 +39,8 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert dvc.returncode != 0
-    assert "--no-such-preset=smal" in dvc.stderr
+    assert "--atlas-preset-failed" in dvc.stderr
+    assert atlas("preset", "tiny", "--aply")[1] == "--atlas-preset-failed\n"
 
 
 def test_apply_writes_params(tmp_path, monkeypatch):

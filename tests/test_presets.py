@@ -3,6 +3,10 @@ import shutil
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from atlas import presets
 from atlas.corpora.registry import CORPORA
@@ -113,6 +117,28 @@ def test_a_blank_in_a_value_cannot_be_passed_on(project):
 def test_flags_are_in_dvcs_syntax():
     values = {"a.b": True, "a.c": 3e-4, "a.d": ["x", 2], "a.e": "text"}
     assert presets.as_flags(values) == "-S a.b=true -S a.c=0.0003 -S a.d=[x,2] -S a.e=text"
+
+
+NO_BLANK = st.text(st.characters(blacklist_categories=["Cs", "Z", "Cc"]), max_size=8)
+SCALARS = st.one_of(
+    st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), NO_BLANK
+)
+
+
+@given(st.one_of(SCALARS, st.lists(SCALARS, max_size=3)))
+@example(["true", "a,b", "ROMEO:", "null", "3", "'", '"', "[", "\\\\"])
+@example(0.000123456789)
+@example(1234567.0)
+def test_dvc_reads_flags_as_they_were_meant(value):
+    flag = presets.as_flags({"a.b": value}).removeprefix("-S ")
+    (override,) = OverridesParser.create().parse_overrides([flag])
+    assert unquoted(override.value()) == value
+
+
+def unquoted(value):
+    if isinstance(value, list):
+        return [unquoted(item) for item in value]
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def test_the_schema_knows_every_corpus():

@@ -22,8 +22,14 @@ app = typer.Typer(
 
 def run() -> None:
     """The console command."""
-    with one_line_errors():
-        app()
+    try:
+        with one_line_errors():
+            app()
+    except SystemExit as end:
+        if end.code and sys.argv[1:2] == ["preset"] and not sys.stdout.isatty():
+            # Inside $(...) the exit code is lost: make the command around it fail as well.
+            print("--atlas-preset-failed")
+        raise
 
 
 def find_project() -> Path:
@@ -89,16 +95,9 @@ def preset(
     from atlas import presets
 
     root = find_project()
-    try:
-        values = presets.overlay(root, names)
-        flags = presets.as_flags(values) if not apply else ""
-    except AtlasError:
-        if not (apply or sys.stdout.isatty()):
-            # Inside $(...) the exit code is lost: make the command around it fail as well.
-            print(f"--no-such-preset={'+'.join(names)}")
-        raise
+    values = presets.overlay(root, names)
     if not apply:
-        print(flags)
+        print(presets.as_flags(values))
         return
     changes = presets.apply(root, values)
     print("\n".join(f"params.yaml: {change}" for change in changes) or "params.yaml: no change")

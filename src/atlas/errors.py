@@ -1,5 +1,6 @@
 """The one error a user is meant to read, and the one way in which a program ends with it."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ class Stopped(AtlasError):  # noqa: N818 - no error: it was asked for
     """The user (or the system) asked the program to stop; what was done so far is kept."""
 
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk or quota says
 EXIT_REFUSED = 1
 EXIT_STOPPED = 130
 
@@ -33,14 +35,19 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("ATLAS_DEBUG") == "1":
             raise
-        print(f"error: {_in_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(_explain(error))}", file=sys.stderr)
         sys.exit(EXIT_STOPPED if isinstance(error, Stopped) else EXIT_REFUSED)
     except KeyboardInterrupt:
         print("stopped: nothing half-written was kept", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
 
 
-def _in_one_line(error: Exception) -> str:
+def one_line(text: object) -> str:
+    """A text with every run of blanks and line ends as one blank."""
+    return " ".join(str(text).split())
+
+
+def _explain(error: Exception) -> str:
     if isinstance(error, AtlasError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -27,6 +27,11 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def older_path(path: Path) -> Path:
+    """Where the older version of a folder is while the new one takes its place."""
+    return path.with_name(f".{path.name}.old.partial")
+
+
 def remove(path: Path) -> None:
     """Removes a file or a folder, also where there is none."""
     if path.is_dir() and not path.is_symlink():
@@ -41,12 +46,11 @@ def put_in_place(partial: Path, final: Path) -> None:
     A file replaces its older version in one step. A folder does so in two renames, so that
     at every moment one of the two versions is on disk, whole.
     """
-    for file in files_below(partial):
-        _fsync(file)
+    for path in [partial, *partial.rglob("*")]:
+        _fsync(path)
     if partial.is_dir():
-        _fsync(partial)
         if final.exists():
-            old = final.with_name(f".{final.name}.old.partial")
+            old = older_path(final)
             remove(old)
             final.rename(old)
             partial.rename(final)

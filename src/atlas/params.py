@@ -21,7 +21,7 @@ from atlas.errors import AtlasError
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 reads 3e-4 as text (dvc#5971), and pydantic reads true as 1."""
+    """YAML 1.1 reads 3e-4 as text (dvc#5971)."""
     if isinstance(value, str):
         try:
             return float(value)

@@ -6,6 +6,8 @@ into params.yaml, where everything that counts can be read.
 
 import difflib
 import io
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from atlas.files import write_text
 from atlas.params import Params, leaves
 
 FOLDER = "presets"
+PLAIN = re.compile(r"[A-Za-z_][\w:./-]*")  # text that needs no quotes in an override
+WORDS = {"true", "false", "null", "nan", "inf"}  # but for these, which would not be text
 Values = dict[str, Any]
 
 
@@ -103,9 +107,9 @@ def _as_override(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(_as_override(item) for item in value)}]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+    if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in WORDS):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(float(value)) if isinstance(value, float) else str(value)
 
 
 def _load(path: Path) -> Any:

@@ -18,9 +18,11 @@ dvc.yaml, fingerprints everything named there before it starts, and compares bef
 outputs take their names.
 """
 
+import csv
 import ctypes
 import functools
 import hashlib
+import io
 import json
 import math
 import os
@@ -37,8 +39,17 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from atlas.errors import AtlasError, one_line_errors
-from atlas.files import files_below, partial_path, put_in_place, remove, sha256, write_json
+from atlas.errors import NO_ROOM, AtlasError, one_line_errors
+from atlas.files import (
+    files_below,
+    older_path,
+    partial_path,
+    put_in_place,
+    remove,
+    sha256,
+    write_json,
+    write_text,
+)
 from atlas.params import Params, leaves, load_params
 
 PARAMS = Path("params.yaml")
@@ -57,9 +68,7 @@ class StageSpec:
     @classmethod
     def read(cls, name: str, values: Mapping[str, Any]) -> "StageSpec":
         """Reads the entry of stage ``name``; ``values`` are all params, by dotted key."""
-        text = Path("dvc.yaml").read_text(encoding="utf-8")
-        text = re.sub(r"\$\{([\w.]+)\}", lambda key: str(values[key[1]]), text)
-        stage = yaml.safe_load(text)["stages"][name]
+        stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
         outs = [
             next(iter(out)) if isinstance(out, dict) else out
             for kind in ("outs", "metrics", "plots")
@@ -67,7 +76,10 @@ class StageSpec:
         ]
         return cls(
             params=tuple(stage.get("params", [])),
-            deps=tuple(Path(dep) for dep in stage["deps"]),
+            deps=tuple(
+                Path(re.sub(r"\$\{([\w.]+)\}", lambda key: str(values[key[1]]), dep))
+                for dep in stage["deps"]
+            ),
             outs=tuple(Path(out) for out in outs),
         )
 
@@ -98,12 +110,14 @@ class Run:
             DVC runs in copies of the project, and is removed once the stage has succeeded.
         timing: speeds, which no two runs share. They go to metrics/timing/<stage>.json, which
             is no output of the stage, so that equal runs have equal hashes.
+        timing_rows: speeds over the steps of a stage, for metrics/timing/<stage>.csv.
     """
 
     name: str
     params: Params
     checkpoints: Path
     timing: dict[str, Metric] = field(default_factory=dict)
+    timing_rows: list[dict[str, int | float]] = field(default_factory=list)
     _outs: tuple[Path, ...] = ()
     _written: list[Path] = field(default_factory=list)
 
@@ -114,6 +128,7 @@ class Run:
             raise AtlasError(f"dvc.yaml: stage {self.name} declares no output {path}; add it")
         partial = partial_path(final)
         remove(partial)
+        remove(older_path(final))
         partial.parent.mkdir(parents=True, exist_ok=True)
         self._written.append(final)
         return partial
@@ -127,10 +142,22 @@ class Run:
         for final in self._written:
             put_in_place(partial_path(final), final)
 
-    def not_written(self, error: OSError) -> str:
-        """Says what an error of the disk, which does not tell its file, was about."""
-        outs = ", ".join(str(final) for final in self._written)
+    def no_room(self, error: OSError) -> str:
+        """Says what a full disk, which does not tell its file, was about."""
+        outs = ", ".join(str(final) for final in self._written) or f"stage {self.name}"
         return f"{outs}: not written ({error.strerror}); free some space and run again"
+
+    def write_timing(self, seconds: float) -> None:
+        """Writes the speeds of the run."""
+        self.timing["seconds"] = round(seconds, 2)
+        path = Path(f"metrics/timing/{self.name}.json")
+        write_json(path, _finite(self.timing))
+        if self.timing_rows:
+            table = io.StringIO()
+            writer = csv.DictWriter(table, self.timing_rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.timing_rows)
+            write_text(path.with_suffix(".csv"), table.getvalue())
 
     def discard(self) -> None:
         """Removes outputs that did not become whole."""
@@ -156,14 +183,13 @@ def run_stage(name: str, body: Callable[[Run], None]) -> None:
                 _check_unchanged(inputs, spec.inputs())
                 run.publish()
             except OSError as error:
-                if error.filename:
+                if error.errno not in NO_ROOM or error.filename:
                     raise
-                raise AtlasError(run.not_written(error)) from error
+                raise AtlasError(run.no_room(error)) from error
             finally:
                 run.discard()
             remove(checkpoints)
-        run.timing["seconds"] = round(time.perf_counter() - started, 2)
-        write_json(Path(f"metrics/timing/{name}.json"), _finite(run.timing))
+        run.write_timing(time.perf_counter() - started)
 
 
 @contextmanager

@@ -98,6 +98,8 @@ def test_each_rejection_has_a_reason(run):
         ("p.txt", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
         ("p.txt.gz", b"no gzip"),
         ("p.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 10_000)[:-20]),
+        ("p.jsonl", b"\x89PNG\n" * 2000),
+        ("p.jsonl", b"{}\n"),
     ],
 )
 def test_a_file_that_is_no_text_stops_or_is_rejected(run, name, content):
@@ -106,10 +108,29 @@ def test_a_file_that_is_no_text_stops_or_is_rejected(run, name, content):
 
 
 def test_bad_files_can_be_set_aside(run):
-    files = {"p.txt": bytes(1000), "good.txt": text(1, 200).encode()}
+    files = {
+        "p.txt": bytes(1000),
+        "good.txt": text(1, 200).encode(),
+        "p.gz": gzip.compress(b"x " * 9999)[:-9],
+        "p.jsonl": b"[]\n",
+    }
     metrics, _, rejected = run(files, bad_files="reject")
     assert metrics["documents_kept"] == 1
-    assert [(entry["id"], entry["reason"]) for entry in rejected] == [("p.txt", "not_text")]
+    assert [(entry["id"], entry["reason"]) for entry in rejected] == [
+        ("p.txt", "not_text"),
+        ("p.gz", "broken_gzip"),
+        ("p.jsonl", "not_text"),
+    ]
+
+
+def test_odd_lines_do_not_stop_the_rest(run):
+    lines = [
+        '{"text": "good one here", "source": "half \\ud800"}',
+        '{"text": "x", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    ]
+    metrics, splits, _ = run({"a.jsonl": "\n".join(lines).encode(), "b.txt": text(1, 200).encode()})
+    assert metrics["rejected_not_json"] == 1
+    assert "half \ufffd" in {d.source for split in splits.values() for d in split}
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\t\n"])
@@ -119,7 +140,7 @@ def test_an_empty_corpus_is_refused(run, content):
 
 
 def test_an_empty_split_is_refused(run):
-    with pytest.raises(AtlasError, match=r"clean.split_by: (val|test) gets nothing"):
+    with pytest.raises(AtlasError, match=r"clean.(val|test): \1 gets nothing .*position"):
         run({"a.jsonl": lines("one", "two")}, split_by="document")
 
 

@@ -115,8 +115,9 @@ def test_a_server_in_trouble_is_asked_again(server, file, tmp_path):
 @pytest.mark.parametrize("status", [404, 403])
 def test_a_refusal_is_final(server, file, tmp_path, status):
     server.statuses = [status] * 10
-    with pytest.raises(AtlasError, match=f"{status}.*ATLAS_MIRROR"):
+    with pytest.raises(AtlasError, match=f"'{status} .*ATLAS_MIRROR") as error:
         fetch(file, tmp_path)
+    assert "\n" not in str(error.value)
     assert len(server.requests) == 1
 
 

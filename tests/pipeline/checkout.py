@@ -37,8 +37,6 @@ class Checkout:
         (root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
-        for folder in ("models", "data", "metrics/timing"):
-            (root / folder).mkdir(parents=True)
         apply(root, SMALL)
         write_jsonl(root / "data/own/made-up.jsonl")
         checkout = cls(root)
@@ -54,7 +52,7 @@ class Checkout:
         """That of a shell with the environment active."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ATLAS_")}
-        return kept | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        return kept | {"PATH": path, "OMP_NUM_THREADS": "2"}
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """Runs a command to its end; returns what it printed, errors as well."""

@@ -5,11 +5,13 @@ from hypothesis import strategies as st
 
 from atlas.cleaning.documents import DocumentWriter
 from atlas.errors import AtlasError
+from atlas.tokens import encode
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenSplit, TrainingWindows
 from tests.small import small_params
+from tests.small import text as small_text
 
 SHA = "ab" * 32
 
@@ -125,6 +127,17 @@ def test_documents_are_joined_and_counted(tmp_path, tokenizer, documents):
     encode_corpus(tmp_path / "clean", tokenizer, tmp_path / "joined", params.tokenize)
     joined = TokenSplit(tmp_path / "joined", "val")
     assert tokenizer.end_of_text not in joined.read(0, len(joined))
+
+
+def test_a_long_text_encodes_in_pieces_to_the_ids_of_the_whole(tokenizer, monkeypatch):
+    monkeypatch.setattr(encode, "PIECE", 40)
+    text = "\n".join([small_text(1), "", "  indented", "\n", "no end" * 30, small_text(2)])
+    pieces = list(encode._pieces(text))
+    assert len(pieces) > 5
+    assert "".join(pieces) == text
+    ids = [identity for piece in pieces for identity in tokenizer.encode(piece)]
+    assert ids == tokenizer.encode(text)
+    assert list(encode._pieces("")) == []
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"splits": {}}'])

@@ -94,7 +94,12 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(training, monkeypatch,
     with pytest.raises(Stopped, match=f"stopped after step {step} of 30"):
         first.run()
     second = training("stopped")
+    backward, steps = second._backward, []
+    monkeypatch.setattr(
+        second, "_backward", lambda number: steps.append(number) or backward(number)
+    )
     progress = second.run()
+    assert steps == list(range(step, 30))
     assert logs(progress) == logs(expected)
     assert same_weights(second.model, whole.model)
     assert second.checkpoints.best.read_bytes() == whole.checkpoints.best.read_bytes()
@@ -133,8 +138,15 @@ def test_a_damaged_checkpoint_is_named_and_not_used(training, monkeypatch, capsy
         first.run()
     (checkpoint,) = first.checkpoints._newest_first()
     (checkpoint / damage).write_bytes(b"{")
-    assert training().run().step == 30
+    second = training()
+    stop_after(monkeypatch, second, 3)  # earlier than the damaged one
+    with pytest.raises(Stopped):
+        second.run()
     assert "step-00000005 is damaged" in capsys.readouterr().err
+    assert [path.name for path in second.checkpoints._newest_first()] == ["step-00000003"]
+    third, whole = training(), training("whole")
+    assert logs(third.run()) == logs(whole.run())
+    assert same_weights(third.model, whole.model)
 
 
 def test_accumulation_is_the_whole_batch(training):
@@ -180,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(training, monkeypatch
         loss = backward(step)
         if step == 12:
             before.update({k: v.clone() for k, v in weights_of(run.model).items()})
-            next(run.model.parameters()).grad[0, 0] = float("nan")
+            run.model.blocks[1].attention.key.weight.grad[0, 0] = float("nan")
         return loss
 
     monkeypatch.setattr(run, "_backward", broken)
@@ -189,7 +201,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(training, monkeypatch
     message = str(error.value)
     assert "before the update of step 13" in message
     assert "norm of the gradient nan" in message
-    assert "largest gradients: embedding.weight nan" in message
+    assert "largest gradients: blocks.1.attention.key.weight nan, " in message
+    assert message.count("weight nan") == 1
     assert "Lower train.lr" in message
     assert "\n" not in message
     assert all(torch.equal(value, weights_of(run.model)[key]) for key, value in before.items())
@@ -217,3 +230,43 @@ def test_a_training_that_ended_is_not_done_again(training, monkeypatch):
     again = training()
     monkeypatch.setattr(again, "_backward", None)
     assert logs(again.run()) == logs(expected)
+
+
+def test_a_val_loss_that_is_not_finite_stops(training, monkeypatch):
+    losses = iter([5.0, float("nan")])
+    monkeypatch.setattr(loop, "mean_loss", lambda *_: next(losses))
+    with pytest.raises(AtlasError, match=r"stopped after step 10: the val loss is nan"):
+        training().run()
+
+
+def test_a_full_disk_names_the_checkpoint_and_leaves_the_one_before(training, monkeypatch):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
+    run = training()
+    save = torch.save
+
+    def full(state, file):
+        if run.checkpoints.folder.joinpath("step-00000004").exists():
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(AtlasError, match=r"step-00000005: checkpoint not written .*No space left"):
+        run.run()
+    names = [path.name for path in run.checkpoints.folder.iterdir()]
+    assert sorted(names) == ["best.safetensors", "step-00000003", "step-00000004"]
+
+
+def test_a_checkpoint_of_another_machine_is_used_and_said(training, monkeypatch, capsys):
+    first = training()
+    stop_after(monkeypatch, first, 5)
+    with pytest.raises(Stopped):
+        first.run()
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert training().run().step == 30
+    assert "the checkpoint is of cpu and torch 2" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_is_named(training, monkeypatch):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "often")
+    with pytest.raises(AtlasError, match="ATLAS_CHECKPOINT_SECONDS=often"):
+        training().run()

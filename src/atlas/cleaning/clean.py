@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from atlas.cleaning.documents import Document, DocumentWriter, read_documents
-from atlas.cleaning.normalising import normalise
+from atlas.cleaning.normalising import normalise, storable
 from atlas.cleaning.reading import Rejection, UnreadableFile, read_raw
 from atlas.cleaning.splits import SPLITS, Split
 from atlas.cleaning.splitting import cut, split_by, split_of
@@ -79,18 +79,18 @@ def _clean_one(
     item: Document | Rejection | UnreadableFile, clean: CleanParams, changes: Counter[str]
 ) -> Document | Rejection:
     match item:
-        case UnreadableFile(path, detail) if clean.bad_files == "stop":
+        case UnreadableFile(name, reason, detail) if clean.bad_files == "stop":
             raise AtlasError(
-                f"{path}: not a text file ({detail}); take it out of the corpus, "
+                f"{name}: not a text file ({reason}: {detail}); take it out of the corpus, "
                 "or set clean.bad_files=reject to go on without it"
             )
-        case UnreadableFile(path, detail):
-            return Rejection(path.name, "not_text", detail)
+        case UnreadableFile(name, reason, detail):
+            return Rejection(name, reason, detail)
         case Document(identity, source, text):
             text = normalise(text, clean, changes)
             if not text.strip():
                 return Rejection(identity, "empty")
-            return Document(identity, source, text)
+            return Document(storable(identity), storable(source), text)
         case _:
             return item
 
@@ -108,9 +108,10 @@ def _split(spool: Path, folder: Path, clean: CleanParams, how: str) -> dict[Spli
     for split, writer in parts.items():
         if not writer.count and (split != "test" or clean.test > 0):
             total = sum(part.count for part in parts.values())
+            other = " or clean.split_by=position" if how == "document" else ""
             raise AtlasError(
-                f"clean.split_by: {split} gets nothing of this corpus ({total} documents split "
-                f"by {how}); use more text, a larger share, or clean.split_by=position"
+                f"clean.{split}: {split} gets nothing of this corpus ({total} documents split "
+                f"by {how}); use more text, a larger share{other}"
             )
     return parts
 

@@ -34,6 +34,11 @@ def normalise(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     return text
 
 
+def storable(text: str) -> str:
+    """A text without halves of surrogate pairs, which have no place in UTF-8."""
+    return SURROGATE.sub("\ufffd", text)
+
+
 def _substitute(pattern: re.Pattern[str], new: str, text: str, count: int) -> tuple[str, int]:
     text, found = pattern.subn(new, text)
     return text, count + found

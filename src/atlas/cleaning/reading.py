@@ -12,6 +12,8 @@ from typing import BinaryIO, cast
 from atlas.cleaning.decoding import NotTextError, decode
 from atlas.cleaning.documents import Document
 
+MOST_HELD_BACK = 1000  # lines without a document after which a file is none of JSONL
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -24,9 +26,10 @@ class Rejection:
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A whole file that is not text."""
+    """A file that is not text, or ends too early; ``id`` is its name."""
 
-    path: Path
+    id: str
+    reason: str
     detail: str
 
 
@@ -49,16 +52,37 @@ def read_raw(
             guesses[decoded.encoding] += decoded.guessed
             yield Document(name, name, decoded.text)
     except NotTextError as error:
-        yield UnreadableFile(path, str(error))
+        yield UnreadableFile(name, "not_text", str(error))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        yield UnreadableFile(path, f"broken gzip: {error}")
+        yield UnreadableFile(name, "broken_gzip", str(error))
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Document | Rejection]:
+    """The documents of a file and a rejection for each line that is none.
+
+    Raises:
+        NotTextError: the file holds lines, but not one document, among the first thousand.
+    """
+    held_back: list[Rejection] = []
+    found = False
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _parse_line(line, f"{name}:{number}", name)
+            if not line.strip():
+                continue
+            result = _parse_line(line, f"{name}:{number}", name)
+            if found:
+                yield result
+            elif isinstance(result, Rejection):
+                held_back.append(result)
+            else:
+                found = True
+                yield from held_back
+                yield result
+            if not found and len(held_back) == MOST_HELD_BACK:
+                break
+    if held_back and not found:
+        first = held_back[0]
+        raise NotTextError(f"no line is a document; {first.id}: {first.reason}, {first.detail}")
 
 
 def _parse_line(line: bytes, identity: str, name: str) -> Document | Rejection:
@@ -66,7 +90,7 @@ def _parse_line(line: bytes, identity: str, name: str) -> Document | Rejection:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return Rejection(identity, "not_utf8", str(error))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Rejection(identity, "not_json", str(error))
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         return Rejection(identity, "no_text", 'needs an object with a string under "text"')

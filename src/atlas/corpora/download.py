@@ -12,7 +12,7 @@ import httpx
 from tqdm import tqdm
 
 from atlas.corpora.registry import Download
-from atlas.errors import AtlasError
+from atlas.errors import NO_ROOM, AtlasError, one_line
 from atlas.files import sha256
 
 MIRROR_INDEX = "sources.csv"  # of a mirror: columns file and sha256, as in a list of sources
@@ -44,7 +44,9 @@ def download(file: Download, folder: Path, mirror: str | None, unfinished: Path)
             else:
                 _from_folder(Path(place), file, folder)
         except (httpx.HTTPError, OSError, _WrongContentError) as error:
-            problems.append(f"{place}: {error or type(error).__name__}")
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
+            problems.append(f"{place}: {one_line(error) or type(error).__name__}")
         else:
             return place
     raise AtlasError(

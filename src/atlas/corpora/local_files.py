@@ -5,7 +5,7 @@ from pathlib import Path
 
 from atlas.errors import AtlasError
 
-SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
+SUFFIXES = (".txt", ".jsonl", ".gz")
 
 
 def copy_files(source: Path, folder: Path) -> dict[str, Path]:

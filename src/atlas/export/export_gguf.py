@@ -1,4 +1,4 @@
-"""Exports a model as GGUF files, none of which stays unless llama.cpp agrees with it."""
+"""Exports a model as GGUF files, which do not stay unless llama.cpp agrees with the F32 one."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ def export_gguf(
     """Writes a GGUF file for each format asked for.
 
     The F32 file is written in any case, and checked strictly: tokens, logits and greedy text.
-    Of the smaller types the deviation is measured.
+    Of the smaller types the tokens must be equal, and the deviation is measured.
 
     Args:
         model_folder: with config.json and model.safetensors.
@@ -60,7 +60,9 @@ def export_gguf(
             refuse_disagreement(file, agreement, tolerance)
             metrics |= vars(agreement)
         else:
+            refuse_disagreement(file, agreement)
             metrics[f"{type_name}_logit_difference"] = agreement.logit_difference
+            metrics[f"{type_name}_greedy_mismatches"] = agreement.greedy_mismatches
         if type_name in export.formats:
             metrics[f"{type_name}_bytes"] = file.stat().st_size
         else:
@@ -69,11 +71,11 @@ def export_gguf(
 
 
 def _texts(documents: Iterable[Document], most_characters: int) -> list[str]:
-    """The texts of the first documents, up to the one that reaches so many characters."""
+    """The texts of the first documents, the last one cut to end at so many characters."""
     texts = []
     for document in documents:
-        texts.append(document.text)
-        most_characters -= len(document.text)
-        if most_characters <= 0:
+        texts.append(document.text[:most_characters])
+        most_characters -= len(texts[-1])
+        if not most_characters:
             break
     return texts

@@ -58,8 +58,10 @@ class Runtime:
         for offset, identity in enumerate(ids):
             batch.add(identity, position + offset, [0], True)
         self.context.decode(batch)
-        rows = [self.context.get_logits_ith(offset) for offset in range(len(ids))]
-        return np.asarray(rows, dtype=np.float32)
+        rows = np.empty((len(ids), self.model.n_vocab), np.float32)
+        for offset in range(len(ids)):
+            rows[offset] = self.context.get_logits_ith(offset)
+        return rows
 
     def continue_greedily(self, prompt: list[int], tokens: int) -> list[int]:
         """The likeliest tokens after a prompt."""

@@ -5,6 +5,7 @@ the val loss is measured, and the best weights are kept. The loop can be stopped
 and goes on exactly where it was.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -27,7 +28,18 @@ from atlas.training.schedule import warmup_cosine
 from atlas.training.stopping import StopRequest
 from atlas.training.validation import cross_entropy_sum, mean_loss, to_tensors
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+def seconds_between_checkpoints() -> float:
+    """``ATLAS_CHECKPOINT_SECONDS``, or 60.
+
+    Raises:
+        AtlasError: it is no number.
+    """
+    value = os.environ.get("ATLAS_CHECKPOINT_SECONDS", "60")
+    try:
+        return float(value)
+    except ValueError:
+        raise AtlasError(f"ATLAS_CHECKPOINT_SECONDS={value}: give a number of seconds") from None
 
 
 @dataclass
@@ -59,12 +71,12 @@ class Training:
             Stopped: SIGINT or SIGTERM came; a checkpoint of this moment was written.
             AtlasError: the loss or the gradient was not finite; nothing was updated with it.
         """
+        every = seconds_between_checkpoints()
         optimizer = make_optimizer(self.model, self.train)
         torch.manual_seed(self.train.seed)  # dropout
         progress = self.checkpoints.resume(self.model, optimizer)
         if not progress.val_rows:
             self._validate(progress)
-        every = float(os.environ.get("ATLAS_CHECKPOINT_SECONDS", SECONDS_BETWEEN_CHECKPOINTS))
         speed = Speed(self.data.batch_size * self.data.context_length)
         saved = time.monotonic()
         with StopRequest() as stop, self._bar(progress) as bar:
@@ -93,9 +105,11 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = self.train.lr * factor
         loss = self._backward(progress.step)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip_norm)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise AtlasError(self._diagnosis(progress.step, loss, norm))
+        nn.utils.clip_grads_with_norm_(self.model.parameters(), self.train.clip_norm, norm)
         optimizer.step()
         optimizer.zero_grad()
         progress.step += 1
@@ -118,6 +132,11 @@ class Training:
 
     def _validate(self, progress: Progress) -> None:
         loss = mean_loss(self.model, self.val.spread(self.train.eval_windows))
+        if not math.isfinite(loss):
+            raise AtlasError(
+                f"training stopped after step {progress.step}: the val loss is {loss:g}. "
+                "Lower train.lr, or lengthen train.warmup_steps"
+            )
         progress.val_rows.append({"step": progress.step, "loss": loss})
         if loss < progress.best_loss:
             progress.best_loss, progress.best_step = loss, progress.step
