@@ -32,7 +32,7 @@ unit: $(VENV)/installed-dev ## Run the tests, with coverage
 	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 --cov --cov-report=term
 
 slow: $(VENV)/installed-dev ## Run the tests that take minutes each
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest -n 2 -m slow
 
 format: $(VENV)/installed-dev ## Put the code into the one format
 	@$(BIN)/ruff check --fix .

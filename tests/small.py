@@ -19,7 +19,7 @@ WORDS = (  # noqa: SIM905
 SMALL: dict[str, Any] = {
     "corpus.name": "files",
     "corpus.path": "data/own",
-    "tokenizer.vocab_size": 320,
+    "tokenizer.vocab_size": 400,
     "model.d_model": 32,
     "model.n_layer": 2,
     "model.n_head": 2,
@@ -74,7 +74,7 @@ def small_params(**changes: Any) -> Params:
 def small_config(**options: Any) -> ModelConfig:
     """A model of a few thousand weights."""
     values = small_params().model.model_dump() | {
-        "vocab_size": 320,
+        "vocab_size": 400,
         "end_of_text": 1,
         "tokenizer_sha256": "0" * 64,
     }

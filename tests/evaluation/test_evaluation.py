@@ -18,11 +18,11 @@ SHA = "0" * 64
 
 @pytest.fixture
 def split(tmp_path):
-    writer = ShardWriter(tmp_path, "val", 320, SHA, 10_000)
-    ids = torch.randint(2, 320, (75,), generator=torch.Generator().manual_seed(0)).tolist()
+    writer = ShardWriter(tmp_path, "val", 400, SHA, 10_000)
+    ids = torch.randint(2, 400, (75,), generator=torch.Generator().manual_seed(0)).tolist()
     writer.write(ids)
     writer.close()
-    TokenIndex(320, 1, SHA, {"val": SplitIndex(writer.counts, 1, 200)}).write(tmp_path)
+    TokenIndex(400, 1, SHA, {"val": SplitIndex(writer.counts, 1, 200)}).write(tmp_path)
     return TokenSplit(tmp_path, "val")
 
 

@@ -106,7 +106,7 @@ def test_the_end_of_a_text_ends_it(model):
             parameter.fill_(1.0)
         ends.head.weight.zero_()
         ends.head.weight[1] = 1.0
-        ends.embedding.weight.copy_(torch.arange(32.0).expand(320, 32))
+        ends.embedding.weight.copy_(torch.arange(32.0).expand(400, 32))
     assert list(generate(ends, [5], 10, GREEDY)) == []
 
 

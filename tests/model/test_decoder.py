@@ -30,9 +30,9 @@ def make(options, seed=0) -> Decoder:
 @pytest.mark.parametrize("options", SHAPES)
 def test_a_later_token_changes_no_earlier_logit(options):
     model = make(options).eval()
-    ids = torch.randint(0, 320, (2, 20))
+    ids = torch.randint(0, 400, (2, 20))
     changed = ids.clone()
-    changed[:, 12:] = torch.randint(0, 320, (2, 8))
+    changed[:, 12:] = torch.randint(0, 400, (2, 8))
     before, after = model(ids), model(changed)
     assert torch.equal(before[:, :12], after[:, :12])
     assert not torch.equal(before[:, 12:], after[:, 12:])
@@ -49,14 +49,14 @@ def test_order_matters(options):
 @pytest.mark.parametrize("options", SHAPES)
 def test_every_weight_gets_a_gradient(options):
     model = make(options)
-    model(torch.arange(320)[:310].view(10, 31)).logsumexp(-1).sum().backward()
+    model(torch.arange(400)[:310].view(10, 31)).logsumexp(-1).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 
 
 def test_parameters_are_counted_by_formula():
-    c, f, v, layers, kv = 32, 64, 320, 2, 16
+    c, f, v, layers, kv = 32, 64, 400, 2, 16
     llama = c * (c + kv + kv + c) + 3 * c * f + 2 * c
     assert make(LLAMA_SHAPE).parameter_count() == v * c + layers * llama + c
     assert make(LLAMA_SHAPE | {"tied_head": False}).parameter_count() == (
@@ -96,10 +96,10 @@ def test_initial_weights_have_the_documented_sizes():
 
 def test_the_first_loss_is_near_that_of_a_uniform_guess():
     model = make(LLAMA_SHAPE)
-    logits = model(torch.randint(0, 320, (4, 32)))
+    logits = model(torch.randint(0, 400, (4, 32)))
     loss = -logits.log_softmax(-1).mean().item()
     logits_variance = 2 / 5  # of a normed stream against SmallInit's head
-    assert loss == pytest.approx(math.log(320) + logits_variance / 2, abs=0.15)
+    assert loss == pytest.approx(math.log(400) + logits_variance / 2, abs=0.15)
 
 
 def test_more_tokens_than_the_context_are_refused():
@@ -115,7 +115,7 @@ def test_a_stored_model_is_the_same(tmp_path, options):
     loaded = load_model(tmp_path, torch.device("cpu"))
     assert loaded.config == model.config
     assert loaded.parameter_count() == model.parameter_count()
-    ids = torch.randint(0, 320, (1, 9))
+    ids = torch.randint(0, 400, (1, 9))
     assert torch.equal(loaded(ids), model(ids))
 
 

@@ -52,7 +52,7 @@ class Checkout:
         """That of a shell with the environment active."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ATLAS_")}
-        return kept | {"PATH": path, "OMP_NUM_THREADS": "2"}
+        return kept | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """Runs a command to its end; returns what it printed, errors as well."""

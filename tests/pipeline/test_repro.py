@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from tests.pipeline.checkout import STAGES, stages_run
+from tests.pipeline.reruns import RERUNS
+from tests.small import write_jsonl
 
 AFTER_TRAIN = ["train", "evaluate", "export"]
 
@@ -49,6 +51,24 @@ def test_an_experiment_runs_what_its_param_touches(checkout):
     assert "HEAD" in checkout.dvc("params", "diff")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("param", RERUNS)
+def test_each_row_of_the_table_of_reruns(checkout, param):
+    value, reruns = RERUNS[param]
+    write_jsonl(checkout.root / "data/other/made-up.jsonl", documents=150)
+    checkout.set(**{param: value})
+    assert stages_run(checkout.dvc("repro", "--no-run-cache")) == list(reruns)
+
+
+@pytest.mark.slow
+def test_two_threads_give_the_same_hashes_again_too(checkout):
+    def run():
+        checkout.dvc("repro", "--force", "--no-run-cache", OMP_NUM_THREADS="2")
+        return checkout.hashes()
+
+    assert run() == run()
+
+
 def test_plots_are_drawn(finished):
     for arguments in (["plots", "show", "--json"], ["plots", "diff", "--json"]):
         printed = finished.dvc(*arguments)
@@ -79,7 +99,6 @@ def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
 
 def test_shakespeare_from_a_mirror_without_a_network(checkout, corpora):
     flags = checkout.run("atlas", "preset", "shakespeare").split()
-    flags += ["-S", "tokenizer.vocab_size=400"]
     printed = checkout.dvc("exp", "run", *flags, ATLAS_MIRROR=str(corpora))
     assert stages_run(printed) == list(STAGES)
     assert checkout.json("metrics/fetch.json")["bytes"] == 1_115_394

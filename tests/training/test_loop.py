@@ -13,7 +13,7 @@ from atlas.model.storage import weights_of
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter
 from atlas.tokens.windows import EvaluationWindows, TokenSplit, TrainingWindows
-from atlas.training import loop
+from atlas.training import checkpoint, loop
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.loop import Training
 from tests.small import small_config, small_params
@@ -26,12 +26,12 @@ def tokens(tmp_path_factory, tokenizer, documents):
     folder = tmp_path_factory.mktemp("tokens")
     splits = {}
     for split, part in {"train": documents[:80], "val": documents[80:]}.items():
-        writer = ShardWriter(folder, split, 320, SHA, 10_000)
+        writer = ShardWriter(folder, split, 400, SHA, 10_000)
         for document in part:
             writer.write(tokenizer.encode(document.text))
         writer.close()
         splits[split] = SplitIndex(writer.counts, len(part), 1)
-    TokenIndex(320, 1, SHA, splits).write(folder)
+    TokenIndex(400, 1, SHA, splits).write(folder)
     return TokenSplit(folder, "train"), TokenSplit(folder, "val")
 
 
@@ -136,8 +136,8 @@ def test_a_damaged_checkpoint_is_named_and_not_used(training, monkeypatch, capsy
     stop_after(monkeypatch, first, 5)
     with pytest.raises(Stopped):
         first.run()
-    (checkpoint,) = first.checkpoints._newest_first()
-    (checkpoint / damage).write_bytes(b"{")
+    (written,) = first.checkpoints._newest_first()
+    (written / damage).write_bytes(b"{")
     second = training()
     stop_after(monkeypatch, second, 3)  # earlier than the damaged one
     with pytest.raises(Stopped):
@@ -257,13 +257,16 @@ def test_a_full_disk_names_the_checkpoint_and_leaves_the_one_before(training, mo
 
 
 def test_a_checkpoint_of_another_machine_is_used_and_said(training, monkeypatch, capsys):
+    state = checkpoint._state
+    monkeypatch.setattr(checkpoint, "_state", lambda *given: state(*given) | {"torch": "0.1"})
     first = training()
     stop_after(monkeypatch, first, 5)
     with pytest.raises(Stopped):
         first.run()
-    monkeypatch.setattr(torch, "__version__", "9.9")
     assert training().run().step == 30
-    assert "the checkpoint is of cpu and torch 2" in capsys.readouterr().err
+    assert (
+        "the checkpoint is of cpu and torch 0.1, this is cpu and torch 2" in capsys.readouterr().err
+    )
 
 
 def test_a_wrong_setting_is_named(training, monkeypatch):

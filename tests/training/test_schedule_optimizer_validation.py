@@ -47,7 +47,7 @@ def test_padding_does_not_count():
 def test_losses_weigh_tokens_not_batches():
     model = Decoder(small_config())
     initialise(model, 0)
-    long = (torch.randint(0, 320, (3, 8)).numpy(), torch.randint(0, 320, (3, 8)).numpy())
+    long = (torch.randint(0, 400, (3, 8)).numpy(), torch.randint(0, 400, (3, 8)).numpy())
     short = (long[0][:1, :2], long[1][:1, :2])
     total, tokens = total_loss(model, [long, short])
     assert tokens == 26

@@ -1,0 +1,32 @@
+"""At least two params of each stage: a new value, and the stages that run again for it.
+
+Not every change of a param changes what its stage writes, and what is unchanged reruns nothing
+further: where the rows of a CSV are fewer, the model is still the same.
+"""
+
+from typing import Any
+
+from tests.pipeline.checkout import STAGES
+
+RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "corpus.name": ("python-docs", STAGES),
+    "corpus.path": ("data/other", STAGES),
+    "clean.val": (0.1, STAGES[1:]),
+    "clean.seed": (2, STAGES[1:]),
+    "clean.unicode": ("none", ("clean",)),
+    "tokenizer.kind": ("char", STAGES[2:]),
+    "tokenizer.vocab_size": (410, STAGES[2:]),
+    "tokenize.separate_documents": (False, STAGES[3:]),
+    "tokenize.shard_tokens": (20_000, ("tokenize", "train", "evaluate")),
+    "model.d_model": (64, STAGES[4:]),
+    "model.qk_norm": (True, STAGES[4:]),
+    "train.lr": (3e-4, STAGES[4:]),
+    "train.steps": (60, STAGES[4:]),
+    "train.log_every": (20, ("train",)),
+    "evaluate.prompts": (["river"], ("evaluate",)),
+    "evaluate.batch_size": (4, ("evaluate",)),
+    "evaluate.top_k": (5, ("evaluate",)),
+    "export.name": ("other", ("export",)),
+    "export.formats": (["f16"], ("export",)),
+    "export.check_tokens": (5, ("export",)),
+}
