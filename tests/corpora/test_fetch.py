@@ -58,7 +58,12 @@ def test_own_files_are_copied_byte_for_byte(tmp_path):
     (own / "picture.png").write_bytes(b"\x89PNG")
     (own / ".hidden.txt").write_bytes(b"no")
     metrics = fetch(tmp_path, "files", own)
-    assert metrics == {"corpus": "files", "files": 3, "bytes": sum(map(len, contents.values()))}
+    assert metrics == {
+        "corpus": "files",
+        "files": 3,
+        "passed_over": 1,
+        "bytes": sum(map(len, contents.values())),
+    }
     for file in read_manifest(tmp_path / "raw"):
         assert (tmp_path / "raw" / file.name).read_bytes() == contents[file.name]
 
@@ -85,7 +90,12 @@ def test_downloads_are_pinned(name):
 
 def test_shakespeare_from_the_mirror(tmp_path, corpora):
     metrics = fetch(tmp_path, "shakespeare", mirror=str(corpora))
-    assert metrics == {"corpus": "shakespeare", "files": 1, "bytes": 1_115_394}
+    assert metrics == {
+        "corpus": "shakespeare",
+        "files": 1,
+        "passed_over": 0,
+        "bytes": 1_115_394,
+    }
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no json", "no manifest"])

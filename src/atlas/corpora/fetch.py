@@ -22,17 +22,18 @@ def fetch_corpus(
         unfinished: folder that keeps the beginnings of broken downloads.
 
     Returns:
-        The metrics of the stage: corpus, files, bytes.
+        The metrics of the stage: corpus, files, those passed over for their suffix, bytes.
 
     Raises:
         AtlasError: a file is not to be had, or not the one that was expected.
     """
     folder.mkdir(parents=True)
+    passed_over = 0
     if corpus.name == "python-docs":
         names = write_python_docs(folder)
         files = [RawFile.of(folder, name, URL, LICENCE) for name in names]
     elif corpus.name == "files":
-        copies = copy_files(Path(corpus.path), folder)
+        copies, passed_over = copy_files(Path(corpus.path), folder)
         files = [
             RawFile.of(folder, name, source.as_posix(), "the user's own")
             for name, source in copies.items()
@@ -43,4 +44,9 @@ def fetch_corpus(
             download(file, folder, mirror, unfinished)
         files = [RawFile.of(folder, file.name, file.url, known.licence) for file in known.files]
     write_manifest(folder, corpus.name, files)
-    return {"corpus": corpus.name, "files": len(files), "bytes": sum(file.bytes for file in files)}
+    return {
+        "corpus": corpus.name,
+        "files": len(files),
+        "passed_over": passed_over,
+        "bytes": sum(file.bytes for file in files),
+    }

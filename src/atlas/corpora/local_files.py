@@ -8,13 +8,14 @@ from atlas.errors import AtlasError
 SUFFIXES = (".txt", ".jsonl", ".gz")
 
 
-def copy_files(source: Path, folder: Path) -> dict[str, Path]:
+def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], int]:
     """Copies every text file below ``source`` into ``folder``, byte for byte.
 
-    Files with another suffix and hidden ones are passed over.
+    Hidden files, and those in hidden folders, do not count as part of the corpus.
 
     Returns:
-        For each copy its name below ``folder`` and the file that it came from.
+        For each copy its name below ``folder`` and the file that it came from; and how many
+        files were passed over for their suffix.
 
     Raises:
         AtlasError: there is no such path, or no text file in it.
@@ -26,13 +27,12 @@ def copy_files(source: Path, folder: Path) -> dict[str, Path]:
         )
     base = source if source.is_dir() else source.parent
     found = [source] if source.is_file() else sorted(source.rglob("*"))
-    chosen = {
+    files = {
         path.relative_to(base).as_posix(): path
         for path in found
-        if path.name.lower().endswith(SUFFIXES)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(base).parts)
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(base).parts)
     }
+    chosen = {name: path for name, path in files.items() if name.lower().endswith(SUFFIXES)}
     if not chosen:
         raise AtlasError(
             f"corpus.path: {source} holds no {', '.join(SUFFIXES)}; put your texts there, "
@@ -41,4 +41,4 @@ def copy_files(source: Path, folder: Path) -> dict[str, Path]:
     for name, path in chosen.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
-    return chosen
+    return chosen, len(files) - len(chosen)
