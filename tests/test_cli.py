@@ -32,15 +32,16 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
     assert code == 1
     assert error == (
         "error: preset smal: no such preset; did you mean small? "
-        "There are char, medium, shakespeare, small, tiny\n"
+        "there are char, medium, shakespeare, small, tiny\n"
     )
     dvc = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "run", *printed.split()],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert dvc.returncode != 0
-    assert "--atlas-preset-failed" in dvc.stderr
-    assert atlas("preset", "tiny", "--aply")[1] == "--atlas-preset-failed\n"
+    assert "the-preset-was-refused' does not exist" in dvc.stderr
+    assert atlas("preset", "tiny", "--aply")[1] == "the-preset-was-refused\n"
+    assert atlas("preset")[1] == "the-preset-was-refused\n"
 
 
 def test_apply_writes_params(tmp_path, monkeypatch):
@@ -68,12 +69,14 @@ def test_before_the_first_run_the_commands_say_so(tmp_path):
     assert (code, error) == (1, "error: metrics: no results yet; `dvc repro` makes them\n")
     code, _, error = atlas("generate", "x", cwd=checkout.root)
     assert code == 1
-    assert "no such file; `dvc repro train_tokenizer` makes it" in error
+    assert "config.json: no such file; `dvc repro` makes it" in error
 
 
 def test_wrong_options_are_refused():
     code, _, error = atlas("generate", "x", "--top-p", "0")
     assert (code, error) == (1, "error: --top-p is 0: give a number above 0 and up to 1\n")
+    assert atlas("generate", "x", "--temperature", "inf")[0] == 1
+    assert atlas("generate", "x", "--seed", str(2**64))[0] == 2
     assert atlas("generate", "x", "--tokens", "0")[0] == 2
     assert atlas("generate")[0] == 2
 

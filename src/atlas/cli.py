@@ -3,6 +3,7 @@
 Heavy imports stand inside the commands, so that the light ones answer at once.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def run() -> None:
     except SystemExit as end:
         if end.code and sys.argv[1:2] == ["preset"] and not sys.stdout.isatty():
             # Inside $(...) the exit code is lost: make the command around it fail as well.
-            print("--atlas-preset-failed")
+            print("the-preset-was-refused")  # which DVC takes for a target, and does not find
         raise
 
 
@@ -52,14 +53,18 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, help="0 picks the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Among the k likeliest; 0 = all.")] = 50,
     top_p: Annotated[float, typer.Option(help="Among the fewest that reach p; 1 = all.")] = 0.95,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same text.")
+    ] = 1,
     model: Annotated[
-        Path | None, typer.Option(help="A folder that train wrote. [default: models/model]")
+        Path | None, typer.Option(help="A folder that train wrote; else models/model.")
     ] = None,
 ) -> None:
     """Continue a prompt with the trained model."""
     if not 0 < top_p <= 1:
         raise AtlasError(f"--top-p is {top_p:g}: give a number above 0 and up to 1")
+    if not math.isfinite(temperature):
+        raise AtlasError(f"--temperature is {temperature}: give a finite number, 0 or more")
     from atlas.generation.generate import Sampling
     from atlas.generation.generate import generate as generate_ids
     from atlas.model.device import choose_device
@@ -67,11 +72,14 @@ def generate(
     from atlas.tokens.tokenizer import Tokenizer
 
     folder = model or find_project() / "models/model"
-    tokenizer = Tokenizer.load(folder.parent / "tokenizer")
     decoder = load_model(folder, choose_device())
+    tokenizer = Tokenizer.load(folder.parent / "tokenizer")
     check_tokenizer(decoder.config, tokenizer.sha256, str(folder.parent / "tokenizer"))
-    text = sys.stdin.read() if prompt == "-" else prompt
-    ids = tokenizer.encode(text)
+    given = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
+    ids = tokenizer.encode(given.decode("utf-8", errors="replace"))
+    if len(ids) > decoder.config.context_length:
+        length = decoder.config.context_length
+        print(f"note: of {len(ids)} tokens the model sees the last {length}", file=sys.stderr)
     shown = ""
     sampling = Sampling(temperature, top_k, top_p, seed)
     for token in generate_ids(decoder, ids, tokens, sampling):

@@ -1,11 +1,11 @@
 """The schema of params.yaml: what it may hold, and one clear line for what it may not.
 
-Each class is a section, documented key by key in params.yaml itself. Nothing has a default
-and no unknown key passes, so params.yaml is the one place where a value can come from.
-Every stage validates the whole file before it starts, so that a run which could not be
-trained or exported is refused in its first second.
+Each class is a section, documented key by key in params.yaml itself. Nothing has a default and
+no unknown key passes, so params.yaml is the one place where a value can come from. Every stage
+validates the whole file first: what could not be trained or exported is refused at once.
 """
 
+import contextlib
 import difflib
 import math
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,8 @@ from atlas.errors import AtlasError
 
 def _number(value: object) -> object:
     """YAML 1.1 reads 3e-4 as text (dvc#5971)."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
     return value
 
 
@@ -35,6 +32,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
+MAIN_OPTIONS = ("positions", "norm", "feed_forward")
+Q8_0_ROW = 32  # values that share a scale
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -211,12 +210,13 @@ def _conflicts(params: Params) -> Iterator[str]:
     if model.d_model % model.n_head:
         yield (
             f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
-            f"try model.d_model={_round_up(model.d_model, model.n_head)}"
+            f"try model.d_model={_fitting_width(params)}"
         )
     elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
         yield (
             f"model.d_model / model.n_head is {model.d_model // model.n_head}: "
-            "RoPE rotates pairs, so the head size must be even"
+            "RoPE rotates pairs, so the head size must be even: "
+            f"try model.d_model={_fitting_width(params)}"
         )
     if model.n_head % model.n_kv_head:
         yield (
@@ -233,31 +233,38 @@ def _conflicts(params: Params) -> Iterator[str]:
             f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
             "the learning rate would never reach train.lr"
         )
-    if len(set(export.formats)) != len(export.formats):
+    if len(set(export.formats)) < len(export.formats):
         yield f"export.formats names a format twice: {', '.join(export.formats)}"
-    yield from _export_conflicts(model, export)
+    yield from _export_conflicts(params)
 
 
-def _export_conflicts(model: ModelParams, export: ExportParams) -> Iterator[str]:
+def _export_conflicts(params: Params) -> Iterator[str]:
+    model, export = params.model, params.export
     if not export.formats:
         return
     options = model.model_dump()
     if architecture_of(options) is None:
-        combination = " + ".join(
-            f"{key} {options[key]}" for key in ("positions", "norm", "feed_forward")
-        )
+        combination = " + ".join(f"{key} {options[key]}" for key in MAIN_OPTIONS)
         yield (
             f"export.formats: llama.cpp runs no model with {combination}"
             f"{' + qk_norm' if model.qk_norm else ''}{' + bias' if model.bias else ''}; "
             f"nearest: {nearest_change(options)} (or export.formats=[] to train without export)"
         )
     if "q8_0" in export.formats:
-        for key in ("d_model", "d_ff"):
-            if options[key] % 32:
+        fitting = {"d_model": _fitting_width(params), "d_ff": _round_up(model.d_ff, Q8_0_ROW)}
+        for key, value in fitting.items():
+            if options[key] % Q8_0_ROW:
                 yield (
-                    f"export.formats: q8_0 packs rows of 32, and model.{key} is {options[key]}: "
-                    f"try model.{key}={_round_up(options[key], 32)} or leave q8_0 out"
+                    f"export.formats: q8_0 packs rows of {Q8_0_ROW}, and model.{key} is "
+                    f"{options[key]}: try model.{key}={value} or leave q8_0 out"
                 )
+
+
+def _fitting_width(params: Params) -> int:
+    """The next d_model that suits the heads, RoPE and the formats of the export, all at once."""
+    head_multiple = params.model.n_head * (2 if params.model.positions == "rope" else 1)
+    row_multiple = Q8_0_ROW if "q8_0" in params.export.formats else 1
+    return _round_up(params.model.d_model, math.lcm(head_multiple, row_multiple))
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -274,6 +281,10 @@ def _explain(details: ErrorDetails) -> str:
             return f"{key} is missing: add it (`git diff params.yaml` shows what was taken out)"
         case "model_type":
             return f"{key} is a section: give its keys, each indented on a line of its own"
+        case "string_pattern_mismatch":
+            return f"{key} is {details['input']!r}: use letters, digits, '.', '_' and '-' alone"
+        case "tuple_type":
+            return f"{key} is {details['input']!r}: it must be a list, as [a, b]"
         case _:
             requirement = details["msg"].removeprefix("Input should be ")
             return f"{key} is {details['input']!r}: it must be {requirement}"
@@ -283,7 +294,7 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
     fields: Mapping[str, Any] = Params.model_fields
     for part in location[:-1]:
         fields = fields[str(part)].annotation.model_fields
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1)
+    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.7)
     if not close:
         return f" (known: {', '.join(fields)})"
     return f": did you mean {'.'.join([*map(str, location[:-1]), close[0]])}?"

@@ -6,7 +6,6 @@ into params.yaml, where everything that counts can be read.
 
 import difflib
 import io
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +19,7 @@ from atlas.files import write_text
 from atlas.params import Params, leaves
 
 FOLDER = "presets"
-PLAIN = re.compile(r"[A-Za-z_][\w:./-]*")  # text that needs no quotes in an override
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")  # text that needs no quotes in an override
 WORDS = {"true", "false", "null", "nan", "inf"}  # but for these, which would not be text
 Values = dict[str, Any]
 
@@ -43,7 +42,7 @@ def overlay(root: Path, names: Iterable[str]) -> Values:
             known = available(root)
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise AtlasError(f"preset {name}: no such preset; {hint}There are {', '.join(known)}")
+            raise AtlasError(f"preset {name}: no such preset; {hint}there are {', '.join(known)}")
         values |= dict(leaves(_load(path)))
     merged, _ = _merged(root, values)
     Params.from_mapping(merged, "params.yaml with these presets")
@@ -108,8 +107,15 @@ def _as_override(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(_as_override(item) for item in value)}]"
     if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in WORDS):
-        return json.dumps(value, ensure_ascii=False)
+        return _quoted(value)
     return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _quoted(text: str) -> str:
+    r"""A text in quotes as Hydra reads them: a backslash counts only before a quote."""
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'"{text}"'
 
 
 def _load(path: Path) -> Any:

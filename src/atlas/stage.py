@@ -90,7 +90,11 @@ class StageSpec:
             AtlasError: a file is missing.
         """
         values = dict(leaves(load_params(PARAMS).model_dump()))
-        found = {f"params.yaml: {key}": json.dumps(values[key]) for key in self.params}
+        found = {
+            f"params.yaml: {key}": json.dumps(value)
+            for key, value in values.items()
+            if key in self.params
+        }
         for dep in self.deps:
             if not dep.exists():
                 raise AtlasError(f"{dep}: missing; `dvc repro` makes what comes before this stage")

@@ -166,6 +166,11 @@ def test_a_wrong_file_in_the_mirror_is_passed_over(server, file, tmp_path):
     assert fetch(file, tmp_path, str(tmp_path / "mirror")) == file.url
 
 
+def test_a_mirror_that_is_not_there_is_named(file, tmp_path):
+    with pytest.raises(AtlasError, match="ATLAS_MIRROR=/nowhere: no such folder"):
+        fetch(file, tmp_path, "/nowhere")
+
+
 def test_a_mirror_may_be_a_url(server, file, tmp_path):
     away = Download(file.name, "http://127.0.0.1:1/a.txt", file.sha256, file.bytes)
     assert fetch(away, tmp_path, server.url) == f"{server.url}/{file.sha256}"

@@ -10,13 +10,27 @@ import pytest
 
 from tests.pipeline.checkout import Checkout, stages_run
 
+NEW = {"train.lr": 5e-3}  # a run whose results are in no cache
+
+
+@pytest.fixture
+def checkout(checkout) -> Checkout:
+    checkout.set(**NEW)
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished, tmp_path_factory) -> dict[str, str]:
+    """The hashes of the run that the tests interrupt."""
+    copy = finished.copy(tmp_path_factory.mktemp("undisturbed") / "project")
+    copy.set(**NEW)
+    assert stages_run(copy.dvc("repro", "train")) == ["train"]
+    return copy.hashes()
+
 
 def interrupt(checkout: Checkout, kill, step: int = 20) -> str:
     """Starts a training and ends it in the middle; returns what it printed."""
-    # Results are kept in the cache, so that only a forced run trains again.
-    process = checkout.start(
-        "dvc", "repro", "--force", "--single-item", "train", ATLAS_CHECKPOINT_SECONDS="0"
-    )
+    process = checkout.start("dvc", "repro", "train", ATLAS_CHECKPOINT_SECONDS="0")
     deadline = time.monotonic() + 120
     while not any(checkout_step >= step for checkout_step in checkpointed(checkout)):
         assert process.poll() is None, process.communicate()[0]
@@ -65,14 +79,13 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize("kill", [kill_trainer, kill_dvc, press_ctrl_c])
-def test_an_interrupted_training_goes_on_and_ends_the_same(checkout, kill):
-    before = checkout.hashes()
+def test_an_interrupted_training_goes_on_and_ends_the_same(checkout, undisturbed, kill):
     interrupt(checkout, kill)
     assert max(checkpointed(checkout)) < 120
-    printed = checkout.dvc("repro", "--no-run-cache", "train")
+    printed = checkout.dvc("repro", "train")
     assert stages_run(printed) == ["train"]
     assert "going on from step" in printed
-    assert checkout.hashes() == before
+    assert checkout.hashes() == undisturbed
     assert not checkpointed(checkout)
 
 
@@ -87,7 +100,7 @@ def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
     interrupt(checkout, kill_trainer)
     for each in (checkout, other):
         each.set(**{"train.lr": 1e-3})
-        printed = each.dvc("repro", "--no-run-cache", "train")
+        printed = each.dvc("repro", "train")
         assert "going on from step" not in printed
     assert checkout.hashes() == other.hashes()
 
@@ -104,12 +117,11 @@ def test_code_changed_during_a_run_does_not_become_its_record(checkout):
     assert not (checkout.root / "metrics/train.json").exists()
 
 
-def test_two_trainings_at_once_take_turns(checkout):
-    before = checkout.hashes()
+def test_two_trainings_at_once_take_turns(checkout, undisturbed):
     command = ("python", "-m", "stages.train")
     both = [checkout.start(*command) for _ in range(2)]
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     checkout.dvc("commit", "--force", "train")
-    assert checkout.hashes() == before
+    assert checkout.hashes() == undisturbed
     assert not list((checkout.root / ".ckpt").rglob("*.lock"))

@@ -72,7 +72,7 @@ def test_two_threads_give_the_same_hashes_again_too(checkout):
 def test_plots_are_drawn(finished):
     for arguments in (["plots", "show", "--json"], ["plots", "diff", "--json"]):
         printed = finished.dvc(*arguments)
-        for name in ("loss", "learning_rate", "tokens_per_second"):
+        for name in ("loss", "metrics/train.csv", "metrics/val.csv", "tokens_per_second"):
             assert f'"{name}"' in printed
 
 
@@ -149,6 +149,20 @@ def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
     assert not list(Path(checkout.root).rglob("*.partial"))
     checkout.git("checkout", "params.yaml")
     assert stages_run(checkout.dvc("repro")) == []
+
+
+@pytest.mark.parametrize("change", ["train.lr=-1", "+train.lrr=1", "~train.lr", "train.lr=abc"])
+def test_a_refused_param_costs_nothing(finished, tmp_path, change):
+    checkout = finished.copy(tmp_path / "project")
+    printed = checkout.dvc("exp", "run", "-S", change, check=False)
+    if change.startswith("~"):  # DVC refuses before the stage can
+        assert "Parameters 'train.lr' are missing from 'params.yaml'" in printed
+    else:
+        assert "error: params.yaml: train.lr" in printed
+    assert "Traceback" not in printed
+    checkout.git("checkout", "params.yaml")
+    assert stages_run(checkout.dvc("repro")) == []  # the model comes from the cache
+    assert checkout.hashes() == finished.hashes()
 
 
 def test_a_damaged_shard_is_named(checkout):

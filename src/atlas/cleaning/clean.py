@@ -1,6 +1,7 @@
 """Cleans a corpus: raw files to documents in three splits, with a count of all that was done."""
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -49,13 +50,18 @@ def clean_corpus(raw: Path, folder: Path, clean: CleanParams) -> Metrics:
                     reasons[result.reason] += 1
                     line = json.dumps(result.__dict__, ensure_ascii=True)
                     rejected.write(line.encode() + b"\n")
+    if reasons:
+        print(
+            f"note: left out {_list(reasons)}; data/clean/rejected.jsonl has each with its reason",
+            file=sys.stderr,
+        )
     if not kept.count:
         raise AtlasError(
             f"{raw}: no document is left of this corpus ({_list(reasons)}); "
             "corpus.name and corpus.path say what was read"
         )
     how = split_by(clean, kept.count)
-    parts = _split(spool, folder, clean, how)
+    parts = _split(spool, folder, clean, how, kept.count)
     remove(spool)
     metrics: Metrics = {
         "documents_in": kept.count + sum(reasons.values()),
@@ -95,7 +101,9 @@ def _clean_one(
             return item
 
 
-def _split(spool: Path, folder: Path, clean: CleanParams, how: str) -> dict[Split, DocumentWriter]:
+def _split(
+    spool: Path, folder: Path, clean: CleanParams, how: str, total: int
+) -> dict[Split, DocumentWriter]:
     parts = {split: DocumentWriter(folder / split) for split in SPLITS}
     for document in read_documents(spool):
         if how == "document":
@@ -107,10 +115,9 @@ def _split(spool: Path, folder: Path, clean: CleanParams, how: str) -> dict[Spli
         writer.close()
     for split, writer in parts.items():
         if not writer.count and (split != "test" or clean.test > 0):
-            total = sum(part.count for part in parts.values())
             other = " or clean.split_by=position" if how == "document" else ""
             raise AtlasError(
-                f"clean.{split}: {split} gets nothing of this corpus ({total} documents split "
+                f"clean.{split}: {split} gets nothing of this corpus ({total} documents, split "
                 f"by {how}); use more text, a larger share{other}"
             )
     return parts

@@ -49,9 +49,10 @@ def download(file: Download, folder: Path, mirror: str | None, unfinished: Path)
             problems.append(f"{place}: {one_line(error) or type(error).__name__}")
         else:
             return place
+    advice = "set ATLAS_MIRROR to" if mirror is None else f"add it to ATLAS_MIRROR={mirror}, or to"
     raise AtlasError(
-        f"{file.name} could not be fetched ({'; '.join(problems)}). Check the network, or set "
-        "ATLAS_MIRROR to a folder or URL that holds the file, and run again; with the corpus.name "
+        f"{file.name} could not be fetched ({'; '.join(problems)}). Check the network, or "
+        f"{advice} a folder or URL that holds the file, and run again; with the corpus.name "
         "of before, `dvc repro` takes the earlier results from its cache"
     )
 
@@ -64,6 +65,8 @@ def _mirrored(file: Download, mirror: str | None) -> Iterator[str]:
     """The places of a mirror where a file may be: by its index, by checksum, by name."""
     if not mirror:
         return
+    if not urlsplit(mirror).scheme and not Path(mirror).is_dir():
+        raise AtlasError(f"ATLAS_MIRROR={mirror}: no such folder; give one that holds {file.name}")
     for row in _mirror_index(mirror):
         if row.get("sha256") == file.sha256 and row.get("file"):
             yield f"{mirror}/{row['file']}"

@@ -35,8 +35,9 @@ def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], int]:
     chosen = {name: path for name, path in files.items() if name.lower().endswith(SUFFIXES)}
     if not chosen:
         raise AtlasError(
-            f"corpus.path: {source} holds no {', '.join(SUFFIXES)}; put your texts there, "
-            "or choose another corpus.name"
+            f"corpus.path: {source} holds no {', '.join(SUFFIXES)}; put your texts there, or "
+            "choose another corpus.name (a queued experiment runs in a copy that has only what "
+            "git knows: give it an absolute path)"
         )
     for name, path in chosen.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line
 from atlas.files import write_json
 from atlas.params import ModelParams
 
@@ -44,6 +44,10 @@ class ModelConfig(ModelParams):
         path = folder / FILE
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise AtlasError(f"{path}: no such file; `dvc repro` makes it") from None
         except (OSError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
-            raise AtlasError(f"{path}: no model ({reason}); `dvc repro train` makes it") from None
+            raise AtlasError(
+                f"{path}: not a model of this version ({one_line(error)[:120]}); "
+                "`dvc repro -f train` makes it again"
+            ) from None

@@ -17,7 +17,7 @@ def choose_device() -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise AtlasError(f"ATLAS_DEVICE={name}: no such device here ({reason})") from None
+    except (RuntimeError, AssertionError):
+        found = ", ".join(["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))])
+        raise AtlasError(f"ATLAS_DEVICE={name}: no such device here (there is {found})") from None
     return device

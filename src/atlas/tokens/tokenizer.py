@@ -30,7 +30,7 @@ class Tokenizer:
             AtlasError: there is no such file, or it is no model with ``<|endoftext|>``.
         """
         if not model_file.is_file():
-            raise AtlasError(f"{model_file}: no such file; `dvc repro train_tokenizer` makes it")
+            raise AtlasError(f"{model_file}: no such file; `dvc repro` makes it")
         try:
             self.processor = SentencePieceProcessor(model_file=str(model_file))
         except (RuntimeError, OSError):

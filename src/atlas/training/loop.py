@@ -94,7 +94,7 @@ class Training:
                 if stop.requested:
                     raise Stopped(
                         f"stopped after step {progress.step} of {self.train.steps}; "
-                        "`dvc repro` goes on from there"
+                        "`dvc repro`, or the same `dvc exp run`, goes on from there"
                     )
         return progress
 
