@@ -24,7 +24,7 @@ def test_a_full_disk_names_the_file(capsys):
 
 
 def test_a_stop_has_the_exit_code_of_an_interrupt(capsys):
-    assert ended(Stopped("stopped after step 3"), capsys)[0] == 130
+    assert ended(Stopped("stopped after step 3"), capsys) == (130, "stopped after step 3\n")
     assert ended(KeyboardInterrupt(), capsys)[0] == 130
 
 

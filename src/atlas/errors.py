@@ -35,8 +35,11 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("ATLAS_DEBUG") == "1":
             raise
+        if isinstance(error, Stopped):
+            print(one_line(error), file=sys.stderr)
+            sys.exit(EXIT_STOPPED)
         print(f"error: {one_line(_explain(error))}", file=sys.stderr)
-        sys.exit(EXIT_STOPPED if isinstance(error, Stopped) else EXIT_REFUSED)
+        sys.exit(EXIT_REFUSED)
     except KeyboardInterrupt:
         print("stopped: nothing half-written was kept", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
