@@ -52,4 +52,4 @@ def test_samples_begin_with_their_prompts(model, tokenizer):
     page = write_samples(model, tokenizer, evaluate)
     assert "\n    the lamp" in page
     assert page == write_samples(model, tokenizer, evaluate)
-    assert "temperature 0.8, top-k 50, top-p 0.95, seed 1" in page
+    assert "temperature 0.8, top-k 50, top-p 0.95, seeds from 1 on" in page
