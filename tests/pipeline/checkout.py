@@ -47,24 +47,21 @@ class Checkout:
         checkout.git("commit", "-qm", "A small project")
         return checkout
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """That of a shell with the environment active."""
+    def options(self, environment: dict[str, str]) -> dict[str, Any]:
+        """How commands are run: here, as in a shell with the environment active, output kept."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ATLAS_")}
-        return kept | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        return {
+            "cwd": self.root,
+            "env": kept | {"PATH": path, "OMP_NUM_THREADS": "1"} | environment,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """Runs a command to its end; returns what it printed, errors as well."""
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        done = subprocess.run(command, timeout=300, **self.options(environment))
         if check:
             assert done.returncode == 0, done.stdout
         else:
@@ -73,15 +70,7 @@ class Checkout:
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Starts a command in a process group of its own, as a shell does."""
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        return subprocess.Popen(command, start_new_session=True, **self.options(environment))
 
     def git(self, *arguments: str) -> str:
         return self.run("git", *arguments)
