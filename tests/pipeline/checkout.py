@@ -68,9 +68,16 @@ class Checkout:
             assert done.returncode != 0, done.stdout
         return done.stdout
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        """Starts a command in a process group of its own, as a shell does."""
-        return subprocess.Popen(command, start_new_session=True, **self.options(environment))
+    def start(
+        self, *command: str, pipesize: int = -1, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Starts a command in a process group of its own, as a shell does.
+
+        With a ``pipesize`` it is held up when it has printed as many bytes that nobody read.
+        """
+        return subprocess.Popen(
+            command, start_new_session=True, pipesize=pipesize, **self.options(environment)
+        )
 
     def git(self, *arguments: str) -> str:
         return self.run("git", *arguments)

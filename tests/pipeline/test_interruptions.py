@@ -28,9 +28,20 @@ def undisturbed(finished, tmp_path_factory) -> dict[str, str]:
     return copy.hashes()
 
 
-def interrupt(checkout: Checkout, kill, step: int = 20) -> str:
-    """Starts a training and ends it in the middle; returns what it printed."""
-    process = checkout.start("dvc", "repro", "train", ATLAS_CHECKPOINT_SECONDS="0")
+def interrupt(checkout: Checkout, kill, step: int = 10) -> str:
+    """Starts a training and ends it in the middle; returns what it printed.
+
+    It draws its progress bar at each step into a pipe that is read only after the kill, so it
+    waits in the middle however slow this machine is just now.
+    """
+    process = checkout.start(
+        "dvc",
+        "repro",
+        "train",
+        pipesize=4096,
+        ATLAS_CHECKPOINT_SECONDS="0",
+        TQDM_MININTERVAL="0",
+    )
     deadline = time.monotonic() + 120
     while not any(checkout_step >= step for checkout_step in checkpointed(checkout)):
         assert process.poll() is None, process.communicate()[0]
