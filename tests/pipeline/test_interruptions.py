@@ -83,6 +83,7 @@ def kill_trainer(process: subprocess.Popen) -> None:
 
 def kill_dvc(process: subprocess.Popen) -> None:
     process.kill()
+    process.wait()  # only its end tells the trainer, which must not be let go on before
 
 
 def press_ctrl_c(process: subprocess.Popen) -> None:
