@@ -1,17 +1,25 @@
 """Clean: raw files to documents, split into train, val and test.
 
-dvc repro clean
+    dvc repro clean
+
+``ATLAS_PARALLEL`` says where: a number of processes, dask:ADDRESS or ray:ADDRESS.
 """
 
 from pathlib import Path
 
 from atlas.cleaning.clean import clean_corpus
+from atlas.cleaning.report import tables
+from atlas.files import write_csv
 from atlas.stage import Run, run_stage
 
 
 def main(run: Run) -> None:
     """data/raw to data/clean."""
-    metrics = clean_corpus(Path("data/raw"), run.output("data/clean"), run.params.clean)
+    metrics, statistics = clean_corpus(
+        Path("data/raw"), run.output("data/clean"), run.params.clean, unfinished=run.checkpoints
+    )
+    for name, rows in tables(statistics.values()).items():
+        write_csv(run.output(f"metrics/corpus/{name}.csv"), rows)
     run.write_metrics(metrics)
 
 

@@ -9,7 +9,7 @@ from atlas.cleaning.documents import Document
 from atlas.params import Params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
-from tests.small import small_params, text
+from tests.small import CORPORA, small_params, text
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,7 @@ def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
     for name in ("ATLAS_MIRROR", "ATLAS_DEVICE", "ATLAS_DEBUG", "ATLAS_CHECKPOINT_SECONDS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setenv("ATLAS_PARALLEL", "1")
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,6 @@ def tokenizer(tmp_path_factory, documents, params) -> Tokenizer:
 @pytest.fixture
 def corpora() -> Path:
     """The real texts that lie beside the project on some machines."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "corpora"
-    if not folder.is_dir():
+    if not CORPORA.is_dir():
         pytest.skip("no ../shared/corpora beside this checkout")
-    return folder
+    return CORPORA

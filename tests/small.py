@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 
+from atlas.cleaning.documents import Document
 from atlas.model.config import ModelConfig
 from atlas.params import Params
 from tests.code_walk import ROOT
 
+CORPORA = ROOT.parent / "shared/corpora"  # real texts, on some machines
 WORDS = (  # noqa: SIM905
     "the a one this each small red old quiet lamp river stone garden letter window sees holds "
     "crosses finds under over near and then slowly never again morning evening"
@@ -52,6 +54,12 @@ def write_jsonl(path: Path, documents: int = 200) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"text": text(seed)}) for seed in range(documents)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_documents(folder: Path, documents: list[Document]) -> None:
+    """A split of clean documents."""
+    folder.mkdir(parents=True)
+    (folder / "00000.jsonl").write_bytes(b"".join(each.to_line() for each in documents))
 
 
 def params_tree(**changes: Any) -> dict[str, Any]:

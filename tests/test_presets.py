@@ -9,11 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atlas import presets
-from atlas.corpora.registry import CORPORA
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.params import CorpusParams, Params, load_params
+from atlas.params import Params, load_params
 from tests.code_walk import ROOT
 
 NAMES = presets.available(ROOT)
@@ -139,11 +138,6 @@ def unquoted(value):
     if isinstance(value, list):
         return [unquoted(item) for item in value]
     return value.text if isinstance(value, QuotedString) else value
-
-
-def test_the_schema_knows_every_corpus():
-    names = CorpusParams.model_fields["name"].annotation.__args__
-    assert set(names) == {"python-docs", "files", *CORPORA}
 
 
 def test_a_preset_that_breaks_a_rule_of_several_keys_is_refused(project):

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, and their hashes."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,21 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         ValueError: a number is NaN or infinite.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table; the keys of its first row name the columns.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if not rows:
+        raise ValueError(f"{path}: a table without rows has no columns")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def _fsync(path: Path) -> None:

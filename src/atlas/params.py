@@ -7,7 +7,6 @@ validates the whole file first: what could not be trained or exported is refused
 
 import contextlib
 import difflib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,8 +15,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from atlas.architectures import architecture_of, nearest_change
 from atlas.errors import AtlasError
+from atlas.param_rules import conflicts
 
 
 def _number(value: object) -> object:
@@ -32,9 +31,35 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
-MAIN_OPTIONS = ("positions", "norm", "feed_forward")
-Q8_0_ROW = 32  # values that share a scale
+FilterName = Literal[
+    "short",
+    "word_length",
+    "symbols",
+    "bullets",
+    "ellipsis",
+    "letters",
+    "english",
+    "repetition",
+]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+CorpusName = Literal[
+    "python-docs",
+    "shakespeare",
+    "gutenberg",
+    "novels",
+    "fairytales",
+    "tinystories",
+    "babylm",
+    "arithmetic",
+    "modular",
+    "stories",
+    "files",
+]
+ModularOperation = Literal[
+    "add", "subtract", "multiply", "divide", "square_sum", "quadratic", "cubic"
+]
 
 
 class Section(BaseModel):
@@ -46,16 +71,31 @@ class Section(BaseModel):
 class CorpusParams(Section):
     """What fetch brings."""
 
-    name: Literal["python-docs", "shakespeare", "files"]
+    name: CorpusName
     path: Annotated[str, Field(min_length=1)]
+    books: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    examples: Positive
+    seed: Seed
+    operation: ModularOperation
+    modulus: Annotated[int, Field(ge=2, le=10_000)]
 
 
 class CleanParams(Section):
     """What clean does to each document, and how documents become three splits."""
 
+    separator: str
+    text_field: Annotated[str, Field(min_length=1)]
+    mojibake: Literal["repair", "keep"]
     unicode: Literal["NFC", "none"]
     control_characters: Literal["remove", "keep"]
+    zero_width: Literal["remove", "keep"]
+    gutenberg: Literal["strip", "keep"]
+    transcriber_notes: Literal["keep", "remove"]
+    unwrap: bool
+    filters: Annotated[tuple[FilterName, ...], Field(strict=False)]
     bad_files: Literal["stop", "reject"]
+    duplicates: Literal["near", "exact", "keep"]
+    similarity: Annotated[Share, Field(ge=0.2)]
     split_by: Literal["auto", "document", "position"]
     val: Annotated[Share, Field(gt=0)]
     test: Share
@@ -164,7 +204,7 @@ class Params(Section):
         except ValidationError as error:
             problems = [_explain(details) for details in error.errors()]
         else:
-            problems = list(_conflicts(params))
+            problems = list(conflicts(params))
             if not problems:
                 return params
         raise AtlasError("; ".join(f"{file}: {problem}" for problem in problems))
@@ -193,82 +233,6 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _conflicts(params: Params) -> Iterator[str]:
-    """The rules that join several keys."""
-    clean, tokenizer, model = params.clean, params.tokenizer, params.model
-    train, export = params.train, params.export
-    if clean.val + clean.test >= 1:
-        held_out = clean.val + clean.test
-        yield f"clean.val + clean.test is {held_out:g}: below 1 something is left to train on"
-    if tokenizer.vocab_size < 261:
-        yield (
-            f"tokenizer.vocab_size is {tokenizer.vocab_size}: 260 pieces are special or single "
-            "bytes, so give at least 261 and one more for each character of the text"
-        )
-    if model.d_model % model.n_head:
-        yield (
-            f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
-            f"try model.d_model={_fitting_width(params)}"
-        )
-    elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
-        yield (
-            f"model.d_model / model.n_head is {model.d_model // model.n_head}: "
-            "RoPE rotates pairs, so the head size must be even: "
-            f"try model.d_model={_fitting_width(params)}"
-        )
-    if model.n_head % model.n_kv_head:
-        yield (
-            f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
-            f"({model.n_kv_head}): each key head serves the same number of query heads"
-        )
-    if train.batch_size % train.accumulation:
-        yield (
-            f"train.batch_size ({train.batch_size}) is not divisible by "
-            f"train.accumulation ({train.accumulation})"
-        )
-    if train.warmup_steps > train.steps:
-        yield (
-            f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
-            "the learning rate would never reach train.lr"
-        )
-    if len(set(export.formats)) < len(export.formats):
-        yield f"export.formats names a format twice: {', '.join(export.formats)}"
-    yield from _export_conflicts(params)
-
-
-def _export_conflicts(params: Params) -> Iterator[str]:
-    model, export = params.model, params.export
-    if not export.formats:
-        return
-    options = model.model_dump()
-    if architecture_of(options) is None:
-        combination = " + ".join(f"{key} {options[key]}" for key in MAIN_OPTIONS)
-        yield (
-            f"export.formats: llama.cpp runs no model with {combination}"
-            f"{' + qk_norm' if model.qk_norm else ''}{' + bias' if model.bias else ''}; "
-            f"nearest: {nearest_change(options)} (or export.formats=[] to train without export)"
-        )
-    if "q8_0" in export.formats:
-        fitting = {"d_model": _fitting_width(params), "d_ff": _round_up(model.d_ff, Q8_0_ROW)}
-        for key, value in fitting.items():
-            if options[key] % Q8_0_ROW:
-                yield (
-                    f"export.formats: q8_0 packs rows of {Q8_0_ROW}, and model.{key} is "
-                    f"{options[key]}: try model.{key}={value} or leave q8_0 out"
-                )
-
-
-def _fitting_width(params: Params) -> int:
-    """The next d_model that suits the heads, RoPE and the formats of the export, all at once."""
-    head_multiple = params.model.n_head * (2 if params.model.positions == "rope" else 1)
-    row_multiple = Q8_0_ROW if "q8_0" in params.export.formats else 1
-    return _round_up(params.model.d_model, math.lcm(head_multiple, row_multiple))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return math.ceil(value / multiple) * multiple
 
 
 def _explain(details: ErrorDetails) -> str:

@@ -18,17 +18,13 @@ dvc.yaml, fingerprints everything named there before it starts, and compares bef
 outputs take their names.
 """
 
-import csv
-import ctypes
 import functools
 import hashlib
-import io
 import json
 import math
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,10 +43,11 @@ from atlas.files import (
     put_in_place,
     remove,
     sha256,
+    write_csv,
     write_json,
-    write_text,
 )
 from atlas.params import Params, leaves, load_params
+from atlas.processes import end_with_parent
 
 PARAMS = Path("params.yaml")
 SECONDS_TO_WAIT = 30.0
@@ -157,11 +154,7 @@ class Run:
         path = Path(f"metrics/timing/{self.name}.json")
         write_json(path, _finite(self.timing))
         if self.timing_rows:
-            table = io.StringIO()
-            writer = csv.DictWriter(table, self.timing_rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.timing_rows)
-            write_text(path.with_suffix(".csv"), table.getvalue())
+            write_csv(path.with_suffix(".csv"), self.timing_rows)
 
     def discard(self) -> None:
         """Removes outputs that did not become whole."""
@@ -172,7 +165,7 @@ class Run:
 def run_stage(name: str, body: Callable[[Run], None]) -> None:
     """Runs a stage script's ``main`` in the checkout that is the current folder."""
     with one_line_errors():
-        _end_with_parent()
+        end_with_parent()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()
         params = load_params(PARAMS)
@@ -261,13 +254,3 @@ def _finite(metrics: Mapping[str, Metric]) -> Mapping[str, Metric]:
         if isinstance(value, float) and not math.isfinite(value):
             raise AtlasError(f"metric {key} is {value}: no result to keep")
     return metrics
-
-
-def _end_with_parent() -> None:
-    """Asks Linux to end this process when the one that started it is gone.
-
-    A killed ``dvc repro`` would otherwise leave a stage running beside the next one.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

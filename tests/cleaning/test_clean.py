@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from atlas.cleaning import shards
 from atlas.cleaning.clean import clean_corpus
-from atlas.cleaning.documents import Document, DocumentWriter, read_documents
+from atlas.cleaning.documents import read_documents
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.errors import AtlasError
 from tests.small import small_params, text
@@ -21,8 +22,7 @@ def run(tmp_path):
             (raw / name).write_bytes(content)
         write_manifest(raw, "test", [RawFile.of(raw, name, "", "") for name in files])
         clean = small_params(**{f"clean.{key}": value for key, value in changes.items()}).clean
-        (tmp_path / "clean").mkdir()
-        metrics = clean_corpus(raw, tmp_path / "clean", clean)
+        metrics, _ = clean_corpus(raw, tmp_path / "clean", clean, tmp_path / "unfinished")
         rejected = (tmp_path / "clean/rejected.jsonl").read_text().splitlines()
         splits = {
             split: list(read_documents(tmp_path / "clean" / split))
@@ -50,7 +50,7 @@ def test_documents_are_partitioned(run):
 
 def test_equal_documents_never_leak(run):
     texts = [text(seed % 50) for seed in range(500)]
-    _, splits, _ = run({"a.jsonl": lines(*texts)}, val=0.3, test=0.3)
+    _, splits, _ = run({"a.jsonl": lines(*texts)}, val=0.3, test=0.3, duplicates="keep")
     contents = [{document.text for document in documents} for documents in splits.values()]
     assert not contents[0] & contents[1] | contents[0] & contents[2] | contents[1] & contents[2]
 
@@ -97,13 +97,13 @@ def test_each_rejection_has_a_reason(run):
     [
         ("p.txt", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
         ("p.txt.gz", b"no gzip"),
-        ("p.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 10_000)[:-20]),
+        ("p.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 10_000, mtime=0)[:-20]),
         ("p.jsonl", b"\x89PNG\n" * 2000),
         ("p.jsonl", b"{}\n"),
     ],
 )
 def test_a_file_that_is_no_text_stops_or_is_rejected(run, name, content):
-    with pytest.raises(AtlasError, match=rf"{name}: not a text file .*clean.bad_files=reject"):
+    with pytest.raises(AtlasError, match=rf"{name}: not readable as text .*clean.bad_files=reject"):
         run({name: content})
 
 
@@ -119,6 +119,7 @@ def test_bad_files_can_be_set_aside(run):
     assert [(entry["id"], entry["reason"]) for entry in rejected] == [
         ("p.txt", "not_text"),
         ("p.gz", "broken_gzip"),
+        ("p.jsonl:1", "no_text"),
         ("p.jsonl", "not_text"),
     ]
 
@@ -152,7 +153,13 @@ def test_no_test_split_may_be_asked_for(run):
 
 def test_guesses_are_counted(run):
     metrics, _, _ = run({"a.txt": ("élève " * 300).encode("cp1252")})
-    assert metrics["guessed_cp1252"] == 1
+    assert metrics["guessed_iso-8859-1"] == 1
+
+
+def test_bytes_that_mean_nothing_are_counted(run):
+    metrics, splits, _ = run({"a.txt": ("élève " * 300).encode() + b"\xff\xfe"})
+    assert metrics["replaced_bytes"] == 2
+    assert splits["test"][0].text.endswith("\ufffd\ufffd")
 
 
 def test_the_source_of_a_line_is_kept(run):
@@ -161,14 +168,13 @@ def test_the_source_of_a_line_is_kept(run):
     assert splits["train"][0].source == "a book"
 
 
-def test_documents_come_back_from_several_shards(tmp_path):
-    documents = [Document(str(n), "s", text(n) + "\u2028é\x00") for n in range(50)]
-    with DocumentWriter(tmp_path / "d", shard_bytes=2000) as writer:
-        for document in documents:
-            writer.write(document)
-    assert len(list((tmp_path / "d").iterdir())) > 3
-    assert list(read_documents(tmp_path / "d")) == documents
-    assert writer.characters == sum(len(document.text) for document in documents)
+def test_documents_come_back_from_several_shards(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(shards, "SMALLEST_SHARD", 2000)
+    texts = [text(n) + "\u2028é" for n in range(150)]
+    _, splits, _ = run({"a.jsonl": lines(*texts)})
+    assert len(list((tmp_path / "clean/train").iterdir())) > 3
+    kept = [document.text for documents in splits.values() for document in documents]
+    assert sorted(kept) == sorted(text.replace("\u2028", "\n") for text in texts)
 
 
 def test_a_damaged_shard_is_named(tmp_path):
@@ -185,4 +191,89 @@ def test_every_faulty_file_ends_in_documents_or_reasons(run, corpora):
     }
     metrics, _, _ = run(files)
     assert metrics["rejected_empty"] == 3  # empty.txt, whitespace_only.txt, a line of broken.jsonl
-    assert metrics["documents_kept"] > 70
+    assert metrics["documents_kept"] > 50
+
+
+def test_every_change_is_counted_under_its_name(run):
+    book = (
+        "The Project Gutenberg EBook of A, by B\r\n\r\n"
+        "*** START OF THIS PROJECT GUTENBERG EBOOK A ***\r\n\r\n"
+        "Produced by C\r\n\r\n"
+        + "It wasnâ€™t he\u200bre.\x07 e\u0301 and then, at last, the river.\r\n"
+        * 50
+        + "\r\n"
+        "*** END OF THIS PROJECT GUTENBERG EBOOK A ***\r\n"
+    )
+    metrics, splits, _ = run({"a.txt": book.encode()})
+    kept = "".join(document.text for documents in splits.values() for document in documents)
+    assert kept == "It wasn’t here. é and then, at last, the river.\n" * 50
+    assert {key for key, count in metrics.items() if key.startswith("changed_") and count} == {
+        "changed_mojibake",
+        "changed_line_ends",
+        "changed_control_characters",
+        "changed_zero_width",
+        "changed_compose",
+        "changed_gutenberg_header",
+        "changed_gutenberg_footer",
+        "changed_gutenberg_credits",
+    }
+    assert metrics["changed_mojibake"] == metrics["changed_control_characters"] == 50
+
+
+def test_every_step_can_be_switched_off(run):
+    raw = "It wasnâ€™t he\u200bre.\x07 e\u0301 and then, at last, the river.\n" * 50
+    kept = {"mojibake": "keep", "unicode": "none", "control_characters": "keep"}
+    _, splits, _ = run({"a.txt": raw.encode()}, **kept, zero_width="keep", gutenberg="keep")
+    assert "".join(d.text for documents in splits.values() for d in documents) == raw
+
+
+def test_copies_are_left_out_with_what_they_are_copies_of(run):
+    texts = [text(seed, 20) for seed in range(200)]
+    near = texts[5].replace("river", "brook", 1).upper() + " and so on."
+    metrics, _, rejected = run({"a.jsonl": lines(*texts, texts[3], near)})
+    assert metrics["documents_kept"] == 200
+    assert [(entry["id"], entry["reason"]) for entry in rejected] == [
+        ("a.jsonl:201", "exact_duplicate"),
+        ("a.jsonl:202", "near_duplicate"),
+    ]
+    assert rejected[0]["detail"] == "of a.jsonl:4"
+    assert rejected[1]["detail"].startswith("of a.jsonl:6, Jaccard index 0.")
+
+
+@pytest.mark.parametrize(("duplicates", "kept"), [("near", 100), ("exact", 101), ("keep", 102)])
+def test_copies_are_left_out_as_asked(run, duplicates, kept):
+    texts = [text(seed, 20) for seed in range(100)]
+    files = {"a.jsonl": lines(*texts, texts[3], texts[3] + " Again.")}
+    metrics, _, _ = run(files, duplicates=duplicates)
+    assert metrics["documents_kept"] == kept
+
+
+def test_leakage_is_what_val_shares_with_train(run):
+    texts = [text(seed, 20) for seed in range(300)]
+    apart, _, _ = run({"a.jsonl": lines(*texts)}, val=0.3)
+    assert apart["val_leakage"] == apart["test_leakage"] == 0
+
+
+def test_leakage_is_all_where_val_repeats_train(run):
+    repeated = "\n".join([text(1, 100)] * 5)
+    metrics, _, _ = run({"a.txt": repeated.encode()}, val=0.2, test=0.2)
+    assert metrics["split_by"] == "position"
+    assert metrics["val_leakage"] == metrics["test_leakage"] == 1
+
+
+def test_filters_reject_with_their_names(run):
+    texts = [text(seed, 20) for seed in range(150)]
+    metrics, _, rejected = run({"a.jsonl": lines(*texts, "Too short.")}, filters=["short"])
+    assert metrics["rejected_short"] == 1
+    assert rejected[0]["detail"] == "2 words, fewer than 50"
+
+
+def test_statistics_say_what_is_in_each_split(run, tmp_path):
+    texts = [text(seed, 20) for seed in range(200)]
+    metrics, splits, _ = run({"a.jsonl": lines(*texts)})
+    report = json.loads((tmp_path / "clean/statistics.json").read_text())
+    for split, documents in splits.items():
+        assert report[split]["documents"] == len(documents) == metrics[f"{split}_documents"]
+        assert report[split]["characters"] == sum(len(d.text) for d in documents)
+        words = sum(len(d.text.split()) for d in documents)
+        assert report[split]["words"] == words == metrics[f"{split}_words"]

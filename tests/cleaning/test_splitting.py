@@ -40,7 +40,7 @@ def test_one_endless_line_is_cut_at_a_blank():
 
 def test_documents_fall_into_splits_by_their_shares():
     shares = clean(val=0.1, test=0.2)
-    splits = [split_of(f"document {number}", shares) for number in range(10_000)]
+    splits = [split_of(str(number).encode(), shares) for number in range(10_000)]
     assert splits.count("val") == pytest.approx(1000, abs=120)  # four standard deviations
     assert splits.count("test") == pytest.approx(2000, abs=160)
 
@@ -48,7 +48,7 @@ def test_documents_fall_into_splits_by_their_shares():
 def test_the_split_depends_on_text_and_seed_alone():
     def splits(seed):
         params = clean(seed=seed, val=0.3)
-        return [split_of(str(number), params) for number in range(200)]
+        return [split_of(str(number).encode(), params) for number in range(200)]
 
     assert splits(1) == splits(1) != splits(2)
 

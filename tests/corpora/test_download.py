@@ -1,176 +1,210 @@
-import csv
-import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+"""Downloads from a server that breaks off, changes its files and asks for patience."""
+
+import errno
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from atlas.corpora import download as module
-from atlas.corpora.download import download
-from atlas.corpora.registry import Download
-from atlas.errors import AtlasError
-
-CONTENT = bytes(range(256)) * 4000
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any path; faults are set by the tests."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[tuple[str, str | None]] = []
-        self.statuses: list[int] = []  # answered first, one a request
-        self.break_after: int | None = None  # bytes of the first answer
-        self.content = CONTENT
-        self.ranges = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        wanted = self.headers.get("Range")
-        server.requests.append((self.path, wanted))
-        if self.path.endswith("sources.csv"):
-            return self.send_error(404)
-        if server.statuses:
-            return self.send_error(server.statuses.pop(0))
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if not server.ranges:
-            start = 0
-        body = server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if server.break_after is not None:
-            body, server.break_after = body[: server.break_after], None
-        self.wfile.write(body)
-        return None
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def file(server):
-    return Download(
-        "a.txt", f"{server.url}/a.txt", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT)
-    )
-
-
-def fetch(file, tmp_path, mirror=None):
-    folder = tmp_path / "raw"
-    folder.mkdir(exist_ok=True)
-    return download(file, folder, mirror, tmp_path / "unfinished")
+from tests.corpora.faulty_server import CONTENT, Answer
+from tests.corpora.receiving import arrived, fetch, pinned, refusal, unpinned
 
 
 def test_a_file_arrives_whole(server, file, tmp_path):
-    assert fetch(file, tmp_path) == file.url
-    assert (tmp_path / "raw/a.txt").read_bytes() == CONTENT
-    assert not list((tmp_path / "unfinished").iterdir())
+    assert fetch(tmp_path, file) == {"a.txt": file.urls[0]}
+    assert arrived(tmp_path) == CONTENT
 
 
 def test_a_broken_download_goes_on_where_it_was(server, file, tmp_path):
-    server.break_after = 300_000
-    fetch(file, tmp_path)
-    assert (tmp_path / "raw/a.txt").read_bytes() == CONTENT
-    assert [wanted for _, wanted in server.requests] == [None, "bytes=300000-"]
+    server.script = [Answer(break_after=300_000), Answer(break_after=500_000)]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, "bytes=300000-", "bytes=800000-"]
 
 
-def test_what_an_earlier_run_received_is_used(server, file, tmp_path):
-    (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / file.sha256).write_bytes(CONTENT[:1000])
-    fetch(file, tmp_path)
-    assert (tmp_path / "raw/a.txt").read_bytes() == CONTENT
-    assert server.requests[0][1] == "bytes=1000-"
+def test_a_body_of_no_announced_length_that_breaks_off_is_noticed(server, tmp_path):
+    server.script = [Answer(break_after=300_000, announced=False)]
+    fetch(tmp_path, pinned(server))
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, "bytes=300000-"]
+
+
+def test_a_body_of_no_announced_length_is_taken_as_it_is(server, file, tmp_path):
+    content = CONTENT if file.sha256 is None else gzip.compress(CONTENT)
+    server.script = [Answer(content=content, announced=False)]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_server_need_not_repeat_the_range(server, file, tmp_path):
+    server.says_span = False
+    server.script = [Answer(break_after=300_000)]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, "bytes=300000-"]
+
+
+def test_another_range_than_was_asked_for_is_not_used(server, file, tmp_path):
+    server.misses_by = 5
+    server.script = [Answer(break_after=300_000)]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, "bytes=300000-", None]
+
+
+def test_a_later_run_goes_on_where_the_earlier_one_gave_up(server, file, tmp_path):
+    server.script = [Answer(break_after=1000), Answer(500), Answer(500), Answer(500)]
+    assert "answers 500" in refusal(tmp_path, file)
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked()[-1] == "bytes=1000-"
 
 
 def test_a_server_without_ranges_sends_all_again(server, file, tmp_path):
     server.ranges = False
-    server.break_after = 1000
-    fetch(file, tmp_path)
-    assert (tmp_path / "raw/a.txt").read_bytes() == CONTENT
+    server.script = [Answer(break_after=1000)]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
 
 
-def test_a_server_in_trouble_is_asked_again(server, file, tmp_path):
-    server.statuses = [503, 500]
-    fetch(file, tmp_path)
-    assert len(server.requests) == 3
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path):
+    new = CONTENT[::-1]
+    server.script = [Answer(break_after=1000), Answer(500), Answer(500), Answer(500)]
+    refusal(tmp_path, unpinned(server))
+    server.etag = '"2"'
+    server.files = {"/a.txt": new}
+    fetch(tmp_path, unpinned(server))
+    assert arrived(tmp_path) == new
+    assert server.requests[-1].if_range == '"1"'
 
 
-@pytest.mark.parametrize("status", [404, 403])
-def test_a_refusal_is_final(server, file, tmp_path, status):
-    server.statuses = [status] * 10
-    with pytest.raises(AtlasError, match=f"'{status} .*ATLAS_MIRROR") as error:
-        fetch(file, tmp_path)
-    assert "\n" not in str(error.value)
-    assert len(server.requests) == 1
+@pytest.mark.parametrize("etag", [None, 'W/"1"'])
+def test_without_a_sure_version_an_unpinned_file_starts_anew(server, tmp_path, etag):
+    server.etag = etag
+    server.script = [Answer(break_after=1000)]
+    fetch(tmp_path, unpinned(server))
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, None]
 
 
-def test_trouble_without_end_is_an_error(server, file, tmp_path):
-    server.statuses = [500] * 10
-    with pytest.raises(AtlasError, match="500"):
-        fetch(file, tmp_path)
-    assert len(server.requests) == module.TRIES
+def test_a_pinned_file_whose_beginning_was_of_another_version_is_fetched_once_more(
+    server, tmp_path
+):
+    server.etag = None
+    server.script = [Answer(content=CONTENT[::-1], break_after=1000)]
+    fetch(tmp_path, pinned(server))
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, "bytes=1000-", None]
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT + b"more"])
-def test_another_file_is_refused_and_not_kept(server, file, tmp_path, content):
-    server.content = content
-    with pytest.raises(AtlasError, match=r"a\.txt could not be fetched"):
-        fetch(file, tmp_path)
-    assert not list((tmp_path / "raw").iterdir())
-    assert not list((tmp_path / "unfinished").iterdir())
+def test_a_part_longer_than_the_file_is_dropped(server, file, tmp_path):
+    server.script = [Answer(content=CONTENT + bytes(500), break_after=len(CONTENT) + 200)]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert server.ranges_asked() == [None, f"bytes={len(CONTENT) + 200}-", None]
 
 
-def test_no_network_is_one_line_that_says_what_to_do(file, tmp_path):
-    away = Download(file.name, "http://127.0.0.1:1/a.txt", file.sha256, file.bytes)
-    with pytest.raises(AtlasError) as error:
-        fetch(away, tmp_path)
-    assert "\n" not in str(error.value)
-    assert "ATLAS_MIRROR" in str(error.value)
+def test_a_part_that_is_whole_already_needs_no_more(server, file, tmp_path):
+    server.script = [Answer(content=CONTENT + b"x", break_after=len(CONTENT))]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+    assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("place", ["a.txt", "by-index/other-name", None])
-def test_a_mirror_folder_is_looked_in_first(server, file, tmp_path, place):
-    path = tmp_path / "mirror" / (place or file.sha256)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(CONTENT)
-    if place == "by-index/other-name":
-        with (tmp_path / "mirror/sources.csv").open("w", newline="") as index:
-            csv.writer(index).writerows(
-                [["file", "url", "bytes", "sha256"], [place, "", 1, file.sha256]]
-            )
-    assert fetch(file, tmp_path, str(tmp_path / "mirror")) == str(path)
-    assert (tmp_path / "raw/a.txt").read_bytes() == CONTENT
-    assert not server.requests
+def test_a_server_in_trouble_is_asked_again_ever_later(server, file, tmp_path, pauses):
+    server.script = [Answer(503), Answer(500), Answer(429)]
+    fetch(tmp_path, file)
+    assert pauses == [1.0, 2.0, 4.0]
 
 
-def test_a_wrong_file_in_the_mirror_is_passed_over(server, file, tmp_path):
-    (tmp_path / "mirror").mkdir()
-    (tmp_path / "mirror/a.txt").write_bytes(b"another")
-    assert fetch(file, tmp_path, str(tmp_path / "mirror")) == file.url
+@pytest.mark.parametrize(
+    ("asked", "pause"),
+    [("7", 7.0), ("0", 1.0), ("soon", 1.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 1.0)],
+)
+def test_a_server_says_how_long_to_wait(server, file, tmp_path, pauses, asked, pause):
+    server.script = [Answer(429, {"Retry-After": asked})]
+    fetch(tmp_path, file)
+    assert pauses == [pause]
 
 
-def test_a_mirror_that_is_not_there_is_named(file, tmp_path):
-    with pytest.raises(AtlasError, match="ATLAS_MIRROR=/nowhere: no such folder"):
-        fetch(file, tmp_path, "/nowhere")
+def test_a_redirect_is_followed_and_the_url_stays_the_files_own(server, file, tmp_path):
+    server.script = [Answer(302, {"Location": "/elsewhere"})]
+    assert fetch(tmp_path, file) == {"a.txt": file.urls[0]}
+    assert arrived(tmp_path) == CONTENT
 
 
-def test_a_mirror_may_be_a_url(server, file, tmp_path):
-    away = Download(file.name, "http://127.0.0.1:1/a.txt", file.sha256, file.bytes)
-    assert fetch(away, tmp_path, server.url) == f"{server.url}/{file.sha256}"
+def test_a_body_packed_unasked_is_unpacked(server, file, tmp_path):
+    server.script = [Answer(content=gzip.compress(CONTENT), headers={"Content-Encoding": "gzip"})]
+    fetch(tmp_path, file)
+    assert arrived(tmp_path) == CONTENT
+
+
+def test_a_further_url_counts_only_where_the_first_has_no_file(server, tmp_path):
+    file = unpinned(server, "a.txt", "b.txt", "c.txt")
+    server.files = {"/b.txt": b"bee"}
+    assert fetch(tmp_path, file) == {"a.txt": f"{server.url}/b.txt"}
+    assert arrived(tmp_path) == b"bee"
+    server.script = [Answer(500)] * 4
+    (tmp_path / "raw/a.txt").unlink()
+    refusal(tmp_path, file)
+    assert {request.path for request in server.requests[2:]} == {"/a.txt"}
+
+
+def test_one_that_fails_throws_no_other_away(server, tmp_path):
+    files = [pinned(server, f"{name}.txt", name.encode()) for name in "abcdefg"]
+    server.files = {f"/{name}.txt": name.encode() for name in "ag"}
+    message = refusal(tmp_path, *files)
+    assert message.startswith("5 of 7 files could not be fetched: b.txt (")
+    assert "d.txt" in message
+    assert "; and 2 more." in message
+    assert "e.txt" not in message
+    server.requests.clear()
+    server.files = {f"/{name}.txt": name.encode() for name in "bcdef"}  # a and g are there
+    assert list(fetch(tmp_path, *files)) == [f"{name}.txt" for name in "abcdefg"]
+    assert sorted(request.path for request in server.requests) == [
+        f"/{name}.txt" for name in "bcdef"
+    ]
+    assert arrived(tmp_path, "g.txt") == b"g"
+
+
+def test_several_files_come_at_once_but_not_all(server, tmp_path):
+    server.script = [Answer(silence=0.05)] * 12
+    fetch(tmp_path, *(pinned(server, f"{number}.txt") for number in range(12)))
+    assert 1 < server.most_at_once <= module.AT_ONCE
+
+
+def test_a_full_disk_is_not_the_servers_fault(server, file, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_settle", full)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(tmp_path, file)
+
+
+def test_ctrl_c_ends_at_once_and_keeps_what_is_there(server, tmp_path):
+    server.script = [Answer(break_after=5000), Answer(silence=60)]
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from atlas.corpora.download import download\n"
+        "from atlas.corpora.registry import Download\n"
+        "file = Download('a.txt', (sys.argv[1],))\n"
+        "Path(sys.argv[2], 'raw').mkdir()\n"
+        "download([file], Path(sys.argv[2], 'raw'), None, Path(sys.argv[2], 'unfinished'))\n"
+    )
+    command = [sys.executable, "-c", code, f"{server.url}/a.txt", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while len(server.requests) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0  # the server would be silent for longer
+    (part,) = (tmp_path / "unfinished").glob("*.part")
+    assert part.read_bytes() == CONTENT[:5000]

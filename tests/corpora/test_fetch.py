@@ -1,19 +1,24 @@
-import gzip
 import hashlib
 import json
 
 import pytest
 
-from atlas.corpora.fetch import fetch_corpus
+from atlas.corpora import fairytales
+from atlas.corpora import fetch as module
+from atlas.corpora.fetch import MAKERS, fetch_corpus
 from atlas.corpora.manifest import read_manifest
 from atlas.corpora.python_docs import docstrings
-from atlas.corpora.registry import CORPORA
+from atlas.corpora.registry import BOOK_URLS, Corpus, Download, book
+from atlas.corpora.registry import corpora as registry
 from atlas.errors import AtlasError
-from atlas.params import CorpusParams
+from tests.small import small_params
+
+TEXT = b"A short text.\n" * 50
 
 
-def fetch(tmp_path, name, path="none", mirror=None):
-    corpus = CorpusParams(name=name, path=str(path))
+def fetch(tmp_path, name, mirror=None, **params):
+    changes = {f"corpus.{key}": value for key, value in params.items()}
+    corpus = small_params(**{"corpus.name": name} | changes).corpus
     return fetch_corpus(corpus, tmp_path / "raw", mirror, tmp_path / "unfinished")
 
 
@@ -22,11 +27,9 @@ def test_python_docs_are_on_this_machine(tmp_path):
     assert metrics["files"] == 2
     assert metrics["bytes"] > 1_500_000
     for file in read_manifest(tmp_path / "raw"):
-        assert (
-            hashlib.sha256((tmp_path / "raw" / file.name).read_bytes()).hexdigest() == file.sha256
-        )
-        lines = (tmp_path / "raw" / file.name).read_text(encoding="utf-8").split("\n")[:-1]
-        assert all(json.loads(line)["text"] for line in lines)
+        data = (tmp_path / "raw" / file.name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == file.sha256
+        assert all(json.loads(line)["text"] for line in data.decode().split("\n")[:-1])
 
 
 def test_docstrings_come_with_their_signatures(tmp_path):
@@ -45,63 +48,123 @@ def test_docstrings_come_with_their_signatures(tmp_path):
     ]
 
 
-def test_own_files_are_copied_byte_for_byte(tmp_path):
-    own = tmp_path / "own folder #1"
-    (own / "süb").mkdir(parents=True)
-    contents = {
-        "a.txt": b"text\r\n\xff",
-        "süb/b.jsonl": b'{"text": "x"}\n',
-        "c.TXT.GZ": gzip.compress(b"packed"),
+@pytest.mark.parametrize(
+    ("name", "lines"), [("arithmetic", 50), ("stories", 50), ("modular", 97**2)]
+)
+def test_what_is_made_here_is_in_the_manifest(tmp_path, name, lines):
+    metrics = fetch(tmp_path, name, examples=50)
+    (file,) = read_manifest(tmp_path / "raw")
+    assert (metrics["files"], metrics["bytes"]) == (1, file.bytes)
+    assert (tmp_path / "raw" / file.name).read_text().count("\n") == lines
+
+
+def test_the_schema_names_every_corpus():
+    names = {*MAKERS, *registry(), "files"}
+    for name in names:
+        assert small_params(**{"corpus.name": name}).corpus.name == name
+    with pytest.raises(AtlasError, match=r"corpus\.name is 'other'"):
+        small_params(**{"corpus.name": "other"})
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_the_registry_is_complete(name):
+    corpus = registry()[name]
+    assert corpus.what
+    assert corpus.licence
+    assert len({file.name for file in corpus.files}) == len(corpus.files) > 0
+    for file in corpus.files:
+        (url,) = file.urls
+        assert url.startswith("https://")
+        assert " " not in url
+        if name in ("shakespeare", "gutenberg", "novels"):
+            assert len(bytes.fromhex(file.sha256)) == 32
+            assert file.bytes > 0
+
+
+def test_a_book_is_pinned_or_asked_for_by_its_number():
+    assert book(11).sha256
+    other = book(123456)
+    assert other.sha256 is None
+    assert len(other.urls) == len(BOOK_URLS)
+    assert other.urls[0] == "https://www.gutenberg.org/cache/epub/123456/pg123456.txt"
+
+
+def test_any_book_comes_and_its_checksum_goes_into_the_manifest(tmp_path, server, monkeypatch):
+    urls = tuple(url.replace("https://www.gutenberg.org", server.url) for url in BOOK_URLS)
+    monkeypatch.setattr("atlas.corpora.registry.BOOK_URLS", urls)
+    server.files = {"/files/99/99-8.txt": TEXT, "/cache/epub/98/pg98.txt": TEXT * 2}
+    fetch(tmp_path, "gutenberg", books=[99, 98])
+    files = read_manifest(tmp_path / "raw")
+    assert [(file.name, file.sha256) for file in files] == [
+        ("pg99.txt", hashlib.sha256(TEXT).hexdigest()),
+        ("pg98.txt", hashlib.sha256(TEXT * 2).hexdigest()),
+    ]
+    assert files[0].url == f"{server.url}/files/99/99-8.txt"
+
+
+@pytest.mark.parametrize("name", ["tinystories", "babylm"])
+def test_a_corpus_of_a_hub_comes_from_a_server_that_has_it(tmp_path, server, monkeypatch, name):
+    known = registry()[name]
+    files = [
+        Download(file.name, (f"{server.url}/hub/{file.name}",), None, None) for file in known.files
+    ]
+    server.files = {f"/hub/{file.name}": TEXT for file in files}
+    local = {name: Corpus(known.what, known.licence, tuple(files))}
+    monkeypatch.setattr(module, "corpora", lambda: local)
+    metrics = fetch(tmp_path, name)
+    assert metrics["files"] == len(known.files)
+    assert metrics["bytes"] == len(TEXT) * len(known.files)
+
+
+def test_sections_of_a_tale_are_joined(tmp_path, server, monkeypatch):
+    url = f"{server.url}/owner/repository/1234/folder"
+    names = ["b-story.csv", "a-story.csv"]
+    files = tuple(Download(name, (f"{url}/{name}",)) for name in names)
+    table = 'section,text\n1,"One, {}"\n2, Two \n'
+    server.files = {
+        f"/owner/repository/1234/folder/{name}": table.format(name).encode() for name in names
     }
-    for name, content in contents.items():
-        (own / name).write_bytes(content)
-    (own / "picture.png").write_bytes(b"\x89PNG")
-    (own / ".hidden.txt").write_bytes(b"no")
-    metrics = fetch(tmp_path, "files", own)
-    assert metrics == {
-        "corpus": "files",
-        "files": 3,
-        "passed_over": 1,
-        "bytes": sum(map(len, contents.values())),
+    joined = Download("tales.jsonl", (), "0" * 64, 1)
+    corpus = Corpus("tales", "none", files, joined)
+    monkeypatch.setattr(module, "corpora", lambda: {"fairytales": corpus})
+    fetch(tmp_path, "fairytales")
+    lines = (tmp_path / "raw/tales.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {
+        "id": "b",
+        "source": "owner/repository:folder/b-story.csv",
+        "text": "One, b-story.csv\n\nTwo",
     }
+    assert len(lines) == 2
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == {"tales.jsonl", "manifest.json"}
+
+
+def test_a_tale_of_another_form_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("section,story\n1,One\n")
+    with pytest.raises(AtlasError, match="no column text: upstream is not what it was"):
+        list(fairytales._sections(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "files"),
+    [
+        ("shakespeare", {}, 1),
+        ("gutenberg", {"books": [11, 74, 844, 972, 1065, 1342, 1661, 2591, 25063]}, 9),
+        ("novels", {}, 79),
+        ("fairytales", {}, 1),
+    ],
+)
+def test_corpora_of_the_mirror(tmp_path, corpora, name, params, files):
+    metrics = fetch(tmp_path, name, mirror=str(corpora), **params)
+    assert metrics["files"] == files
+    known = {file.name: file.sha256 for file in registry()[name].files}
     for file in read_manifest(tmp_path / "raw"):
-        assert (tmp_path / "raw" / file.name).read_bytes() == contents[file.name]
-
-
-def test_a_single_file_is_a_corpus(tmp_path):
-    (tmp_path / "one.txt").write_text("text")
-    assert fetch(tmp_path, "files", tmp_path / "one.txt")["files"] == 1
-
-
-@pytest.mark.parametrize("path", ["none", "empty"])
-def test_no_files_is_an_error_that_names_the_key(tmp_path, path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AtlasError, match=r"corpus.path: .*" + path):
-        fetch(tmp_path, "files", tmp_path / path)
-
-
-@pytest.mark.parametrize("name", sorted(CORPORA))
-def test_downloads_are_pinned(name):
-    for file in CORPORA[name].files:
-        assert file.url.startswith("https://")
-        assert len(bytes.fromhex(file.sha256)) == 32
-        assert file.bytes > 0
-
-
-def test_shakespeare_from_the_mirror(tmp_path, corpora):
-    metrics = fetch(tmp_path, "shakespeare", mirror=str(corpora))
-    assert metrics == {
-        "corpus": "shakespeare",
-        "files": 1,
-        "passed_over": 0,
-        "bytes": 1_115_394,
-    }
+        assert known.get(file.name, file.sha256) == file.sha256
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no json", "no manifest"])
 def test_a_damaged_raw_folder_is_refused(tmp_path, damage):
     (tmp_path / "one.txt").write_text("text")
-    fetch(tmp_path, "files", tmp_path / "one.txt")
+    fetch(tmp_path, "files", path=str(tmp_path / "one.txt"))
     raw = tmp_path / "raw"
     match damage:
         case "missing":

@@ -37,6 +37,7 @@ class Checkout:
         (root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
+        shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
         apply(root, SMALL)
         write_jsonl(root / "data/own/made-up.jsonl")
         checkout = cls(root)
@@ -68,9 +69,7 @@ class Checkout:
             assert done.returncode != 0, done.stdout
         return done.stdout
 
-    def start(
-        self, *command: str, pipesize: int = -1, **environment: str
-    ) -> subprocess.Popen[str]:
+    def start(self, *command: str, pipesize: int = -1, **environment: str) -> subprocess.Popen[str]:
         """Starts a command in a process group of its own, as a shell does.
 
         With a ``pipesize`` it is held up when it has printed as many bytes that nobody read.

@@ -11,7 +11,11 @@ from tests.pipeline.checkout import STAGES
 RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "corpus.name": ("python-docs", STAGES),
     "corpus.path": ("data/other", STAGES),
+    "corpus.seed": (2, ("fetch",)),
     "clean.val": (0.1, STAGES[1:]),
+    "clean.duplicates": ("keep", ("clean",)),
+    "clean.filters": (["short"], ("clean",)),
+    "clean.similarity": (0.8, ("clean",)),
     "clean.seed": (2, STAGES[1:]),
     "clean.unicode": ("none", ("clean",)),
     "tokenizer.kind": ("char", STAGES[2:]),

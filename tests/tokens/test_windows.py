@@ -3,14 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.documents import DocumentWriter
 from atlas.errors import AtlasError
 from atlas.tokens import encode
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenSplit, TrainingWindows
-from tests.small import small_params
+from tests.small import small_params, write_documents
 from tests.small import text as small_text
 
 SHA = "ab" * 32
@@ -107,9 +106,7 @@ def test_a_spread_is_even_and_the_same(make_split):
 
 def test_documents_are_joined_and_counted(tmp_path, tokenizer, documents):
     for split, part in {"train": documents[:80], "val": documents[80:], "test": []}.items():
-        with DocumentWriter(tmp_path / "clean" / split) as writer:
-            for document in part:
-                writer.write(document)
+        write_documents(tmp_path / "clean" / split, part)
     params = small_params(**{"tokenize.shard_tokens": 1000})
     metrics = encode_corpus(tmp_path / "clean", tokenizer, tmp_path / "tokens", params.tokenize)
     split = TokenSplit(tmp_path / "tokens", "val")

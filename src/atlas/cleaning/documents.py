@@ -1,14 +1,12 @@
 """Clean documents on disk: one JSON object a line, in numbered shards."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+
+import orjson
 
 from atlas.errors import AtlasError
-
-SHARD_BYTES = 64 << 20  # a few large files: DVC pays for each one
 
 
 @dataclass(frozen=True)
@@ -18,6 +16,19 @@ class Document:
     id: str
     source: str
     text: str
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Document":
+        """Reads what ``to_line`` wrote.
+
+        Raises:
+            ValueError, TypeError: the line is no document.
+        """
+        return cls(**orjson.loads(line))
+
+    def to_line(self) -> bytes:
+        """The document as a line of a shard."""
+        return orjson.dumps(self, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
@@ -30,52 +41,8 @@ def read_documents(folder: Path) -> Iterator[Document]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield Document(**json.loads(line))
+                    yield Document.from_line(line)
                 except (ValueError, TypeError) as error:
                     raise AtlasError(
                         f"{path}:{number}: no document ({error}); `dvc repro -f clean` writes it"
                     ) from None
-
-
-class DocumentWriter:
-    """Writes documents into numbered shards of a folder."""
-
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.shard_bytes = shard_bytes
-        self.count = 0
-        self.characters = 0
-        self.words = 0
-        self._shards = 0
-        self._room = 0
-        self._file: BinaryIO | None = None
-
-    def write(self, document: Document) -> None:
-        """Appends a document."""
-        line = json.dumps(document.__dict__, ensure_ascii=False).encode() + b"\n"
-        self._shard_for(len(line)).write(line)
-        self.count += 1
-        self.characters += len(document.text)
-        self.words += len(document.text.split())
-
-    def _shard_for(self, size: int) -> BinaryIO:
-        """The shard that is being written, or the next one if ``size`` bytes do not fit."""
-        if self._file is None or size > self._room:
-            self.close()
-            self._file = (self.folder / f"{self._shards:05d}.jsonl").open("wb")
-            self._shards += 1
-            self._room = self.shard_bytes
-        self._room -= size
-        return self._file
-
-    def close(self) -> None:
-        """Ends the last shard."""
-        if self._file:
-            self._file.close()
-
-    def __enter__(self) -> "DocumentWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

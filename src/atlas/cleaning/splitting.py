@@ -19,14 +19,14 @@ def split_by(clean: CleanParams, documents: int) -> Literal["document", "positio
     return clean.split_by
 
 
-def split_of(text: str, clean: CleanParams) -> Split:
-    """The split of a whole document, from its text and the seed alone.
+def split_of(key: bytes, clean: CleanParams) -> Split:
+    """The split of a whole document, from the key of its text and the seed alone.
 
     The same text is in the same split wherever it stands, so exact copies never leak, and
     documents that are added later move none of the others.
     """
-    key = hashlib.blake2b(text.encode(), digest_size=8, salt=clean.seed.to_bytes(16, "little"))
-    point = int.from_bytes(key.digest(), "little") / 2**64
+    seeded = hashlib.blake2b(key, digest_size=8, salt=clean.seed.to_bytes(16, "little"))
+    point = int.from_bytes(seeded.digest(), "little") / 2**64
     if point < clean.test:
         return "test"
     return "val" if point < clean.test + clean.val else "train"

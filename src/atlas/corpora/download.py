@@ -1,153 +1,234 @@
-"""Verified downloads: from a mirror or the web, resumed where they broke off."""
+"""Verified downloads: several at once, from a mirror or the web, with one progress bar.
 
-import csv
-import io
+A file that has arrived waits in the folder of unfinished downloads until all the others have,
+so that one that fails costs nothing but itself. Nothing is ever unpacked here but the gzip
+around a single file: archives stay closed, and what is in them can escape nowhere.
+
+The downloads are tasks of one event loop and no threads, because tasks can be stopped at once.
+"""
+
+import asyncio
+import gzip
+import hashlib
 import shutil
-import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from tqdm import tqdm
 
+from atlas.corpora.mirror import TIMEOUT, Mirror, is_url
 from atlas.corpora.registry import Download
+from atlas.corpora.transfer import (
+    Absent,
+    AnotherFile,
+    Meter,
+    Part,
+    Refused,
+    expects_web_page,
+    is_packed,
+    size_limit,
+    transfer,
+)
 from atlas.errors import NO_ROOM, AtlasError, one_line
 from atlas.files import sha256
 
-MIRROR_INDEX = "sources.csv"  # of a mirror: columns file and sha256, as in a list of sources
-TRIES = 4
-FIRST_PAUSE = 1.0  # seconds before the second try; doubled before each further one
-TIMEOUT = httpx.Timeout(30, connect=10)
+AT_ONCE = 4
+MOST_NAMED = 3  # files that an error tells of
+PIECE = 2**20  # bytes
 
 
-def download(file: Download, folder: Path, mirror: str | None, unfinished: Path) -> str:
-    """Puts a file into ``folder``, whole and with the right checksum.
+def download(
+    files: Sequence[Download], folder: Path, mirror: str | None, unfinished: Path
+) -> dict[str, str]:
+    """Puts files into ``folder``, each whole and, where its checksum is known, the right one.
 
     Args:
-        file: what to fetch.
-        folder: where it goes, under its own name.
+        files: what to fetch.
+        folder: where they go, under their own names.
         mirror: a folder or URL to look in first, None for none.
-        unfinished: folder that keeps what a broken download has received so far.
+        unfinished: folder that keeps what is there already if some of it is not to be had.
 
     Returns:
-        Where it came from: the file's URL, or its place in the mirror.
+        For each name the URL whose content it is, also where it came from a mirror.
 
     Raises:
-        AtlasError: no place has it, none can be reached, or what came is another file.
+        AtlasError: a line that names the files that no place gave, and why.
     """
-    problems = []
-    for place in [*_mirrored(file, mirror), file.url]:
-        try:
-            if urlsplit(place).scheme in ("http", "https"):
-                _from_web(place, file, folder, unfinished)
-            else:
-                _from_folder(Path(place), file, folder)
-        except (httpx.HTTPError, OSError, _WrongContentError) as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise
-            problems.append(f"{place}: {one_line(error) or type(error).__name__}")
-        else:
-            return place
-    advice = "set ATLAS_MIRROR to" if mirror is None else f"add it to ATLAS_MIRROR={mirror}, or to"
-    raise AtlasError(
-        f"{file.name} could not be fetched ({'; '.join(problems)}). Check the network, or "
-        f"{advice} a folder or URL that holds the file, and run again; with the corpus.name "
-        "of before, `dvc repro` takes the earlier results from its cache"
-    )
-
-
-class _WrongContentError(Exception):
-    """What was received is not the file that was asked for."""
-
-
-def _mirrored(file: Download, mirror: str | None) -> Iterator[str]:
-    """The places of a mirror where a file may be: by its index, by checksum, by name."""
-    if not mirror:
-        return
-    if not urlsplit(mirror).scheme and not Path(mirror).is_dir():
-        raise AtlasError(f"ATLAS_MIRROR={mirror}: no such folder; give one that holds {file.name}")
-    for row in _mirror_index(mirror):
-        if row.get("sha256") == file.sha256 and row.get("file"):
-            yield f"{mirror}/{row['file']}"
-            return
-    if urlsplit(mirror).scheme in ("http", "https"):
-        yield from (f"{mirror}/{file.sha256}", f"{mirror}/{file.name}")
-    else:
-        places = (Path(mirror) / file.sha256, Path(mirror) / file.name)
-        yield from (str(place) for place in places if place.is_file())
-
-
-def _mirror_index(mirror: str) -> list[dict[str, str]]:
-    place = f"{mirror}/{MIRROR_INDEX}"
-    try:
-        if urlsplit(mirror).scheme in ("http", "https"):
-            response = httpx.get(place, timeout=TIMEOUT, follow_redirects=True)
-            response.raise_for_status()
-            text = response.text
-        else:
-            text = Path(place).read_text(encoding="utf-8")
-    except (httpx.HTTPError, OSError, UnicodeDecodeError):
-        return []  # a mirror need not have an index
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _from_folder(place: Path, file: Download, folder: Path) -> None:
-    if sha256(place) != file.sha256:
-        raise _WrongContentError(f"its sha256 is not {file.sha256}: this is another file")
-    shutil.copyfile(place, folder / file.name)
-
-
-def _from_web(url: str, file: Download, folder: Path, unfinished: Path) -> None:
-    """Downloads in up to TRIES tries, each going on where the one before broke off."""
     unfinished.mkdir(parents=True, exist_ok=True)
-    part = unfinished / file.sha256
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
-        try:
-            _receive(url, file, part)
-            break
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code < 500 or attempt == TRIES - 1:
-                raise
-        except httpx.ConnectError:
-            raise  # there is no network, or no such host: trying again does not help
-        except httpx.TransportError:
-            if attempt == TRIES - 1:
-                raise
-    received = sha256(part)
-    if received != file.sha256:
-        part.unlink()
-        raise _WrongContentError(
-            f"its sha256 is {received}, expected {file.sha256}: the file has changed or "
-            "something in between answered instead"
+    source = Mirror.open(mirror) if mirror else None
+    problems = [
+        problem for problem in asyncio.run(_bring_all(files, source, unfinished)) if problem
+    ]
+    if problems:
+        more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+        advice = f"add it to ATLAS_MIRROR={mirror}, or to" if mirror else "set ATLAS_MIRROR to"
+        raise AtlasError(
+            f"{len(problems)} of {len(files)} files could not be fetched: "
+            f"{'; '.join(problems[:MOST_NAMED])}{more}. Check the network, or "
+            f"{advice} a folder or URL that holds what is missing, and run again: what has "
+            "arrived is kept. With the corpus.name of before, `dvc repro` takes the earlier "
+            "results from its cache"
         )
-    shutil.move(part, folder / file.name)
+    urls = {}
+    for file in files:
+        whole = _whole(file, unfinished)
+        shutil.move(whole, folder / file.name)
+        urls[file.name] = _url_path(whole).read_text(encoding="utf-8")
+    return urls
 
 
-def _receive(url: str, file: Download, part: Path) -> None:
-    """Appends to ``part`` what is still missing of the file at ``url``."""
-    have = part.stat().st_size if part.exists() else 0
-    if have == file.bytes:
+async def _bring_all(
+    files: Sequence[Download], mirror: Mirror | None, unfinished: Path
+) -> list[str]:
+    """For each file the reason why it is not to be had, empty if it is there."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    known = sum(file.bytes or 0 for file in files)
+    limits = httpx.Limits(max_connections=AT_ONCE)
+    async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=True, limits=limits) as client:
+        with tqdm(desc="fetch", total=known, unit="B", unit_scale=True) as bar:
+
+            async def bring(file: Download) -> str:
+                async with gate:
+                    meter = Meter(bar, file.bytes or 0)
+                    return await _bring(client, file, mirror, unfinished, meter)
+
+            return await asyncio.gather(*(bring(file) for file in files))
+
+
+async def _bring(
+    client: httpx.AsyncClient,
+    file: Download,
+    mirror: Mirror | None,
+    unfinished: Path,
+    meter: Meter,
+) -> str:
+    """Tries the places of a file until one gives it; else says what was wrong with them."""
+    whole = _whole(file, unfinished)
+    if whole.exists():
+        meter.expect(whole.stat().st_size)
+        meter.at(whole.stat().st_size)
+        return ""
+    problems, missing = [], []
+    for place in mirror.places(file) if mirror else []:
+        _url_path(whole).write_text(_same_name(place, file), encoding="utf-8")
+        try:
+            await _take(client, place, file, whole, meter)
+            return ""
+        except Absent:
+            continue
+        except AnotherFile as reason:
+            problems.append(f"{place} {reason}")
+        except Refused as reason:
+            problems.append(f"{place} {reason}")
+            break  # the mirror is in trouble, and would be so again
+    for tried, url in enumerate(file.urls):
+        _url_path(whole).write_text(url, encoding="utf-8")
+        try:
+            await _take(client, url, file, whole, meter)
+            return ""
+        except Absent as reason:
+            others = f", as do {tried} others" if tried else ""
+            missing = [f"{url} answers {reason}{others}"]
+        except Refused as reason:
+            problems.append(f"{url} {reason}")
+            missing = []
+            break  # only a file that is missing may be replaced by another edition
+    reasons = ", ".join([*problems, *missing]) or "no place is known"
+    return f"{file.name} ({reasons})"
+
+
+async def _take(
+    client: httpx.AsyncClient, place: str, file: Download, whole: Path, meter: Meter
+) -> None:
+    """Brings a file from one place, checks it and makes it ``whole``.
+
+    Raises:
+        Refused: the place does not give it, or gives another file.
+    """
+    if not is_url(place):
+        copy = whole.with_suffix(".copy")
+        await asyncio.to_thread(_copy, Path(place), copy)
+        meter.expect(copy.stat().st_size)
+        meter.at(copy.stat().st_size)
+        await asyncio.to_thread(_settle, copy, file, whole)
         return
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as got:
-        got.raise_for_status()
-        resumes = got.status_code == httpx.codes.PARTIAL_CONTENT
-        with (
-            part.open("ab" if resumes else "wb") as out,
-            tqdm(
-                desc=file.name,
-                total=file.bytes,
-                initial=have if resumes else 0,
-                unit="B",
-                unit_scale=True,
-            ) as bar,
-        ):
-            for chunk in got.iter_raw():
-                out.write(chunk)
-                bar.update(len(chunk))
-                if out.tell() > file.bytes:
-                    part.unlink()
-                    raise _WrongContentError(f"it sends more than the {file.bytes} bytes expected")
+    key = hashlib.sha256(f"{place} {file.sha256}".encode()).hexdigest()[:16]
+    part = Part(whole.with_name(f"{key}.part"))
+    resumed = await transfer(client, place, file, part, meter)
+    try:
+        await asyncio.to_thread(_settle, part.path, file, whole)
+    except AnotherFile:
+        if not resumed:
+            raise
+        # Its beginning may have been of another version, so once more from the start.
+        await transfer(client, place, file, part, meter)
+        await asyncio.to_thread(_settle, part.path, file, whole)
+
+
+def _copy(place: Path, copy: Path) -> None:
+    try:
+        shutil.copyfile(place, copy)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise Refused(f"cannot be read: {error.strerror}") from None
+
+
+def _settle(received: Path, file: Download, whole: Path) -> None:
+    """Moves what was received to ``whole`` if it is the file, without the gzip around it."""
+    try:
+        if is_packed(received) and not file.name.lower().endswith(".gz"):
+            _unpack(received, size_limit(file))
+        _check(received, file)
+        received.replace(whole)
+    finally:
+        received.unlink(missing_ok=True)
+
+
+def _unpack(packed: Path, most: int) -> None:
+    """Replaces a gzipped file by what it holds, ``most`` bytes at most."""
+    unpacked = packed.with_suffix(".unpacked")
+    try:
+        with gzip.open(packed) as source, unpacked.open("wb") as out:
+            while piece := source.read(PIECE):
+                out.write(piece)
+                if out.tell() > most:
+                    raise AnotherFile(f"holds more than the {most} bytes that it may have")
+        unpacked.replace(packed)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise AnotherFile(f"is a broken gzip file: {one_line(error)}") from None
+    finally:
+        unpacked.unlink(missing_ok=True)
+
+
+def _check(received: Path, file: Download) -> None:
+    digest = sha256(received)
+    if digest == file.sha256:
+        return
+    with received.open("rb") as text:
+        begin = text.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if begin.startswith((b"<!doctype html", b"<html")) and not expects_web_page(file):
+        raise AnotherFile("sends a web page and no text: a login or error page?")
+    if file.sha256:
+        raise AnotherFile(f"gives another file: its sha256 is {digest}, expected {file.sha256}")
+    if not received.stat().st_size:
+        raise AnotherFile("gives an empty file")
+
+
+def _whole(file: Download, unfinished: Path) -> Path:
+    """Where a file waits for the others: a name for exactly this file."""
+    identity = "\n".join([file.name, str(file.sha256), *file.urls])
+    return unfinished / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.whole"
+
+
+def _url_path(whole: Path) -> Path:
+    """Where it is noted whose content a file is."""
+    return whole.with_suffix(".url")
+
+
+def _same_name(place: str, file: Download) -> str:
+    """The URL of a file that a mirror has under this name."""
+    name = place.rsplit("/", 1)[-1].removesuffix(".gz")
+    return next((url for url in file.urls if url.endswith(f"/{name}")), next(iter(file.urls), ""))

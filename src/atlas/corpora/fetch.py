@@ -1,19 +1,49 @@
 """Brings the corpus that params.yaml names into a folder of raw files with a manifest."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from atlas.corpora.arithmetic import write_arithmetic
 from atlas.corpora.download import download
+from atlas.corpora.fairytales import join_sections
 from atlas.corpora.local_files import copy_files
 from atlas.corpora.manifest import RawFile, write_manifest
+from atlas.corpora.modular import write_modular
 from atlas.corpora.python_docs import LICENCE, URL, write_python_docs
-from atlas.corpora.registry import CORPORA
+from atlas.corpora.registry import book, corpora
+from atlas.corpora.stories import write_stories
 from atlas.params import CorpusParams
+
+Metrics = dict[str, int | str]
+MADE = "made by Atlas"
+# What is made here: who writes it, from which URL, under which licence.
+MAKERS: Mapping[str, tuple[Callable[[CorpusParams, Path], list[str]], str, str]] = {
+    "python-docs": (lambda _, folder: write_python_docs(folder), URL, LICENCE),
+    "arithmetic": (
+        lambda corpus, folder: write_arithmetic(folder, corpus.examples, corpus.seed),
+        MADE,
+        "CC0-1.0",
+    ),
+    "modular": (
+        lambda corpus, folder: write_modular(folder, corpus.operation, corpus.modulus),
+        MADE,
+        "CC0-1.0",
+    ),
+    "stories": (
+        lambda corpus, folder: write_stories(folder, corpus.examples, corpus.seed),
+        MADE,
+        "CC0-1.0",
+    ),
+}
 
 
 def fetch_corpus(
     corpus: CorpusParams, folder: Path, mirror: str | None, unfinished: Path
-) -> dict[str, int | str]:
+) -> Metrics:
     """Fills ``folder`` with the raw files of a corpus and their manifest.
+
+    Archives are kept as they came: clean reads what is in them as a stream, so nothing is
+    unpacked that could land anywhere.
 
     Args:
         corpus: which one.
@@ -22,31 +52,39 @@ def fetch_corpus(
         unfinished: folder that keeps the beginnings of broken downloads.
 
     Returns:
-        The metrics of the stage: corpus, files, those passed over for their suffix, bytes.
+        The metrics of the stage: corpus, files, bytes, and of one's own files those that were
+        passed over for their suffix and those that can't be read.
 
     Raises:
         AtlasError: a file is not to be had, or not the one that was expected.
     """
     folder.mkdir(parents=True)
-    passed_over = 0
-    if corpus.name == "python-docs":
-        names = write_python_docs(folder)
-        files = [RawFile.of(folder, name, URL, LICENCE) for name in names]
-    elif corpus.name == "files":
-        copies, passed_over = copy_files(Path(corpus.path), folder)
+    metrics: Metrics = {"corpus": corpus.name}
+    if corpus.name == "files":
+        copies = copy_files(Path(corpus.path), folder)
         files = [
             RawFile.of(folder, name, source.as_posix(), "the user's own")
-            for name, source in copies.items()
+            for name, source in copies.files.items()
         ]
+        metrics |= {"passed_over": copies.passed_over, "unreadable": copies.unreadable}
+    elif corpus.name in MAKERS:
+        make, url, licence = MAKERS[corpus.name]
+        files = [RawFile.of(folder, name, url, licence) for name in make(corpus, folder)]
     else:
-        known = CORPORA[corpus.name]
-        for file in known.files:
-            download(file, folder, mirror, unfinished)
-        files = [RawFile.of(folder, file.name, file.url, known.licence) for file in known.files]
+        files = _download(corpus, folder, mirror, unfinished)
     write_manifest(folder, corpus.name, files)
-    return {
-        "corpus": corpus.name,
-        "files": len(files),
-        "passed_over": passed_over,
-        "bytes": sum(file.bytes for file in files),
-    }
+    return metrics | {"files": len(files), "bytes": sum(file.bytes for file in files)}
+
+
+def _download(
+    corpus: CorpusParams, folder: Path, mirror: str | None, unfinished: Path
+) -> list[RawFile]:
+    known = corpora()[corpus.name]
+    if known.joined:
+        urls = join_sections(known, known.joined, folder, mirror, unfinished)
+    elif corpus.name == "gutenberg":
+        books = [book(number) for number in corpus.books]
+        urls = download(books, folder, mirror, unfinished)
+    else:
+        urls = download(list(known.files), folder, mirror, unfinished)
+    return [RawFile.of(folder, name, url, known.licence) for name, url in urls.items()]

@@ -1,41 +1,84 @@
-"""The corpora that can be downloaded by name. Each URL is immutable, each file pinned."""
+"""The corpora that can be downloaded by name, as ``registry.yaml`` lists them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+REGISTRY = Path(__file__).with_name("registry.yaml")
+# Where Project Gutenberg keeps the text of a book; older books have the older forms alone.
+BOOK_URLS = (
+    "https://www.gutenberg.org/cache/epub/{number}/pg{number}.txt",
+    "https://www.gutenberg.org/files/{number}/{number}-0.txt",
+    "https://www.gutenberg.org/files/{number}/{number}-8.txt",
+    "https://www.gutenberg.org/files/{number}/{number}.txt",
+)
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file on the web: its name in data/raw, where it is, and what it must be."""
+    """A file on the web.
+
+    Attributes:
+        name: in data/raw.
+        urls: where it is; the later ones are asked when the earlier have no such file.
+        sha256: what it must be, None where nobody has written it down.
+        bytes: its size, None likewise.
+    """
 
     name: str
-    url: str
-    sha256: str
-    bytes: int
+    urls: tuple[str, ...]
+    sha256: str | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A named corpus: what it is, the licence of its text, its files."""
+    """A named corpus.
+
+    Attributes:
+        what: it is.
+        licence: of its text.
+        files: to be downloaded.
+        joined: what the files become, where they are pieces of one.
+    """
 
     what: str
     licence: str
     files: tuple[Download, ...]
+    joined: Download | None = None
 
 
-CORPORA = {
-    "shakespeare": Corpus(
-        what="tiny Shakespeare: 40,000 lines of the plays, with speaker names",
-        licence="public domain",
-        files=(
-            Download(
-                name="tinyshakespeare.txt",
-                url=(
-                    "https://raw.githubusercontent.com/karpathy/char-rnn/"
-                    "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt"
-                ),
-                sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-                bytes=1_115_394,
-            ),
-        ),
-    ),
-}
+@cache
+def corpora() -> Mapping[str, Corpus]:
+    """All corpora of the registry, by name."""
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+    return {name: _corpus(entry) for name, entry in entries.items()}
+
+
+def book(number: int) -> Download:
+    """A book of Project Gutenberg: the pinned file, or what the site has today."""
+    name = f"pg{number}.txt"
+    pinned = {file.name: file for file in corpora()["gutenberg"].files}
+    urls = tuple(url.format(number=number) for url in BOOK_URLS)
+    return pinned.get(name, Download(name, urls))
+
+
+def _corpus(entry: dict[str, Any]) -> Corpus:
+    base = entry.get("base", "")
+    joined = entry.get("joined")
+    return Corpus(
+        what=entry["what"],
+        licence=entry["licence"],
+        files=tuple(_download(file, base) for file in entry["files"]),
+        joined=Download(joined["name"], (), joined["sha256"], joined["bytes"]) if joined else None,
+    )
+
+
+def _download(file: dict[str, Any], base: str) -> Download:
+    url = file.get("url") or base + quote(file.get("path", file["name"]))
+    return Download(file["name"], (url,), file.get("sha256"), file.get("bytes"))

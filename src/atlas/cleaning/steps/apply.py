@@ -1,0 +1,78 @@
+"""The steps that a document goes through, in order. Each is switched in params.yaml and counted."""
+
+from collections import Counter
+
+from atlas.cleaning.documents import Document
+from atlas.cleaning.reading.read import Item, Rejection, UnreadableFile
+from atlas.cleaning.steps.filters import FILTERS
+from atlas.cleaning.steps.gutenberg import strip_gutenberg
+from atlas.cleaning.steps.normalising import normalise, storable
+from atlas.cleaning.steps.repairing import repair
+from atlas.cleaning.steps.unwrapping import unwrap
+from atlas.errors import AtlasError
+from atlas.params import CleanParams
+
+CHANGES = (  # what the steps count, in their order
+    "mojibake",  # lines
+    "line_ends",
+    "surrogates",
+    "control_characters",
+    "zero_width",
+    "compose",  # documents
+    "gutenberg_header",
+    "gutenberg_footer",
+    "gutenberg_credits",
+    "transcriber_notes",
+    "unwrapped",  # documents
+)
+
+
+def clean_item(item: Item, clean: CleanParams, changes: Counter[str]) -> Document | Rejection:
+    """Takes what was read through all steps.
+
+    Args:
+        item: a document, or what is none.
+        clean: which steps to take.
+        changes: counts what each step changed, see CHANGES; added to.
+
+    Raises:
+        AtlasError: a file can't be read, and bad files stop.
+    """
+    match item:
+        case UnreadableFile(name, reason, detail) if clean.bad_files == "stop":
+            raise AtlasError(
+                f"{name}: not readable as text ({reason}: {detail}); take it out of the corpus, "
+                "or set clean.bad_files=reject to go on without it"
+            )
+        case UnreadableFile(name, reason, detail):
+            return Rejection(name, reason, detail)
+        case Rejection():
+            return item
+    text = _clean_text(item.text, clean, changes)
+    identity = storable(item.id)
+    if not text.strip():
+        return Rejection(identity, "empty")
+    for name in clean.filters:
+        failure = FILTERS[name](text)
+        if failure:
+            return Rejection(identity, name, failure)
+    return Document(identity, storable(item.source), text)
+
+
+def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
+    if clean.mojibake == "repair":
+        text, lines = repair(text)
+        changes["mojibake"] += lines
+    text = normalise(text, clean, changes)
+    if clean.gutenberg == "strip":
+        stripped = strip_gutenberg(text, notes=clean.transcriber_notes == "remove")
+        changes["gutenberg_header"] += stripped.header
+        changes["gutenberg_footer"] += stripped.footer
+        changes["gutenberg_credits"] += stripped.credits
+        changes["transcriber_notes"] += stripped.notes
+        text = stripped.text
+    if clean.unwrap:
+        unwrapped = unwrap(text)
+        changes["unwrapped"] += unwrapped != text
+        text = unwrapped
+    return text

@@ -1,0 +1,99 @@
+"""The arithmetic language: small questions about single digits, in twenty tokens.
+
+    Max 3 7 1 = 7
+
+A question is an operation and two to five digits; its answer is one digit. That is small enough
+for a model of seconds to learn, and rich enough to see how: First, Second and Last ask where a
+digit stands, Max and Min compare, Sum and the like compute.
+"""
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from atlas.errors import AtlasError
+
+DIGITS = tuple("0123456789")
+EQUALS = "="
+LENGTHS = range(2, 6)  # digits of a question
+
+
+def _alternating(digits: Sequence[int]) -> int:
+    return sum(digits[0::2]) - sum(digits[1::2])
+
+
+# Each answer is one digit: what would be more is taken modulo ten.
+OPERATIONS: Mapping[str, Callable[[Sequence[int]], int]] = {
+    "First": lambda digits: digits[0],
+    "Second": lambda digits: digits[1],
+    "Last": lambda digits: digits[-1],
+    "Max": max,
+    "Min": min,
+    "Sum": lambda digits: sum(digits) % 10,
+    "Difference": lambda digits: _alternating(digits) % 10,
+    "Product": lambda digits: math.prod(digits) % 10,
+    "Evens": lambda digits: sum(digit % 2 == 0 for digit in digits),
+}
+VOCABULARY = (*DIGITS, EQUALS, *OPERATIONS)  # twenty tokens
+
+
+def solve(question: str) -> str:
+    """The answer to a question such as ``Max 3 7 1 =``.
+
+    Raises:
+        ValueError: it is no question of the language.
+    """
+    match question.split():
+        case [operation, *digits, "="] if (
+            operation in OPERATIONS and len(digits) in LENGTHS and set(digits) <= set(DIGITS)
+        ):
+            return str(OPERATIONS[operation]([int(digit) for digit in digits]))
+    raise ValueError(
+        f"{question!r}: a question is one of {', '.join(OPERATIONS)}, "
+        f"{LENGTHS[0]} to {LENGTHS[-1]} digits and {EQUALS}, divided by blanks"
+    )
+
+
+def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
+    """Writes so many different examples as arithmetic.jsonl; the source of each is its operation.
+
+    Every operation has the same number of examples, and so has every length, as far as there are
+    so many: of the short ones all are taken. Lines are in random order.
+
+    Raises:
+        AtlasError: there are not so many.
+    """
+    most = len(OPERATIONS) * sum(10**length for length in LENGTHS)
+    if not 0 < examples <= most:
+        raise AtlasError(f"corpus.examples is {examples}: there are 1 to {most} of arithmetic")
+    generator = random.Random(seed)
+    records = [
+        (operation, digits)
+        for operation, count in zip(OPERATIONS, _shares(examples, len(OPERATIONS)), strict=True)
+        for digits in _digits(count, generator)
+    ]
+    generator.shuffle(records)
+    with (folder / "arithmetic.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        for operation, digits in records:
+            question = " ".join([operation, *digits, EQUALS])
+            record = {"source": operation, "text": f"{question} {solve(question)}"}
+            file.write(json.dumps(record) + "\n")
+    return ["arithmetic.jsonl"]
+
+
+def _digits(count: int, generator: random.Random) -> Iterator[tuple[str, ...]]:
+    """So many different rows of digits, evenly over the lengths while the short ones last."""
+    for place, length in enumerate(LENGTHS):
+        wanted = min(count // (len(LENGTHS) - place), 10**length)
+        if place == len(LENGTHS) - 1:
+            wanted = count
+        count -= wanted
+        for number in generator.sample(range(10**length), wanted):
+            yield tuple(str(number).zfill(length))
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """A number in parts that differ by one at the most."""
+    return [total // parts + (part < total % parts) for part in range(parts)]

@@ -1,0 +1,113 @@
+"""Small children's stories, written by a grammar: plots told in many ways, with their people.
+
+Every story has a hero, a friend and somebody older, a problem, tries that fail, help, and an end
+that comes back to the problem. Who they are is chosen once and stays so. ``stories.yaml`` has
+the plots and the words.
+"""
+
+import json
+import random
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atlas.errors import AtlasError
+
+GRAMMAR = Path(__file__).with_name("stories.yaml")
+PRONOUNS = {
+    "she": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
+    "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
+}
+CHILDREN = {"she": "girl", "he": "boy"}
+CHILD_SHARE = 0.3
+SLOT = re.compile(r"\{(a:)?(\w+)\}")
+SENTENCE_ENDS = re.compile(r"(^|[.!?] )\"?$")  # also within a quotation that begins there
+NEW_PARAGRAPH = "-"
+MOST_TRIES = 1000  # to tell a story that was not told yet
+
+
+def write_stories(folder: Path, examples: int, seed: int) -> list[str]:
+    """Writes so many different stories as stories.jsonl; the source of each is its plot.
+
+    The first stories are the same whatever ``examples`` is.
+
+    Raises:
+        AtlasError: there are not so many, as far as it could find.
+    """
+    told: set[str] = set()
+    with (folder / "stories.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        for number in range(examples):
+            plot, text = _new_story(number, seed, told)
+            told.add(text)
+            file.write(json.dumps({"source": plot, "text": text}, ensure_ascii=False) + "\n")
+    return ["stories.jsonl"]
+
+
+def tell(generator: random.Random) -> tuple[str, str]:
+    """A story: the name of its plot, and its text."""
+    grammar = load_grammar()
+    plot = generator.choice(sorted(grammar["plots"]))
+    chosen = _choose(grammar["words"], generator)
+    moments = [grammar["openings"], *grammar["plots"][plot], grammar["endings"]]
+    lines = [generator.choice(ways) for ways in moments]
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if line == NEW_PARAGRAPH:
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(fill(line, chosen))
+    return plot, "\n\n".join(" ".join(paragraph) for paragraph in paragraphs)
+
+
+def fill(line: str, chosen: Mapping[str, str]) -> str:
+    """Puts what was chosen into the slots of a line, and capitals where sentences begin."""
+
+    def word(slot: re.Match[str]) -> str:
+        article, name = slot.groups()
+        value = chosen[name[0].lower() + name[1:]]
+        if article:
+            value = f"{'an' if value[0] in 'aeiou' else 'a'} {value}"
+        begins = SENTENCE_ENDS.search(line[: slot.start()]) or name[0].isupper()
+        return value[0].upper() + value[1:] if begins else value
+
+    return SLOT.sub(word, line)
+
+
+@cache
+def load_grammar() -> dict[str, Any]:
+    """The words and plots of ``stories.yaml``."""
+    grammar: dict[str, Any] = yaml.safe_load(GRAMMAR.read_text(encoding="utf-8"))
+    return grammar
+
+
+def _new_story(number: int, seed: int, told: set[str]) -> tuple[str, str]:
+    for attempt in range(MOST_TRIES):
+        plot, text = tell(random.Random(f"{seed} {number} {attempt}"))
+        if text not in told:
+            return plot, text
+    raise AtlasError(f"corpus.examples: after {number} stories every further one was told before")
+
+
+def _choose(words: Mapping[str, list[str]], generator: random.Random) -> dict[str, str]:
+    """The people and things of a story, no two of them the same."""
+    chosen = {
+        key: generator.choice(words[key])
+        for key in words
+        if key not in ("she", "he", "animals", "friend_animals")
+    }
+    gender, other = (generator.choice(("she", "he")) for _ in range(2))
+    hero = generator.choice(words[gender])
+    friend = generator.choice([name for name in words[other] if name != hero])
+    animal = generator.choice(words["animals"])
+    is_child = generator.random() < CHILD_SHARE
+    return chosen | {
+        "hero": hero,
+        "friend": friend,
+        "kind": CHILDREN[gender] if is_child else animal,
+        "friend_kind": generator.choice(words["friend_animals"]),
+        **PRONOUNS[gender],
+    }

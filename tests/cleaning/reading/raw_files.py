@@ -1,0 +1,63 @@
+"""Raw files of every kind, and what is read of them."""
+
+import csv
+import io
+import json
+import zipfile
+from collections import Counter
+
+import pyarrow
+import pyarrow.parquet
+
+from atlas.cleaning.documents import Document
+from atlas.cleaning.reading.read import Layout, read_piece
+from atlas.cleaning.reading.units import Piece, plan
+from atlas.corpora.manifest import RawFile
+from tests.small import text
+
+STORIES = [text(seed) for seed in range(5)]
+
+
+def jsonl(*texts):
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+
+
+def table(rows):
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def parquet(path, rows, **options):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **options)
+    return path
+
+
+def read(path, field="text", **place):
+    noted = Counter()
+    return list(read_piece(Piece(path, path.name, **place), Layout(field), noted))
+
+
+def texts(items):
+    return [item.text if isinstance(item, Document) else item.reason for item in items]
+
+
+def read_all(folder, files, separator=""):
+    """Everything that a plan of a folder gives, in order."""
+    manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
+    noted = Counter()
+    return [
+        item
+        for unit in plan(folder, manifest)
+        for piece in unit.pieces
+        for item in read_piece(piece, Layout("text", separator), noted)
+    ]
+
+
+def archive(path, contents):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in contents.items():
+            file.writestr(name, data)
+    return path

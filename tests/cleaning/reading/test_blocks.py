@@ -1,0 +1,89 @@
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas.cleaning.reading import blocks
+from atlas.cleaning.reading.blocks import count_lines, read_blocks, read_lines
+
+
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch):
+    monkeypatch.setattr(blocks, "LONGEST_LINE", 8)
+    monkeypatch.setattr(blocks, "LONGEST_BLOCK", 40)
+    monkeypatch.setattr(blocks, "LOOK_BACK", 16)
+    monkeypatch.setattr(blocks, "CHUNK", 5)
+
+
+def ranges(size, step):
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+lines = st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=20)
+
+
+@given(lines, st.integers(1, 60), st.booleans())
+def test_ranges_together_give_every_line_once(contents, step, ends):
+    data = b"\n".join(contents) + (b"\n" if ends and contents else b"")
+    expected = [
+        line + b"\n" if place < data.count(b"\n") else line
+        for place, line in enumerate(data.split(b"\n"))
+    ]
+    expected = [line if len(line) <= 8 else None for line in expected if line]
+    found = [
+        line
+        for start, stop in ranges(len(data), step)
+        for line in read_lines(io.BytesIO(data), start, stop)
+    ]
+    assert found == expected
+    assert list(read_lines(io.BytesIO(data), 0, None)) == expected
+
+
+def test_line_numbers_go_on_from_range_to_range():
+    data = b"a\nbb\n\nccccccccccccc\nd"
+    assert count_lines(io.BytesIO(data), 0, len(data)) == 4
+    assert sum(count_lines(io.BytesIO(data), *r) for r in ranges(len(data), 3)) == 4
+
+
+texts = st.text(alphabet="ab\u00e9\u20ac\U0001f600 \n", max_size=300)
+
+
+@given(texts, st.integers(20, 200))
+def test_ranges_together_give_the_text_once_and_tear_no_character(text, step):
+    data = text.encode()
+    found = [
+        (place, block)
+        for start, stop in ranges(len(data), step)
+        for place, block in read_blocks(io.BytesIO(data), start, stop, 1)
+    ]
+    assert "".join(block.decode() for _, block in found) == text
+    assert [place for place, _ in found] == [
+        sum(len(block) for _, block in found[:n]) for n in range(len(found))
+    ]
+    assert all(0 < len(block) <= 40 for _, block in found)
+
+
+@given(texts)
+def test_a_stream_that_gives_a_few_bytes_at_a_time_is_read_whole(text):
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 7))
+
+    data = text.encode()
+    assert b"".join(block for _, block in read_blocks(Slow(data), 0, None, 1)) == data
+
+
+@pytest.mark.parametrize(("encoding", "width"), [("utf-16-le", 2), ("utf-16-be", 2), ("utf-32", 4)])
+def test_wide_encodings_are_cut_between_units(encoding, width):
+    data = ("line one\nand two\n" * 9).encode(encoding)
+    found = [block for _, block in read_blocks(io.BytesIO(data), 0, None, width)]
+    assert b"".join(found) == data
+    assert all(len(block) % width == 0 for block in found)
+    assert sum(b"\n" in block[-width:] for block in found) > 5
+
+
+def test_blocks_end_after_lines_then_blanks():
+    data = b"one two\n" + b"x" * 30 + b" " + b"y" * 30
+    found = [block for _, block in read_blocks(io.BytesIO(data), 0, None, 1)]
+    assert found == [b"one two\n" + b"x" * 30 + b" ", b"y" * 30]

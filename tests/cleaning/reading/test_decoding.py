@@ -1,0 +1,199 @@
+import array
+import codecs
+import random
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas.cleaning.reading.decoding import SAMPLE, Guess, NotTextError, decode, guess_encoding
+
+FRENCH = "« Où est l’élève ? » — demanda-t-il, près du château… "
+GERMAN = "Größe und Übermut, sagte er. Die Mädchen grüßen den König. ÄRGER MIT ÖL!\n"
+SPANISH = "¿Dónde está el niño? ¡Mañana será otro día! El corazón de la señora Muñoz.\n"
+ENGLISH = "A plain text, and one naïve word in all of it. " + "Plain words follow here. " * 40
+BOX = "┌────────────┐\n│ README 1.0 │\n├────────────┤\n│ by the crew │\n└────────────┘\n"
+BANNER = "╔═════════╗\n║ WELCOME ║\n╚═════════╝\n ░▒▓█ press any key █▓▒░\n"
+QUOTES = "He said “no” and it’s fine… — really – ‘yes’.\n"
+RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастлива по-своему.\n"
+GREEK = "Ο Ήλιος έλαμπε πάνω από τη θάλασσα και τα παιδιά έπαιζαν στην παραλία.\n"
+POLISH = "Zażółć gęślą jaźń. Wszyscy ludzie rodzą się wolni i równi pod względem swej godności.\n"
+CHINESE = "红楼梦是一部小说。他说：你好世界，我们今天去公园散步。\n"
+JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n"
+KOREAN = "안녕하세요. 오늘은 날씨가 아주 좋습니다. 우리는 공원에 갔습니다.\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (FRENCH.encode(), "utf-8"),
+        (codecs.BOM_UTF8 + FRENCH.encode(), "utf-8-sig"),
+        (FRENCH.encode("utf-16"), "utf-16"),
+        (codecs.BOM_UTF16_BE + FRENCH.encode("utf-16-be"), "utf-16"),
+        (codecs.BOM_UTF32_LE + FRENCH.encode("utf-32-le"), "utf-32"),
+        (codecs.BOM_UTF32_BE + FRENCH.encode("utf-32-be"), "utf-32"),
+    ],
+)
+def test_what_is_certain(data, encoding):
+    decoded = decode(data)
+    assert (decoded.text, decoded.encoding, decoded.guessed) == (FRENCH, encoding, False)
+
+
+GUESSES = [
+    *((text, "iso-8859-1") for text in (GERMAN, SPANISH, ENGLISH, "café", "Il va à Paris.")),
+    ("25\u00a0°C for £5, © 1999", "iso-8859-1"),
+    *((text, "cp1252") for text in (FRENCH, QUOTES, "It’s", "“Yes”", "„Größe“, sagte er.")),
+    *((text, "cp1252") for text in ("Price: €5", "Wait… what?", "œuvre", "M. Œdipe – no")),
+    *((text, "cp437") for text in (GERMAN, SPANISH, ENGLISH, "café", "für dich")),
+    *((text, "cp437") for text in (BOX, BANNER, BOX + GERMAN, BANNER + ENGLISH)),
+    *((RUSSIAN, name) for name in ("cp1251", "koi8_r", "cp866")),
+    *((POLISH, name) for name in ("cp1250", "iso8859_2")),
+    (GREEK, "cp1253"),
+    (JAPANESE, "cp932"),
+    (JAPANESE * 20, "euc_jp"),
+    (CHINESE * 20, "gb18030"),
+    (KOREAN, "cp949"),
+    *(
+        (text, f"utf-{bits}-{order}")
+        for text in (FRENCH, GERMAN, ENGLISH, RUSSIAN, GREEK, CHINESE, JAPANESE, KOREAN, "one é\n")
+        for bits in (16, 32)
+        for order in ("le", "be")
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "encoding"), GUESSES)
+@pytest.mark.parametrize("times", [1, 40])
+def test_guesses(text, encoding, times):
+    text *= times
+    decoded = decode(text.encode(encoding))
+    assert (decoded.text, decoded.encoding, decoded.guessed) == (text, encoding, True)
+
+
+def test_a_sign_beyond_latin_1_in_the_last_line_is_found():
+    text = GERMAN * 5000 + "It’s the end."
+    assert decode(text.encode("cp1252")).text == text
+
+
+def test_the_sample_of_a_long_file_is_never_taken_for_latin_1():
+    sample = GERMAN.encode("latin-1")
+    assert guess_encoding(sample, whole=True).encoding == "iso-8859-1"
+    assert guess_encoding(sample, whole=False).encoding == "cp1252"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "text", "replaced"),
+    [
+        (FRENCH.encode() * 20 + b"\xff\xc3 end", FRENCH * 20 + "\ufffd\ufffd end", 2),
+        (FRENCH.encode() + b"\xe2\x80", FRENCH + "\ufffd", 2),
+        (b"plain text " * 50 + b"<\xff> <\xc3>", "plain text " * 50 + "<\ufffd> <\ufffd>", 2),
+        (b"plain\ttext\r\n" * 50 + b":\xf4\x90\x80\x80:", None, 4),
+        ("\ufffd was here, é ".encode() * 3 + b"\x80", "\ufffd was here, é " * 3 + "\ufffd", 1),
+        (codecs.BOM_UTF16_LE + "good".encode("utf-16-le") + b"\x00\xd8", "good\ufffd", 2),
+    ],
+)
+def test_a_few_broken_bytes_do_not_lose_the_rest(damaged, text, replaced):
+    decoded = decode(damaged)
+    assert decoded.encoding in ("utf-8", "utf-16")
+    assert decoded.replaced == replaced
+    assert text is None or decoded.text == text
+
+
+def noise(kind: str, mean: int, deviation: int) -> bytes:
+    generator = random.Random(1)
+    return array.array(
+        kind, [abs(int(generator.gauss(mean, deviation))) for _ in range(5000)]
+    ).tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x00\x00\x00\x01\x00",
+        bytes(range(256)) * 10,
+        b"\x7fELF" + bytes(1000),
+        bytes(5000),
+        random.Random(1).randbytes(10_000),
+        zlib.compress(ENGLISH.encode() * 3 + random.Random(1).randbytes(5000)),
+        noise("H", 200, 40),
+        noise("H", 20_000, 5000),
+        noise("I", 500, 100),
+        noise("I", 20_000, 5000),
+    ],
+)
+def test_binary_files_are_no_text(data):
+    with pytest.raises(NotTextError, match="bytes are no text"):
+        decode(data)
+
+
+def test_empty_is_text():
+    assert decode(b"").text == ""
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=200))
+def test_every_utf8_text_comes_back(text):
+    decoded = decode(text.encode())
+    assert decoded.text == text.removeprefix("\ufeff")
+    assert decoded.replaced == 0
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_break_it(data):
+    try:
+        decoded = decode(data)
+    except NotTextError:
+        return
+    assert decoded.replaced <= len(data)
+    assert (decoded.replaced > 0) <= ("\ufffd" in decoded.text)
+
+
+@given(st.integers(0, 60))
+def test_the_sample_of_a_long_file_may_end_within_a_character(cut):
+    sample = FRENCH.encode()[: 1 + cut]
+    assert guess_encoding(sample, whole=False) == Guess("utf-8", guessed=False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "cp1252", "cp437"])
+def test_a_long_file_can_be_decoded_in_pieces(encoding):
+    text = (GERMAN + "„Größe“ " if encoding != "cp437" else GERMAN) * 2000
+    data = text.encode(encoding)
+    guess = guess_encoding(data[:SAMPLE], whole=False)
+    decoder = codecs.getincrementaldecoder(guess.encoding)("replace")
+    pieces = [decoder.decode(data[start : start + 9999]) for start in range(0, len(data), 9999)]
+    assert "".join([*pieces, decoder.decode(b"", final=True)]) == text == decode(data).text
+
+
+DIRTY = {
+    "bom_crlf.txt": ("utf-8-sig", 0),
+    "cp1252_no_declaration.txt": ("cp1252", 0),
+    "empty.txt": ("utf-8", 0),
+    "huge_single_line.txt": ("utf-8", 0),
+    "invalid_utf8.txt": ("utf-8", 14),
+    "mixed_newlines.txt": ("utf-8", 0),
+    "mojibake_real.txt": ("utf-8", 0),
+    "no_final_newline.txt": ("utf-8", 0),
+    "nul_bytes.txt": ("utf-8", 0),
+    "unicode_odd.txt": ("utf-8", 0),
+    "utf16le_bom.txt": ("utf-16", 0),
+    "whitespace_only.txt": ("utf-8", 0),
+}
+
+
+def test_real_faulty_files(corpora):
+    files = sorted((corpora / "dirty").glob("*.txt"))
+    found = {path.name: decode(path.read_bytes()) for path in files}
+    assert {name: (d.encoding, d.replaced) for name, d in found.items()} == DIRTY
+    assert "l’" in found["cp1252_no_declaration.txt"].text
+
+
+def test_real_books(corpora):
+    latin = {"14881-8.txt", "20170-8.txt", "25063-8.txt", "44157-8.txt"}
+    for path in sorted((corpora / "gutenberg").iterdir()):
+        decoded = decode(path.read_bytes())
+        if path.name in latin:
+            assert decoded.encoding == "iso-8859-1"
+            assert decoded.text == path.read_bytes().decode("latin-1")
+        else:
+            assert not decoded.guessed
+            assert decoded.text == path.read_bytes().decode("utf-8-sig")

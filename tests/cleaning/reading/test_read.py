@@ -1,0 +1,162 @@
+import gzip
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas.cleaning.documents import Document
+from atlas.cleaning.reading import blocks, units
+from atlas.cleaning.reading.read import Rejection, UnreadableFile
+from atlas.cleaning.reading.units import plan
+from atlas.corpora.manifest import RawFile
+from tests.cleaning.reading.raw_files import STORIES, jsonl, read, read_all, texts
+from tests.small import text
+
+
+@pytest.mark.parametrize("name", ["a.txt", "A.TXT", "a.md", "a.text", "a.txt.gz", "a.gz"])
+def test_a_text_is_one_document(tmp_path, name):
+    data = STORIES[0].encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert read(tmp_path / name) == [Document(name, name, STORIES[0])]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
+def test_a_line_of_json_is_one_document(tmp_path, name):
+    data = jsonl(*STORIES)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    items = read(tmp_path / name)
+    assert texts(items) == STORIES
+    assert [item.id for item in items] == [f"{name}:{n}" for n in range(1, 6)]
+
+
+def test_another_field_can_hold_the_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"story": "one"}\n{"text": "two"}\n')
+    assert texts(read(tmp_path / "a.jsonl", "story")) == ["one", "no_text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.zip", b"no zip", "broken_zip"),
+        ("a.parquet", b"no parquet", "broken_parquet"),
+        ("a.txt", bytes(range(256)) * 9, "not_text"),
+        ("a.jsonl", b' \n[\n{"text": "one"},\n{"text": "two"}\n]', "not_text"),
+    ],
+)
+def test_a_file_that_is_none_of_its_kind_is_named(tmp_path, name, data, reason):
+    (tmp_path / name).write_bytes(data)
+    (item,) = read_all(tmp_path, [name])
+    assert isinstance(item, UnreadableFile)
+    assert (item.id, item.reason) == (name, reason)
+
+
+def test_lines_without_a_document_are_told_and_then_their_file(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n" * 3)
+    *lines, file = read(tmp_path / "a.jsonl")
+    assert [(item.id, item.reason) for item in lines] == [
+        (f"a.jsonl:{n}", "no_text") for n in (1, 2, 3)
+    ]
+    assert isinstance(file, UnreadableFile)
+    assert "no line is a document; a.jsonl:1: no_text" in file.detail
+
+
+def test_documents_are_found_however_many_lines_before_them_are_none(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"junk\n" * 5000 + jsonl(*STORIES))
+    assert texts(read(tmp_path / "a.jsonl"))[5000:] == STORIES
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.txt.gz"])
+def test_an_empty_file_is_a_rejection(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
+    assert read_all(tmp_path, [name]) == [Rejection(name, "empty")]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "LONGEST_BLOCK", 1000)
+    monkeypatch.setattr(blocks, "LOOK_BACK", 200)
+    monkeypatch.setattr(units, "SMALLEST_UNIT", 1000)
+    monkeypatch.setattr(units, "SMALLEST_RANGE", 1000)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+@pytest.mark.parametrize("newline", ["\n", " "])
+def test_a_very_long_text_is_several_documents(tmp_path, small_blocks, encoding, newline):
+    content = newline.join(f"{n} schöne Wörter 😀" for n in range(1000)).replace("\n", newline)
+    (tmp_path / "a.txt").write_bytes(content.encode(encoding))
+    items = read_all(tmp_path, ["a.txt"])
+    assert len(items) > 9
+    assert len({item.id for item in items}) == len(items)
+    assert items[0].id == "a.txt"
+    assert "".join(item.text for item in items) == content
+
+
+def test_a_part_that_is_no_text_is_left_out_alone(tmp_path, small_blocks):
+    content = "\n".join(STORIES * 4).encode()
+    (tmp_path / "a.txt").write_bytes(content + bytes(1000) + content)
+    items = read_all(tmp_path, ["a.txt"])
+    assert {type(item) for item in items} == {Document, Rejection}
+    assert sum(len(item.text) for item in items if isinstance(item, Document)) > len(content)
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=40), st.integers(20, 300))
+@settings(deadline=None)
+def test_lines_are_numbered_the_same_however_a_file_is_divided(tmp_path_factory, contents, size):
+    folder = tmp_path_factory.mktemp("raw")
+    (folder / "a.jsonl").write_bytes(jsonl(*contents) + b"\n\n" + jsonl("last"))
+    whole = read(folder / "a.jsonl")
+    before = units.SMALLEST_RANGE
+    units.SMALLEST_RANGE = size
+    try:
+        assert read_all(folder, ["a.jsonl"]) == whole
+    finally:
+        units.SMALLEST_RANGE = before
+
+
+def test_a_line_without_end_is_left_out_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "LONGEST_LINE", 2000)
+    data = jsonl(STORIES[0]) + b'{"text": "' + b"x" * 5000 + b'"}\n' + jsonl(STORIES[1])
+    (tmp_path / "a.jsonl").write_bytes(data)
+    assert texts(read(tmp_path / "a.jsonl")) == [STORIES[0], "line_too_long", STORIES[1]]
+
+
+def test_special_tokens_in_a_text_stay_text(tmp_path):
+    content = "before <|endoftext|> after <s> </s> [PAD]"
+    (tmp_path / "a.txt").write_text(content)
+    assert texts(read(tmp_path / "a.txt")) == [content]
+
+
+def test_small_files_share_a_unit_and_large_ones_have_several(tmp_path, small_blocks):
+    for n in range(6):
+        (tmp_path / f"{n}.txt").write_bytes(b"x" * 400)
+    (tmp_path / "large.jsonl").write_bytes(jsonl(*STORIES * 5))
+    names = [*(f"{n}.txt" for n in range(6)), "large.jsonl"]
+    files = [RawFile(name, "", "", (tmp_path / name).stat().st_size, "") for name in names]
+    sizes = [len(unit.pieces) for unit in plan(tmp_path, files)]
+    assert sizes[:3] == [2, 2, 2]
+    assert len(sizes) == 3 + -(-files[-1].bytes // 1000)
+
+
+MARK = "<|endoftext|>"
+
+
+@pytest.mark.parametrize("mark", [MARK, "\n\n====\n\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_a_separator_divides_a_text_into_documents(tmp_path, monkeypatch, encoding, mark):
+    monkeypatch.setattr(blocks, "LONGEST_BLOCK", 4000)
+    monkeypatch.setattr(blocks, "LOOK_BACK", 200)
+    monkeypatch.setattr(units, "SMALLEST_UNIT", 4000)
+    monkeypatch.setattr(units, "SMALLEST_RANGE", 4000)
+    stories = [f"{text(seed)} – é" for seed in range(30)]
+    (tmp_path / "a.txt").write_bytes(f"\n{mark}\n".join([*stories, " "]).encode(encoding))
+    items = read_all(tmp_path, ["a.txt"], mark)
+    assert len({item.id for item in items}) == len(items)
+    if encoding == "utf-16":  # its blocks are cut after lines
+        assert "".join(texts(items)).replace("\n", "") == "".join(stories).replace("\n", "")
+    else:
+        assert texts(items) == stories
+
+
+def test_without_a_separator_its_mark_stays_text(tmp_path):
+    (tmp_path / "a.txt").write_text(f"one\n{MARK}\ntwo")
+    assert texts(read_all(tmp_path, ["a.txt"])) == [f"one\n{MARK}\ntwo"]

@@ -1,0 +1,123 @@
+import re
+import sys
+import unicodedata
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas.cleaning.steps import normalising
+from atlas.cleaning.steps.normalising import normalise, storable
+from tests.small import small_params
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+FIRE_HEART = "\u2764\ufe0f\u200d\U0001f525"
+
+
+def clean(**changes):
+    return small_params(**{f"clean.{key}": value for key, value in changes.items()}).clean
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "step", "count"),
+    [
+        ("a\r\nb\rc\nd", "a\nb\nc\nd", "line_ends", 2),
+        ("a\u2028b\x85c\x0cd\x0be\u2029f", "a\nb\nc\nd\ne\nf", "line_ends", 5),
+        ("\r\r\n\n\r", "\n\n\n\n", "line_ends", 3),
+        ("e\u0301", "\u00e9", "compose", 1),
+        ("a\x00b\x07c\x7f\x1bd\x80", "abcd", "control_characters", 5),
+        ("a\ufffeb\ufdd0c\uffff", "abc", "control_characters", 3),
+        ("a\U0001fffeb\U0010ffffc\U00010000", "abc\U00010000", "control_characters", 2),
+        ("\ufeffte\u00adxt\u200b", "text", "zero_width", 3),
+        ("\u202eabc\u202c\u2066d\u2069\u200e\u200f\u2060", "abcd", "zero_width", 7),
+        ("a\u200cb\u200d", "ab", "zero_width", 2),
+        ("a\ud800b", "a\ufffdb", "surrogates", 1),
+    ],
+)
+def test_each_step(text, expected, step, count):
+    changes = Counter()
+    assert normalise(text, clean(), changes) == expected
+    assert changes == {step: count}
+    assert getattr(normalising, step)(text) == (expected, count)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  a\tb  \n\n  c ",
+        "Où est l’élève ? Ça — là… \u00a0 \ufffd",
+        "می\u200cخواهم",  # Persian: the non-joiner parts two letters of one word
+        "क्\u200dष",  # Hindi: virama and joiner ask for the half letter
+        "ന്\u200d ",  # Malayalam: a final letter
+        "র\u200d্য",  # Bengali
+        FAMILY,
+        FIRE_HEART,
+    ],
+)
+def test_what_a_reader_needs_stays(text):
+    changes = Counter()
+    assert normalise(text, clean(), changes) == text
+    assert not changes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("م\u200c ", "م "),
+        ("\u200cم", "م"),
+        ("\U0001f468\u200d x", "\U0001f468 x"),
+        ("\U0001f468\u200c\U0001f469", "\U0001f468\U0001f469"),
+        ("م\u200b\u200cم", "م\u200cم"),
+        ("e\u200b\u0301", "é"),  # what was parted composes
+        ("a\r\x00\n", "a\n\n"),
+        ("م\u0300\u0618\u200cم", "م\u0618\u0300م"),  # sorted, the joiner follows a Latin accent
+    ],
+)
+def test_joiners_without_use_and_order(text, expected):
+    assert normalise(text, clean(), Counter()) == expected
+
+
+def test_steps_can_be_switched_off():
+    text = "e\u0301\x00\u200b\U0001ffff"
+    kept = clean(unicode="none", control_characters="keep", zero_width="keep")
+    assert normalise(text, kept, Counter()) == text
+    assert normalise(text + "\ud800\r", kept, Counter()) == text + "\ufffd\n"
+
+
+def test_counts_are_added_up():
+    changes = Counter(line_ends=5)
+    normalise("a\r\nb", clean(), changes)
+    assert changes == {"line_ends": 6}
+
+
+ALL_STEPS = clean()
+ODD = st.sampled_from(
+    "\r\n\v\x85\u2028\x00\x1b\ufffe\ud800\udc00\U0001ffff\u00ad\u200b\u200c\u200d\u2060\ufeff\u202e"
+    "ae\u0301\u0327مخक\u094d\u093c\u2764\ufe0f\U0001f525\u2329\u1100\u1161ﬁ"
+)
+
+
+@given(st.one_of(st.text(st.characters(), max_size=200), st.text(ODD, max_size=30)))
+def test_normalising_twice_is_normalising_once(text):
+    once = normalise(text, ALL_STEPS, Counter())
+    changes = Counter()
+    assert normalise(once, ALL_STEPS, changes) == once
+    assert not changes
+    once.encode()
+
+
+def test_composing_moves_no_character_out_of_reach_of_a_joiner():
+    # Otherwise a joiner that stays the first time would go the second.
+    for letters in (normalising.SHAPED, normalising.PICTURE, normalising.VIRAMA):
+        within = re.compile(f"[{letters}]").match
+        for character in map(chr, range(sys.maxunicode + 1)):
+            composed = unicodedata.normalize("NFC", character)
+            if composed != character:
+                assert bool(within(character)) == bool(within(composed[-1])), hex(ord(character))
+                assert bool(within(character)) == bool(within(composed[0])), hex(ord(character))
+
+
+@given(st.text(st.characters()))
+def test_everything_can_be_made_storable(text):
+    assert storable(text).encode().decode() == storable(text)

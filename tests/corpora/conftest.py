@@ -1,0 +1,30 @@
+"""A server with faults, and pauses that are noted and not slept."""
+
+import pytest
+
+from atlas.corpora import transfer
+from atlas.corpora.registry import Download
+from tests.corpora import faulty_server
+from tests.corpora.receiving import pinned, unpinned
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    noted: list[float] = []
+
+    async def note(seconds: float) -> None:
+        noted.append(seconds)
+
+    monkeypatch.setattr(transfer, "_pause", note)
+    return noted
+
+
+@pytest.fixture
+def server(pauses):
+    with faulty_server.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["pinned", "unpinned"])
+def file(request, server) -> Download:
+    return pinned(server) if request.param == "pinned" else unpinned(server)

@@ -1,0 +1,294 @@
+"""A folder of one's own, and everything that may lie in it."""
+
+import errno
+import gzip
+import os
+import socket
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atlas.cleaning.reading.formats import FORMATS, format_of
+from atlas.corpora import local_files as module
+from atlas.corpora.local_files import SUFFIXES, copy_files
+from atlas.errors import AtlasError
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and odd names")
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "good.txt").write_bytes(b"good")
+    return folder
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Copies a folder and compares each copy with its source."""
+
+    def copy(source):
+        copies = tmp_path / "raw"
+        copies.mkdir()
+        result = copy_files(source, copies)
+        there = {
+            path.relative_to(copies).as_posix() for path in copies.rglob("*") if path.is_file()
+        }
+        assert there == set(result.files)
+        for name, original in result.files.items():
+            assert (copies / name).read_bytes() == original.read_bytes()
+        return result
+
+    return copy
+
+
+def notes(capsys) -> list[str]:
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("note: ") for line in lines)
+    return lines
+
+
+def test_every_kind_of_text_is_copied_whatever_the_case_of_its_suffix(own, copied):
+    for number, suffix in enumerate(SUFFIXES):
+        (own / f"{number}{suffix.upper()}").write_bytes(gzip.compress(b"x"))
+    result = copied(own)
+    assert len(result.files) == len(SUFFIXES) + 1
+    assert result.passed_over == 0
+
+
+@pytest.mark.parametrize("name", ["a.png", "a", "txt", "a.parquet.gz", "a.tar.gz", "a.txt.bak"])
+def test_other_kinds_are_passed_over_and_counted(own, copied, name):
+    (own / name).write_bytes(b"x")
+    result = copied(own)
+    assert list(result.files) == ["good.txt"]
+    assert (result.passed_over, result.unreadable) == (1, 0)
+
+
+def test_hidden_files_do_not_count(own, copied):
+    (own / ".git").mkdir()
+    (own / ".git/a.txt").write_bytes(b"x")
+    (own / ".b.txt").write_bytes(b"x")
+    assert copied(own) == module.Copies({"good.txt": own / "good.txt"}, 0, 0)
+
+
+def test_odd_names_are_names(own, copied, capsys):
+    names = [
+        "a b.txt",
+        "süß.txt",
+        "a#1.txt",
+        "100%.txt",
+        "-rf.txt",
+        "quo\"te'.txt",
+        "new\nline.txt",
+    ]
+    names += ["A.txt", "a.txt", *(unicodedata.normalize(form, "é.txt") for form in ("NFC", "NFD"))]
+    for number, name in enumerate(names):
+        (own / name).write_bytes(str(number).encode())
+    assert set(copied(own).files) == {"good.txt", *names}
+    assert notes(capsys) == []
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(min_size=1, max_size=12), max_size=6))
+def test_any_name_that_a_disk_takes_is_copied(tmp_path_factory, stems):
+    source, copies = (tmp_path_factory.mktemp(name) for name in ("source", "copies"))
+    made = {"a.txt"}
+    (source / "a.txt").write_bytes(b"")
+    for stem in stems:
+        name = f"{stem}.txt"
+        if (
+            "/" in name
+            or "\0" in name
+            or name.startswith(".")
+            or len(name.encode(errors="ignore")) > 99
+        ):
+            continue
+        (source / name).write_bytes(stem.encode(errors="ignore"))
+        made.add(name)
+    assert set(copy_files(source, copies).files) == made
+
+
+def test_the_order_is_that_of_the_names(own, copied):
+    (own / "b").mkdir()
+    for name in ["b/z.txt", "b.txt", "a.txt", "c.txt"]:
+        (own / name).write_bytes(b"x")
+    assert list(copied(own).files) == ["a.txt", "b.txt", "b/z.txt", "c.txt", "good.txt"]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening(path: Path) -> None:
+    place = os.open(path.parent, os.O_RDONLY)
+    try:  # the names of sockets must be short
+        socket.socket(socket.AF_UNIX).bind(f"/proc/self/fd/{place}/{path.name}")
+    finally:
+        os.close(place)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere.txt")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def link_up(path: Path) -> None:
+    path.symlink_to(path.parent)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def not_utf8(path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(path.parent) + b"/bad\xff.txt")).write_bytes(b"x")
+
+
+def folder_not_utf8(path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(path.parent) + b"/bad\xff"))
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names and devices of Linux")
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (pipe, "no plain file but a pipe"),
+        (listening, "no plain file but a pipe, a socket"),
+        (device, "or a device"),
+        (dangling, "No such file"),
+        (loop, "Too many levels"),
+        (link_up, "part of the corpus already"),
+        (not_utf8, "name is not UTF-8"),
+        (folder_not_utf8, "name is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_is_noted_and_harms_nothing_else(own, copied, capsys, make, reason):
+    make(own / "strange.txt")
+    result = copied(own)
+    assert list(result.files) == ["good.txt"]
+    assert result.unreadable == 1
+    (note,) = notes(capsys)
+    assert reason in note
+    assert "strange.txt" in note or "bad" in note
+
+
+def test_links_are_followed_and_no_folder_is_read_twice(own, copied, tmp_path, capsys):
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep/o.txt").write_bytes(b"outside")
+    (outside / "deep/back").symlink_to(own)
+    (own / "a-link.txt").symlink_to(outside / "deep/o.txt")
+    (own / "a-folder").symlink_to(outside)
+    (own / "b-folder").symlink_to(outside)
+    (own / "z").mkdir()
+    (own / "z/z.txt").write_bytes(b"z")
+    (own / "a-to-z").symlink_to(own / "z")
+    result = copied(own)
+    assert list(result.files) == ["a-folder/deep/o.txt", "a-link.txt", "good.txt", "z/z.txt"]
+    left_out = {note.split(" left out")[0].rsplit("own/")[-1] for note in notes(capsys)}
+    assert left_out == {"b-folder", "a-to-z", "a-folder/deep/back"}
+
+
+def test_a_file_that_vanishes_is_noted(own, copied, capsys, monkeypatch):
+    (own / "gone.txt").write_bytes(b"x")
+    walk = module._walk
+
+    def and_then_it_goes(*arguments):
+        found = list(walk(*arguments))
+        (own / "gone.txt").unlink()
+        return found
+
+    monkeypatch.setattr(module, "_walk", and_then_it_goes)
+    assert copied(own).unreadable == 1
+    assert "gone.txt left out: No such file" in notes(capsys)[0]
+
+
+@pytest.mark.parametrize(("changes", "kept"), [(1, True), (2, False)])
+def test_a_file_that_changes_is_copied_once_more(own, copied, capsys, monkeypatch, changes, kept):
+    log = own / "log.txt"
+    log.write_bytes(b"one\n")
+    copyfileobj, left = module.shutil.copyfileobj, [changes]
+
+    def while_it_grows(source, copy):
+        copyfileobj(source, copy)
+        if Path(source.name) == log and left[0]:
+            left[0] -= 1
+            with log.open("ab") as file:
+                file.write(b"more\n")
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", while_it_grows)
+    result = copied(own)
+    assert ("log.txt" in result.files) is kept
+    assert len(notes(capsys)) == (not kept)
+
+
+def test_a_disk_that_fails_in_the_middle_leaves_no_half_copy(own, copied, capsys, monkeypatch):
+    (own / "bad.txt").write_bytes(b"x" * 100)
+    copyfileobj = module.shutil.copyfileobj
+
+    def fails(source, copy):
+        if Path(source.name).name == "bad.txt":
+            copy.write(b"half")
+            raise OSError(errno.EIO, "Input/output error")
+        copyfileobj(source, copy)
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", fails)
+    assert copied(own).unreadable == 1
+    assert "Input/output error" in notes(capsys)[0]
+
+
+def test_a_full_disk_is_no_fault_of_the_file(own, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(OSError, match="No space left"):
+        copy_files(own, tmp_path / "raw")
+
+
+def refusal(source, tmp_path) -> str:
+    with pytest.raises(AtlasError) as error:
+        copy_files(source, tmp_path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_if_nothing_can_be_read_the_corpus_is_refused(tmp_path):
+    (tmp_path / "own").mkdir()
+    dangling(tmp_path / "own/a.txt")
+    assert "could be read (left out: 1" in refusal(tmp_path / "own", tmp_path)
+
+
+def test_a_folder_without_texts_is_refused(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/a.png").write_bytes(b"x")
+    assert "own holds no .txt, " in refusal(tmp_path / "own", tmp_path)
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path):
+    assert "corpus.path: " in refusal(tmp_path / "none", tmp_path)
+
+
+def test_a_pipe_is_no_corpus(tmp_path):
+    pipe(tmp_path / "own.txt")
+    assert "neither a file nor a folder" in refusal(tmp_path / "own.txt", tmp_path)
+
+
+def test_a_single_file_is_a_corpus(own, copied):
+    assert copied(own / "good.txt") == module.Copies({"good.txt": own / "good.txt"}, 0, 0)
+
+
+def test_every_suffix_that_is_copied_can_be_read():
+    assert all(format_of(f"a{suffix}") for suffix in SUFFIXES)
+    assert {suffix for suffix in SUFFIXES if not suffix.endswith(".gz")} == set(FORMATS)
