@@ -47,7 +47,7 @@ from atlas.files import (
     write_json,
 )
 from atlas.params import Params, leaves, load_params
-from atlas.processes import end_with_parent
+from atlas.processes import end_with_dvc
 
 PARAMS = Path("params.yaml")
 SECONDS_TO_WAIT = 30.0
@@ -165,7 +165,7 @@ class Run:
 def run_stage(name: str, body: Callable[[Run], None]) -> None:
     """Runs a stage script's ``main`` in the checkout that is the current folder."""
     with one_line_errors():
-        end_with_parent()
+        end_with_dvc()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()
         params = load_params(PARAMS)

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from atlas.processes import SECONDS_BETWEEN_LOOKS
 from tests.pipeline.checkout import Checkout, stages_run
 
 NEW = {"train.lr": 5e-3}  # a run whose results are in no cache
@@ -83,15 +84,20 @@ def kill_trainer(process: subprocess.Popen) -> None:
 
 def kill_dvc(process: subprocess.Popen) -> None:
     process.kill()
-    process.wait()  # only its end tells the trainer, which must not be let go on before
+    process.wait()
+    time.sleep(5 * SECONDS_BETWEEN_LOOKS)  # the trainer is let go on when it has seen it
 
 
 def press_ctrl_c(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
 
 
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])  # dash stays, bash does not
 @pytest.mark.parametrize("kill", [kill_trainer, kill_dvc, press_ctrl_c])
-def test_an_interrupted_training_goes_on_and_ends_the_same(checkout, undisturbed, kill):
+def test_an_interrupted_training_goes_on_and_ends_the_same(
+    checkout, undisturbed, kill, shell, monkeypatch
+):
+    monkeypatch.setenv("SHELL", shell)
     interrupt(checkout, kill)
     assert max(checkpointed(checkout)) < 120
     printed = checkout.dvc("repro", "train")
