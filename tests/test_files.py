@@ -3,7 +3,15 @@ import json
 
 import pytest
 
-from atlas.files import files_below, partial_path, put_in_place, remove, sha256, write_json
+from atlas.files import (
+    files_below,
+    partial_path,
+    put_in_place,
+    remove,
+    sha256,
+    write_json,
+    write_records,
+)
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
@@ -44,6 +52,16 @@ def test_json_that_no_parser_reads_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_records_are_a_line_each_whatever_their_text(tmp_path):
+    records = [{"text": "a\nb\r\n\u2028é 😀", "n": 1}, {"text": ""}]
+    assert write_records(tmp_path / "a.jsonl", iter(records)) == 2
+    lines = (tmp_path / "a.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line) for line in lines[:-1]] == records
+    assert "é 😀".encode() in lines[0]
+    assert lines[-1] == b""
+    assert write_records(tmp_path / "none.jsonl", []) == 0
 
 
 def test_remove_takes_files_folders_and_nothing(tmp_path):

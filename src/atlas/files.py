@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         ValueError: a number is NaN or infinite.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
+    """Writes JSON lines, an object each, as they come; returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+    return count
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

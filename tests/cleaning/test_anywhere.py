@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from atlas.cleaning import shards, work
+from atlas.cleaning import clean_unit, shards
 from atlas.cleaning.clean import clean_corpus
 from atlas.cleaning.reading import units
 from atlas.corpora.manifest import RawFile, write_manifest
@@ -80,7 +80,7 @@ def test_a_run_that_was_killed_goes_on_with_the_units_that_are_missing(
     alone, raw, tmp_path, monkeypatch
 ):
     cleaned = []
-    clean_item = work.clean_item
+    clean_item = clean_unit.clean_item
 
     def counting(*arguments):
         cleaned.append(1)
@@ -88,14 +88,16 @@ def test_a_run_that_was_killed_goes_on_with_the_units_that_are_missing(
             raise KeyboardInterrupt
         return clean_item(*arguments)
 
-    monkeypatch.setattr(work, "clean_item", counting)
+    monkeypatch.setattr(clean_unit, "clean_item", counting)
     with pytest.raises(KeyboardInterrupt):
         clean(raw, tmp_path / "first", "../unfinished")
     assert list((tmp_path / "unfinished/units").glob(".*.partial"))
     done = len(list((tmp_path / "unfinished/units").glob("0*")))
     assert done > 2
     cleaned.clear()
-    monkeypatch.setattr(work, "clean_item", lambda *args: cleaned.append(1) or clean_item(*args))
+    monkeypatch.setattr(
+        clean_unit, "clean_item", lambda *args: cleaned.append(1) or clean_item(*args)
+    )
     assert clean(raw, tmp_path / "second", "../unfinished") == alone
     total = alone[1]["documents_in"]
     assert 0 < len(cleaned) < total

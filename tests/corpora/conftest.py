@@ -1,4 +1,6 @@
-"""A server with faults, and pauses that are noted and not slept."""
+"""A server with faults, pauses that are noted and not slept, a folder of one's own."""
+
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +8,14 @@ from atlas.corpora import transfer
 from atlas.corpora.registry import Download
 from tests.corpora import faulty_server
 from tests.corpora.receiving import pinned, unpinned
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "good.txt").write_bytes(b"good")
+    return folder
 
 
 @pytest.fixture

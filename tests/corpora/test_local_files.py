@@ -12,20 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlas.cleaning.reading.formats import FORMATS, format_of
 from atlas.corpora import local_files as module
+from atlas.corpora.formats import FORMATS, format_of
 from atlas.corpora.local_files import SUFFIXES, copy_files
 from atlas.errors import AtlasError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and odd names")
-
-
-@pytest.fixture
-def own(tmp_path) -> Path:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    (folder / "good.txt").write_bytes(b"good")
-    return folder
 
 
 @pytest.fixture

@@ -14,14 +14,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def own(tmp_path) -> Path:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    (folder / "good.txt").write_bytes(b"good")
-    return folder
-
-
 def as_nobody(action) -> int:
     """Runs something in a child process without the rights of root; returns its exit code."""
     child = os.fork()

@@ -13,6 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from atlas.cleaning.clean_unit import (
+    REJECTED,
+    UnitResult,
+    UnitTask,
+    clean_unit,
+    rejection_line,
+    remove_half_done,
+)
 from atlas.cleaning.duplicates import COPY, Copies, exact_copies, near_copies
 from atlas.cleaning.leakage import sampling
 from atlas.cleaning.parts import Parts
@@ -24,14 +32,6 @@ from atlas.cleaning.splitting import split_by
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.apply import CHANGES
 from atlas.cleaning.words import Hashes, distinct, joined
-from atlas.cleaning.work import (
-    REJECTED,
-    UnitResult,
-    UnitTask,
-    clean_unit,
-    rejection_line,
-    remove_half_done,
-)
 from atlas.corpora.manifest import read_manifest
 from atlas.errors import AtlasError
 from atlas.files import write_json

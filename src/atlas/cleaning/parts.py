@@ -119,6 +119,10 @@ class Parts:
     def __len__(self) -> int:
         return self.parts[-1].first + self.parts[-1].count if self.parts else 0
 
+    def size(self) -> int:
+        """Bytes of all documents as lines."""
+        return sum((part.folder / DOCUMENTS).stat().st_size for part in self.parts)
+
     def line(self, number: int) -> bytes:
         """The line of a document."""
         part = self.parts[bisect(self.parts, number, key=lambda part: part.first) - 1]

@@ -88,7 +88,7 @@ def plan_shards(
     shards: list[ShardPlan] = []
     slices: list[Slice] = []
     size = 0
-    enough = min(max(_bytes(parts) // SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
+    enough = min(max(parts.size() // SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
     share = share_of(split, clean) if split_by == "position" else 1.0
     if not share:
         return []
@@ -114,10 +114,6 @@ def plan_shards(
     return shards
 
 
-def _bytes(parts: Parts) -> int:
-    return sum(int(part.table()["length"].sum()) for part in parts.parts)
-
-
 def share_of(split: Split, clean: CleanParams) -> float:
     """The share of the text that goes to a split."""
     held_out = {"val": clean.val, "test": clean.test}
@@ -126,7 +122,6 @@ def share_of(split: Split, clean: CleanParams) -> float:
 
 def write_shard(task: ShardTask) -> ShardResult:
     """Writes a shard and counts what is in it."""
-    task.path.parent.mkdir(parents=True, exist_ok=True)
     statistics = Statistics()
     held_out = task.held_out if task.held_out is not None else np.empty(0, np.uint64)
     seen = np.zeros(len(held_out), bool)

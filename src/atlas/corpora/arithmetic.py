@@ -7,14 +7,15 @@ for a model of seconds to learn, and rich enough to see how: First, Second and L
 digit stands, Max and Min compare, Sum and the like compute.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atlas.errors import AtlasError
+from atlas.files import write_records
 
+NAME = "arithmetic.jsonl"
 DIGITS = tuple("0123456789")
 EQUALS = "="
 LENGTHS = range(2, 6)  # digits of a question
@@ -69,18 +70,17 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
     if not 0 < examples <= most:
         raise AtlasError(f"corpus.examples is {examples}: there are 1 to {most} of arithmetic")
     generator = random.Random(seed)
-    records = [
-        (operation, digits)
+    questions = [
+        (operation, " ".join([operation, *digits, EQUALS]))
         for operation, count in zip(OPERATIONS, _shares(examples, len(OPERATIONS)), strict=True)
         for digits in _digits(count, generator)
     ]
-    generator.shuffle(records)
-    with (folder / "arithmetic.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for operation, digits in records:
-            question = " ".join([operation, *digits, EQUALS])
-            record = {"source": operation, "text": f"{question} {solve(question)}"}
-            file.write(json.dumps(record) + "\n")
-    return ["arithmetic.jsonl"]
+    generator.shuffle(questions)
+    write_records(
+        folder / NAME,
+        ({"source": operation, "text": f"{each} {solve(each)}"} for operation, each in questions),
+    )
+    return [NAME]
 
 
 def _digits(count: int, generator: random.Random) -> Iterator[tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from atlas.corpora.download import download
 from atlas.corpora.registry import Corpus, Download
 from atlas.errors import AtlasError
+from atlas.files import write_records
 
 COLUMN = "text"
 SUFFIX = "-story.csv"
@@ -34,15 +34,17 @@ def join_sections(
             return {joined.name: url}
     with TemporaryDirectory(dir=folder) as sections:
         download(list(corpus.files), Path(sections), mirror, unfinished)
-        with (folder / joined.name).open("w", encoding="utf-8", newline="\n") as out:
-            for file in corpus.files:
-                tale = "\n\n".join(_sections(Path(sections) / file.name))
-                record = {
+        write_records(
+            folder / joined.name,
+            (
+                {
                     "id": file.name.removesuffix(SUFFIX),
                     "source": _place_in_repository(file.urls[0]),
-                    "text": tale,
+                    "text": "\n\n".join(_sections(Path(sections) / file.name)),
                 }
-                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                for file in corpus.files
+            ),
+        )
     return {joined.name: url}
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from atlas.corpora.formats import FORMATS, PACKABLE, PACKED
 from atlas.errors import NO_ROOM, AtlasError, one_line
 
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".jsonl", ".ndjson", ".csv", ".tsv")
-SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".parquet", ".zip")
+SUFFIXES = (*FORMATS, *(f"{suffix}{PACKED}" for suffix in PACKABLE))
 TRIES = 2  # for a file that is being written to
 
 Note = Callable[[str, str], None]  # takes the name of what is left out, and the reason
@@ -74,7 +74,7 @@ def copy_files(source: Path, folder: Path) -> Copies:
                 "noted above); mend that, or choose another corpus.name"
             )
         raise AtlasError(
-            f"corpus.path: {source} holds no {', '.join(TEXT_SUFFIXES)} (or .gz of one), "
+            f"corpus.path: {source} holds no {', '.join(PACKABLE)} (or .gz of one), "
             ".parquet or .zip; put your texts there, or choose another corpus.name (a queued "
             "experiment runs in a copy that has only what git knows: give it an absolute path)"
         )

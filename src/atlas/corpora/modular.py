@@ -7,12 +7,13 @@ first knows those by heart and much later, all at once, the others. ``clean.val`
 is held out.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from atlas.errors import AtlasError
+from atlas.files import write_records
 
+NAME = "modular.jsonl"
 # The sign between the numbers, and the result before it is taken modulo p.
 OPERATIONS: Mapping[str, tuple[str, Callable[[int, int, int], int]]] = {
     "add": ("+", lambda a, b, _p: a + b),
@@ -39,12 +40,13 @@ def write_modular(folder: Path, operation: str, modulus: int) -> list[str]:
             "as other numbers have no inverse for some"
         )
     sign, result = OPERATIONS[operation]
-    with (folder / "modular.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for a in range(modulus):
-            for b in range(operation == "divide", modulus):
-                text = f"{a} {sign} {b} = {result(a, b, modulus) % modulus}"
-                file.write(json.dumps({"source": operation, "text": text}) + "\n")
-    return ["modular.jsonl"]
+    equations = (
+        f"{a} {sign} {b} = {result(a, b, modulus) % modulus}"
+        for a in range(modulus)
+        for b in range(operation == "divide", modulus)
+    )
+    write_records(folder / NAME, ({"source": operation, "text": text} for text in equations))
+    return [NAME]
 
 
 def _is_prime(number: int) -> bool:

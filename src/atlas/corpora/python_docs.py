@@ -5,13 +5,13 @@ without a network. Sources are parsed, never imported.
 """
 
 import ast
-import json
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data import topics
 
 from atlas.errors import AtlasError
+from atlas.files import write_records
 
 URL = "https://docs.python.org/3/"
 LICENCE = "PSF-2.0"
@@ -25,12 +25,8 @@ def write_python_docs(folder: Path) -> list[str]:
     library = Path(sysconfig.get_path("stdlib"))
     documents = {"topics.jsonl": language_reference(), "docstrings.jsonl": docstrings(library)}
     for name, texts in documents.items():
-        with (folder / name).open("w", encoding="utf-8", newline="\n") as file:
-            count = 0
-            for source, text in texts:
-                file.write(json.dumps({"source": source, "text": text}, ensure_ascii=False) + "\n")
-                count += 1
-        if not count:
+        records = ({"source": source, "text": text} for source, text in texts)
+        if not write_records(folder / name, records):
             raise AtlasError(
                 f"corpus.name: this Python has no sources in {library}, which python-docs is "
                 "made of; use the CPython of your system or of python.org, or another corpus"

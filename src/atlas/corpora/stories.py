@@ -5,10 +5,9 @@ that comes back to the problem. Who they are is chosen once and stays so. ``stor
 the plots and the words.
 """
 
-import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import yaml
 
 from atlas.errors import AtlasError
+from atlas.files import write_records
 
+NAME = "stories.jsonl"
 GRAMMAR = Path(__file__).with_name("stories.yaml")
 PRONOUNS = {
     "she": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
@@ -38,13 +39,9 @@ def write_stories(folder: Path, examples: int, seed: int) -> list[str]:
     Raises:
         AtlasError: there are not so many, as far as it could find.
     """
-    told: set[str] = set()
-    with (folder / "stories.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for number in range(examples):
-            plot, text = _new_story(number, seed, told)
-            told.add(text)
-            file.write(json.dumps({"source": plot, "text": text}, ensure_ascii=False) + "\n")
-    return ["stories.jsonl"]
+    stories = _different_stories(examples, seed)
+    write_records(folder / NAME, ({"source": plot, "text": text} for plot, text in stories))
+    return [NAME]
 
 
 def tell(generator: random.Random) -> tuple[str, str]:
@@ -82,6 +79,14 @@ def load_grammar() -> dict[str, Any]:
     """The words and plots of ``stories.yaml``."""
     grammar: dict[str, Any] = yaml.safe_load(GRAMMAR.read_text(encoding="utf-8"))
     return grammar
+
+
+def _different_stories(examples: int, seed: int) -> Iterator[tuple[str, str]]:
+    told: set[str] = set()
+    for number in range(examples):
+        plot, text = _new_story(number, seed, told)
+        told.add(text)
+        yield plot, text
 
 
 def _new_story(number: int, seed: int, told: set[str]) -> tuple[str, str]:

@@ -12,10 +12,10 @@ import orjson
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading.blocks import LONGEST_BLOCK, LONGEST_LINE, read_blocks, read_lines
 from atlas.cleaning.reading.decoding import SAMPLE, NotTextError, decode, guess_encoding
-from atlas.cleaning.reading.formats import FORMATS
 from atlas.cleaning.reading.streams import BrokenFileError, check_packed, members, open_stream
 from atlas.cleaning.reading.tables import SURPLUS, read_csv, read_parquet
 from atlas.cleaning.reading.units import Piece
+from atlas.corpora.formats import FORMATS
 
 WIDE = {"utf-16": 2, "utf-32": 4}  # bytes of a unit
 SOURCE = "source"

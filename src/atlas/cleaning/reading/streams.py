@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from atlas.corpora.formats import PACKED
+
 LARGEST_RATIO = 200  # unpacked to packed; text packs to a fifth, repeated text to a fiftieth
 ALWAYS_ALLOWED = 64 << 20  # bytes unpacked, whatever the ratio
 CHUNK = 1 << 20
-PACKED = ".gz"
 DAMAGE = (  # what the unpackers say of bytes that they do not understand, found by fuzzing
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, ValueError, LookupError),

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlas.cleaning.reading.blocks import count_lines
-from atlas.cleaning.reading.formats import Format, format_of
-from atlas.cleaning.reading.streams import PACKED, BrokenFileError, members, open_stream
+from atlas.cleaning.reading.streams import BrokenFileError, members, open_stream
 from atlas.cleaning.reading.tables import row_groups
+from atlas.corpora.formats import PACKED, Format, format_of
 from atlas.corpora.manifest import RawFile
 from atlas.parallel import in_order
 

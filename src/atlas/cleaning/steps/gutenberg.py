@@ -9,7 +9,14 @@ the forms is the book, and a text without a header or a footer is no Gutenberg b
 from dataclasses import dataclass
 
 from atlas.cleaning.steps import gutenberg_forms as forms
-from atlas.cleaning.steps.paragraphs import flat, next_blank, next_filled, paragraph_above, trimmed
+from atlas.cleaning.steps.paragraphs import (
+    flat,
+    next_blank,
+    next_filled,
+    paragraph_above,
+    paragraph_spans,
+    trimmed,
+)
 from atlas.cleaning.steps.transcriber_notes import opens_note, without_notes
 
 WINDOW = 1 << 16  # characters at either end in which headers (18 kB) and footers (22 kB) stand
@@ -50,7 +57,8 @@ def strip_gutenberg(text: str, notes: bool) -> Stripped:
     Returns:
         The book, its lines untouched; a text that is none comes back as it is.
     """
-    if not any("utenberg" in edge or "UTENBERG" in edge for edge in _edges(text)):
+    edges = text[:WINDOW], text[-WINDOW:]
+    if not any("utenberg" in edge or "UTENBERG" in edge for edge in edges):
         return Stripped(text)
     lines = text.split("\n")
     header = _header_end(lines)
@@ -68,10 +76,6 @@ def strip_gutenberg(text: str, notes: bool) -> Stripped:
         book = book[start:]
     body = "".join(f"{line}\n" for line in trimmed(book))
     return Stripped(body, header > 0, footer < len(lines), credited, removed)
-
-
-def _edges(text: str) -> tuple[str, str]:
-    return text[:WINDOW], text[-WINDOW:]
 
 
 def _header_end(lines: list[str]) -> int:
@@ -112,13 +116,7 @@ def _reach(lines: list[str]) -> int:
 
 
 def _paragraphs(lines: list[str]) -> list[str]:
-    found = []
-    start = next_filled(lines, 0)
-    while start < len(lines):
-        stop = next_blank(lines, start)
-        found.append(flat(lines[start:stop]))
-        start = next_filled(lines, stop)
-    return found
+    return [flat(lines[start:stop]) for start, stop in paragraph_spans(lines)]
 
 
 def _is_header(lines: list[str]) -> bool:
@@ -138,20 +136,18 @@ def _opens_header(paragraphs: list[str]) -> bool:
 
 
 def _is_known(paragraph: str) -> bool:
-    return (
-        (forms.is_title(paragraph) and len(paragraph) <= TITLE_LENGTH)
-        or forms.is_licence(paragraph)
-        or forms.is_metadata(paragraph)
-    )
+    return _is_title(paragraph) or forms.is_licence(paragraph) or forms.is_metadata(paragraph)
+
+
+def _is_title(paragraph: str) -> bool:
+    return forms.is_title(paragraph) and len(paragraph) <= TITLE_LENGTH
 
 
 def _header_without_end(lines: list[str]) -> int:
     """The end of paragraphs that all belong to a header, two or more, one of them for certain."""
     end = count = 0
     certain = False
-    while end < len(lines):
-        start = next_filled(lines, end)
-        stop = next_blank(lines, start)
+    for start, stop in paragraph_spans(lines):
         paragraph = flat(lines[start:stop])
         if not (
             _is_known(paragraph)
@@ -220,15 +216,15 @@ def _grown_upwards(lines: list[str], start: int, book: int) -> tuple[int, bool]:
 def _after_credits(lines: list[str], start: int) -> int:
     """Index after the credits that stand at ``start``, or ``start`` itself."""
     end = start
-    while (top := next_filled(lines, end)) < len(lines):
-        stop = next_blank(lines, top)
+    for top, stop in paragraph_spans(lines, start):
         paragraph = flat(lines[top:stop])
-        if opens_note(lines, top) or not (
-            (stop - top <= CREDIT_LINES and forms.is_credit(paragraph))
-            or (stop - top <= CREDIT_LINES and forms.is_html_note(paragraph))
-            or (stop - top <= ADDRESS_LINES and forms.has_web_sign(paragraph))
-            or (forms.is_title(paragraph) and len(paragraph) <= TITLE_LENGTH)
-        ):
+        if opens_note(lines, top) or not _belongs_to_credits(paragraph, stop - top):
             break
         end = stop
     return end
+
+
+def _belongs_to_credits(paragraph: str, lines: int) -> bool:
+    if lines <= CREDIT_LINES and (forms.is_credit(paragraph) or forms.is_html_note(paragraph)):
+        return True
+    return (lines <= ADDRESS_LINES and forms.has_web_sign(paragraph)) or _is_title(paragraph)

@@ -1,5 +1,7 @@
 """Paragraphs in a list of lines: runs of lines that are not blank."""
 
+from collections.abc import Iterator
+
 
 def next_filled(lines: list[str], start: int) -> int:
     """Index of the first line from ``start`` on that is not blank; the number of lines if none."""
@@ -13,6 +15,13 @@ def next_blank(lines: list[str], start: int) -> int:
     while start < len(lines) and lines[start].strip():
         start += 1
     return start
+
+
+def paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:
+    """First line of, and line after, each paragraph from ``start`` on."""
+    while (top := next_filled(lines, start)) < len(lines):
+        start = next_blank(lines, top)
+        yield top, start
 
 
 def paragraph_above(lines: list[str], start: int) -> tuple[int, int]:

@@ -1,9 +1,8 @@
-"""The kinds of files that clean reads, by their suffix."""
+"""The kinds of files that a corpus may consist of, by their suffix."""
 
 from typing import Literal
 
-from atlas.cleaning.reading.streams import PACKED
-
+PACKED = ".gz"
 Format = Literal["text", "jsonl", "csv", "parquet", "zip"]
 FORMATS: dict[str, Format] = {
     ".txt": "text",
@@ -16,6 +15,7 @@ FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".zip": "zip",
 }
+PACKABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind not in ("parquet", "zip"))
 
 
 def format_of(name: str) -> Format | None:
@@ -24,5 +24,5 @@ def format_of(name: str) -> Format | None:
     plain = lowered.removesuffix(PACKED)
     for suffix, kind in FORMATS.items():
         if plain.endswith(suffix):
-            return None if kind in ("parquet", "zip") and plain != lowered else kind
+            return None if plain != lowered and suffix not in PACKABLE else kind
     return "text" if plain != lowered else None
