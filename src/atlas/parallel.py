@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -142,6 +143,7 @@ def _dask(address: str) -> Iterator[None]:
         from distributed import Client
         from joblib import parallel_config
 
+        _reach(address)
         client = Client(address, timeout=SECONDS_TO_ANSWER)
     except ImportError:
         raise AtlasError(f"{VARIABLE}: dask is not installed: pip install 'atlas[dask]'") from None
@@ -174,10 +176,10 @@ def _ray(address: str) -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Knocks at the door: Ray itself would wait for minutes where nobody is."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+    """Knocks at the door: where nobody is, Dask would wait for seconds and Ray for minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=SECONDS_TO_ANSWER).close()
 
 
 def _prepare_worker() -> None:
