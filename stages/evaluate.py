@@ -11,8 +11,9 @@ from atlas.evaluation.samples import write_samples
 from atlas.model.device import choose_device
 from atlas.model.storage import check_tokenizer, load_model
 from atlas.stage import Metric, Run, run_stage
+from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
-from atlas.tokens.windows import EvaluationWindows, TokenSplit
+from atlas.tokens.windows import EvaluationWindows
 
 TOKENS = Path("data/tokens")
 HELD_OUT: tuple[Split, ...] = ("val", "test")
@@ -26,7 +27,7 @@ def main(run: Run) -> None:
     metrics: dict[str, Metric] = {}
     for split in HELD_OUT:
         tokens = TokenSplit(TOKENS, split)
-        check_tokenizer(model.config, tokens.tokenizer_sha256, f"data/tokens/{split}")
+        check_tokenizer(model.config, tokens.index.tokenizer_sha256, f"data/tokens/{split}")
         if len(tokens):
             windows = EvaluationWindows(
                 tokens, model.config.context_length, run.params.evaluate.batch_size

@@ -1,26 +1,38 @@
 """Tokenize: clean documents to token shards.
 
-dvc repro tokenize
+    dvc repro tokenize
+
+``ATLAS_PARALLEL`` says where: a number of processes, dask:ADDRESS or ray:ADDRESS.
 """
 
 import time
 from pathlib import Path
 
-from atlas.stage import Run, run_stage
+from atlas.files import write_json
+from atlas.stage import Metric, Run, run_stage
 from atlas.tokens.encode import encode_corpus
+from atlas.tokens.report import VocabularyReport
 from atlas.tokens.tokenizer import Tokenizer
+
+CLEAN, TOKENIZER = Path("data/clean"), Path("models/tokenizer")
 
 
 def main(run: Run) -> None:
-    """data/clean and models/tokenizer to data/tokens."""
+    """data/clean and models/tokenizer to data/tokens, and a report on the vocabulary."""
     started = time.perf_counter()
-    tokenizer = Tokenizer.load(Path("models/tokenizer"))
-    metrics = encode_corpus(
-        Path("data/clean"), tokenizer, run.output("data/tokens"), run.params.tokenize
-    )
-    run.write_metrics(metrics)
-    size = sum(metrics[f"{split}_bytes"] for split in ("train", "val", "test"))
+    folder = run.output("data/tokens")
+    index, counts = encode_corpus(CLEAN, TOKENIZER, folder, run.params.tokenize)
+    size = sum(split.bytes for split in index.splits.values())
     run.timing["mb_per_second"] = round(size / 1e6 / (time.perf_counter() - started), 2)
+    metrics: dict[str, Metric] = {}
+    for name, split in index.splits.items():
+        metrics |= {f"{name}_tokens": split.tokens, f"{name}_bytes": split.bytes}
+    run.write_metrics(metrics)
+
+    report = VocabularyReport(Tokenizer.load(TOKENIZER), index, counts)
+    report.write_pieces(folder / "pieces.csv")
+    report.write_page(run.output("metrics/tokenizer.html"), CLEAN / "val")
+    write_json(run.output("metrics/tokenizer.json"), report.metrics())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from atlas.model.initialise import initialise
 from atlas.model.storage import WEIGHTS, save_weights
 from atlas.stage import Run, run_stage
 from atlas.tokens.index import TokenIndex
-from atlas.tokens.windows import EvaluationWindows, TokenSplit, TrainingWindows
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.checkpoint import Checkpoints, Progress
 from atlas.training.loop import Training
 from atlas.training.utilisation import matmul_flops
@@ -53,7 +54,7 @@ def new_model(run: Run) -> Decoder:
     config = ModelConfig(
         **run.params.model.model_dump(),
         vocab_size=index.vocab_size,
-        end_of_text=index.end_of_text,
+        eos=index.eos,
         tokenizer_sha256=index.tokenizer_sha256,
     )
     model = Decoder(config)
@@ -87,14 +88,13 @@ def write_logs(run: Run, progress: Progress, model: Decoder, device: torch.devic
     pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
     run.timing_rows += progress.speed_rows
-    tokens_per_step = run.params.train.batch_size * run.params.model.context_length
     run.write_metrics(
         {
             "best_val_loss": progress.best_loss,
             "best_step": progress.best_step,
             "last_train_loss": progress.train_rows[-1]["loss"],
             "last_val_loss": progress.val_rows[-1]["loss"],
-            "tokens_seen": progress.step * tokens_per_step,
+            "tokens_seen": progress.tokens,
             "parameters": model.parameter_count(),
         }
     )

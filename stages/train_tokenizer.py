@@ -1,4 +1,4 @@
-"""Train the tokenizer on the training documents, and measure it on the validation ones.
+"""Train the tokenizer on the training documents, or take a given one.
 
 dvc repro train_tokenizer
 """
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
 from atlas.stage import Run, run_stage
-from atlas.tokens.train_tokenizer import measure, train_tokenizer
+from atlas.tokens.train_tokenizer import make_tokenizer, round_trip_losses
 
 
 def main(run: Run) -> None:
     """data/clean to models/tokenizer."""
-    train = read_documents(Path("data/clean/train"))
-    tokenizer = train_tokenizer(train, run.params.tokenizer, run.output("models/tokenizer"))
-    run.write_metrics(measure(tokenizer, read_documents(Path("data/clean/val"))))
+    tokenizer = make_tokenizer(Path("data/clean/train"), run.params.tokenizer)
+    tokenizer.save(run.output("models/tokenizer"))
+    losses = round_trip_losses(tokenizer, read_documents(Path("data/clean/val")))
+    run.write_metrics({"vocab_size": tokenizer.vocab_size, "val_round_trip_losses": losses})
 
 
 if __name__ == "__main__":

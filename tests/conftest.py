@@ -8,7 +8,7 @@ import torch
 from atlas.cleaning.documents import Document
 from atlas.params import Params
 from atlas.tokens.tokenizer import Tokenizer
-from atlas.tokens.train_tokenizer import train_tokenizer
+from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import CORPORA, small_params, text
 
 
@@ -33,9 +33,8 @@ def documents() -> list[Document]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory, documents, params) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    return train_tokenizer(documents, params.tokenizer, folder)
+def tokenizer(documents, params) -> Tokenizer:
+    return train_tokenizer(lines_of(documents), params.tokenizer)
 
 
 @pytest.fixture

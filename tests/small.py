@@ -2,17 +2,23 @@
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from atlas.cleaning.documents import Document
+from atlas.cleaning.splits import Split
 from atlas.model.config import ModelConfig
 from atlas.params import Params
+from atlas.tokens.index import SplitIndex, TokenIndex
+from atlas.tokens.shards import ShardWriter, shard_path
 from tests.code_walk import ROOT
 
 CORPORA = ROOT.parent / "shared/corpora"  # real texts, on some machines
+SHA = "0" * 64  # of a tokenizer that is none
+EOS, PAD = 1, 2
 WORDS = (  # noqa: SIM905
     "the a one this each small red old quiet lamp river stone garden letter window sees holds "
     "crosses finds under over near and then slowly never again morning evening"
@@ -62,6 +68,29 @@ def write_documents(folder: Path, documents: list[Document]) -> None:
     (folder / "00000.jsonl").write_bytes(b"".join(each.to_line() for each in documents))
 
 
+def write_tokens(
+    folder: Path,
+    splits: Mapping[Split, Sequence[Sequence[Sequence[int]]]],
+    vocab_size: int = 400,
+    windows: str = "packed",
+) -> Path:
+    """Token shards with an index: of each split the shards, of each shard the documents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for split, shards in splits.items():
+        counts = []
+        for number, documents in enumerate(shards):
+            writer = ShardWriter(shard_path(folder, split, number), vocab_size, SHA)
+            for ids in documents:
+                writer.write(ids, [len(ids)])
+            writer.close()
+            counts.append(writer.tokens)
+        documents_in_all = sum(map(len, shards))
+        entries[split] = SplitIndex(counts, documents_in_all, sum(counts))
+    TokenIndex(vocab_size, EOS, PAD, SHA, windows, entries).write(folder)
+    return folder
+
+
 def params_tree(**changes: Any) -> dict[str, Any]:
     """The project's params.yaml as a tree, with changes by dotted key."""
     tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -83,8 +112,8 @@ def small_config(**options: Any) -> ModelConfig:
     """A model of a few thousand weights."""
     values = small_params().model.model_dump() | {
         "vocab_size": 400,
-        "end_of_text": 1,
-        "tokenizer_sha256": "0" * 64,
+        "eos": EOS,
+        "tokenizer_sha256": SHA,
     }
     return ModelConfig(**(values | options))
 

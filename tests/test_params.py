@@ -72,7 +72,10 @@ def test_every_key_has_a_comment():
         ({"clean.zero_width": True}, "clean.zero_width is True: it must be 'remove' or 'keep'"),
         ({"clean.mojibake": "fix"}, "clean.mojibake is 'fix': it must be 'repair' or 'keep'"),
         ({"clean.val": 0.5, "clean.test": 0.5}, "clean.val + clean.test is 1"),
-        ({"tokenizer.vocab_size": 200}, "tokenizer.vocab_size is 200: 260 pieces are special"),
+        (
+            {"tokenizer.vocab_size": 200},
+            "tokenizer.vocab_size is 200: 261 pieces of tokenizer.kind=bpe",
+        ),
         (
             {"model.d_model": 130},
             "model.d_model (130) is not divisible by model.n_head (4): try model.d_model=160;",

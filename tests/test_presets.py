@@ -53,7 +53,7 @@ def test_sizes(project, name, least, most):
     config = ModelConfig(
         **params.model.model_dump(),
         vocab_size=params.tokenizer.vocab_size,
-        end_of_text=1,
+        eos=1,
         tokenizer_sha256="",
     )
     with torch.device("meta"):

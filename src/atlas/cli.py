@@ -1,4 +1,4 @@
-"""The command line: ``atlas generate``, ``atlas preset``, ``atlas show``.
+"""The command line: ``atlas generate``, ``atlas tokenize``, ``atlas preset``, ``atlas show``.
 
 Heavy imports stand inside the commands, so that the light ones answer at once.
 """
@@ -75,8 +75,7 @@ def generate(
     decoder = load_model(folder, choose_device())
     tokenizer = Tokenizer.load(folder.parent / "tokenizer")
     check_tokenizer(decoder.config, tokenizer.sha256, str(folder.parent / "tokenizer"))
-    given = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
-    ids = tokenizer.encode(given.decode("utf-8", errors="replace"))
+    ids = tokenizer.encode(_given_text(prompt))
     if len(ids) > decoder.config.context_length:
         length = decoder.config.context_length
         print(f"note: of {len(ids)} tokens the model sees the last {length}", file=sys.stderr)
@@ -89,6 +88,22 @@ def generate(
             print(whole[len(shown) :], end="", flush=True)
             shown = whole
     print(tokenizer.decode(ids)[len(shown) :])
+
+
+@app.command()
+def tokenize(
+    text: Annotated[str, typer.Argument(help="The text to cut; - reads standard input.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer's file or folder; else models/tokenizer.")
+    ] = None,
+) -> None:
+    """Print the pieces of a text and their ids."""
+    from atlas.tokens.pieces import print_pieces
+    from atlas.tokens.tokenizer import Tokenizer
+
+    print_pieces(
+        Tokenizer.load(tokenizer or find_project() / "models/tokenizer"), _given_text(text)
+    )
 
 
 @app.command()
@@ -109,6 +124,12 @@ def preset(
         return
     changes = presets.apply(root, values)
     print("\n".join(f"params.yaml: {change}" for change in changes) or "params.yaml: no change")
+
+
+def _given_text(argument: str) -> str:
+    """A text from the command line or from standard input; broken UTF-8 becomes U+FFFD."""
+    given = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+    return given.decode("utf-8", errors="replace")
 
 
 @app.command()

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from atlas.params import Params
 
 MAIN_OPTIONS = ("positions", "norm", "feed_forward")
+BYTES = 256
+# Pieces that each kind has before any of the text: unknown, end of text, padding, line end, tab.
+FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
 Q8_0_ROW = 32  # values that share a scale
 
 
@@ -24,10 +27,12 @@ def conflicts(params: "Params") -> Iterator[str]:
         yield f"clean.val + clean.test is {held_out:g}: below 1 something is left to train on"
     if len(set(clean.filters)) < len(clean.filters):
         yield f"clean.filters names a filter twice: {', '.join(clean.filters)}"
-    if tokenizer.vocab_size < 261:
+    fixed = FIXED_PIECES[tokenizer.kind]
+    if tokenizer.vocab_size <= fixed:
         yield (
-            f"tokenizer.vocab_size is {tokenizer.vocab_size}: 260 pieces are special or single "
-            "bytes, so give at least 261 and one more for each character of the text"
+            f"tokenizer.vocab_size is {tokenizer.vocab_size}: {fixed} pieces of tokenizer.kind="
+            f"{tokenizer.kind} are special{' or single bytes' if fixed > BYTES else ''}, so give "
+            f"at least {fixed + 1}, and one more for each character of the text"
         )
     if model.d_model % model.n_head:
         yield (

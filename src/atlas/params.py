@@ -105,17 +105,20 @@ class CleanParams(Section):
 class TokenizerParams(Section):
     """What train_tokenizer learns."""
 
-    kind: Literal["bpe", "char"]
+    path: Annotated[str, Field(min_length=1)]
+    kind: Literal["bpe", "unigram", "char", "word"]
     vocab_size: Positive
     character_coverage: Annotated[Real, Field(gt=0, le=1)]
     split_digits: bool
+    sample_megabytes: Positive
+    seed: Seed
 
 
 class TokenizeParams(Section):
-    """How documents are joined and stored as tokens."""
+    """How documents are joined and cut into windows."""
 
     separate_documents: bool
-    shard_tokens: Annotated[int, Field(ge=1000)]
+    windows: Literal["packed", "padded"]
 
 
 class ModelParams(Section):

@@ -9,7 +9,16 @@ from rich.table import Table
 
 from atlas.errors import AtlasError
 
-STAGES = ("fetch", "clean", "train_tokenizer", "tokenize", "train", "evaluate", "export")
+METRICS = (
+    "fetch",
+    "clean",
+    "train_tokenizer",
+    "tokenize",
+    "tokenizer",
+    "train",
+    "evaluate",
+    "export",
+)
 
 
 def print_results(metrics: Path) -> None:
@@ -19,11 +28,11 @@ def print_results(metrics: Path) -> None:
         AtlasError: there are none.
     """
     console = Console(highlight=False)
-    table = Table("stage", "metric", "value", box=None, pad_edge=False, header_style="bold")
-    for stage in STAGES:
-        values = _read(metrics / f"{stage}.json") | _read(metrics / "timing" / f"{stage}.json")
+    table = Table("", "metric", "value", box=None, pad_edge=False, header_style="bold")
+    for part in METRICS:
+        values = _read(metrics / f"{part}.json") | _read(metrics / "timing" / f"{part}.json")
         for number, (name, value) in enumerate(values.items()):
-            table.add_row("" if number else stage, name, _format(value))
+            table.add_row("" if number else part, name, _format(value))
     samples = metrics / "samples.md"
     if not table.row_count or not samples.is_file():
         raise AtlasError(f"{metrics}: no results yet; `dvc repro` makes them")

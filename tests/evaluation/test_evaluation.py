@@ -8,22 +8,15 @@ from atlas.evaluation.perplexity import evaluate_split
 from atlas.evaluation.samples import write_samples
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
-from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter
-from atlas.tokens.windows import EvaluationWindows, TokenSplit
-from tests.small import small_config, small_params
-
-SHA = "0" * 64
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import EvaluationWindows
+from tests.small import small_config, small_params, write_tokens
 
 
 @pytest.fixture
 def split(tmp_path):
-    writer = ShardWriter(tmp_path, "val", 400, SHA, 10_000)
     ids = torch.randint(2, 400, (75,), generator=torch.Generator().manual_seed(0)).tolist()
-    writer.write(ids)
-    writer.close()
-    TokenIndex(400, 1, SHA, {"val": SplitIndex(writer.counts, 1, 200)}).write(tmp_path)
-    return TokenSplit(tmp_path, "val")
+    return TokenSplit(write_tokens(tmp_path, {"val": [[ids]]}), "val")
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def test_loss_perplexity_and_bits_per_byte(split, model, batch_size):
     assert measured["tokens"] == 75
     assert measured["loss"] == pytest.approx(total / 75, rel=1e-5)
     assert measured["perplexity"] == pytest.approx(math.exp(total / 75), rel=1e-4)
-    assert measured["bits_per_byte"] == pytest.approx(total / math.log(2) / 200, rel=1e-5)
+    assert measured["bits_per_byte"] == pytest.approx(total / math.log(2) / split.bytes, rel=1e-5)
 
 
 def test_samples_begin_with_their_prompts(model, tokenizer):

@@ -12,7 +12,7 @@ from atlas.export.gguf_file import TYPES, write_gguf
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.storage import load_model, save_weights, weights_of
-from atlas.tokens.train_tokenizer import train_tokenizer
+from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config, small_params, text
 
 WIDE = {"d_model": 64, "d_ff": 96, "n_head": 4, "context_length": 96}
@@ -37,7 +37,7 @@ def store(folder, options, tokenizer) -> Decoder:
     config = small_config(
         **options,
         vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text,
+        eos=tokenizer.eos,
         tokenizer_sha256=tokenizer.sha256,
     )
     model = Decoder(config).eval()
@@ -90,7 +90,7 @@ def test_smaller_types_come_close(tmp_path, tokenizer, kind):
 
 def test_a_character_tokenizer_agrees(tmp_path, documents):
     params = small_params(**{"tokenizer.kind": "char"}).tokenizer
-    tokenizer = train_tokenizer(documents, params, tmp_path / "tokenizer")
+    tokenizer = train_tokenizer(lines_of(documents), params)
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
@@ -114,7 +114,7 @@ def test_a_wrong_weight_is_noticed(tmp_path, tokenizer):
 
 def test_another_tokenizer_is_noticed(tmp_path, tokenizer, documents):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
-    other = train_tokenizer(documents[:40], small_params().tokenizer, tmp_path / "other")
+    other = train_tokenizer(lines_of(documents[:40]), small_params().tokenizer)
     assert other.sha256 != tokenizer.sha256
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
     architecture = architecture_of(model.config.model_dump())
@@ -146,7 +146,7 @@ def test_a_file_reads_back_as_written(tmp_path, tokenizer, kind):
     fields = {key: field.contents() for key, field in reader.fields.items()}
     assert fields["general.name"] == "a name"
     assert fields["gpt2.context_length"] == 96
-    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.end_of_text
+    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.eos
     assert fields["tokenizer.ggml.add_space_prefix"] is False
     assert len(fields["tokenizer.ggml.tokens"]) == tokenizer.vocab_size
     tensors = {tensor.name: tensor for tensor in reader.tensors}

@@ -16,9 +16,7 @@ VAL = [Document(f"v{seed}", "s", text(seed)) for seed in range(900, 904)]
 
 @pytest.fixture
 def model(tmp_path, tokenizer):
-    config = small_config(
-        vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256, end_of_text=1
-    )
+    config = small_config(vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256, eos=1)
     decoder = Decoder(config)
     initialise(decoder, 0)
     config.write(tmp_path)

@@ -40,6 +40,8 @@ class Checkout:
         shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
         apply(root, SMALL)
         write_jsonl(root / "data/own/made-up.jsonl")
+        (root / "models/own").mkdir(parents=True)
+        (root / "models/own/.gitkeep").touch()
         checkout = cls(root)
         checkout.git("init", "-q", "-b", "main")
         checkout.git("config", "user.name", "A Tester")

@@ -21,7 +21,7 @@ RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "tokenizer.kind": ("char", STAGES[2:]),
     "tokenizer.vocab_size": (410, STAGES[2:]),
     "tokenize.separate_documents": (False, STAGES[3:]),
-    "tokenize.shard_tokens": (20_000, ("tokenize", "train", "evaluate")),
+    "tokenize.windows": ("padded", ("tokenize", "train", "evaluate", "export")),
     "model.d_model": (64, STAGES[4:]),
     "model.qk_norm": (True, STAGES[4:]),
     "train.lr": (3e-4, STAGES[4:]),

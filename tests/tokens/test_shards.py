@@ -4,51 +4,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.tokens.shards import HEADER, ShardWriter, open_shard, shard_path, width_of
+from atlas.tokens.shards import END_WIDTH, HEADER, ShardWriter, open_shard, width_of
+from tests.small import SHA
 
-SHA = "ab" * 32
+DOCUMENTS = ([1, 2, 3], [], [4, 5])
 
 
-def write(folder, documents, vocab_size=1000, shard_tokens=1000):
-    writer = ShardWriter(folder, "train", vocab_size, SHA, shard_tokens)
+def write(path, documents=DOCUMENTS, vocab_size=1000):
+    writer = ShardWriter(path, vocab_size, SHA)
     for ids in documents:
-        writer.write(ids)
+        writer.write(ids, [len(ids)])
     writer.close()
-    return writer.counts
+    return path
 
 
 @settings(max_examples=30)
-@given(st.lists(st.lists(st.integers(0, 2**31)), max_size=8), st.integers(1, 7))
-def test_ids_come_back_over_any_number_of_shards(tmp_path_factory, documents, shard_tokens):
-    folder = tmp_path_factory.mktemp("shards")
-    counts = write(folder, documents, 2**32, shard_tokens)
-    ids = [id_ for document in documents for id_ in document]
-    back = [
-        open_shard(shard_path(folder, "train", number), count, SHA)
-        for number, count in enumerate(counts)
-        if count
-    ]
-    assert [int(id_) for shard in back for id_ in shard] == ids
-    assert max(counts) <= shard_tokens
+@given(st.lists(st.lists(st.integers(0, 2**31)), max_size=8), st.sampled_from([2**31 + 1]))
+def test_ids_and_documents_come_back(tmp_path_factory, documents, vocab_size):
+    path = write(tmp_path_factory.mktemp("shards") / "a.bin", documents, vocab_size)
+    shard = open_shard(path, sum(map(len, documents)), SHA)
+    assert shard.ids.tolist() == [identity for ids in documents for identity in ids]
+    assert shard.ends.tolist() == np.cumsum([len(ids) for ids in documents]).tolist()
+    starts = [0, *shard.ends[:-1].tolist()]
+    back = [shard.ids[a:b].tolist() for a, b in zip(starts, shard.ends.tolist(), strict=False)]
+    assert back == documents
+
+
+def test_many_documents_and_none_at_once(tmp_path):
+    writer = ShardWriter(tmp_path / "a.bin", 1000, SHA)
+    writer.write([1, 2, 3], [1, 3])
+    writer.write([4, 5], [])  # the beginning of a long document
+    writer.write([6], [1])
+    writer.close()
+    shard = open_shard(tmp_path / "a.bin", 6, SHA)
+    assert shard.ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert shard.ends.tolist() == [1, 3, 6]
+    assert (writer.tokens, writer.documents) == (6, 3)
 
 
 @pytest.mark.parametrize(("vocab_size", "width"), [(65_536, 2), (65_537, 4)])
 def test_the_width_follows_the_vocabulary(tmp_path, vocab_size, width):
-    write(tmp_path, [[0, vocab_size - 1]], vocab_size)
-    ids = open_shard(shard_path(tmp_path, "train", 0), 2, SHA)
+    write(tmp_path / "a.bin", [[0, vocab_size - 1]], vocab_size)
+    ids = open_shard(tmp_path / "a.bin", 2, SHA).ids
     assert ids.dtype.itemsize == width == width_of(vocab_size)
     assert list(ids) == [0, vocab_size - 1]
 
 
-def test_the_header_is_as_documented(tmp_path):
-    write(tmp_path, [[1, 2, 3]])
-    raw = shard_path(tmp_path, "train", 0).read_bytes()
-    assert HEADER.size == 64
+def test_the_file_is_as_documented(tmp_path):
+    raw = write(tmp_path / "a.bin").read_bytes()
+    assert HEADER.size == 80
     assert raw[:8] == b"ATLASTOK"
-    assert np.frombuffer(raw[8:16], "<u4").tolist() == [1, 2]
-    assert int.from_bytes(raw[16:24], "little") == 3
-    assert raw[24:56].hex() == SHA
-    assert np.frombuffer(raw[64:], "<u2").tolist() == [1, 2, 3]
+    assert np.frombuffer(raw[8:16], "<u4").tolist() == [2, 2]
+    assert np.frombuffer(raw[16:32], "<u8").tolist() == [5, 3]
+    assert raw[32:64].hex() == SHA
+    assert np.frombuffer(raw[80:90], "<u2").tolist() == [1, 2, 3, 4, 5]
+    assert raw[90:96] == bytes(6)
+    assert np.frombuffer(raw[96:], "<u8").tolist() == [3, 3, 5]
+    assert len(raw) == 96 + 3 * END_WIDTH
 
 
 @pytest.mark.parametrize(
@@ -59,19 +71,33 @@ def test_the_header_is_as_documented(tmp_path):
         (lambda raw: raw[:20], "not a token shard"),
         (lambda raw: b"", "not a token shard"),
         (lambda raw: b"X" + raw[1:], "not a token shard"),
-        (lambda raw: raw[:8] + b"\x09" + raw[9:], "version 9"),
-        (lambda raw: raw[:30] + b"X" + raw[31:], "another tokenizer"),
-        (lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), "damaged"),
+        (lambda raw: raw[:8] + b"\x09" + raw[9:], "version 9 with 2 bytes an id, this program"),
+        (lambda raw: raw[:40] + b"X" + raw[41:], "another tokenizer"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, expected):
-    write(tmp_path, [[1, 2, 3]])
-    path = shard_path(tmp_path, "train", 0)
+    path = write(tmp_path / "a.bin")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(AtlasError, match=expected) as error:
-        open_shard(path, 3, SHA)
+        open_shard(path, 5, SHA)
     assert str(path) in str(error.value)
     assert "dvc repro -f tokenize" in str(error.value)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 8 * (96 + 24) - 1))
+def test_any_flipped_bit_is_noticed(tmp_path_factory, bit):
+    path = write(tmp_path_factory.mktemp("flip") / "a.bin")
+    raw = bytearray(path.read_bytes())
+    raw[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(raw)
+    with pytest.raises(AtlasError, match=r"a\.bin: .*`dvc repro -f tokenize` writes it again"):
+        open_shard(path, 5, SHA)
+
+
+def test_another_number_of_ids_than_the_index_says(tmp_path):
+    with pytest.raises(AtlasError, match="with 5 tokens, expected 120 with 6"):
+        open_shard(write(tmp_path / "a.bin"), 6, SHA)
 
 
 def test_a_missing_shard_is_named(tmp_path):

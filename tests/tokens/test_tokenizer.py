@@ -1,130 +1,166 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export.nasty_strings import NASTY_STRINGS
-from atlas.tokens.tokenizer import END_OF_TEXT, Tokenizer
-from atlas.tokens.train_tokenizer import measure, train_tokenizer
-from tests.small import small_params
+from atlas.tokens import words
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
+from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
+from tests.small import small_params, text
+
+KINDS = ("bpe", "unigram", "char", "word")
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"))
+MADE_OF_WORDS = st.lists(st.sampled_from(text(1).lower().split() + ["\n"])).map(" ".join)
 
 
-def params(**changes):
-    return small_params(**{f"tokenizer.{key}": value for key, value in changes.items()}).tokenizer
+@pytest.fixture(scope="session")
+def of_kind(documents):
+    return {
+        kind: train_tokenizer(
+            lines_of(documents),
+            small_params(**{"tokenizer.kind": kind, "tokenizer.vocab_size": size}).tokenizer,
+        )
+        for kind, size in zip(KINDS, (400, 100, 400, 400), strict=True)
+    }
 
 
-@pytest.fixture(scope="module")
-def char(tmp_path_factory, documents):
-    folder = tmp_path_factory.mktemp("char") / "tokenizer"
-    return train_tokenizer(documents, params(kind="char"), folder)
+@pytest.fixture(params=KINDS)
+def tokenizer(request, of_kind):
+    return of_kind[request.param]
 
 
-@pytest.fixture(params=["bpe", "char"])
-def any_tokenizer(request, tokenizer, char):
-    return {"bpe": tokenizer, "char": char}[request.param]
+@given(ANY_TEXT)
+def test_any_text_comes_back(of_kind, text):
+    for kind in ("bpe", "char"):
+        assert of_kind[kind].decode(of_kind[kind].encode(text)) == text
 
 
-@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\u2581")))
-def test_any_text_comes_back(tokenizer, char, text):
-    for one in (tokenizer, char):
-        ids = one.encode(text)
-        assert one.decode(ids) == text
-        assert all(0 <= identity < one.vocab_size for identity in ids)
-        assert one.end_of_text not in ids
+@given(st.text(st.sampled_from("the lamp crosses\n.S")))
+def test_unigram_is_lossless_within_its_alphabet(of_kind, text):
+    tokenizer = of_kind["unigram"]
+    ids = tokenizer.encode(text)
+    assert tokenizer.unk not in ids
+    assert tokenizer.decode(ids) == text
+
+
+@given(st.lists(st.lists(st.sampled_from(["lamp", "river", "the", "stone"]), min_size=1)))
+def test_words_are_lossless_within_their_vocabulary(of_kind, lines):
+    tokenizer = of_kind["word"]
+    text = "\n".join(" ".join(line) for line in lines)
+    ids = tokenizer.encode(text)
+    assert len(ids) == sum(map(len, lines)) + max(len(lines) - 1, 0)
+    assert tokenizer.decode(ids) == text
+
+
+@given(st.text())
+def test_unknown_characters_and_halves_of_pairs_never_crash(of_kind, text):
+    for tokenizer in of_kind.values():
+        ids = tokenizer.encode(text)
+        assert all(0 <= identity < tokenizer.vocab_size for identity in ids)
+        assert not {tokenizer.eos, tokenizer.pad} & set(ids)
+        assert isinstance(tokenizer.decode(ids), str)
 
 
 @pytest.mark.parametrize("text", NASTY_STRINGS)
-def test_nasty_strings_come_back(any_tokenizer, text):
-    assert any_tokenizer.decode(any_tokenizer.encode(text)) == text
+def test_nasty_strings(of_kind, text):
+    for kind in ("bpe", "char"):
+        assert of_kind[kind].decode(of_kind[kind].encode(text)) == text
+    for kind in ("bpe", "char", "unigram"):
+        assert of_kind[kind].encode(text) == of_kind[kind].processor.encode(text)
 
 
-def test_the_special_piece_is_never_text(any_tokenizer):
-    assert any_tokenizer.piece(any_tokenizer.end_of_text) == END_OF_TEXT
-    assert any_tokenizer.decode([any_tokenizer.end_of_text]) == ""
-    assert any_tokenizer.end_of_text not in any_tokenizer.encode(END_OF_TEXT * 3)
+def test_what_has_no_piece(of_kind):
+    snow = "\u2603"
+    assert len(of_kind["bpe"].encode(snow)) == len(of_kind["char"].encode(snow)) == 3
+    assert of_kind["unigram"].encode(f"a{snow}{snow}a").count(of_kind["unigram"].unk) == 1
+    word = of_kind["word"]
+    assert word.encode(f"the lamp{snow} the") == [
+        *word.encode("the"),
+        word.unk,
+        *word.encode("the"),
+    ]
+    assert word.decode(word.encode(f"the {snow}\nthe")) == "the \ufffd\nthe"
+    assert of_kind["unigram"].decode(of_kind["unigram"].encode(f"a{snow}a")) == "a\ufffda"
 
 
-def test_line_ends_and_tabs_are_tokens_of_their_own(any_tokenizer):
-    ids = any_tokenizer.encode("\n\n\t\n")
-    assert [any_tokenizer.piece(identity) for identity in ids] == ["\n", "\n", "\t", "\n"]
+def test_a_half_of_a_pair_becomes_a_replacement_character(of_kind):
+    tokenizer = of_kind["bpe"]
+    assert tokenizer.decode(tokenizer.encode("a\ud83d b")) == "a\ufffd b"
+    assert tokenizer.decode(tokenizer.encode("\ud83d\ude00")) == "\U0001f600"
 
 
-def test_digits_are_split(tokenizer):
-    assert len(tokenizer.encode("2026")) >= 4
+def test_special_pieces_are_never_text(tokenizer):
+    assert tokenizer.piece(tokenizer.eos) == END_OF_TEXT
+    assert tokenizer.piece(tokenizer.pad) == PADDING
+    assert tokenizer.bos == tokenizer.eos
+    assert len({tokenizer.unk, tokenizer.eos, tokenizer.pad}) == 3
+    assert tokenizer.decode([tokenizer.eos, tokenizer.pad]) == ""
+    assert not {tokenizer.eos, tokenizer.pad} & set(tokenizer.encode(f"{END_OF_TEXT}{PADDING}"))
+    specials = (tokenizer.unk, tokenizer.eos, tokenizer.pad)
+    assert not any(tokenizer.is_text(identity) for identity in specials)
 
 
-def test_a_character_is_a_token(char):
-    text = "The lamp\nsees a river."
-    assert len(char.encode(text)) == len(text)
+def test_line_ends_are_tokens_of_their_own(tokenizer):
+    ids = tokenizer.encode("the\n\nlamp")
+    assert [tokenizer.piece(identity) for identity in ids].count("\n") == 2
 
 
-def test_training_again_gives_the_same_bytes(tmp_path, tokenizer, documents):
-    again = train_tokenizer(documents, params(), tmp_path / "tokenizer")
-    assert again.sha256 == tokenizer.sha256
+def test_a_batch_is_its_texts(of_kind, tokenizer):
+    texts = [text(seed) for seed in range(20)] + ["", "the", ""]
+    batch = tokenizer.encode_batch(texts)
+    assert [ids.tolist() for ids in batch] == [tokenizer.encode(each) for each in texts]
+    assert tokenizer.encode_batch([]) == []
+    assert tokenizer.decode_batch(batch) == [tokenizer.decode(ids) for ids in batch]
 
 
-def test_long_lines_and_words_are_learned_from(tmp_path):
-    text = "xyzzy" * 20_000 + " " + "plugh " * 20_000
-    trained = train_tokenizer([Document("d", "s", text)], params(vocab_size=280), tmp_path / "t")
-    assert any("plugh" in trained.piece(i) for i in range(trained.vocab_size))
+def test_a_batch_is_filled_up(of_kind):
+    tokenizer = of_kind["char"]
+    ids, mask = tokenizer.pad_batch(tokenizer.encode_batch(["the", "", "a"]))
+    t, h, e, a = (tokenizer.encode(letter)[0] for letter in "thea")
+    pad = tokenizer.pad
+    assert ids.tolist() == [[t, h, e], [pad, pad, pad], [a, pad, pad]]
+    assert mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    assert tokenizer.pad_batch([])[0].shape == (0, 0)
+    assert tokenizer.pad_batch([[1, 2]])[0].tolist() == [[1, 2]]
 
 
-def test_bytes_per_token(tokenizer):
-    text = "the lamp\n"
-    measured = measure(tokenizer, [Document("d", "s", text)])
-    assert measured["val_bytes_per_token"] == len(text) / len(tokenizer.encode(text))
-    assert measured["val_round_trip_losses"] == 0
-    assert measure(tokenizer, [Document("d", "s", "\u2581")])["val_round_trip_losses"] == 1
+def test_a_text_of_many_blocks_has_the_same_ids(of_kind, tokenizer, monkeypatch):
+    long = "\n".join(text(seed) for seed in range(30)) + "x" * 500
+    expected = tokenizer.encode(long)
+    monkeypatch.setattr(words, "BLOCK", 200)
+    monkeypatch.setattr(words, "NEAR", 20)
+    assert len(list(tokenizer.blocks([long]))) > 30
+    assert tokenizer.encode(long) == expected
 
 
-def test_the_vocabulary_can_be_read(tmp_path, documents):
-    trained = train_tokenizer(documents, params(), tmp_path / "t")
+def test_texts_are_joined_by_their_ends(of_kind):
+    tokenizer = of_kind["bpe"]
+    (block,) = tokenizer.blocks(["the", "", "lamp"], with_eos=True)
+    the, lamp = tokenizer.encode("the"), tokenizer.encode("lamp")
+    end = tokenizer.eos
+    assert block.ids.tolist() == [*the, end, end, *lamp, end]
+    assert np.diff(block.ends, prepend=0).tolist() == [len(the) + 1, 1, len(lamp) + 1]
+
+
+def test_saved_and_loaded(tmp_path, of_kind, tokenizer):
+    tokenizer.save(tmp_path / "t")
+    loaded = Tokenizer.load(tmp_path / "t")
+    assert (loaded.kind, loaded.sha256) == (tokenizer.kind, tokenizer.sha256)
+    assert loaded.encode("the lamp") == tokenizer.encode("the lamp")
+    assert Tokenizer.load(tmp_path / "t/tokenizer.model").sha256 == tokenizer.sha256
     lines = (tmp_path / "t/vocabulary.tsv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == trained.vocab_size
+    assert len(lines) == tokenizer.vocab_size
     assert lines[1].startswith(f"1\t{END_OF_TEXT}\t")
-    assert lines[2].startswith("2\t\\n\t")
+    assert lines[3].startswith("3\t\\n\t")
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [(50_000, r"vocab_size is 50000, .* for \d+ at the most"), (265, r"is 265, .* need \d+")],
-)
-def test_a_vocabulary_that_does_not_fit_the_text(tmp_path, documents, size, expected):
-    with pytest.raises(AtlasError, match=expected):
-        train_tokenizer(documents, params(vocab_size=size), tmp_path / "t")
-    assert not (tmp_path / "t").exists()
-
-
-def test_the_largest_vocabulary_that_is_named_works(tmp_path, documents):
-    with pytest.raises(AtlasError) as error:
-        train_tokenizer(documents, params(vocab_size=50_000), tmp_path / "t")
-    largest = int(str(error.value).split("set it to ")[1].split()[0])
-    assert (
-        train_tokenizer(documents, params(vocab_size=largest), tmp_path / "t").vocab_size == largest
-    )
-
-
-def test_no_text_is_an_error(tmp_path):
-    with pytest.raises(AtlasError, match="sentencepiece could not train"):
-        train_tokenizer([], params(), tmp_path / "t")
-
-
-def test_no_two_pieces_make_the_special_one(tmp_path):
-    """llama.cpp would merge them, and read ordinary text as the end of a document."""
-    text = f"<|endof\ntext|>\n{END_OF_TEXT}\n<|endoftext |>\n<| endoftext|>\nendoftext\n"
-    document = Document("d", "s", text * 500)
-    trained = train_tokenizer([document], params(vocab_size=297), tmp_path / "t")
-    pieces = {trained.piece(identity) for identity in range(trained.vocab_size)}
-    assert "endoftext" in pieces
-    halves = [(END_OF_TEXT[:cut], END_OF_TEXT[cut:]) for cut in range(1, len(END_OF_TEXT))]
-    assert not [pair for pair in halves if pieces.issuperset(pair)]
-    assert trained.end_of_text not in trained.encode(document.text)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no model"])
+@pytest.mark.parametrize("content", [None, b"", b"no model", b"\x0a\x00"])
 def test_what_is_no_tokenizer_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(AtlasError, match=r"tokenizer\.model"):
+    with pytest.raises(AtlasError, match=r"tokenizer\.model: "):
         Tokenizer.load(tmp_path)
+    with pytest.raises(AtlasError, match=r"other\.model: no such tokenizer"):
+        Tokenizer.load(tmp_path / "other.model")

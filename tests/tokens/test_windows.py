@@ -1,140 +1,179 @@
+import pickle
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.tokens import encode
-from atlas.tokens.encode import encode_corpus
-from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter
-from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenSplit, TrainingWindows
-from tests.small import small_params, write_documents
-from tests.small import text as small_text
+from atlas.tokens.index import TokenIndex
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TrainingWindows, stack
+from tests.small import EOS, PAD, write_tokens
 
-SHA = "ab" * 32
+FIRST = 3  # below it are the special ids
 
 
 @pytest.fixture(scope="session")
 def make_split(tmp_path_factory):
-    """A split that holds the tokens 2, 3, 4, ..., so that a token tells its place."""
+    """A split that holds the tokens 3, 4, 5, ..., so that a token tells its place."""
 
-    def make(tokens, shard_tokens=1000):
+    def make(shards, windows="packed"):
+        """``shards`` gives the lengths of the documents of each shard."""
+        token = FIRST
+        written = []
+        for lengths in shards:
+            documents = []
+            for length in lengths:
+                documents.append(list(range(token, token + length)))
+                token += length
+            written.append(documents)
         folder = tmp_path_factory.mktemp("tokens")
-        writer = ShardWriter(folder, "train", 70_000, SHA, shard_tokens)
-        writer.write([place + 2 for place in range(tokens)])
-        writer.close()
-        TokenIndex(70_000, 1, SHA, {"train": SplitIndex(writer.counts, 1, tokens)}).write(folder)
+        write_tokens(folder, {"train": written}, 70_000, windows)
         return TokenSplit(folder, "train")
 
     return make
 
 
+LENGTHS = st.lists(st.lists(st.integers(0, 15), max_size=4), min_size=1, max_size=4)
+
+
+def of(tokens):
+    """So many tokens, as one document."""
+    return [[tokens]]
+
+
 @given(st.data())
 def test_reading_across_shards(make_split, data):
-    tokens = data.draw(st.integers(1, 40))
-    split = make_split(tokens, data.draw(st.integers(1, 15)))
+    shards = data.draw(LENGTHS)
+    split = make_split(shards)
+    tokens = sum(map(sum, shards))
     start = data.draw(st.integers(0, tokens))
     stop = data.draw(st.integers(start, tokens))
     assert len(split) == tokens
-    assert split.read(start, stop).tolist() == list(range(start + 2, stop + 2))
+    assert split.read(start, stop).tolist() == list(range(start + FIRST, stop + FIRST))
+    lengths = [length for shard in shards for length in shard]
+    assert split.document_ends.tolist() == np.cumsum(lengths).tolist()
+
+
+def test_another_process_maps_the_files_itself(make_split):
+    split = make_split([[5], [6]])
+    packed = pickle.dumps(split)
+    assert len(packed) < 500
+    assert pickle.loads(packed).read(0, 11).tolist() == split.read(0, 11).tolist()
 
 
 @given(st.integers(2, 8), st.integers(1, 5), st.integers(0, 200), st.integers(0, 3))
-def test_an_epoch_visits_each_window_once(make_split, context, batch, extra, seed):
-    split = make_split(context + 1 + extra)
+def test_an_epoch_visits_each_packed_window_once(make_split, context, batch, extra, seed):
+    split = make_split(of(context + 1 + extra))
     windows = TrainingWindows(split, context, batch, seed)
+    per_epoch = windows.layout.per_epoch()
     for epoch in range(2):
-        first = epoch * windows.windows_per_epoch
-        starts = sorted(windows.starts(range(first, first + windows.windows_per_epoch)))
-        assert np.diff(starts).tolist() == [context] * (len(starts) - 1)
-        assert 0 <= starts[0] < context or len(starts) == 1
-        assert starts[-1] + context + 1 <= len(split)
-        unused = len(split) - len(starts) * context
-        assert unused <= 2 * context
+        places = [windows._place(epoch * per_epoch + visit) for visit in range(per_epoch)]
+        numbers, offsets = zip(*places, strict=True)
+        assert sorted(numbers) == list(range(per_epoch))
+        assert len(set(offsets)) == 1
+        assert 0 <= offsets[0] < context or per_epoch == 1
+        assert offsets[0] + per_epoch * context + 1 <= len(split)
+        assert len(split) - per_epoch * context <= 2 * context
+
+
+@given(LENGTHS, st.integers(2, 6), st.integers(1, 4))
+def test_padded_windows_hold_one_document_each(make_split, shards, context, batch):
+    split = make_split(shards, "padded")
+    if not len(split):
+        return
+    document_of = [n for n, length in enumerate(chain.from_iterable(shards)) for _ in range(length)]
+    windows = TrainingWindows(split, context, batch, seed=0)
+    seen = []
+    for visit in range(windows.layout.per_epoch()):
+        window = windows.layout.training_window(*windows._place(visit))
+        assert len(window) <= context + 1
+        targets = window[1:] - FIRST
+        assert len({document_of[target] for target in targets}) == 1
+        begins = targets[0] == 0 or document_of[targets[0] - 1] != document_of[targets[0]]
+        assert window[0] == (EOS if begins else targets[0] - 1 + FIRST)
+        seen += targets.tolist()
+    assert sorted(seen) == list(range(len(split)))
+
+
+@given(LENGTHS, st.integers(2, 9), st.integers(1, 4), st.sampled_from(["packed", "padded"]))
+def test_evaluation_predicts_each_token_once(make_split, shards, context, batch, layout):
+    split = make_split(shards, layout)
+    if not len(split):
+        with pytest.raises(AtlasError, match=r"the train split holds no tokens: .*clean\.train"):
+            EvaluationWindows(split, context, batch)
+        return
+    predicted = []
+    for inputs, targets, mask in EvaluationWindows(split, context, batch).all():
+        assert inputs.shape == targets.shape == mask.shape
+        assert inputs.shape[0] <= batch
+        assert inputs.shape[1] == context
+        assert ((targets != NO_TARGET) == mask).all()
+        assert (inputs[~mask] == PAD).all()
+        assert (np.diff(mask.astype(int), axis=1) <= 0).all()  # filled up on the right
+        follows = inputs[mask] == np.where(inputs[mask] == EOS, EOS, targets[mask] - 1)
+        assert follows.all()
+        predicted += targets[mask].tolist()
+    assert predicted == list(range(FIRST, len(split) + FIRST))
+
+
+def test_windows_are_as_drawn(make_split):
+    """The drawing of the module: a document of five tokens and its end, one of two and its end."""
+    expected = {
+        "packed": [[EOS, 3, 4, 5], [5, 6, 7, 8], [8, 9, 10]],
+        "padded": [[EOS, 3, 4, 5], [5, 6, 7, 8], [EOS, 9, 10]],
+    }
+    for layout, windows in expected.items():
+        split = make_split([[6, 2]], layout)
+        found = EvaluationWindows(split, 3, 1).layout
+        assert [found.window(number).tolist() for number in range(len(found))] == windows
+
+
+def test_a_batch_is_filled_up_on_the_right():
+    batch = stack([np.array([7, 8, 9]), np.array([5, 6])], 3, pad=2)
+    assert batch.inputs.tolist() == [[7, 8, 2], [5, 2, 2]]
+    assert batch.targets.tolist() == [[8, 9, NO_TARGET], [6, NO_TARGET, NO_TARGET]]
+    assert batch.mask.tolist() == [[True, True, False], [True, False, False]]
 
 
 def test_targets_are_the_next_tokens(make_split):
-    windows = TrainingWindows(make_split(1000), context_length=16, batch_size=4, seed=0)
-    inputs, targets = windows.batch(3)
+    windows = TrainingWindows(make_split(of(1000)), context_length=16, batch_size=4, seed=0)
+    inputs, targets, mask = windows.batch(3)
     assert inputs.shape == targets.shape == (4, 16)
     assert (targets == inputs + 1).all()
+    assert mask.all()
 
 
 def test_a_batch_depends_on_seed_and_step_alone(make_split):
-    split = make_split(1000)
+    split = make_split(of(1000))
     windows = TrainingWindows(split, 16, 4, seed=1)
-    later = [windows.batch(step)[0].tolist() for step in (40, 7, 40)]
+    later = [windows.batch(step).inputs.tolist() for step in (40, 7, 40)]
     assert later[0] == later[2] != later[1]
-    assert TrainingWindows(split, 16, 4, seed=1).batch(40)[0].tolist() == later[0]
-    assert TrainingWindows(split, 16, 4, seed=2).batch(40)[0].tolist() != later[0]
+    assert TrainingWindows(split, 16, 4, seed=1).batch(40).inputs.tolist() == later[0]
+    assert TrainingWindows(split, 16, 4, seed=2).batch(40).inputs.tolist() != later[0]
 
 
 def test_epochs_begin_at_different_places(make_split):
-    windows = TrainingWindows(make_split(1000), 16, 4, seed=1)
-    per_epoch = windows.windows_per_epoch
-    offsets = {min(windows.starts(range(e * per_epoch, (e + 1) * per_epoch))) for e in range(8)}
-    assert len(offsets) > 3
+    windows = TrainingWindows(make_split(of(1000)), 16, 4, seed=1)
+    per_epoch = windows.layout.per_epoch()
+    assert len({windows._place(epoch * per_epoch)[1] for epoch in range(8)}) > 3
 
 
-def test_a_text_shorter_than_a_window_is_refused(make_split):
-    with pytest.raises(AtlasError, match=r"model.context_length: a window of 16 .* \(16 tokens\)"):
-        TrainingWindows(make_split(16), 16, 4, seed=0)
-
-
-@given(st.integers(1, 60), st.integers(2, 9), st.integers(1, 4))
-def test_evaluation_predicts_each_token_once(make_split, tokens, context, batch):
-    windows = EvaluationWindows(make_split(tokens), context, batch)
-    predicted, seen = [], []
-    for inputs, targets in windows.all():
-        assert inputs.shape == targets.shape
-        assert inputs.shape[0] <= batch
-        assert (inputs >= 0).all()
-        real = targets != NO_TARGET
-        predicted += targets[real].tolist()
-        seen += inputs[real].tolist()
-    assert predicted == list(range(2, tokens + 2))
-    assert seen == [1, *predicted[:-1]]  # the first one follows the end of a text
+@pytest.mark.parametrize(("layout", "tokens"), [("packed", 16), ("packed", 0), ("padded", 0)])
+def test_a_text_shorter_than_a_window_is_refused(make_split, layout, tokens):
+    with pytest.raises(
+        AtlasError, match=rf"model.context_length: a window of 16 .* \({tokens} tokens\)"
+    ):
+        TrainingWindows(make_split(of(tokens), layout), 16, 4, seed=0)
 
 
 def test_a_spread_is_even_and_the_same(make_split):
-    windows = EvaluationWindows(make_split(100), 10, 3)
-    chosen = [int(row[0]) for _, targets in windows.spread(4) for row in targets]
-    assert chosen == [2, 32, 62, 92]
-    assert len([row for _, targets in windows.spread(1000) for row in targets]) == 10
-
-
-def test_documents_are_joined_and_counted(tmp_path, tokenizer, documents):
-    for split, part in {"train": documents[:80], "val": documents[80:], "test": []}.items():
-        write_documents(tmp_path / "clean" / split, part)
-    params = small_params(**{"tokenize.shard_tokens": 1000})
-    metrics = encode_corpus(tmp_path / "clean", tokenizer, tmp_path / "tokens", params.tokenize)
-    split = TokenSplit(tmp_path / "tokens", "val")
-    ids = split.read(0, len(split)).tolist()
-    assert ids.count(tokenizer.end_of_text) == 20
-    assert ids[-1] == tokenizer.end_of_text
-    assert tokenizer.decode(ids) == "".join(document.text for document in documents[80:])
-    assert split.bytes == metrics["val_bytes"] == sum(len(d.text) for d in documents[80:])
-    assert metrics["test_tokens"] == len(TokenSplit(tmp_path / "tokens", "test")) == 0
-    assert len(list((tmp_path / "tokens").glob("train-*.bin"))) == -(
-        -metrics["train_tokens"] // 1000
-    )
-
-    params = small_params(**{"tokenize.separate_documents": False})
-    encode_corpus(tmp_path / "clean", tokenizer, tmp_path / "joined", params.tokenize)
-    joined = TokenSplit(tmp_path / "joined", "val")
-    assert tokenizer.end_of_text not in joined.read(0, len(joined))
-
-
-def test_a_long_text_encodes_in_pieces_to_the_ids_of_the_whole(tokenizer, monkeypatch):
-    monkeypatch.setattr(encode, "PIECE", 40)
-    text = "\n".join([small_text(1), "", "  indented", "\n", "no end" * 30, small_text(2)])
-    pieces = list(encode._pieces(text))
-    assert len(pieces) > 5
-    assert "".join(pieces) == text
-    ids = [identity for piece in pieces for identity in tokenizer.encode(piece)]
-    assert ids == tokenizer.encode(text)
-    assert list(encode._pieces("")) == []
+    windows = EvaluationWindows(make_split(of(100)), 10, 3)
+    chosen = [int(row[0]) for batch in windows.spread(4) for row in batch.targets]
+    assert chosen == [3, 33, 63, 93]
+    assert len([row for batch in windows.spread(1000) for row in batch.targets]) == 10
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"splits": {}}'])

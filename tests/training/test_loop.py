@@ -1,5 +1,6 @@
 """The training loop on a model of seconds: exact resume, safety, accumulation."""
 
+import itertools
 import os
 import signal
 
@@ -10,28 +11,20 @@ from atlas.errors import AtlasError, Stopped
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.storage import weights_of
-from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter
-from atlas.tokens.windows import EvaluationWindows, TokenSplit, TrainingWindows
+from atlas.tokens.batches import Batches
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training import checkpoint, loop
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.loop import Training
-from tests.small import small_config, small_params
-
-SHA = "0" * 64
+from tests.small import small_config, small_params, write_tokens
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory, tokenizer, documents):
-    folder = tmp_path_factory.mktemp("tokens")
-    splits = {}
-    for split, part in {"train": documents[:80], "val": documents[80:]}.items():
-        writer = ShardWriter(folder, split, 400, SHA, 10_000)
-        for document in part:
-            writer.write(tokenizer.encode(document.text))
-        writer.close()
-        splits[split] = SplitIndex(writer.counts, len(part), 1)
-    TokenIndex(400, 1, SHA, splits).write(folder)
+    ids = [tokenizer.encode(document.text) for document in documents]
+    splits = {"train": [ids[:80]], "val": [ids[80:]]}
+    folder = write_tokens(tmp_path_factory.mktemp("tokens"), splits)
     return TokenSplit(folder, "train"), TokenSplit(folder, "val")
 
 
@@ -67,14 +60,14 @@ def logs(progress):
 
 def stop_after(monkeypatch, training: Training, step: int) -> None:
     """Lets a signal come in the middle of a step."""
-    backward = training._backward
+    do_step = training._step
 
-    def interrupted(number):
-        if number + 1 == step:
+    def interrupted(batch, optimizer, progress):
+        if progress.step + 1 == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return backward(number)
+        do_step(batch, optimizer, progress)
 
-    monkeypatch.setattr(training, "_backward", interrupted)
+    monkeypatch.setattr(training, "_step", interrupted)
 
 
 def test_training_learns(training):
@@ -94,9 +87,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(training, monkeypatch,
     with pytest.raises(Stopped, match=f"stopped after step {step} of 30"):
         first.run()
     second = training("stopped")
-    backward, steps = second._backward, []
+    do_step, steps = second._step, []
     monkeypatch.setattr(
-        second, "_backward", lambda number: steps.append(number) or backward(number)
+        second, "_step", lambda *given: steps.append(given[2].step) or do_step(*given)
     )
     progress = second.run()
     assert steps == list(range(step, 30))
@@ -153,7 +146,7 @@ def test_accumulation_is_the_whole_batch(training):
     gradients = []
     for parts in (1, 2, 4):
         run = training(f"parts{parts}", dropout=0.0, accumulation=parts)
-        run._backward(0)
+        run._backward(next(Batches(run.data).read()))
         gradients.append([parameter.grad.clone() for parameter in run.model.parameters()])
     for other in gradients[1:]:
         for ours, theirs in zip(gradients[0], other, strict=True):
@@ -187,10 +180,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(training, monkeypatch
     run = training(dropout=0.0)
     backward = run._backward
     before = {}
+    steps = itertools.count()
 
-    def broken(step):
-        loss = backward(step)
-        if step == 12:
+    def broken(batch):
+        loss = backward(batch)
+        if next(steps) == 12:
             before.update({k: v.clone() for k, v in weights_of(run.model).items()})
             run.model.blocks[1].attention.key.weight.grad[0, 0] = float("nan")
         return loss

@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
+from atlas.tokens.windows import Batch
 from atlas.training.optimizer import make_optimizer
 from atlas.training.schedule import warmup_cosine
 from atlas.training.utilisation import matmul_flops
@@ -47,8 +49,9 @@ def test_padding_does_not_count():
 def test_losses_weigh_tokens_not_batches():
     model = Decoder(small_config())
     initialise(model, 0)
-    long = (torch.randint(0, 400, (3, 8)).numpy(), torch.randint(0, 400, (3, 8)).numpy())
-    short = (long[0][:1, :2], long[1][:1, :2])
+    inputs, targets = (torch.randint(0, 400, (3, 8)).numpy() for _ in range(2))
+    long = Batch(inputs, targets, np.ones((3, 8), bool))
+    short = Batch(*(part[:1, :2] for part in long))
     total, tokens = total_loss(model, [long, short])
     assert tokens == 26
     parts = [total_loss(model, [batch])[0] for batch in (long, short)]
@@ -62,7 +65,8 @@ def test_losses_weigh_tokens_not_batches():
 def test_validation_leaves_the_model_and_the_random_numbers_as_they_were():
     model = Decoder(small_config(dropout=0.5)).train()
     before = torch.get_rng_state()
-    batch = (torch.zeros(1, 4, dtype=torch.long).numpy(),) * 2
+    zeros = np.zeros((1, 4), np.int64)
+    batch = Batch(zeros, zeros, np.ones((1, 4), bool))
     assert mean_loss(model, [batch]) == mean_loss(model, [batch])
     assert model.training
     assert torch.equal(before, torch.get_rng_state())

@@ -37,12 +37,26 @@ def read_documents(folder: Path) -> Iterator[Document]:
     Raises:
         AtlasError: a line is no document.
     """
-    for path in sorted(folder.glob("*.jsonl")):
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield Document.from_line(line)
-                except (ValueError, TypeError) as error:
-                    raise AtlasError(
-                        f"{path}:{number}: no document ({error}); `dvc repro -f clean` writes it"
-                    ) from None
+    for path in shards_of(folder):
+        yield from read_shard(path)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The clean shards of a folder, in order."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def read_shard(path: Path) -> Iterator[Document]:
+    """The documents of a clean shard, in order.
+
+    Raises:
+        AtlasError: a line is no document.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield Document.from_line(line)
+            except (ValueError, TypeError) as error:
+                raise AtlasError(
+                    f"{path}:{number}: no document ({error}); `dvc repro -f clean` writes it"
+                ) from None

@@ -39,12 +39,12 @@ def generate(
     """
     device = model.embedding.weight.device
     generator = torch.Generator().manual_seed(sampling.seed)
-    ids = list(prompt) or [model.config.end_of_text]
+    ids = list(prompt) or [model.config.eos]
     for _ in range(most_tokens):
         window = torch.tensor([ids[-model.config.context_length :]], device=device)  # (1, T)
         logits = model(window)[0, -1].float().cpu()  # (V,)
         token = next_token(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
-        if token == model.config.end_of_text:
+        if token == model.config.eos:
             return
         ids.append(token)
         yield token

@@ -17,12 +17,12 @@ class ModelConfig(ModelParams):
 
     Attributes:
         vocab_size: number of ids.
-        end_of_text: the id that ends a document and begins generation.
+        eos: the id that ends a document and begins generation.
         tokenizer_sha256: of the tokenizer's model file.
     """
 
     vocab_size: int
-    end_of_text: int
+    eos: int
     tokenizer_sha256: str
 
     @property

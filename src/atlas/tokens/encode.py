@@ -1,55 +1,144 @@
-"""Clean documents to token shards and their index."""
+"""Clean documents to token shards and their index.
+
+Each clean shard becomes a token shard, apart from all others, so that many can work at it and
+the bytes do not depend on who does.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from tqdm import tqdm
+import numpy as np
+import numpy.typing as npt
 
-from atlas.cleaning.documents import read_documents
+from atlas.cleaning.documents import read_shard, shards_of
 from atlas.cleaning.splits import SPLITS, Split
+from atlas.parallel import in_order
 from atlas.params import TokenizeParams
 from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter
+from atlas.tokens.shards import ShardWriter, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 
-PIECE = 1 << 18  # characters encoded at once; their ids take some 40 times that in memory
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """A clean shard to encode.
+
+    Attributes:
+        source: the clean shard.
+        target: the token shard.
+        tokenizer: folder of the tokenizer.
+        sha256: of its model.
+        with_eos: whether each document ends with the id for it.
+    """
+
+    source: Path
+    target: Path
+    tokenizer: Path
+    sha256: str
+    with_eos: bool
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What a token shard holds.
+
+    Attributes:
+        tokens: ids.
+        documents: that they encode.
+        bytes: size of those documents in UTF-8.
+        counts: how often each id occurs, (V,).
+    """
+
+    tokens: int
+    documents: int
+    bytes: int
+    counts: Counts
 
 
 def encode_corpus(
-    clean: Path, tokenizer: Tokenizer, folder: Path, tokenize: TokenizeParams
-) -> dict[str, int | float]:
+    clean: Path, tokenizer: Path, folder: Path, tokenize: TokenizeParams
+) -> tuple[TokenIndex, dict[Split, Counts]]:
     """Writes the shards of every split and index.json below ``folder``.
 
+    Args:
+        clean: with a folder of documents for each split.
+        tokenizer: folder of the tokenizer.
+        folder: to write to.
+        tokenize: how documents are joined.
+
     Returns:
-        The metrics of the stage: tokens and bytes of each split.
+        The index, and how often each id occurs in each split, (V,).
     """
     folder.mkdir(parents=True)
-    splits: dict[Split, SplitIndex] = {}
-    for split in SPLITS:
-        writer = ShardWriter(
-            folder, split, tokenizer.vocab_size, tokenizer.sha256, tokenize.shard_tokens
+    loaded = Tokenizer.load(tokenizer)
+    tasks: list[tuple[Split, EncodeTask]] = [
+        (
+            split,
+            EncodeTask(
+                source.resolve(),
+                shard_path(folder, split, number).resolve(),
+                tokenizer.resolve(),
+                loaded.sha256,
+                tokenize.separate_documents,
+            ),
         )
-        documents = size = 0
-        for document in tqdm(read_documents(clean / split), desc=f"tokenize {split}", unit="doc"):
-            for piece in _pieces(document.text):
-                writer.write(tokenizer.encode(piece))
-            if tokenize.separate_documents:
-                writer.write([tokenizer.end_of_text])
-            documents += 1
+        for split in SPLITS
+        for number, source in enumerate(shards_of(clean / split))
+    ]
+    found = in_order(encode_shard, [task for _, task in tasks], "tokenize")
+    results: dict[Split, list[EncodeResult]] = {split: [] for split in SPLITS}
+    for (split, _), result in zip(tasks, found, strict=True):
+        results[split].append(result)
+    index = TokenIndex(
+        loaded.vocab_size,
+        loaded.eos,
+        loaded.pad,
+        loaded.sha256,
+        tokenize.windows,
+        {split: _joined(of_split) for split, of_split in results.items()},
+    )
+    index.write(folder)
+    nothing = np.zeros(loaded.vocab_size, np.int64)
+    counts = {
+        split: sum((result.counts for result in of_split), start=nothing)
+        for split, of_split in results.items()
+    }
+    return index, counts
+
+
+def encode_shard(task: EncodeTask) -> EncodeResult:
+    """Encodes a clean shard."""
+    tokenizer = _load(task.tokenizer, task.sha256)
+    writer = ShardWriter(task.target, tokenizer.vocab_size, tokenizer.sha256)
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    size = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal size
+        for document in read_shard(task.source):
             size += len(document.text.encode())
-        writer.close()
-        splits[split] = SplitIndex(writer.counts, documents, size)
-    TokenIndex(tokenizer.vocab_size, tokenizer.end_of_text, tokenizer.sha256, splits).write(folder)
-    metrics: dict[str, int | float] = {}
-    for split, index in splits.items():
-        metrics |= {f"{split}_tokens": index.tokens, f"{split}_bytes": index.bytes}
-    return metrics
+            yield document.text
+
+    for block in tokenizer.blocks(texts(), with_eos=task.with_eos):
+        writer.write(block.ids, block.ends)
+        counts += np.bincount(block.ids, minlength=tokenizer.vocab_size)
+    writer.close()
+    return EncodeResult(writer.tokens, writer.documents, size, counts)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """A text in parts that encode to the ids of the whole: a line end is a token of its own."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start + PIECE) + 1 or len(text)
-        yield text[start:end]
-        start = end
+@lru_cache(maxsize=1)
+def _load(folder: Path, sha256: str) -> Tokenizer:  # noqa: ARG001 - another one has another hash
+    """The tokenizer, with the words that it knows from the shards before."""
+    return Tokenizer.load(folder)
+
+
+def _joined(results: list[EncodeResult]) -> SplitIndex:
+    return SplitIndex(
+        [result.tokens for result in results],
+        sum(result.documents for result in results),
+        sum(result.bytes for result in results),
+    )

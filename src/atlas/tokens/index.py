@@ -37,14 +37,18 @@ class TokenIndex:
 
     Attributes:
         vocab_size: ids are below it.
-        end_of_text: the id that ends a document.
+        eos: the id that ends a document.
+        pad: the id that fills up windows.
         tokenizer_sha256: of the tokenizer's model file.
+        windows: how they are cut, packed or padded.
         splits: by name.
     """
 
     vocab_size: int
-    end_of_text: int
+    eos: int
+    pad: int
     tokenizer_sha256: str
+    windows: str
     splits: dict[Split, SplitIndex]
 
     def write(self, folder: Path) -> None:

@@ -1,64 +1,212 @@
-"""Text to ids and back, by a sentencepiece model that llama.cpp understands to the letter."""
+"""Text to ids and back: one class over BPE, unigram, character and word vocabularies.
 
-from collections.abc import Sequence
+Each is a sentencepiece model in a file of its own. The ids are those that sentencepiece gives,
+found faster (``words``), and for what Atlas trains also those that llama.cpp gives.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, cast
 
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
 from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 
 from atlas.errors import AtlasError
-from atlas.files import sha256
+from atlas.tokens.borders import SPACE_MARK, Borders, between_pieces, nowhere, whole_words
+from atlas.tokens.words import Block, Ids, WordEncoder
 
 MODEL_FILE = "tokenizer.model"
-END_OF_TEXT = "<|endoftext|>"
+VOCABULARY_FILE = "vocabulary.tsv"  # for people: id, piece, score
+END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
+MARK = SPACE_MARK.encode()
+
+Kind = Literal["bpe", "unigram", "char", "word"]
 
 
 class Tokenizer:
-    """A trained tokenizer.
+    """A vocabulary, and how text is cut into its pieces.
 
     Attributes:
+        kind: bpe, unigram, char or word.
         vocab_size: number of pieces; ids are below it.
-        end_of_text: id of ``<|endoftext|>``, which ends each document and begins generation.
-            Text never encodes to it, not even the same characters.
+        bos: id before the first token of a text. It is ``eos``, as documents are joined by it.
+        eos: id that ends a text. No text encodes to it, not even its own characters.
+        pad: id that fills up what is shorter than the rest of a batch; ``eos`` if the model
+            has no other.
+        unk: id of what the vocabulary cannot express.
+        normalizer: how sentencepiece changes a text before it cuts it.
+        user_defined: ids of the pieces that are cut out of a text before all others.
         sha256: of the model file; token shards carry it.
-        processor: the sentencepiece model.
+        model: the content of the model file.
+        processor: sentencepiece's own reading of it.
     """
 
-    def __init__(self, model_file: Path) -> None:
-        """Loads a sentencepiece model.
+    def __init__(self, model: bytes, name: str = MODEL_FILE) -> None:
+        """Reads a sentencepiece model.
+
+        Args:
+            model: the content of a model file.
+            name: of that file, for errors.
 
         Raises:
-            AtlasError: there is no such file, or it is no model with ``<|endoftext|>``.
+            AtlasError: it is no such model, or has no piece that ends a text.
         """
-        if not model_file.is_file():
-            raise AtlasError(f"{model_file}: no such file; `dvc repro` makes it")
-        try:
-            self.processor = SentencePieceProcessor(model_file=str(model_file))
-        except (RuntimeError, OSError):
-            raise AtlasError(
-                f"{model_file}: not a sentencepiece model; `dvc repro -f train_tokenizer` makes it"
-            ) from None
+        spec = _parse(model, name)
+        self.model = model
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self.kind = cast(Kind, TrainerSpec.ModelType.Name(spec.trainer_spec.model_type).lower())
+        self.processor = SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self.processor.vocab_size()
-        self.end_of_text: int = self.processor.piece_to_id(END_OF_TEXT)
-        if not self.processor.is_control(self.end_of_text):
-            raise AtlasError(f"{model_file}: it has no control piece {END_OF_TEXT}")
-        self.sha256 = sha256(model_file)
+        self.eos: int = self.processor.eos_id()
+        if self.eos < 0:
+            raise AtlasError(
+                f"{name}: it has no piece that ends a text (eos_id), and documents are joined by it"
+            )
+        self.bos = self.eos
+        pad: int = self.processor.pad_id()
+        self.pad = self.eos if pad < 0 else pad
+        self.unk: int = self.processor.unk_id()
+        self.normalizer: NormalizerSpec = spec.normalizer_spec
+        pieces = enumerate(spec.pieces)
+        self.user_defined = {each for each, piece in pieces if piece.type == piece.USER_DEFINED}
+        self._words = WordEncoder(*_encoder(spec, self.kind), self.eos)
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Loads the tokenizer of a folder that train_tokenizer wrote."""
-        return cls(folder / MODEL_FILE)
+    def load(cls, path: Path) -> "Tokenizer":
+        """Loads a sentencepiece model file, or the one of a folder that train_tokenizer wrote.
+
+        Raises:
+            AtlasError: there is none, or it is none.
+        """
+        file = path / MODEL_FILE if path.is_dir() else path
+        try:
+            return cls(file.read_bytes(), str(file))
+        except FileNotFoundError:
+            raise AtlasError(f"{file}: no such tokenizer; `dvc repro` makes it") from None
+
+    def save(self, folder: Path) -> None:
+        """Writes the model, and its vocabulary for people to read, into a new folder."""
+        folder.mkdir(parents=True)
+        (folder / MODEL_FILE).write_bytes(self.model)
+        with (folder / VOCABULARY_FILE).open("w", encoding="utf-8", newline="\n") as file:
+            for identity in range(self.vocab_size):
+                piece = self.piece(identity).encode("unicode_escape").decode()
+                file.write(f"{identity}\t{piece}\t{self.processor.get_score(identity):g}\n")
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without any special one."""
-        ids: list[int] = self.processor.encode(text)
+        ids: list[int] = self.encode_batch([text])[0].tolist()
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ones give nothing, broken UTF-8 gives U+FFFD."""
-        text: str = self.processor.decode(list(ids))
-        return text
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of each of some texts, (T,)."""
+        blocks = list(self.blocks(texts))
+        sizes = np.cumsum([0, *(len(block.ids) for block in blocks)])
+        ends = [size + block.ends for size, block in zip(sizes, blocks, strict=False)]
+        if not ends:
+            return []
+        ids = np.concatenate([block.ids for block in blocks])
+        return np.split(ids, np.concatenate(ends)[:-1])
+
+    def blocks(self, texts: Iterable[str], *, with_eos: bool = False) -> Iterator[Block]:
+        """The ids of texts without end, in bounded memory; ``with_eos`` ends each with one."""
+        return self._words.blocks(map(self._prepare, texts), with_end=with_eos)
+
+    def pad_batch(
+        self, batch: Sequence[Sequence[int] | Ids]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Rows of ids, filled up on the right, and where they are not: (B, T) each."""
+        lengths = np.array([len(row) for row in batch], np.int64)
+        mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad, np.int64)
+        if batch:
+            ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
+        return ids, mask
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of ids.
+
+        Special ids give nothing; unknown ones and broken UTF-8 give U+FFFD.
+        """
+        text: str = self.processor.decode([int(identity) for identity in ids])
+        return text.replace("\n ", "\n") if self.kind == "word" else text
+
+    def decode_batch(self, batch: Iterable[Sequence[int] | Ids]) -> list[str]:
+        """The text of each row of ids."""
+        return [self.decode(ids) for ids in batch]
 
     def piece(self, identity: int) -> str:
         """The piece of an id as sentencepiece writes it, blanks as U+2581."""
         text: str = self.processor.id_to_piece(identity)
         return text
+
+    def is_text(self, identity: int) -> bool:
+        """Whether a piece was made for text: not special, not a single byte, not out of use."""
+        processor = self.processor
+        return not (
+            processor.is_control(identity)
+            or processor.is_unknown(identity)
+            or processor.is_byte(identity)
+            or processor.is_unused(identity)
+        )
+
+    def _prepare(self, text: str) -> bytes:
+        """The text as the words are cut from it: normalised, in UTF-8, a blank put in front."""
+        if self.kind == "word":
+            lines = (" ".join(line.split()) for line in text.split("\n"))
+            data = _utf8("\n".join(line and f" {line}" for line in lines))
+        elif self.normalizer.precompiled_charsmap or self.normalizer.remove_extra_whitespaces:
+            data = _utf8(self.processor.normalize(_utf8(text).decode()))
+        else:
+            data = _utf8(text)
+            if data and self.normalizer.add_dummy_prefix:
+                data = b" " + data
+        return data.replace(MARK, b" ")  # to sentencepiece they are the same
+
+
+def _parse(model: bytes, name: str) -> ModelProto:
+    wrong = AtlasError(
+        f"{name}: not a sentencepiece model (`dvc repro -f train_tokenizer` makes that of Atlas)"
+    )
+    try:
+        spec = ModelProto.FromString(model)
+        SentencePieceProcessor(model_proto=model)
+    except (DecodeError, RuntimeError):
+        raise wrong from None
+    if not spec.pieces:
+        raise wrong
+    return spec
+
+
+def _encoder(
+    spec: ModelProto, kind: Kind
+) -> tuple[Callable[[list[bytes]], Sequence[Ids]], Borders]:
+    """What encodes single words, which are prepared already, and where words are cut."""
+    plain = ModelProto()
+    plain.CopyFrom(spec)
+    plain.normalizer_spec.precompiled_charsmap = b""
+    plain.normalizer_spec.add_dummy_prefix = False
+    plain.normalizer_spec.remove_extra_whitespaces = False
+    processor = SentencePieceProcessor(model_proto=plain.SerializeToString())
+
+    def encode(words: list[bytes]) -> Sequence[Ids]:
+        ids: Sequence[Ids] = processor.encode(words, return_type="numpy", num_threads=1)
+        return ids
+
+    if kind == "word":
+        return encode, whole_words()
+    if any(processor.is_unused(identity) for identity in range(processor.vocab_size())):
+        return encode, nowhere()  # BPE takes such a piece apart as it was last merged anywhere
+    return encode, between_pieces(processor)
+
+
+def _utf8(text: str) -> bytes:
+    """A text in UTF-8, with U+FFFD for halves of surrogate pairs, which have none."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -1,90 +1,163 @@
-"""Trains a tokenizer on clean documents.
+"""Trains a tokenizer on clean documents, or takes a given one.
 
-The set-up is the one that was measured to give llama.cpp the same ids on every string: bytes
-for what has no piece, no normalisation, no blank put in front, blanks kept, each line end and
-tab a piece of its own. It is lossless, but for U+2581, which sentencepiece uses as the blank.
+The set-ups are those that were measured to give llama.cpp the same ids. None normalises, none
+removes blanks, and each line end and tab is a piece of its own.
+
+======= =================================================== ==============================
+kind    pieces                                              what has no piece
+======= =================================================== ==============================
+bpe     merges of characters, by frequency                  becomes its bytes
+char    characters                                          becomes its bytes
+unigram those that make the text likeliest (arXiv:1804.10959) becomes ``<unk>``
+word    whole words between white space                     becomes ``<unk>``
+======= =================================================== ==============================
+
+BPE and characters are lossless, but for U+2581, which sentencepiece uses as the blank.
 """
 
 import io
+import random
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from atlas.cleaning.documents import Document
+from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
+from atlas.files import files_below
 from atlas.params import TokenizerParams
-from atlas.tokens.tokenizer import END_OF_TEXT, MODEL_FILE, Tokenizer
+from atlas.tokens.borders import SPACE_MARK
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 
-VOCABULARY_FILE = "vocabulary.tsv"  # for people: id, piece, score
 LONGEST_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
-UNKNOWN_ID, END_OF_TEXT_ID = 0, 1
+UNKNOWN_ID, END_OF_TEXT_ID, PADDING_ID = 0, 1, 2
+REPLACEMENT = "\ufffd"
+GRID = 256  # steps of a unigram score in 1: sums of such scores are exact in any order
+ALONE = ("\n", "\t")
+STRAY = f"{SPACE_MARK}\n"
+WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
+# What each kind needs beside the common set-up.
+SETUPS: dict[str, dict[str, Any]] = {
+    "bpe": WITH_BYTES | {"hard_vocab_limit": True},
+    "char": WITH_BYTES | {"hard_vocab_limit": False},
+    "unigram": {"hard_vocab_limit": True, "unk_surface": REPLACEMENT},
+    "word": {
+        "user_defined_symbols": ["\n"],
+        "hard_vocab_limit": False,
+        "unk_surface": f" {REPLACEMENT}",
+        "character_coverage": 1.0,
+        "add_dummy_prefix": True,
+        "remove_extra_whitespaces": True,
+    },
+}
 
 
-def train_tokenizer(
-    documents: Iterable[Document], tokenizer: TokenizerParams, folder: Path
-) -> Tokenizer:
-    """Learns the pieces of a vocabulary and writes the model below ``folder``.
+def make_tokenizer(documents: Path, tokenizer: TokenizerParams) -> Tokenizer:
+    """Takes the model file at ``tokenizer.path``, or trains one if that is a folder."""
+    given = Path(tokenizer.path)
+    if given.is_dir():
+        return train_tokenizer(sample_lines(documents, tokenizer), tokenizer)
+    return Tokenizer.load(given)
+
+
+def train_tokenizer(lines: Iterable[str], tokenizer: TokenizerParams) -> Tokenizer:
+    """Learns the pieces of a vocabulary.
+
+    Args:
+        lines: of the text, with their ends.
+        tokenizer: the kind, and how many pieces.
 
     Raises:
         AtlasError: the text has too few or too many characters for the vocabulary asked for.
     """
     model = io.BytesIO()
+    setup: dict[str, Any] = {
+        "model_type": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "character_coverage": tokenizer.character_coverage,
+        "split_digits": tokenizer.split_digits,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "add_dummy_prefix": False,
+        "allow_whitespace_only_pieces": True,
+        "user_defined_symbols": list(ALONE),
+        "unk_id": UNKNOWN_ID,
+        "eos_id": END_OF_TEXT_ID,
+        "eos_piece": END_OF_TEXT,
+        "pad_id": PADDING_ID,
+        "pad_piece": PADDING,
+        "bos_id": -1,
+        "max_sentence_length": 8 * LONGEST_LINE,
+        "minloglevel": 2,
+    }
+    if tokenizer.kind == "word":
+        lines = (line.rstrip("\n") for line in lines)
+        setup["vocab_size"] += 1  # the stray piece
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=_lines(documents),
-            model_writer=model,
-            model_type=tokenizer.kind,
-            vocab_size=tokenizer.vocab_size,
-            character_coverage=tokenizer.character_coverage,
-            split_digits=tokenizer.split_digits,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            user_defined_symbols=["\n", "\t"],
-            unk_id=UNKNOWN_ID,
-            eos_id=END_OF_TEXT_ID,
-            eos_piece=END_OF_TEXT,
-            bos_id=-1,
-            pad_id=-1,
-            hard_vocab_limit=tokenizer.kind == "bpe",
-            max_sentence_length=8 * LONGEST_LINE,
-            minloglevel=2,
+            sentence_iterator=iter(lines), model_writer=model, **(setup | SETUPS[tokenizer.kind])
         )
     except RuntimeError as error:
         raise AtlasError(_explain(str(error), tokenizer)) from None
-    folder.mkdir(parents=True)
-    (folder / MODEL_FILE).write_bytes(model.getvalue())
-    trained = Tokenizer.load(folder)
-    _write_vocabulary(trained.processor, folder / VOCABULARY_FILE)
-    return trained
+    finish = {"unigram": on_a_grid, "word": without_stray_piece}.get(tokenizer.kind, bytes)
+    return Tokenizer(finish(model.getvalue()))
 
 
-def measure(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, int | float]:
-    """How well a tokenizer does on documents: bytes per token, round-trip losses."""
-    tokens = size = losses = 0
-    for document in documents:
-        ids = tokenizer.encode(document.text)
-        tokens += len(ids)
-        size += len(document.text.encode())
-        losses += tokenizer.decode(ids) != document.text
-    return {
-        "vocab_size": tokenizer.vocab_size,
-        "val_bytes_per_token": size / tokens,
-        "val_round_trip_losses": losses,
-    }
+def on_a_grid(model: bytes) -> bytes:
+    """A unigram model whose scores are multiples of 1/256.
+
+    The likeliest cut of a text is then the same whether its parts are added up in single
+    precision (sentencepiece), in double precision (llama.cpp), or word by word (Atlas). Line ends
+    and tabs become ordinary pieces: user-defined ones have scores that are no such multiples.
+    """
+    spec = ModelProto.FromString(model)
+    for piece in spec.pieces:
+        if piece.piece in ALONE:
+            piece.type, piece.score = piece.NORMAL, 0
+        piece.score = round(piece.score * GRID) / GRID
+    changed: bytes = spec.SerializeToString()
+    return changed
 
 
-def _lines(documents: Iterable[Document]) -> Iterator[str]:
+def without_stray_piece(model: bytes) -> bytes:
+    """A model of words without the line end with a blank in front, which training adds."""
+    spec = ModelProto.FromString(model)
+    spec.pieces.remove(next(piece for piece in spec.pieces if piece.piece == STRAY))
+    changed: bytes = spec.SerializeToString()
+    return changed
+
+
+def sample_lines(folder: Path, tokenizer: TokenizerParams) -> Iterator[str]:
+    """The lines of the documents of a folder; of a large corpus a random sample, always the same.
+
+    sentencepiece holds all that it learns from in memory, so that is bounded.
+    """
+    size = sum(file.stat().st_size for file in files_below(folder))
+    share = tokenizer.sample_megabytes * 1e6 / max(size, 1)
+    return draw(lines_of(read_documents(folder)), share, tokenizer.seed)
+
+
+def lines_of(documents: Iterable[Document]) -> Iterator[str]:
     """Lines with their ends: a line end is a piece of its own, so nothing spans it."""
     for document in documents:
         for line in document.text.split("\n"):
             whole = line + "\n"
             for start in range(0, len(whole), LONGEST_LINE):
                 yield whole[start : start + LONGEST_LINE]
+
+
+def draw(lines: Iterable[str], share: float, seed: int) -> Iterator[str]:
+    """About a share of the lines, each drawn for itself; all from a share of 1 on."""
+    generator = random.Random(seed)  # noqa: S311 - a sample, no secret
+    return (line for line in lines if share >= 1 or generator.random() < share)
+
+
+def round_trip_losses(tokenizer: Tokenizer, documents: Iterable[Document]) -> int:
+    """How many documents do not come back from their ids."""
+    return sum(tokenizer.decode(tokenizer.encode(each.text)) != each.text for each in documents)
 
 
 def _explain(message: str, tokenizer: TokenizerParams) -> str:
@@ -97,13 +170,12 @@ def _explain(message: str, tokenizer: TokenizerParams) -> str:
     if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         return (
             f"{asked}, but the characters of the text alone need {too_low[1]}: set it to more, "
-            "or lower tokenizer.character_coverage (the rarest characters become bytes)"
+            "or lower tokenizer.character_coverage (the rarest characters become "
+            f"{'bytes' if tokenizer.kind in ('bpe', 'char') else 'unknown'})"
+        )
+    if "sentences_.empty()" in message:
+        return (
+            "tokenizer: the training split holds no text to learn from: look at data/clean/"
+            "rejected.jsonl, and at clean.val, clean.test and clean.split_by"
         )
     return f"tokenizer: sentencepiece could not train on this text: {message}"
-
-
-def _write_vocabulary(processor: SentencePieceProcessor, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for identity in range(processor.vocab_size()):
-            piece = processor.id_to_piece(identity).encode("unicode_escape").decode()
-            file.write(f"{identity}\t{piece}\t{processor.get_score(identity):g}\n")

@@ -1,74 +1,152 @@
 """Windows of tokens: what training reads in shuffled order, and evaluation from end to end.
 
+A window holds T + 1 tokens: T inputs, and for each the one after it as its target. Packed windows
+run over the borders of documents; padded ones hold one document, or a part of it, each::
+
+    tokens              a b c d e | f g |      (T = 3, | the end of a document)
+    packed, evaluation  |abc  cde|  |fg|.
+    padded              |abc  cde|  |fg|
+
 B is the batch, T the context length.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from atlas.cleaning.splits import Split
 from atlas.errors import AtlasError
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.shards import Ids, open_shard, shard_path
+from atlas.tokens.split import TokenSplit
 
-NO_TARGET = -100  # where a padded window has nothing to predict
+NO_TARGET = -100  # where a window that is filled up has nothing to predict
 
-Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # inputs and targets, (B, T) each
+Window = npt.NDArray[np.int64]  # at most T + 1 tokens
 
 
-class TokenSplit:
-    """The tokens of a split, as one sequence over all its shards.
+class Batch(NamedTuple):
+    """Windows side by side.
 
     Attributes:
-        bytes: size of the text that they stand for, in UTF-8.
-        end_of_text: the id before the first token.
-        tokenizer_sha256: of the tokenizer that made them.
+        inputs: (B, T); the padding id where a window is filled up, always on its right.
+        targets: the token after each input, (B, T); ``NO_TARGET`` where a window is filled up.
+        mask: whether an input is a token of the text, (B, T).
     """
 
-    def __init__(self, folder: Path, split: Split) -> None:
-        """Maps the shards of a split.
+    inputs: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.bool_]
 
-        Raises:
-            AtlasError: a shard is missing, damaged, or of another tokenizer than the index.
-        """
-        index = TokenIndex.read(folder)
-        entry = index.splits[split]
-        self._shards: list[Ids] = [
-            open_shard(shard_path(folder, split, number), count, index.tokenizer_sha256)
-            for number, count in enumerate(entry.shards)
-            if count
-        ]
-        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
-        self.bytes = entry.bytes
-        self.end_of_text = index.end_of_text
-        self.tokenizer_sha256 = index.tokenizer_sha256
+
+class Layout(Protocol):
+    """How a split is cut into windows."""
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        """Windows in which every token of the split is predicted exactly once."""
 
-    def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """The tokens from ``start`` up to ``stop``, across shards."""
-        parts = []
-        number = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            offset = self._starts[number]
-            end = min(stop, int(self._starts[number + 1]))
-            parts.append(self._shards[number][start - offset : end - offset].astype(np.int64))
-            start, number = end, number + 1
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+    def window(self, number: int) -> Window:
+        """One of these."""
+
+    def per_epoch(self) -> int:
+        """Windows that training sees in an epoch."""
+
+    def largest_offset(self) -> int:
+        """The most tokens that an epoch may leave out at the start, so as to differ from others."""
+
+    def training_window(self, number: int, offset: int) -> Window:
+        """One window of an epoch that begins after ``offset`` tokens."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Windows that run over the borders of documents."""
+
+    tokens: TokenSplit
+    context_length: int
+
+    def __len__(self) -> int:
+        return -(-len(self.tokens) // self.context_length)
+
+    def window(self, number: int) -> Window:
+        """From the token before; before the first one is the end of a text."""
+        start = number * self.context_length
+        stop = min(start + self.context_length, len(self.tokens))
+        found = self.tokens.read(max(start - 1, 0), stop)
+        return found if start else np.concatenate([[self.tokens.index.eos], found])
+
+    def per_epoch(self) -> int:
+        """Windows that fit, wherever in the first one an epoch begins."""
+        if len(self.tokens) <= self.context_length:
+            return 0
+        return max((len(self.tokens) - self.context_length) // self.context_length, 1)
+
+    def largest_offset(self) -> int:
+        """Less than a window."""
+        last = self.per_epoch() * self.context_length + 1
+        return min(len(self.tokens) - last, self.context_length - 1)
+
+    def training_window(self, number: int, offset: int) -> Window:
+        """T + 1 tokens."""
+        start = offset + number * self.context_length
+        return self.tokens.read(start, start + self.context_length + 1)
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Windows of one document each; a document that is longer than one gets several."""
+
+    tokens: TokenSplit
+    context_length: int
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        """The number of windows of all documents up to each, (documents,)."""
+        lengths = np.diff(self.tokens.document_ends, prepend=0)
+        return np.cumsum(-(-lengths // self.context_length))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def window(self, number: int) -> Window:
+        """From the token before; before the first one of a document is the end of a text."""
+        document = int(np.searchsorted(self._ends, number, side="right"))
+        ends = self.tokens.document_ends
+        first = int(ends[document - 1]) if document else 0
+        nth = number - (int(self._ends[document - 1]) if document else 0)
+        start = first + nth * self.context_length
+        stop = min(start + self.context_length, int(ends[document]))
+        found = self.tokens.read(start - 1 if nth else start, stop)
+        return found if nth else np.concatenate([[self.tokens.index.eos], found])
+
+    def per_epoch(self) -> int:
+        """All windows."""
+        return len(self)
+
+    def largest_offset(self) -> int:
+        """None: windows begin where documents do."""
+        return 0
+
+    def training_window(self, number: int, offset: int) -> Window:
+        """The same as in evaluation."""
+        return self.window(number + offset)
+
+
+LAYOUTS: dict[str, type[Packed] | type[Padded]] = {"packed": Packed, "padded": Padded}
+
+
+def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
+    """The windows of a split, as tokenize was told to cut it."""
+    return LAYOUTS[tokens.index.windows](tokens, context_length)
 
 
 @dataclass(frozen=True)
 class TrainingWindows:
     """Windows in an order that depends on the seed and the step alone.
 
-    An epoch cuts the tokens into windows from a random first one on, and visits each once in
-    a random order. Nothing is remembered between steps, so a resumed run sees the same data.
+    An epoch visits each window once, in a random order. Nothing is remembered between steps, so a
+    resumed run sees the same data.
     """
 
     tokens: TokenSplit
@@ -77,42 +155,33 @@ class TrainingWindows:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.windows_per_epoch < 1:
+        if not self.layout.per_epoch():
             raise AtlasError(
                 f"model.context_length: a window of {self.context_length} is longer than the "
                 f"training text ({len(self.tokens)} tokens); use a shorter one, or more text"
             )
 
-    @property
-    def windows_per_epoch(self) -> int:
-        """Windows that fit, wherever in the first one an epoch begins."""
-        length = len(self.tokens)
-        if length <= self.context_length:
-            return 0
-        return max((length - self.context_length) // self.context_length, 1)
+    @cached_property
+    def layout(self) -> Layout:
+        """How the tokens are cut."""
+        return layout_of(self.tokens, self.context_length)
 
     def batch(self, step: int) -> Batch:
-        """The inputs and targets, (B, T) each, of a step."""
+        """The windows of a step."""
+        windows = [self.layout.training_window(*place) for place in self.places(step)]
+        return stack(windows, self.context_length, self.tokens.index.pad)
+
+    def places(self, step: int) -> list[tuple[int, int]]:
+        """Which windows a step sees: number and offset of each."""
         first = step * self.batch_size
-        return _stack(
-            self.tokens.read(start, start + self.context_length + 1)
-            for start in self.starts(range(first, first + self.batch_size))
-        )
+        return [self._place(visit) for visit in range(first, first + self.batch_size)]
 
-    def starts(self, visits: Sequence[int]) -> list[int]:
-        """Where in the tokens the n-th windows visited begin."""
-        return [self._start(visit) for visit in visits]
-
-    def _start(self, visit: int) -> int:
-        epoch, position = divmod(visit, self.windows_per_epoch)
+    def _place(self, visit: int) -> tuple[int, int]:
+        epoch, position = divmod(visit, self.layout.per_epoch())
         offset, order = _epoch_order(
-            self.seed, epoch, self.windows_per_epoch, self._largest_offset()
+            self.seed, epoch, self.layout.per_epoch(), self.layout.largest_offset()
         )
-        return offset + int(order[position]) * self.context_length
-
-    def _largest_offset(self) -> int:
-        last = self.windows_per_epoch * self.context_length + 1
-        return min(len(self.tokens) - last, self.context_length - 1)
+        return int(order[position]), offset
 
 
 @lru_cache(maxsize=2)
@@ -126,42 +195,49 @@ def _epoch_order(
 
 @dataclass(frozen=True)
 class EvaluationWindows:
-    """Windows side by side, so that each token of a split is predicted exactly once.
-
-    The first token is predicted from the end-of-text id; the last window is padded.
-    """
+    """Windows side by side, so that each token of a split is predicted exactly once."""
 
     tokens: TokenSplit
     context_length: int
     batch_size: int
 
-    def __len__(self) -> int:
-        return -(-len(self.tokens) // self.context_length)
+    def __post_init__(self) -> None:
+        if not len(self.tokens):
+            raise AtlasError(
+                f"the {self.tokens.name} split holds no tokens: give it a larger share "
+                f"(clean.{self.tokens.name}), cut documents (clean.split_by=position), or use "
+                "more text"
+            )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the tokens are cut."""
+        return layout_of(self.tokens, self.context_length)
 
     def all(self) -> Iterator[Batch]:
         """Every window, in batches of at most ``batch_size``."""
-        return self._batches(range(len(self)))
+        return self._batches(range(len(self.layout)))
 
     def spread(self, count: int) -> Iterator[Batch]:
         """At most ``count`` windows, evenly spread over the split; always the same."""
-        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        windows = len(self.layout)
+        chosen = np.linspace(0, windows - 1, min(count, windows)).round().astype(int)
         return self._batches([int(number) for number in chosen])
 
     def _batches(self, numbers: Sequence[int]) -> Iterator[Batch]:
         for first in range(0, len(numbers), self.batch_size):
-            yield _stack(self._window(n) for n in numbers[first : first + self.batch_size])
-
-    def _window(self, number: int) -> npt.NDArray[np.int64]:
-        start = number * self.context_length
-        before = start - 1
-        found = self.tokens.read(max(before, 0), min(start + self.context_length, len(self.tokens)))
-        if before < 0:
-            found = np.concatenate([[self.tokens.end_of_text], found])
-        missing = self.context_length + 1 - len(found)
-        return np.pad(found, (0, missing), constant_values=NO_TARGET)
+            windows = [self.layout.window(n) for n in numbers[first : first + self.batch_size]]
+            yield stack(windows, self.context_length, self.tokens.index.pad)
 
 
-def _stack(windows: Iterator[npt.NDArray[np.int64]]) -> Batch:
-    stacked = np.stack(list(windows))
-    inputs, targets = stacked[:, :-1], stacked[:, 1:]
-    return np.maximum(inputs, 0), targets  # padding becomes id 0 as an input
+def stack(windows: Sequence[Window], context_length: int, pad: int) -> Batch:
+    """Windows as a batch, filled up on the right to T."""
+    inputs = np.full((len(windows), context_length), pad, np.int64)
+    targets = np.full_like(inputs, NO_TARGET)
+    mask = np.zeros(inputs.shape, bool)
+    for row, window in enumerate(windows):
+        tokens = len(window) - 1
+        inputs[row, :tokens] = window[:-1]
+        targets[row, :tokens] = window[1:]
+        mask[row, :tokens] = True
+    return Batch(inputs, targets, mask)

@@ -37,6 +37,8 @@ class Progress:
         val_rows: rows of metrics/val.csv.
         speed_rows: rows of metrics/timing/train.csv.
         unlogged: loss and norm of the gradient of each step since the last row.
+        tokens: that the steps have learned from.
+        batches: where their reading is.
     """
 
     step: int = 0
@@ -46,6 +48,8 @@ class Progress:
     val_rows: list[Row] = field(default_factory=list)
     speed_rows: list[Row] = field(default_factory=list)
     unlogged: list[tuple[float, float]] = field(default_factory=list)
+    tokens: int = 0
+    batches: dict[str, Any] = field(default_factory=dict)
 
 
 class Checkpoints:

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NoReturn
@@ -21,12 +21,13 @@ from tqdm import tqdm
 from atlas.errors import AtlasError, Stopped
 from atlas.model.decoder import Decoder
 from atlas.params import TrainParams
+from atlas.tokens.batches import Batches, TensorBatch, readers
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.checkpoint import Checkpoints, Progress
 from atlas.training.optimizer import make_optimizer
 from atlas.training.schedule import warmup_cosine
 from atlas.training.stopping import StopRequest
-from atlas.training.validation import cross_entropy_sum, mean_loss, to_tensors
+from atlas.training.validation import cross_entropy_sum, mean_loss
 
 
 def seconds_between_checkpoints() -> float:
@@ -72,17 +73,24 @@ class Training:
             AtlasError: the loss or the gradient was not finite; nothing was updated with it.
         """
         every = seconds_between_checkpoints()
+        device = self.model.embedding.weight.device
+        batches = Batches(self.data, readers(device), pinned=device.type == "cuda")
         optimizer = make_optimizer(self.model, self.train)
         torch.manual_seed(self.train.seed)  # dropout
         progress = self.checkpoints.resume(self.model, optimizer)
+        if progress.batches:
+            batches.load_state_dict(progress.batches)
         if not progress.val_rows:
             self._validate(progress)
-        speed = Speed(self.data.batch_size * self.data.context_length)
+        speed = Speed()
         saved = time.monotonic()
-        with StopRequest() as stop, self._bar(progress) as bar:
+        with StopRequest() as stop, self._bar(progress) as bar, closing(batches.read()) as reader:
             while progress.step < self.train.steps:
                 with speed.step():
-                    self._step(optimizer, progress)
+                    batch = next(reader).to(device)
+                    self._step(batch, optimizer, progress)
+                    speed.tokens += int(batch.mask.sum())
+                progress.batches = batches.state_dict()
                 if self._due(self.train.log_every, progress):
                     self._log(optimizer, progress, speed.read(), bar)
                 bar.update()
@@ -98,13 +106,15 @@ class Training:
                     )
         return progress
 
-    def _step(self, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def _step(
+        self, batch: TensorBatch, optimizer: torch.optim.Optimizer, progress: Progress
+    ) -> None:
         factor = warmup_cosine(
             progress.step, self.train.steps, self.train.warmup_steps, self.train.final_lr
         )
         for group in optimizer.param_groups:
             group["lr"] = self.train.lr * factor
-        loss = self._backward(progress.step)
+        loss = self._backward(batch)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -113,19 +123,20 @@ class Training:
         optimizer.step()
         optimizer.zero_grad()
         progress.step += 1
+        progress.tokens += int(batch.mask.sum())
         progress.unlogged.append((loss.item(), norm.item()))
 
-    def _backward(self, step: int) -> Tensor:
+    def _backward(self, batch: TensorBatch) -> Tensor:
         """Adds up the gradient of a batch; returns its loss, nats a token.
 
-        Each part is divided by the tokens of the whole batch, so the parts add up to it.
+        Each part is divided by the tokens of the whole batch, so the parts add up to it. What
+        fills up a window stands on its right, where causal attention never sees it.
         """
-        device = self.model.embedding.weight.device
-        inputs, targets = to_tensors(self.data.batch(step), device)
-        total = torch.zeros((), device=device)
+        tokens = batch.mask.sum()
+        total = torch.zeros((), device=batch.inputs.device)
         parts = self.train.accumulation
-        for x, y in zip(inputs.chunk(parts), targets.chunk(parts), strict=True):
-            loss = cross_entropy_sum(self.model(x), y) / targets.numel()
+        for x, y in zip(batch.inputs.chunk(parts), batch.targets.chunk(parts), strict=True):
+            loss = cross_entropy_sum(self.model(x), y) / tokens
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
@@ -171,8 +182,7 @@ class Training:
         return tqdm(desc="train", total=self.train.steps, initial=progress.step, unit="step")
 
     def _diagnosis(self, step: int, loss: Tensor, norm: Tensor) -> str:
-        first = step * self.data.batch_size
-        starts = self.data.starts(range(first, first + self.data.batch_size))
+        places = self.data.places(step)
         norms = {
             name: parameter.grad.norm().item()
             for name, parameter in self.model.named_parameters()
@@ -182,8 +192,8 @@ class Training:
         worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))[:3]
         return (
             f"training stopped before the update of step {step + 1}: the loss is "
-            f"{loss.item():g}, the norm of the gradient {norm.item():g} (windows from tokens "
-            f"{', '.join(map(str, starts[:4]))}, ...; largest gradients: "
+            f"{loss.item():g}, the norm of the gradient {norm.item():g} (windows "
+            f"{', '.join(str(number) for number, _ in places[:4])}, ...; largest gradients: "
             f"{', '.join(f'{name} {norms[name]:g}' for name in worst)}). Lower train.lr or "
             "train.clip_norm, or lengthen train.warmup_steps"
         )
@@ -192,9 +202,8 @@ class Training:
 class Speed:
     """Tokens a second of the steps since it was last read, validation and writing left out."""
 
-    def __init__(self, tokens_per_step: int) -> None:
-        self._tokens_per_step = tokens_per_step
-        self._steps, self._seconds = 0, 0.0
+    def __init__(self) -> None:
+        self.tokens, self._seconds = 0, 0.0
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -202,10 +211,9 @@ class Speed:
         started = time.perf_counter()
         yield
         self._seconds += time.perf_counter() - started
-        self._steps += 1
 
     def read(self) -> float:
         """Tokens a second; starts anew."""
-        speed = self._steps * self._tokens_per_step / self._seconds
-        self._steps, self._seconds = 0, 0.0
+        speed = self.tokens / self._seconds
+        self.tokens, self._seconds = 0, 0.0
         return speed

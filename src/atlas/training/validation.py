@@ -2,19 +2,12 @@
 
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atlas.model.decoder import Decoder
 from atlas.tokens.windows import NO_TARGET, Batch
-
-
-def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A batch of windows on a device: inputs (B, T), targets (B, T)."""
-    inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
-    return inputs, targets
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -35,9 +28,9 @@ def total_loss(model: Decoder, batches: Iterable[Batch]) -> tuple[float, int]:
     model.eval()
     total, tokens = 0.0, 0
     for batch in batches:
-        inputs, targets = to_tensors(batch, device)
+        inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
         total += cross_entropy_sum(model(inputs), targets).item()
-        tokens += int((targets != NO_TARGET).sum())
+        tokens += int(batch.mask.sum())
     model.train(was_training)
     return total, tokens
 

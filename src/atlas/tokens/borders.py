@@ -1,0 +1,66 @@
+"""Where a text may be cut so that its parts encode to the ids of the whole.
+
+A token is never longer than a piece of the vocabulary. Where two neighbouring bytes stand side by
+side in no piece, no token can span them: the merges of BPE and the best path of a unigram model
+left of that place do not depend on what is right of it. So a table of byte pairs is enough to cut
+any text into words that can be encoded apart::
+
+    pieces   th he the ▁the        pairs inside of pieces   t-h h-e ▁-t
+    text     then the               cut before   n, ▁       words   the|n|▁the
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from sentencepiece import SentencePieceProcessor
+
+BLANK, LINE_END = 0x20, 0x0A
+CONTINUATION = slice(0x80, 0xC0)  # bytes of UTF-8 that begin no character
+SPACE_MARK = "\u2581"  # as sentencepiece writes a blank
+
+Borders = npt.NDArray[np.bool_]  # (65536,), by first byte * 256 + second byte
+
+
+def whole_words() -> Borders:
+    """Cuts before each blank and on both sides of a line end, for a vocabulary of whole words."""
+    safe = np.zeros((256, 256), bool)
+    safe[:, [BLANK, LINE_END]] = True
+    safe[LINE_END] = True
+    return safe.reshape(-1)
+
+
+def nowhere() -> Borders:
+    """No cuts, for a model of which nothing can be said."""
+    return np.zeros(256 * 256, bool)
+
+
+def between_pieces(processor: SentencePieceProcessor) -> Borders:
+    """Cuts at all places that no piece of a BPE, unigram or character model spans.
+
+    A model without bytes joins neighbouring characters that it does not know into one unknown
+    token, so beside such a character it is cut only where the other one is known.
+    """
+    pieces = list(_pieces_of_text(processor))
+    safe = np.ones((256, 256), bool)
+    for piece in pieces:
+        codes = np.frombuffer(piece, np.uint8)
+        safe[codes[:-1], codes[1:]] = False
+    safe[:, CONTINUATION] = False
+    if not any(processor.is_byte(identity) for identity in range(processor.vocab_size())):
+        known = np.zeros(256, bool)
+        known[[piece[0] for piece in pieces if len(piece) == 1]] = True
+        safe &= known[:, None] | known[None, :]
+    return safe.reshape(-1)
+
+
+def _pieces_of_text(processor: SentencePieceProcessor) -> Iterable[bytes]:
+    """The pieces that text can become, as UTF-8 with blanks."""
+    for identity in range(processor.vocab_size()):
+        special = (
+            processor.is_control(identity)
+            or processor.is_unknown(identity)
+            or processor.is_byte(identity)
+        )
+        if not special:
+            yield processor.id_to_piece(identity).replace(SPACE_MARK, " ").encode()

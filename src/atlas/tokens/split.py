@@ -1,0 +1,69 @@
+"""The tokens of a split, as one sequence over all its shards."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas.cleaning.splits import Split
+from atlas.tokens.index import TokenIndex
+from atlas.tokens.shards import open_shard, shard_path
+
+
+class TokenSplit:
+    """The tokens of a split.
+
+    Attributes:
+        name: of the split.
+        index: of the folder it is in.
+        bytes: size of the text that the tokens stand for, in UTF-8.
+    """
+
+    def __init__(self, folder: Path, split: Split) -> None:
+        """Maps the shards of a split.
+
+        Raises:
+            AtlasError: a shard is missing, damaged, or of another tokenizer than the index.
+        """
+        self._folder = folder
+        self.name: Split = split
+        self.index = TokenIndex.read(folder)
+        entry = self.index.splits[split]
+        self.bytes = entry.bytes
+        self._shards = [
+            open_shard(shard_path(folder, split, number), tokens, self.index.tokenizer_sha256)
+            for number, tokens in enumerate(entry.shards)
+        ]
+        self._starts = np.cumsum([0, *(len(shard.ids) for shard in self._shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __reduce__(self) -> tuple[type["TokenSplit"], tuple[Path, Split]]:
+        """Another process maps the files itself; nothing of them travels."""
+        return TokenSplit, (self._folder, self.name)
+
+    @cached_property
+    def document_ends(self) -> npt.NDArray[np.int64]:
+        """Where each document ends, (documents,)."""
+        return np.concatenate(
+            [
+                np.empty(0, np.int64),
+                *(
+                    start + shard.ends.astype(np.int64)
+                    for start, shard in zip(self._starts, self._shards, strict=False)
+                ),
+            ]
+        )
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """The tokens from ``start`` up to ``stop``, across shards."""
+        parts = []
+        number = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            offset = self._starts[number]
+            end = min(stop, int(self._starts[number + 1]))
+            parts.append(self._shards[number].ids[start - offset : end - offset].astype(np.int64))
+            start, number = end, number + 1
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)

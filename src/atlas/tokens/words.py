@@ -1,0 +1,154 @@
+"""Encodes many texts at once: each distinct word a single time, then by looking it up.
+
+The words are what ``borders`` cuts a text into. Arrow finds the distinct ones among them, NumPy
+puts the ids of all words in a row; no Python object is made for a token.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress, repeat
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from atlas.tokens.borders import Borders
+
+Ids = npt.NDArray[np.int32]
+Numbers = npt.NDArray[np.int64]
+BLOCK = 1 << 22  # bytes encoded at once; the arrays for them take some 20 times that
+END = 0  # the number of the word that ends a text
+NEAR = 1 << 12  # bytes looked at first for a place to cut
+MOST_WORDS = 1 << 19  # distinct words remembered, with at most
+MOST_IDS = 1 << 22  # so many ids: some 150 MB
+
+
+@dataclass(frozen=True)
+class Block:
+    """The ids of some texts, one after the other.
+
+    Attributes:
+        ids: of all of them, (N,).
+        ends: where in ``ids`` each text ends. One that goes on in the next block has no end here.
+    """
+
+    ids: Ids
+    ends: Numbers
+
+
+class WordEncoder:
+    """Encodes texts word by word, and remembers the words.
+
+    Args:
+        encode: gives the ids of each of some words.
+        borders: where words may be cut.
+        end: the id that may follow a text.
+    """
+
+    def __init__(
+        self, encode: Callable[[list[bytes]], Sequence[Ids]], borders: Borders, end: int
+    ) -> None:
+        self._encode = encode
+        self._borders = borders
+        self._end = np.array([end], np.int32)
+        self._known: dict[bytes, int] = {}  # words and their numbers, from 1 on
+        self._ids: Ids = self._end  # of all words; the n-th has its own from _firsts[n] on
+        self._firsts: Numbers = np.zeros(1, np.int64)
+        self._lengths: Numbers = np.ones(1, np.int64)
+
+    def blocks(self, texts: Iterable[bytes], *, with_end: bool) -> Iterator[Block]:
+        """Encodes texts (UTF-8) of any number and length, a bounded block at a time."""
+        waiting: list[tuple[bytes, bool]] = []
+        size = 0
+        for text in texts:
+            for part, is_last in self._parts(text):
+                if size + len(part) > BLOCK and waiting:
+                    yield self._block(waiting, with_end)
+                    waiting, size = [], 0
+                waiting.append((part, is_last))
+                size += len(part)
+        if waiting:
+            yield self._block(waiting, with_end)
+
+    def _parts(self, text: bytes) -> Iterator[tuple[bytes, bool]]:
+        """A text in parts of about a block, and whether each is its last."""
+        start = 0
+        while len(text) - start > BLOCK:
+            stop = self._last_cut(text, start)
+            yield text[start:stop], stop == len(text)
+            start = stop
+        if start < len(text) or not text:
+            yield text[start:], True
+
+    def _last_cut(self, text: bytes, start: int) -> int:
+        """The last place to cut in the block from ``start``; beyond it if one word fills it."""
+        stop = start + BLOCK
+        for first in (max(stop - NEAR, start), start):
+            places = np.flatnonzero(self._cuts(text[first:stop]))
+            if len(places):
+                return first + int(places[-1])
+        while stop < len(text):
+            first, stop = stop - 1, stop + BLOCK
+            places = np.flatnonzero(self._cuts(text[first:stop]))
+            if len(places):
+                return first + int(places[0])
+        return len(text)
+
+    def _cuts(self, text: bytes) -> npt.NDArray[np.bool_]:
+        """Whether it is safe to cut before each byte of a text, (bytes,); not before the first."""
+        codes = np.frombuffer(text, np.uint8)
+        pairs = codes[:-1].astype(np.uint16)
+        pairs <<= 8
+        pairs |= codes[1:]
+        cuts = np.zeros(len(codes), bool)
+        np.take(self._borders, pairs, out=cuts[1:])
+        return cuts
+
+    def _block(self, parts: list[tuple[bytes, bool]], with_end: bool) -> Block:
+        data = b"".join(part for part, _ in parts)
+        part_ends = np.cumsum([len(part) for part, _ in parts])
+        cuts = np.append(self._cuts(data), True)
+        cuts[[0, *part_ends]] = True
+        places = np.flatnonzero(cuts)
+        words = self._numbers(data, places)
+        is_last = np.array([last for _, last in parts])
+        text_ends = np.searchsorted(places, part_ends[is_last])  # in words
+        if with_end:
+            words = np.insert(words, text_ends, END)
+            text_ends += np.arange(1, len(text_ends) + 1)
+        lengths = self._lengths[words]
+        ends = np.concatenate([[0], np.cumsum(lengths)])  # of the words, in ids
+        source = np.repeat(self._firsts[words] - ends[:-1], lengths)
+        source += np.arange(len(source))
+        return Block(self._ids[source], ends[text_ends])
+
+    def _numbers(self, data: bytes, places: Numbers) -> Numbers:
+        """The number of each word of a text that is cut at ``places``, its two ends included."""
+        if len(self._known) > MOST_WORDS or len(self._ids) > MOST_IDS:
+            self._forget()
+        words = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(places) - 1, [None, pa.py_buffer(places), pa.py_buffer(data)]
+        ).dictionary_encode()
+        numbers = self._numbers_of_distinct(words.dictionary.to_pylist())
+        found: Numbers = numbers[words.indices.to_numpy()]
+        return found
+
+    def _numbers_of_distinct(self, words: list[bytes]) -> Numbers:
+        numbers = np.fromiter(map(self._known.get, words, repeat(-1)), np.int64, len(words))
+        is_new = numbers < 0
+        new = list(compress(words, is_new))
+        if new:
+            numbers[is_new] = np.arange(len(self._firsts), len(self._firsts) + len(new))
+            self._known.update(zip(new, numbers[is_new].tolist(), strict=True))
+            ids = self._encode(new)
+            lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+            firsts = len(self._ids) + np.cumsum(lengths) - lengths
+            self._ids = np.concatenate([self._ids, *ids])
+            self._lengths = np.concatenate([self._lengths, lengths])
+            self._firsts = np.concatenate([self._firsts, firsts])
+        return numbers
+
+    def _forget(self) -> None:
+        self._known = {}
+        self._ids = self._end
+        self._firsts, self._lengths = self._firsts[:1], self._lengths[:1]

@@ -1,0 +1,92 @@
+"""Batches are the same however they are read, and wherever the reading was interrupted."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from atlas.errors import AtlasError
+from atlas.tokens.batches import Batches, readers
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import TrainingWindows
+from tests.small import write_tokens
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    documents = [[list(range(3 + 7 * n, 3 + 7 * n + n % 40)) for n in range(200)]] * 2
+    folder = write_tokens(tmp_path_factory.mktemp("tokens"), {"train": documents}, 2000, "padded")
+    return TrainingWindows(TokenSplit(folder, "train"), 16, 4, seed=3)
+
+
+def take(batches, count):
+    return list(itertools.islice(batches.read(), count))
+
+
+def same(ours, theirs):
+    return len(ours) == len(theirs) and all(
+        torch.equal(a, b)
+        for x, y in zip(ours, theirs, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_batches_are_the_windows_of_each_step(windows):
+    for step, batch in enumerate(take(Batches(windows), 5)):
+        for ours, theirs in zip(batch, windows.batch(step), strict=True):
+            assert ours.tolist() == theirs.tolist()
+    assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+    assert batch.mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0), (2, 1), (1, 2)])
+def test_the_next_hundred_after_a_save_are_those_of_a_run_without_one(windows, before, after):
+    whole = take(Batches(windows), 137)
+    first = Batches(windows, before)
+    taken = take(first, 37)
+    state = json.loads(json.dumps(first.state_dict()))
+    second = Batches(windows, after)
+    second.load_state_dict(state)
+    assert same(taken + take(second, 100), whole)
+    assert second.next == 137
+
+
+def test_reading_draws_no_number_of_the_training(windows):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    take(Batches(windows), 3)
+    take(Batches(windows, 1), 3)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_workers_end_with_the_reading(windows):
+    import multiprocessing
+
+    batches = Batches(windows, 2).read()
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"batch_size": 8}, {"context_length": 8}])
+def test_a_state_of_other_batches_is_refused(windows, change):
+    state = Batches(windows).state_dict()
+    values = {"context_length": 16, "batch_size": 4, "seed": 3} | change
+    other = Batches(TrainingWindows(windows.tokens, **values))
+    (name,) = change
+    with pytest.raises(AtlasError, match=rf"of other batches \({name} differ\)"):
+        other.load_state_dict(state)
+
+
+def test_how_many_read(monkeypatch):
+    monkeypatch.delenv("ATLAS_READERS", raising=False)
+    assert readers(torch.device("cpu")) == 0
+    assert readers(torch.device("cuda")) == 2
+    monkeypatch.setenv("ATLAS_READERS", "3")
+    assert readers(torch.device("cpu")) == 3
+    monkeypatch.setenv("ATLAS_READERS", "-1")
+    with pytest.raises(AtlasError, match="ATLAS_READERS=-1: give a number"):
+        readers(torch.device("cpu"))

@@ -1,0 +1,92 @@
+import hashlib
+import json
+
+import pytest
+
+from atlas.cleaning.documents import Document
+from atlas.tokens import words
+from atlas.tokens.encode import encode_corpus
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
+from tests.small import small_params, text
+
+
+@pytest.fixture
+def folders(tmp_path, tokenizer):
+    """Clean shards, three of them to train on, and a tokenizer."""
+    tokenizer.save(tmp_path / "tokenizer")
+    number = 0
+    for split, shards in {"train": [30, 1, 20], "val": [5], "test": []}.items():
+        folder = tmp_path / "clean" / split
+        folder.mkdir(parents=True)
+        for shard, count in enumerate(shards):
+            documents = [Document(f"d{n}", "s", text(n)) for n in range(number, number + count)]
+            (folder / f"{shard:05d}.jsonl").write_bytes(b"".join(d.to_line() for d in documents))
+            number += count
+    return tmp_path
+
+
+def encode(folders, name="tokens", **changes):
+    params = small_params(**{f"tokenize.{key}": value for key, value in changes.items()})
+    return encode_corpus(folders / "clean", folders / "tokenizer", folders / name, params.tokenize)
+
+
+def digest(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_documents_are_joined_and_counted(folders, tokenizer):
+    index, counts = encode(folders)
+    train = TokenSplit(folders / "tokens", "train")
+    ids = train.read(0, len(train))
+    starts = [0, *train.document_ends[:-1]]
+    for number, (start, end) in enumerate(zip(starts, train.document_ends, strict=True)):
+        document = ids[start:end].tolist()
+        assert document == [*tokenizer.encode(text(number)), tokenizer.eos]
+    assert number == 50
+    assert counts["train"].tolist() == [ids.tolist().count(i) for i in range(tokenizer.vocab_size)]
+    assert index == train.index
+    assert [index.splits[split].documents for split in ("train", "val", "test")] == [51, 5, 0]
+    assert index.splits["train"].bytes == sum(len(text(n)) for n in range(51))
+    assert len(index.splits["train"].shards) == 3
+    assert len(TokenSplit(folders / "tokens", "test")) == counts["test"].sum() == 0
+
+
+def test_documents_without_an_end(folders, tokenizer):
+    encode(folders, separate_documents=False)
+    train = TokenSplit(folders / "tokens", "train")
+    assert tokenizer.eos not in train.read(0, len(train))
+    assert len(train.document_ends) == 51
+
+
+def test_the_bytes_do_not_depend_on_who_writes_them(folders, monkeypatch):
+    encode(folders, "one")
+    monkeypatch.setenv("ATLAS_PARALLEL", "2")
+    encode(folders, "two")
+    monkeypatch.setenv("ATLAS_PARALLEL", "1")
+    monkeypatch.setattr(words, "BLOCK", 100)
+    monkeypatch.setattr(words, "NEAR", 10)
+    encode(folders, "in blocks")
+    assert digest(folders / "one") == digest(folders / "two") == digest(folders / "in blocks")
+
+
+def test_another_tokenizer_in_the_same_folder_is_noticed(folders, tokenizer, documents):
+    encode(folders, "first")
+    for file in (folders / "tokenizer").iterdir():
+        file.unlink()
+    (folders / "tokenizer").rmdir()
+    from tests.tokens.test_train_tokenizer import train
+
+    other = train([text(seed) for seed in range(40)], kind="char")
+    other.save(folders / "tokenizer")
+    index, _ = encode(folders, "second")
+    assert index.tokenizer_sha256 == other.sha256
+    assert len(TokenSplit(folders / "second", "train")) > len(
+        TokenSplit(folders / "first", "train")
+    )
+
+
+def test_the_index_says_how_windows_are_cut(folders):
+    encode(folders, windows="padded")
+    assert json.loads((folders / "tokens/index.json").read_text())["windows"] == "padded"
+    assert Tokenizer.load(folders / "tokenizer").pad == 2

@@ -1,0 +1,209 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
+
+from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
+from atlas.tokens.tokenizer import END_OF_TEXT, Tokenizer
+from atlas.tokens.train_tokenizer import (
+    GRID,
+    LONGEST_LINE,
+    draw,
+    lines_of,
+    make_tokenizer,
+    round_trip_losses,
+    sample_lines,
+    train_tokenizer,
+)
+from tests.small import small_params, text, write_documents
+
+
+def params(**changes):
+    return small_params(**{f"tokenizer.{key}": value for key, value in changes.items()}).tokenizer
+
+
+def train(texts, **changes) -> Tokenizer:
+    documents = [Document("d", "s", each) for each in texts]
+    return train_tokenizer(lines_of(documents), params(**changes))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
+def test_training_again_gives_the_same_bytes(kind):
+    texts = [text(seed) for seed in range(60)]
+    size = 90 if kind == "unigram" else 400
+    first, second = (train(texts, kind=kind, vocab_size=size) for _ in range(2))
+    assert first.model == second.model
+    assert first.kind == kind
+
+
+def test_digits_are_split_or_not():
+    texts = ["2026 2027 2026 1999 "] * 50
+    assert len(train(texts, vocab_size=268).encode("2026")) == 4
+    assert len(train(texts, vocab_size=275, split_digits=False).encode("2026")) < 4
+
+
+def test_a_character_is_a_token():
+    tokenizer = train([text(1)], kind="char")
+    assert len(tokenizer.encode("The lamp\nsees a river.")) == 22
+
+
+def test_a_word_is_a_token():
+    tokenizer = train(["Max 3 7 = 7", "Min 2 7 = 2"], kind="word")
+    pieces = [tokenizer.piece(identity) for identity in tokenizer.encode("Min 7 3 =")]
+    assert pieces == ["\u2581Min", "\u25817", "\u25813", "\u2581="]
+    assert tokenizer.vocab_size == 4 + 6
+
+
+@given(st.lists(st.text("ab\n", max_size=9)))
+def test_lines_are_all_of_the_text(texts):
+    lines = list(lines_of(Document("d", "s", each) for each in texts))
+    assert "".join(lines) == "".join(each + "\n" for each in texts)
+    assert all(line.endswith("\n") and "\n" not in line[:-1] for line in lines)
+
+
+def test_long_lines_are_cut_and_learned_from():
+    whole = "xyzzy" * 20_000 + " " + "plugh " * 20_000
+    lines = list(lines_of([Document("d", "s", whole)]))
+    assert max(map(len, lines)) == LONGEST_LINE
+    assert "".join(lines) == whole + "\n"
+    tokenizer = train([whole], vocab_size=280)
+    assert any("plugh" in tokenizer.piece(i) for i in range(tokenizer.vocab_size))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
+def test_odd_characters_do_not_stop_the_training(kind):
+    odd = "a\x00b \u2585 \u2581 \t x\ty \ud7ff\uffff \U0010ffff \r\n\x0b\x0c\u2028 \ufeff"
+    texts = [f"{text(seed)}\n{odd}\n{odd}{text(seed + 1)}" for seed in range(30)]
+    tokenizer = train(texts, kind=kind, vocab_size=60 if kind == "unigram" else 400)
+    plain = "the lamp"
+    assert tokenizer.decode(tokenizer.encode(plain)) == plain
+    if kind in ("bpe", "char"):
+        without_mark = odd.replace("\u2581", "")
+        assert tokenizer.decode(tokenizer.encode(without_mark)) == without_mark
+
+
+def test_a_text_of_odd_characters_alone():
+    tokenizer = train(["\x00\x01\x02" * 50], vocab_size=300, kind="char")
+    assert tokenizer.decode(tokenizer.encode("\x00\x02")) == "\x00\x02"
+
+
+def test_a_sample_is_bounded_seeded_and_even(tmp_path):
+    write_documents(
+        tmp_path / "train", [Document("d", "s", "x" * 99 + "\n") for _ in range(30_000)]
+    )
+    every = list(sample_lines(tmp_path / "train", params(sample_megabytes=10)))
+    assert sum(map(len, every)) == 101 * 30_000
+    first, again, other = (
+        list(sample_lines(tmp_path / "train", params(sample_megabytes=1, seed=seed)))
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert len(first) != len(other)
+    assert 0.6e6 < sum(map(len, first)) < 1e6  # the file is larger than its text
+
+    drawn = list(draw(map(str, range(10_000)), 0.3, 1))
+    assert 2800 < len(drawn) < 3200
+    assert 1300 < sum(int(line) < 5000 for line in drawn) < 1700
+    assert drawn == sorted(drawn, key=int)
+
+
+def test_scores_of_a_unigram_model_lie_on_a_grid():
+    tokenizer = train([text(seed) for seed in range(60)], kind="unigram", vocab_size=100)
+    scores = [tokenizer.processor.get_score(each) * GRID for each in range(tokenizer.vocab_size)]
+    assert all(score == round(score) for score in scores)
+    assert len(set(scores)) > 50
+    assert not tokenizer.user_defined
+
+
+def test_a_model_that_is_given_is_taken_as_it_is(tmp_path):
+    given = train([text(seed) for seed in range(40)], vocab_size=320)
+    path = tmp_path / "given.model"
+    path.write_bytes(given.model)
+    taken = make_tokenizer(tmp_path / "none", params(path=str(path), kind="char"))
+    assert (taken.model, taken.kind, taken.vocab_size) == (given.model, "bpe", 320)
+
+
+def test_a_given_model_of_other_settings(tmp_path):
+    """As Llama's: a blank in front, <s> and </s>, no padding."""
+    import io
+
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(text(seed) for seed in range(40)), model_writer=model,
+        model_type="bpe", vocab_size=330, byte_fallback=True, minloglevel=3,
+        normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    tokenizer = Tokenizer(model.getvalue())
+    processor = SentencePieceProcessor(model_proto=model.getvalue())
+    assert (tokenizer.eos, tokenizer.pad) == (2, 2)
+    for each in ("The lamp", " two  blanks ", "", "\n", "x" * 50):
+        assert tokenizer.encode(each) == processor.encode(each)
+        assert tokenizer.decode(tokenizer.encode(each)) == each
+
+
+def test_a_given_model_without_an_end_is_refused(tmp_path):
+    import io
+
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(text(seed) for seed in range(40)), model_writer=model,
+        vocab_size=60, eos_id=-1, minloglevel=3, hard_vocab_limit=False,
+    )  # fmt: skip
+    (tmp_path / "g.model").write_bytes(model.getvalue())
+    with pytest.raises(AtlasError, match=r"g\.model: it has no piece that ends a text"):
+        make_tokenizer(tmp_path, params(path=str(tmp_path / "g.model")))
+
+
+def test_round_trip_losses(tokenizer):
+    documents = [Document("d", "s", each) for each in ("the lamp", "\u2581", "a\n\nb ")]
+    assert round_trip_losses(tokenizer, documents) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "expected"),
+    [
+        ("bpe", 50_000, r"vocab_size is 50000, .* for \d+ at the most"),
+        ("bpe", 266, r"is 266, .* need \d+.* become bytes"),
+        ("unigram", 50_000, r"vocab_size is 50000, .* for \d+ at the most"),
+        ("unigram", 10, r"is 10, .* need \d+.* become unknown"),
+    ],
+)
+def test_a_vocabulary_that_does_not_fit_the_text(documents, kind, size, expected):
+    with pytest.raises(AtlasError, match=expected):
+        train_tokenizer(lines_of(documents), params(kind=kind, vocab_size=size))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_the_largest_vocabulary_that_is_named_works(documents, kind):
+    with pytest.raises(AtlasError) as error:
+        train_tokenizer(lines_of(documents), params(kind=kind, vocab_size=50_000))
+    largest = int(str(error.value).split("set it to ")[1].split()[0])
+    trained = train_tokenizer(lines_of(documents), params(kind=kind, vocab_size=largest))
+    assert trained.vocab_size == largest
+
+
+def test_a_vocabulary_of_words_that_is_too_small_keeps_the_most_frequent():
+    tokenizer = train(["a a a b b c"], kind="word", vocab_size=6)
+    assert [tokenizer.unk in tokenizer.encode(each) for each in "abc"] == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
+def test_no_text_is_an_error(kind):
+    with pytest.raises(AtlasError, match=r"the training split holds no text"):
+        train([], kind=kind)
+
+
+def test_no_two_pieces_make_the_special_one():
+    """llama.cpp would merge them, and read ordinary text as the end of a document."""
+    whole = f"<|endof\ntext|>\n{END_OF_TEXT}\n<|endoftext |>\n<| endoftext|>\nendoftext\n"
+    trained = train([whole * 500], vocab_size=297)
+    pieces = {trained.piece(identity) for identity in range(trained.vocab_size)}
+    assert "endoftext" in pieces
+    halves = [(END_OF_TEXT[:cut], END_OF_TEXT[cut:]) for cut in range(1, len(END_OF_TEXT))]
+    assert not [pair for pair in halves if pieces.issuperset(pair)]
+    assert trained.eos not in trained.encode(whole)
