@@ -1,6 +1,6 @@
 """How fast clean is, on one core and on two, and how much memory its processes take.
 
-    python bench/clean.py ../shared/corpora/novels --megabytes 100 1000
+    python -m bench.clean ../shared/corpora/novels --megabytes 100 1000
 
 Repeats the texts of a folder with changes until there are so many megabytes: half of the copies
 are near duplicates (one word in fifty replaced), half are not (one in three). Each way of cleaning
@@ -8,26 +8,16 @@ runs in a fresh process; the ways take turns, round by round, and medians are pr
 """
 
 import argparse
-import gzip
 import json
-import os
-import random
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-REPLACED = (0.02, 0.33)  # shares of words, in turn
+from bench.shared import ROOT, copies, measure
+
 WAYS = (("near", 1), ("near", 2), ("keep", 1), ("keep", 2))  # duplicates, processes
-CODE = "import sys; from bench.clean import clean; clean(*sys.argv[1:])"
 
 
 def main() -> None:
@@ -78,75 +68,23 @@ def make_texts(texts: Path, raw: Path, size: int) -> int:
     return written
 
 
-def copies(texts: Path) -> Iterator[str]:
-    """The texts as they are, then changed ones without end."""
-    sources = [read(path) for path in sorted(texts.iterdir()) if ".txt" in path.suffixes]
-    if not sources:
-        sys.exit(f"error: {texts} holds no .txt and no .txt.gz")
-    yield from sources
-    generator = random.Random(1)
-    while True:
-        for share in REPLACED:
-            for source in sources:
-                yield changed(source, share, generator)
-
-
-def read(path: Path) -> str:
-    """A text file, gzipped or not."""
-    data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode(errors="replace")
-
-
-def changed(text: str, share: float, generator: random.Random) -> str:
-    """A share of the words replaced by others of the text; lines stay as they are."""
-    words = text.split(" ")
-    for place in generator.sample(range(len(words)), round(share * len(words))):
-        words[place] = words[generator.randrange(len(words))]
-    return " ".join(words)
-
-
 def time_all(raw: Path, rounds: int) -> dict[tuple[str, int], list[tuple[float, int]]]:
     """Seconds and bytes of the largest process for each way, a list of rounds."""
     found: dict[tuple[str, int], list[tuple[float, int]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for duplicates, processes in WAYS:
-            found[duplicates, processes].append(measure(raw, duplicates, processes))
+            found[duplicates, processes].append(measure_clean(raw, duplicates, processes))
     return found
 
 
-def measure(raw: Path, duplicates: str, processes: int) -> tuple[float, int]:
+def measure_clean(raw: Path, duplicates: str, processes: int) -> tuple[float, int]:
     """Cleans in a process of its own: seconds, and the bytes of its largest process."""
-    folder = Path(tempfile.mkdtemp(dir=raw.parent))
-    environment = os.environ | {"ATLAS_PARALLEL": str(processes), "OMP_NUM_THREADS": "1"}
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(raw), str(folder), duplicates],
-        cwd=ROOT,
-        env=environment | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
-        stderr=subprocess.DEVNULL,
-    )
-    largest = 0
-    while process.poll() is None:
-        largest = max(largest, *sizes(process.pid))
-        time.sleep(0.05)
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        sys.exit(f"error: cleaning {raw} ended with {process.returncode}")
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(dir=raw.parent) as folder:
+        environment = {"ATLAS_PARALLEL": str(processes), "OMP_NUM_THREADS": "1"}
+        _, seconds, largest = measure(
+            "bench.clean:clean", raw, folder, duplicates, environment=environment
+        )
     return seconds, largest
-
-
-def sizes(pid: int) -> list[int]:
-    """Resident bytes of a process and those below it."""
-    found = [0, 0]
-    try:
-        parent = psutil.Process(pid)
-        for process in [parent, *parent.children(recursive=True)]:
-            memory = process.memory_info()
-            found.append(memory.rss - memory.shared)
-    except psutil.Error:
-        pass  # it has just ended
-    return found
 
 
 def clean(raw: str, folder: str, duplicates: str) -> None:

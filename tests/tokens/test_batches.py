@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ import torch
 from atlas.errors import AtlasError
 from atlas.tokens.batches import Batches, readers
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import TrainingWindows
-from tests.small import write_tokens
+from atlas.tokens.windows import Batch, TrainingWindows
+from tests.small import PAD, write_tokens
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,10 @@ def windows(tmp_path_factory):
     documents = [[list(range(3 + 7 * n, 3 + 7 * n + n % 40)) for n in range(200)]] * 2
     folder = write_tokens(tmp_path_factory.mktemp("tokens"), {"train": documents}, 2000, "padded")
     return TrainingWindows(TokenSplit(folder, "train"), 16, 4, seed=3)
+
+
+def make(windows, workers=0):
+    return Batches(windows, torch.device("cpu"), workers)
 
 
 def take(batches, count):
@@ -33,8 +38,8 @@ def same(ours, theirs):
 
 
 def test_batches_are_the_windows_of_each_step(windows):
-    for step, batch in enumerate(take(Batches(windows), 5)):
-        for ours, theirs in zip(batch, windows.batch(step), strict=True):
+    for step, batch in enumerate(take(make(windows), 5)):
+        for ours, theirs in zip(batch, Batch.of(windows.rows(step), PAD), strict=True):
             assert ours.tolist() == theirs.tolist()
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
     assert batch.mask.dtype == torch.bool
@@ -42,11 +47,11 @@ def test_batches_are_the_windows_of_each_step(windows):
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0), (2, 1), (1, 2)])
 def test_the_next_hundred_after_a_save_are_those_of_a_run_without_one(windows, before, after):
-    whole = take(Batches(windows), 137)
-    first = Batches(windows, before)
+    whole = take(make(windows), 137)
+    first = make(windows, before)
     taken = take(first, 37)
     state = json.loads(json.dumps(first.state_dict()))
-    second = Batches(windows, after)
+    second = make(windows, after)
     second.load_state_dict(state)
     assert same(taken + take(second, 100), whole)
     assert second.next == 137
@@ -56,26 +61,25 @@ def test_reading_draws_no_number_of_the_training(windows):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    take(Batches(windows), 3)
-    take(Batches(windows, 1), 3)
+    take(make(windows), 3)
+    take(make(windows, 1), 3)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_workers_end_with_the_reading(windows):
-    import multiprocessing
-
-    batches = Batches(windows, 2).read()
+    before = set(multiprocessing.active_children())  # other tests may have left theirs
+    batches = make(windows, 2).read()
     next(batches)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(set(multiprocessing.active_children()) - before) == 2
     batches.close()
-    assert not multiprocessing.active_children()
+    assert not set(multiprocessing.active_children()) - before
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"batch_size": 8}, {"context_length": 8}])
 def test_a_state_of_other_batches_is_refused(windows, change):
-    state = Batches(windows).state_dict()
+    state = make(windows).state_dict()
     values = {"context_length": 16, "batch_size": 4, "seed": 3} | change
-    other = Batches(TrainingWindows(windows.tokens, **values))
+    other = make(TrainingWindows(windows.tokens, **values))
     (name,) = change
     with pytest.raises(AtlasError, match=rf"of other batches \({name} differ\)"):
         other.load_state_dict(state)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from atlas.errors import AtlasError
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TrainingWindows, stack
+from atlas.tokens.windows import NO_TARGET, Batch, EvaluationWindows, TrainingWindows, stack
 from tests.small import EOS, PAD, write_tokens
 
 FIRST = 3  # below it are the special ids
@@ -132,7 +132,7 @@ def test_windows_are_as_drawn(make_split):
 
 
 def test_a_batch_is_filled_up_on_the_right():
-    batch = stack([np.array([7, 8, 9]), np.array([5, 6])], 3, pad=2)
+    batch = Batch.of(stack([np.array([7, 8, 9]), np.array([5, 6])], 3), pad=2)
     assert batch.inputs.tolist() == [[7, 8, 2], [5, 2, 2]]
     assert batch.targets.tolist() == [[8, 9, NO_TARGET], [6, NO_TARGET, NO_TARGET]]
     assert batch.mask.tolist() == [[True, True, False], [True, False, False]]
@@ -140,7 +140,7 @@ def test_a_batch_is_filled_up_on_the_right():
 
 def test_targets_are_the_next_tokens(make_split):
     windows = TrainingWindows(make_split(of(1000)), context_length=16, batch_size=4, seed=0)
-    inputs, targets, mask = windows.batch(3)
+    inputs, targets, mask = Batch.of(windows.rows(3), PAD)
     assert inputs.shape == targets.shape == (4, 16)
     assert (targets == inputs + 1).all()
     assert mask.all()
@@ -149,10 +149,10 @@ def test_targets_are_the_next_tokens(make_split):
 def test_a_batch_depends_on_seed_and_step_alone(make_split):
     split = make_split(of(1000))
     windows = TrainingWindows(split, 16, 4, seed=1)
-    later = [windows.batch(step).inputs.tolist() for step in (40, 7, 40)]
+    later = [windows.rows(step).tolist() for step in (40, 7, 40)]
     assert later[0] == later[2] != later[1]
-    assert TrainingWindows(split, 16, 4, seed=1).batch(40).inputs.tolist() == later[0]
-    assert TrainingWindows(split, 16, 4, seed=2).batch(40).inputs.tolist() != later[0]
+    assert TrainingWindows(split, 16, 4, seed=1).rows(40).tolist() == later[0]
+    assert TrainingWindows(split, 16, 4, seed=2).rows(40).tolist() != later[0]
 
 
 def test_epochs_begin_at_different_places(make_split):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from atlas.errors import AtlasError
-from atlas.tokens.windows import Batch, TrainingWindows
+from atlas.tokens.windows import NO_TARGET, Rows, TrainingWindows
 
 VARIABLE = "ATLAS_READERS"
 AHEAD = 4  # batches that each worker has ready
@@ -26,9 +26,12 @@ class TensorBatch(NamedTuple):
     targets: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device) -> "TensorBatch":
-        """The same on a device; from pinned memory the copy runs beside the computation."""
-        return TensorBatch(*(part.to(device, non_blocking=True) for part in self))
+    @classmethod
+    def of(cls, rows: Tensor, pad: int) -> "TensorBatch":
+        """The inputs and targets of windows in rows, (B, T + 1)."""
+        targets = rows[:, 1:]
+        mask = targets != NO_TARGET
+        return cls(rows[:, :-1].where(mask, pad), targets, mask)
 
 
 class Batches:
@@ -36,15 +39,16 @@ class Batches:
 
     Attributes:
         windows: that they are made of.
-        workers: processes that read; 0 reads in this one.
+        device: where they go.
+        workers: processes that read ahead; 0 reads in this one.
         next: number of the next batch.
     """
 
-    def __init__(self, windows: TrainingWindows, workers: int = 0, *, pinned: bool = False) -> None:
+    def __init__(self, windows: TrainingWindows, device: torch.device, workers: int) -> None:
         self.windows = windows
+        self.device = device
         self.workers = workers
         self.next = 0
-        self._pinned = pinned
 
     def read(self) -> Generator[TensorBatch, None, None]:
         """Batches without end, from ``next`` on."""
@@ -53,13 +57,14 @@ class Batches:
             batch_size=None,
             sampler=itertools.count(self.next),
             num_workers=self.workers,
-            pin_memory=self._pinned,
+            pin_memory=self.device.type == "cuda",  # so that copies run beside the computation
             prefetch_factor=AHEAD if self.workers else None,
             generator=torch.Generator(),  # else it would draw from that of dropout
         )
-        for batch in loader:
+        pad = self.windows.tokens.index.pad
+        for rows in loader:
             self.next += 1
-            yield TensorBatch(*batch)
+            yield TensorBatch.of(rows.to(self.device, non_blocking=True), pad)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the reading is, and of what."""
@@ -93,14 +98,14 @@ class Batches:
         }
 
 
-class _Steps(Dataset[Batch]):
-    """The windows of each step, by its number."""
+class _Steps(Dataset[Rows]):
+    """The windows of each step, by its number: one array, which travels fastest."""
 
     def __init__(self, windows: TrainingWindows) -> None:
         self._windows = windows
 
-    def __getitem__(self, step: int) -> Batch:
-        return self._windows.batch(step)
+    def __getitem__(self, step: int) -> Rows:
+        return self._windows.rows(step)
 
 
 def readers(device: torch.device) -> int:

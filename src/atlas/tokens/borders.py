@@ -9,15 +9,14 @@ any text into words that can be encoded apart::
     text     then the               cut before   n, ▁       words   the|n|▁the
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sentencepiece import SentencePieceProcessor
 
 BLANK, LINE_END = 0x20, 0x0A
 CONTINUATION = slice(0x80, 0xC0)  # bytes of UTF-8 that begin no character
-SPACE_MARK = "\u2581"  # as sentencepiece writes a blank
+NO_BYTE = 0xFF  # in no UTF-8
 
 Borders = npt.NDArray[np.bool_]  # (65536,), by first byte * 256 + second byte
 
@@ -35,32 +34,22 @@ def nowhere() -> Borders:
     return np.zeros(256 * 256, bool)
 
 
-def between_pieces(processor: SentencePieceProcessor) -> Borders:
+def between_pieces(pieces: Sequence[bytes], *, has_bytes: bool) -> Borders:
     """Cuts at all places that no piece of a BPE, unigram or character model spans.
 
     A model without bytes joins neighbouring characters that it does not know into one unknown
     token, so beside such a character it is cut only where the other one is known.
+
+    Args:
+        pieces: all that text can become, in UTF-8 with blanks as blanks.
+        has_bytes: whether a character without a piece becomes its bytes.
     """
-    pieces = list(_pieces_of_text(processor))
     safe = np.ones((256, 256), bool)
-    for piece in pieces:
-        codes = np.frombuffer(piece, np.uint8)
-        safe[codes[:-1], codes[1:]] = False
+    codes = np.frombuffer(bytes([NO_BYTE]).join(pieces), np.uint8)
+    safe[codes[:-1], codes[1:]] = False  # pairs with NO_BYTE, too, but these are in no text
     safe[:, CONTINUATION] = False
-    if not any(processor.is_byte(identity) for identity in range(processor.vocab_size())):
+    if not has_bytes:
         known = np.zeros(256, bool)
         known[[piece[0] for piece in pieces if len(piece) == 1]] = True
         safe &= known[:, None] | known[None, :]
     return safe.reshape(-1)
-
-
-def _pieces_of_text(processor: SentencePieceProcessor) -> Iterable[bytes]:
-    """The pieces that text can become, as UTF-8 with blanks."""
-    for identity in range(processor.vocab_size()):
-        special = (
-            processor.is_control(identity)
-            or processor.is_unknown(identity)
-            or processor.is_byte(identity)
-        )
-        if not special:
-            yield processor.id_to_piece(identity).replace(SPACE_MARK, " ").encode()

@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from atlas.cleaning.documents import read_shard, shards_of
 from atlas.cleaning.splits import SPLITS, Split
+from atlas.files import sha256
 from atlas.parallel import in_order
 from atlas.params import TokenizeParams
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
 
 Counts = npt.NDArray[np.int64]
 
@@ -31,14 +32,14 @@ class EncodeTask:
         source: the clean shard.
         target: the token shard.
         tokenizer: folder of the tokenizer.
-        sha256: of its model.
+        tokenizer_sha256: of its model.
         with_eos: whether each document ends with the id for it.
     """
 
     source: Path
     target: Path
     tokenizer: Path
-    sha256: str
+    tokenizer_sha256: str
     with_eos: bool
 
 
@@ -74,7 +75,7 @@ def encode_corpus(
         The index, and how often each id occurs in each split, (V,).
     """
     folder.mkdir(parents=True)
-    loaded = Tokenizer.load(tokenizer)
+    loaded = _load(tokenizer.resolve(), sha256(tokenizer / MODEL_FILE))
     tasks: list[tuple[Split, EncodeTask]] = [
         (
             split,
@@ -112,7 +113,7 @@ def encode_corpus(
 
 def encode_shard(task: EncodeTask) -> EncodeResult:
     """Encodes a clean shard."""
-    tokenizer = _load(task.tokenizer, task.sha256)
+    tokenizer = _load(task.tokenizer, task.tokenizer_sha256)
     writer = ShardWriter(task.target, tokenizer.vocab_size, tokenizer.sha256)
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     size = 0
@@ -131,7 +132,7 @@ def encode_shard(task: EncodeTask) -> EncodeResult:
 
 
 @lru_cache(maxsize=1)
-def _load(folder: Path, sha256: str) -> Tokenizer:  # noqa: ARG001 - another one has another hash
+def _load(folder: Path, tokenizer_sha256: str) -> Tokenizer:  # noqa: ARG001 - another one has another hash
     """The tokenizer, with the words that it knows from the shards before."""
     return Tokenizer.load(folder)
 

@@ -4,8 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atlas.tokens.borders import SPACE_MARK
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 
 SIGNS = str.maketrans({SPACE_MARK: "·", " ": "·", "\n": "⏎", "\t": "⇥"})
 STYLES = ("black on cyan", "black on green", "black on yellow", "black on magenta")

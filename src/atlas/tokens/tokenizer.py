@@ -16,12 +16,13 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 
 from atlas.errors import AtlasError
-from atlas.tokens.borders import SPACE_MARK, Borders, between_pieces, nowhere, whole_words
+from atlas.tokens.borders import Borders, between_pieces, nowhere, whole_words
 from atlas.tokens.words import Block, Ids, WordEncoder
 
 MODEL_FILE = "tokenizer.model"
 VOCABULARY_FILE = "vocabulary.tsv"  # for people: id, piece, score
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
+SPACE_MARK = "\u2581"  # as sentencepiece writes a blank
 MARK = SPACE_MARK.encode()
 
 Kind = Literal["bpe", "unigram", "char", "word"]
@@ -55,11 +56,10 @@ class Tokenizer:
         Raises:
             AtlasError: it is no such model, or has no piece that ends a text.
         """
-        spec = _parse(model, name)
+        spec, self.processor = _parse(model, name)
         self.model = model
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.kind = cast(Kind, TrainerSpec.ModelType.Name(spec.trainer_spec.model_type).lower())
-        self.processor = SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self.processor.vocab_size()
         self.eos: int = self.processor.eos_id()
         if self.eos < 0:
@@ -73,7 +73,7 @@ class Tokenizer:
         self.normalizer: NormalizerSpec = spec.normalizer_spec
         pieces = enumerate(spec.pieces)
         self.user_defined = {each for each, piece in pieces if piece.type == piece.USER_DEFINED}
-        self._words = WordEncoder(*_encoder(spec, self.kind), self.eos)
+        self._words = WordEncoder(_encode_of(spec), _borders_of(spec, self.kind), self.eos)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -168,24 +168,22 @@ class Tokenizer:
         return data.replace(MARK, b" ")  # to sentencepiece they are the same
 
 
-def _parse(model: bytes, name: str) -> ModelProto:
+def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]:
     wrong = AtlasError(
         f"{name}: not a sentencepiece model (`dvc repro -f train_tokenizer` makes that of Atlas)"
     )
     try:
         spec = ModelProto.FromString(model)
-        SentencePieceProcessor(model_proto=model)
+        processor = SentencePieceProcessor(model_proto=model)
     except (DecodeError, RuntimeError):
         raise wrong from None
     if not spec.pieces:
         raise wrong
-    return spec
+    return spec, processor
 
 
-def _encoder(
-    spec: ModelProto, kind: Kind
-) -> tuple[Callable[[list[bytes]], Sequence[Ids]], Borders]:
-    """What encodes single words, which are prepared already, and where words are cut."""
+def _encode_of(spec: ModelProto) -> Callable[[list[bytes]], Sequence[Sequence[int]]]:
+    """What encodes single words, which are normalised already."""
     plain = ModelProto()
     plain.CopyFrom(spec)
     plain.normalizer_spec.precompiled_charsmap = b""
@@ -193,15 +191,27 @@ def _encoder(
     plain.normalizer_spec.remove_extra_whitespaces = False
     processor = SentencePieceProcessor(model_proto=plain.SerializeToString())
 
-    def encode(words: list[bytes]) -> Sequence[Ids]:
-        ids: Sequence[Ids] = processor.encode(words, return_type="numpy", num_threads=1)
+    def encode(words: list[bytes]) -> Sequence[Sequence[int]]:
+        ids: Sequence[Sequence[int]] = processor.encode(words, num_threads=1)
         return ids
 
+    return encode
+
+
+def _borders_of(spec: ModelProto, kind: Kind) -> Borders:
+    """Where a text may be cut into words."""
+    types = {piece.type for piece in spec.pieces}
     if kind == "word":
-        return encode, whole_words()
-    if any(processor.is_unused(identity) for identity in range(processor.vocab_size())):
-        return encode, nowhere()  # BPE takes such a piece apart as it was last merged anywhere
-    return encode, between_pieces(processor)
+        return whole_words()
+    if ModelProto.SentencePiece.UNUSED in types:
+        return nowhere()  # BPE takes such a piece apart as it was last merged, anywhere
+    of_text = (ModelProto.SentencePiece.NORMAL, ModelProto.SentencePiece.USER_DEFINED)
+    pieces = [
+        piece.piece.replace(SPACE_MARK, " ").encode()
+        for piece in spec.pieces
+        if piece.type in of_text
+    ]
+    return between_pieces(pieces, has_bytes=ModelProto.SentencePiece.BYTE in types)
 
 
 def _utf8(text: str) -> bytes:

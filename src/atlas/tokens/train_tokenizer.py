@@ -29,8 +29,7 @@ from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
 from atlas.files import files_below
 from atlas.params import TokenizerParams
-from atlas.tokens.borders import SPACE_MARK
-from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer
 
 LONGEST_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 UNKNOWN_ID, END_OF_TEXT_ID, PADDING_ID = 0, 1, 2

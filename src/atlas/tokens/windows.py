@@ -24,6 +24,7 @@ from atlas.tokens.split import TokenSplit
 NO_TARGET = -100  # where a window that is filled up has nothing to predict
 
 Window = npt.NDArray[np.int64]  # at most T + 1 tokens
+Rows = npt.NDArray[np.int64]  # windows filled up with NO_TARGET, (B, T + 1)
 
 
 class Batch(NamedTuple):
@@ -38,6 +39,13 @@ class Batch(NamedTuple):
     inputs: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     mask: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: Rows, pad: int) -> "Batch":
+        """The inputs and targets of windows in rows."""
+        targets = rows[:, 1:]
+        mask = targets != NO_TARGET
+        return cls(np.where(mask, rows[:, :-1], pad), targets, mask)
 
 
 class Layout(Protocol):
@@ -166,10 +174,10 @@ class TrainingWindows:
         """How the tokens are cut."""
         return layout_of(self.tokens, self.context_length)
 
-    def batch(self, step: int) -> Batch:
+    def rows(self, step: int) -> Rows:
         """The windows of a step."""
         windows = [self.layout.training_window(*place) for place in self.places(step)]
-        return stack(windows, self.context_length, self.tokens.index.pad)
+        return stack(windows, self.context_length)
 
     def places(self, step: int) -> list[tuple[int, int]]:
         """Which windows a step sees: number and offset of each."""
@@ -227,17 +235,12 @@ class EvaluationWindows:
     def _batches(self, numbers: Sequence[int]) -> Iterator[Batch]:
         for first in range(0, len(numbers), self.batch_size):
             windows = [self.layout.window(n) for n in numbers[first : first + self.batch_size]]
-            yield stack(windows, self.context_length, self.tokens.index.pad)
+            yield Batch.of(stack(windows, self.context_length), self.tokens.index.pad)
 
 
-def stack(windows: Sequence[Window], context_length: int, pad: int) -> Batch:
-    """Windows as a batch, filled up on the right to T."""
-    inputs = np.full((len(windows), context_length), pad, np.int64)
-    targets = np.full_like(inputs, NO_TARGET)
-    mask = np.zeros(inputs.shape, bool)
-    for row, window in enumerate(windows):
-        tokens = len(window) - 1
-        inputs[row, :tokens] = window[:-1]
-        targets[row, :tokens] = window[1:]
-        mask[row, :tokens] = True
-    return Batch(inputs, targets, mask)
+def stack(windows: Sequence[Window], context_length: int) -> Rows:
+    """Windows below each other, filled up on the right to T + 1."""
+    rows = np.full((len(windows), context_length + 1), NO_TARGET, np.int64)
+    for row, window in zip(rows, windows, strict=True):
+        row[: len(window)] = window
+    return rows

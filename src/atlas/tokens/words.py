@@ -1,12 +1,12 @@
 """Encodes many texts at once: each distinct word a single time, then by looking it up.
 
 The words are what ``borders`` cuts a text into. Arrow finds the distinct ones among them, NumPy
-puts the ids of all words in a row; no Python object is made for a token.
+puts the ids of all words in a row; Python sees the distinct words, and no token of the text.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, repeat
+from itertools import chain, compress, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ import pyarrow as pa
 from atlas.tokens.borders import Borders
 
 Ids = npt.NDArray[np.int32]
-Numbers = npt.NDArray[np.int64]
-BLOCK = 1 << 22  # bytes encoded at once; the arrays for them take some 20 times that
+Places = npt.NDArray[np.int64]
+BLOCK = 1 << 23  # bytes encoded at once; the arrays for them take some 20 times that
 END = 0  # the number of the word that ends a text
 NEAR = 1 << 12  # bytes looked at first for a place to cut
 MOST_WORDS = 1 << 19  # distinct words remembered, with at most
@@ -33,7 +33,7 @@ class Block:
     """
 
     ids: Ids
-    ends: Numbers
+    ends: Places
 
 
 class WordEncoder:
@@ -46,15 +46,15 @@ class WordEncoder:
     """
 
     def __init__(
-        self, encode: Callable[[list[bytes]], Sequence[Ids]], borders: Borders, end: int
+        self, encode: Callable[[list[bytes]], Sequence[Sequence[int]]], borders: Borders, end: int
     ) -> None:
         self._encode = encode
         self._borders = borders
         self._end = np.array([end], np.int32)
         self._known: dict[bytes, int] = {}  # words and their numbers, from 1 on
         self._ids: Ids = self._end  # of all words; the n-th has its own from _firsts[n] on
-        self._firsts: Numbers = np.zeros(1, np.int64)
-        self._lengths: Numbers = np.ones(1, np.int64)
+        self._firsts: Ids = np.zeros(1, np.int32)
+        self._lengths: Ids = np.ones(1, np.int32)
 
     def blocks(self, texts: Iterable[bytes], *, with_end: bool) -> Iterator[Block]:
         """Encodes texts (UTF-8) of any number and length, a bounded block at a time."""
@@ -116,13 +116,14 @@ class WordEncoder:
         if with_end:
             words = np.insert(words, text_ends, END)
             text_ends += np.arange(1, len(text_ends) + 1)
-        lengths = self._lengths[words]
-        ends = np.concatenate([[0], np.cumsum(lengths)])  # of the words, in ids
-        source = np.repeat(self._firsts[words] - ends[:-1], lengths)
-        source += np.arange(len(source))
-        return Block(self._ids[source], ends[text_ends])
+        lengths = self._lengths.take(words)
+        ends = np.zeros(len(words) + 1, np.int32)  # of the words, in ids
+        np.cumsum(lengths, out=ends[1:])
+        source = np.repeat(self._firsts.take(words) - ends[:-1], lengths)
+        source += np.arange(len(source), dtype=np.int32)
+        return Block(self._ids.take(source), ends[text_ends].astype(np.int64))
 
-    def _numbers(self, data: bytes, places: Numbers) -> Numbers:
+    def _numbers(self, data: bytes, places: Places) -> Ids:
         """The number of each word of a text that is cut at ``places``, its two ends included."""
         if len(self._known) > MOST_WORDS or len(self._ids) > MOST_IDS:
             self._forget()
@@ -130,23 +131,29 @@ class WordEncoder:
             pa.large_binary(), len(places) - 1, [None, pa.py_buffer(places), pa.py_buffer(data)]
         ).dictionary_encode()
         numbers = self._numbers_of_distinct(words.dictionary.to_pylist())
-        found: Numbers = numbers[words.indices.to_numpy()]
-        return found
+        _, places_in_dictionary = words.indices.buffers()  # to_numpy() would import pandas
+        return numbers.take(np.frombuffer(places_in_dictionary, np.int32)[: len(words)])
 
-    def _numbers_of_distinct(self, words: list[bytes]) -> Numbers:
-        numbers = np.fromiter(map(self._known.get, words, repeat(-1)), np.int64, len(words))
+    def _numbers_of_distinct(self, words: list[bytes]) -> Ids:
+        numbers = np.fromiter(map(self._known.get, words, repeat(-1)), np.int32, len(words))
         is_new = numbers < 0
         new = list(compress(words, is_new))
         if new:
-            numbers[is_new] = np.arange(len(self._firsts), len(self._firsts) + len(new))
+            first = self._remember(self._encode(new))
+            numbers[is_new] = np.arange(first, first + len(new))
             self._known.update(zip(new, numbers[is_new].tolist(), strict=True))
-            ids = self._encode(new)
-            lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-            firsts = len(self._ids) + np.cumsum(lengths) - lengths
-            self._ids = np.concatenate([self._ids, *ids])
-            self._lengths = np.concatenate([self._lengths, lengths])
-            self._firsts = np.concatenate([self._firsts, firsts])
         return numbers
+
+    def _remember(self, ids: Sequence[Sequence[int]]) -> int:
+        """Keeps the ids of new words; gives the number of the first."""
+        number = len(self._firsts)
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        firsts = np.cumsum(lengths, dtype=np.int32) - lengths + np.int32(len(self._ids))
+        flat = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
+        self._ids = np.concatenate([self._ids, flat])
+        self._lengths = np.concatenate([self._lengths, lengths])
+        self._firsts = np.concatenate([self._firsts, firsts])
+        return number
 
     def _forget(self) -> None:
         self._known = {}

@@ -74,7 +74,7 @@ class Training:
         """
         every = seconds_between_checkpoints()
         device = self.model.embedding.weight.device
-        batches = Batches(self.data, readers(device), pinned=device.type == "cuda")
+        batches = Batches(self.data, device, readers(device))
         optimizer = make_optimizer(self.model, self.train)
         torch.manual_seed(self.train.seed)  # dropout
         progress = self.checkpoints.resume(self.model, optimizer)
@@ -87,7 +87,7 @@ class Training:
         with StopRequest() as stop, self._bar(progress) as bar, closing(batches.read()) as reader:
             while progress.step < self.train.steps:
                 with speed.step():
-                    batch = next(reader).to(device)
+                    batch = next(reader)
                     self._step(batch, optimizer, progress)
                     speed.tokens += int(batch.mask.sum())
                 progress.batches = batches.state_dict()

@@ -1,0 +1,128 @@
+"""Whether reading ever keeps training waiting.
+
+    python -m bench.batches
+
+Random tokens, as many as the shards of a 100 MB text hold, are read in the batches of the preset
+tiny: alone, with 0, 1 and 2 workers, and while the tiny model trains on two threads. Everything
+takes turns, round by round; medians are printed.
+"""
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.params import Params, load_params
+from atlas.tokens.batches import Batches
+from atlas.tokens.index import SplitIndex, TokenIndex
+from atlas.tokens.shards import ShardWriter, shard_path
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows
+from atlas.training.checkpoint import Checkpoints, Progress
+from atlas.training.loop import Training
+from atlas.training.optimizer import make_optimizer
+from bench.shared import ROOT
+
+DOCUMENT = 700  # tokens, on average
+SHA = "0" * 64
+CPU = torch.device("cpu")
+LAYOUTS = ("packed", "padded")
+
+
+def main() -> None:
+    """Writes the tokens, reads and trains in turn, prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tokens", type=int, default=35_000_000)
+    parser.add_argument("--steps", type=int, default=100, help="of training, a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    params = load_params(ROOT / "params.yaml")
+    for layout in LAYOUTS:
+        with tempfile.TemporaryDirectory() as folder:
+            write_tokens(Path(folder), layout, options.tokens, params.tokenizer.vocab_size)
+            compare(Path(folder), layout, params, options.steps, options.rounds)
+
+
+def write_tokens(folder: Path, layout: str, count: int, vocab_size: int) -> None:
+    """Documents of random tokens and lengths; a small val split of the same."""
+    generator = np.random.default_rng(1)
+    splits = {}
+    for split, tokens in {"train": count, "val": 100_000}.items():
+        writer = ShardWriter(shard_path(folder, split, 0), vocab_size, SHA)
+        while writer.tokens < tokens:
+            length = int(generator.geometric(1 / DOCUMENT))
+            writer.write(generator.integers(3, vocab_size, length), [length])
+        writer.close()
+        splits[split] = SplitIndex([writer.tokens], writer.documents, writer.tokens)
+    TokenIndex(vocab_size, 1, 2, SHA, layout, splits).write(folder)
+
+
+def compare(folder: Path, layout: str, params: Params, steps: int, rounds: int) -> None:
+    """Prints the speed of reading beside that of training, and what training waits."""
+    length, train = params.model.context_length, params.train
+    split = TokenSplit(folder, "train")
+    windows = TrainingWindows(split, length, train.batch_size, train.seed)
+    config = ModelConfig(
+        **params.model.model_dump(),
+        vocab_size=params.tokenizer.vocab_size, eos=1, tokenizer_sha256=SHA,
+    )  # fmt: skip
+    model = Decoder(config)
+    initialise(model, train.seed)
+    val = EvaluationWindows(TokenSplit(folder, "val"), length, train.batch_size)
+    training = Training(model, windows, val, train, Checkpoints(folder / "checkpoints"))
+    reading: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    speeds, waits = [], []
+    for _ in range(rounds):
+        for workers, found in reading.items():
+            found.append(reading_speed(Batches(windows, CPU, workers), 20 * steps))
+        speed, wait = training_speed(training, steps)
+        speeds.append(speed)
+        waits.append(wait)
+    trains = statistics.median(speeds)
+    print(f"{layout}, {len(split):,} tokens: training {trains:,.0f} tokens/s, of its time")
+    median, most = (100 * share for share in (statistics.median(waits), max(waits)))
+    print(f"  {median:.2f} % waiting for batches (at most {most:.2f} %)")
+    for workers, found in reading.items():
+        reads = statistics.median(found)
+        print(
+            f"  reading with {workers} workers: {reads:,.0f} tokens/s, {reads / trains:,.0f} times"
+        )
+
+
+def reading_speed(batches: Batches, count: int) -> float:
+    """Tokens a second of reading alone, the start of workers left out."""
+    reader = batches.read()
+    next(reader)
+    started = time.perf_counter()
+    tokens = sum(int(batch.mask.sum()) for batch in itertools.islice(reader, count))
+    seconds = time.perf_counter() - started
+    reader.close()
+    return tokens / seconds
+
+
+def training_speed(training: Training, steps: int) -> tuple[float, float]:
+    """Tokens a second of training, and the share of its time that it waits for batches."""
+    optimizer = make_optimizer(training.model, training.train)
+    progress = Progress()
+    reader = Batches(training.data, CPU, 0).read()
+    waited = 0.0
+    started = time.perf_counter()
+    for _ in range(steps):
+        before = time.perf_counter()
+        batch = next(reader)
+        waited += time.perf_counter() - before
+        training._step(batch, optimizer, progress)
+    seconds = time.perf_counter() - started
+    return progress.tokens / seconds, waited / seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What the benchmarks share: texts of any size, and processes that are measured."""
+
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+REPLACED = (0.02, 0.33)  # shares of words, in turn
+
+
+def copies(texts: Path) -> Iterator[str]:
+    """The texts of a folder as they are, then changed ones without end."""
+    sources = [read(path) for path in sorted(texts.iterdir()) if ".txt" in path.suffixes]
+    if not sources:
+        sys.exit(f"error: {texts} holds no .txt and no .txt.gz")
+    yield from sources
+    generator = random.Random(1)
+    while True:
+        for share in REPLACED:
+            for source in sources:
+                yield changed(source, share, generator)
+
+
+def read(path: Path) -> str:
+    """A text file, gzipped or not."""
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode(errors="replace")
+
+
+def changed(text: str, share: float, generator: random.Random) -> str:
+    """A share of the words replaced by others of the text; lines stay as they are."""
+    words = text.split(" ")
+    for place in generator.sample(range(len(words)), round(share * len(words))):
+        words[place] = words[generator.randrange(len(words))]
+    return " ".join(words)
+
+
+def measure(
+    function: str, *arguments: object, environment: Mapping[str, str]
+) -> tuple[Any, float, int]:
+    """Runs ``module:function`` in a process of its own.
+
+    Returns:
+        What it returned (through JSON), its seconds, and the bytes of its largest process.
+    """
+    module, name = function.split(":")
+    code = (
+        f"import sys, json; from {module} import {name}; print(json.dumps({name}(*sys.argv[1:])))"
+    )
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    largest = 0
+    while process.poll() is None:
+        largest = max(largest, *sizes(process.pid))
+        time.sleep(0.05)
+    seconds = time.perf_counter() - started
+    printed, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"error: {function} ended with {process.returncode}")
+    return json.loads(printed), seconds, largest
+
+
+def sizes(pid: int) -> list[int]:
+    """Bytes of memory that a process and those below it have for themselves."""
+    found = [0, 0]
+    try:
+        parent = psutil.Process(pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            memory = process.memory_info()
+            found.append(memory.rss - memory.shared)
+    except psutil.Error:
+        pass  # it has just ended
+    return found
