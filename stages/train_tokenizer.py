@@ -3,10 +3,12 @@
 dvc repro train_tokenizer
 """
 
+import sys
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
 from atlas.stage import Run, run_stage
+from atlas.tokens.compatibility import doubts
 from atlas.tokens.train_tokenizer import make_tokenizer, round_trip_losses
 
 
@@ -14,6 +16,8 @@ def main(run: Run) -> None:
     """data/clean to models/tokenizer."""
     tokenizer = make_tokenizer(Path("data/clean/train"), run.params.tokenizer)
     tokenizer.save(run.output("models/tokenizer"))
+    for doubt in doubts(tokenizer, read_documents(Path("data/clean/train"))):
+        print(f"note: export may refuse this tokenizer: {doubt}", file=sys.stderr)
     losses = round_trip_losses(tokenizer, read_documents(Path("data/clean/val")))
     run.write_metrics({"vocab_size": tokenizer.vocab_size, "val_round_trip_losses": losses})
 

@@ -55,7 +55,9 @@ def test_apply_writes_params(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("command", [["show"], ["preset", "tiny"], ["generate", "x"]])
+@pytest.mark.parametrize(
+    "command", [["show"], ["preset", "tiny"], ["generate", "x"], ["tokenize", "x"]]
+)
 def test_outside_a_project_the_commands_say_so(tmp_path, command):
     code, _, error = atlas(*command, cwd=tmp_path)
     assert code == 1
@@ -73,6 +75,20 @@ def test_before_the_first_run_the_commands_say_so(tmp_path):
     assert "config.json: no such file; `dvc repro` makes it" in error
 
 
+def test_tokenize_prints_pieces_and_ids(tmp_path, tokenizer):
+    tokenizer.save(tmp_path / "t")
+    for where in (tmp_path / "t", tmp_path / "t/tokenizer.model"):
+        code, printed, _ = atlas("tokenize", "the lamp", "--tokenizer", str(where))
+        assert code == 0
+        ids = [line.split()[0] for line in printed.splitlines()[1:-1]]
+        assert ids == [str(identity) for identity in tokenizer.encode("the lamp")]
+    code, _, error = atlas("tokenize", "x", "--tokenizer", str(tmp_path))
+    assert code == 1
+    assert error == f"error: {tmp_path}/tokenizer.model: no such tokenizer; `dvc repro` makes it\n"
+    code, _, error = atlas("tokenize", "x", "--tokenizer", str(ROOT / "README.md"))
+    assert "README.md: not a sentencepiece model" in error
+
+
 def test_wrong_options_are_refused():
     code, _, error = atlas("generate", "x", "--top-p", "0")
     assert (code, error) == (1, "error: --top-p is 0: give a number above 0 and up to 1\n")
@@ -85,5 +101,5 @@ def test_wrong_options_are_refused():
 def test_help_names_each_command():
     code, printed, _ = atlas("--help")
     assert code == 0
-    for name in ("generate", "preset", "show"):
+    for name in ("generate", "tokenize", "preset", "show"):
         assert name in printed

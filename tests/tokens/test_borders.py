@@ -10,7 +10,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.tokens.borders import nowhere, whole_words
-from atlas.tokens.tokenizer import Tokenizer, _borders_of
+from atlas.tokens.tokenizer import Tokenizer
 
 LINES = ["abc abd aba", "ab abc bcd", "cab dab  bad", "123 12 1", "\u00e9t\u00e9 ab", "aab bba"] * 9
 
@@ -26,7 +26,7 @@ def trained(kind, **changes):
 
 
 def borders(model):
-    return _borders_of(ModelProto.FromString(model), Tokenizer(model).kind)
+    return Tokenizer(model)._words._borders
 
 
 def cut(safe, text):

@@ -40,6 +40,7 @@ class Tokenizer:
             has no other.
         unk: id of what the vocabulary cannot express.
         normalizer: how sentencepiece changes a text before it cuts it.
+        has_bytes: whether what has no piece becomes its bytes, instead of unknown.
         user_defined: ids of the pieces that are cut out of a text before all others.
         sha256: of the model file; token shards carry it.
         model: the content of the model file.
@@ -71,9 +72,10 @@ class Tokenizer:
         self.pad = self.eos if pad < 0 else pad
         self.unk: int = self.processor.unk_id()
         self.normalizer: NormalizerSpec = spec.normalizer_spec
+        self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)
         pieces = enumerate(spec.pieces)
         self.user_defined = {each for each, piece in pieces if piece.type == piece.USER_DEFINED}
-        self._words = WordEncoder(_encode_of(spec), _borders_of(spec, self.kind), self.eos)
+        self._words = WordEncoder(_encode_of(spec), self._borders(spec), self.eos)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -154,6 +156,19 @@ class Tokenizer:
             or processor.is_unused(identity)
         )
 
+    def _borders(self, spec: ModelProto) -> Borders:
+        """Where a text may be cut into words."""
+        if self.kind == "word":
+            return whole_words()
+        if any(piece.type == piece.UNUSED for piece in spec.pieces):
+            return nowhere()  # BPE takes such a piece apart as it was last merged, anywhere
+        pieces = [
+            piece.piece.replace(SPACE_MARK, " ").encode()
+            for piece in spec.pieces
+            if piece.type in (piece.NORMAL, piece.USER_DEFINED)
+        ]
+        return between_pieces(pieces, has_bytes=self.has_bytes)
+
     def _prepare(self, text: str) -> bytes:
         """The text as the words are cut from it: normalised, in UTF-8, a blank put in front."""
         if self.kind == "word":
@@ -196,22 +211,6 @@ def _encode_of(spec: ModelProto) -> Callable[[list[bytes]], Sequence[Sequence[in
         return ids
 
     return encode
-
-
-def _borders_of(spec: ModelProto, kind: Kind) -> Borders:
-    """Where a text may be cut into words."""
-    types = {piece.type for piece in spec.pieces}
-    if kind == "word":
-        return whole_words()
-    if ModelProto.SentencePiece.UNUSED in types:
-        return nowhere()  # BPE takes such a piece apart as it was last merged, anywhere
-    of_text = (ModelProto.SentencePiece.NORMAL, ModelProto.SentencePiece.USER_DEFINED)
-    pieces = [
-        piece.piece.replace(SPACE_MARK, " ").encode()
-        for piece in spec.pieces
-        if piece.type in of_text
-    ]
-    return between_pieces(pieces, has_bytes=ModelProto.SentencePiece.BYTE in types)
 
 
 def _utf8(text: str) -> bytes:

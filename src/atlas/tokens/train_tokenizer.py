@@ -29,12 +29,12 @@ from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
 from atlas.files import files_below
 from atlas.params import TokenizerParams
+from atlas.tokens.compatibility import GRID
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer
 
 LONGEST_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 UNKNOWN_ID, END_OF_TEXT_ID, PADDING_ID = 0, 1, 2
 REPLACEMENT = "\ufffd"
-GRID = 256  # steps of a unigram score in 1: sums of such scores are exact in any order
 ALONE = ("\n", "\t")
 STRAY = f"{SPACE_MARK}\n"
 WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
