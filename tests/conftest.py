@@ -16,7 +16,13 @@ from tests.small import CORPORA, small_params, text
 def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
     """Two workers share two cores; settings of the shell that runs the tests stay out."""
     torch.set_num_threads(1)
-    for name in ("ATLAS_MIRROR", "ATLAS_DEVICE", "ATLAS_DEBUG", "ATLAS_CHECKPOINT_SECONDS"):
+    for name in (
+        "ATLAS_MIRROR",
+        "ATLAS_DEVICE",
+        "ATLAS_DEBUG",
+        "ATLAS_READERS",
+        "ATLAS_CHECKPOINT_SECONDS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setenv("ATLAS_PARALLEL", "1")

@@ -84,7 +84,7 @@ def test_tokenize_prints_pieces_and_ids(tmp_path, tokenizer):
         assert ids == [str(identity) for identity in tokenizer.encode("the lamp")]
     code, _, error = atlas("tokenize", "x", "--tokenizer", str(tmp_path))
     assert code == 1
-    assert error == f"error: {tmp_path}/tokenizer.model: no such tokenizer; `dvc repro` makes it\n"
+    assert error.startswith(f"error: {tmp_path}/tokenizer.model: no such tokenizer; name a ")
     code, _, error = atlas("tokenize", "x", "--tokenizer", str(ROOT / "README.md"))
     assert "README.md: not a sentencepiece model" in error
 

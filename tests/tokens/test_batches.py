@@ -3,6 +3,8 @@
 import itertools
 import json
 import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
@@ -83,6 +85,45 @@ def test_a_state_of_other_batches_is_refused(windows, change):
     (name,) = change
     with pytest.raises(AtlasError, match=rf"of other batches \({name} differ\)"):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("change", [{"tokens": 5}, {"tokenizer": "x"}, {"layout": "packed"}])
+def test_a_state_of_other_data_is_refused(windows, change):
+    state = make(windows).state_dict()
+    state["windows"] |= change
+    (name,) = change
+    with pytest.raises(AtlasError, match=rf"of other batches \({name} differ\)"):
+        make(windows).load_state_dict(state)
+
+
+def test_other_text_of_the_same_length_is_other_data(tmp_path):
+    states = []
+    for token in (5, 6):
+        folder = write_tokens(tmp_path / str(token), {"train": [[[token] * 40]]})
+        split = TokenSplit(folder, "train")
+        states.append(make(TrainingWindows(split, 16, 4, seed=3)).state_dict())
+    assert states[0] != states[1]
+
+
+def test_a_signal_to_all_ends_no_reader(windows):
+    before = set(multiprocessing.active_children())
+    batches = make(windows, 2).read()
+    next(batches)
+    for reader in set(multiprocessing.active_children()) - before:
+        os.kill(reader.pid, signal.SIGTERM)
+        os.kill(reader.pid, signal.SIGINT)
+    assert len(list(itertools.islice(batches, 30))) == 30
+    batches.close()
+
+
+def test_a_killed_reader_is_told(windows):
+    before = set(multiprocessing.active_children())
+    batches = make(windows, 1).read()
+    next(batches)
+    for reader in set(multiprocessing.active_children()) - before:
+        os.kill(reader.pid, signal.SIGKILL)
+    with pytest.raises(AtlasError, match="ATLAS_READERS=1: a reader was ended"):
+        list(itertools.islice(batches, 100))
 
 
 def test_how_many_read(monkeypatch):

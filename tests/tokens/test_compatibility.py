@@ -2,6 +2,7 @@ import io
 
 import pytest
 from sentencepiece import SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.cleaning.documents import Document
 from atlas.tokens.compatibility import doubts
@@ -40,6 +41,7 @@ def given(kind, **settings):
             {"add_dummy_prefix": True, "user_defined_symbols": ["<x>"]},
             ["user-defined pieces"],
         ),
+        ("bpe", {"user_defined_symbols": ["the lamp"]}, ["pieces with blanks"]),
         ("unigram", {}, ["<unk> where a unigram", "no multiples of 1/256"]),
     ],
 )
@@ -47,6 +49,15 @@ def test_what_is_known_to_differ_is_told(kind, settings, expected):
     found = list(doubts(given(kind, **settings), []))
     assert len(found) == len(expected)
     assert all(part in doubt for part, doubt in zip(expected, found, strict=True))
+
+
+def test_a_control_piece_that_text_can_become_is_told():
+    spec = ModelProto.FromString(given("bpe").model)
+    normal = {piece.piece for piece in spec.pieces if piece.type == piece.NORMAL}
+    piece = next(p for p in spec.pieces if {p.piece[:1], p.piece[1:]} <= normal)
+    piece.type = piece.CONTROL
+    (doubt,) = doubts(Tokenizer(spec.SerializeToString()), [])
+    assert doubt.startswith(f"text can be merged to its control piece {piece.piece}, ")
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])

@@ -48,7 +48,7 @@ def test_the_table_has_every_piece(made, tokenizer):
     with (root / "pieces.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["piece"] for row in rows] == [
-        tokenizer.piece(identity) for identity in range(tokenizer.vocab_size)
+        tokenizer.escaped(identity) for identity in range(tokenizer.vocab_size)
     ]
     assert sum(int(row["train"]) for row in rows) == report.index.splits["train"].tokens
     assert int(rows[tokenizer.eos]["train"]) == 5

@@ -1,7 +1,11 @@
+import contextlib
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceTrainer
 
 from atlas.errors import AtlasError
 from atlas.export.nasty_strings import NASTY_STRINGS
@@ -154,6 +158,31 @@ def test_saved_and_loaded(tmp_path, of_kind, tokenizer):
     assert len(lines) == tokenizer.vocab_size
     assert lines[1].startswith(f"1\t{END_OF_TEXT}\t")
     assert lines[3].startswith("3\t\\n\t")
+
+
+def test_the_vocabulary_can_be_read(of_kind):
+    tokenizer = of_kind["bpe"]
+    assert tokenizer.escaped(tokenizer.encode("\n")[0]) == "\\n"
+    assert tokenizer.escaped(tokenizer.encode(" lamp")[0]).startswith("\u2581")
+
+
+@given(st.data())
+def test_any_damage_to_a_model_is_refused_or_harmless(of_kind, data):
+    model = bytearray(of_kind["bpe"].model)
+    for _ in range(data.draw(st.integers(1, 3))):
+        model[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(AtlasError):
+        assert isinstance(Tokenizer(bytes(model)).encode("the lamp"), list)
+
+
+def test_a_model_of_words_of_another_kind_is_refused():
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c", "a b"]), model_writer=model, model_type="word",
+        vocab_size=6, hard_vocab_limit=False, minloglevel=3,
+    )  # fmt: skip
+    with pytest.raises(AtlasError, match="a model of words that Atlas did not train"):
+        Tokenizer(model.getvalue())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"\x0a\x00"])

@@ -71,6 +71,27 @@ def test_long_lines_are_cut_and_learned_from():
     assert any("plugh" in tokenizer.piece(i) for i in range(tokenizer.vocab_size))
 
 
+def test_words_are_divided_by_any_white_space_in_training_as_in_encoding():
+    whole = "a\tb c\u00a0d e\rf " + "hello world " * 1000
+    tokenizer = train([whole], kind="word")
+    assert tokenizer.unk not in tokenizer.encode(whole)
+    pieces = {tokenizer.piece(i).strip("\u2581") for i in range(4, tokenizer.vocab_size)}
+    assert pieces == {*"abcdef", "hello", "world"}
+
+
+def test_lines_are_cut_before_blanks():
+    whole = "hello world " * 1000
+    lines = list(lines_of([Document("d", "s", whole)]))
+    assert "".join(lines) == whole + "\n"
+    assert all(line.startswith((" ", "h")) and len(line) <= LONGEST_LINE for line in lines)
+    assert not any(line.endswith("l") for line in lines)
+
+
+def test_a_line_with_the_mark_of_unknown_is_learned_from():
+    tokenizer = train(["the lamp \u2585 sees"] * 40, vocab_size=280)
+    assert len(tokenizer.encode("lamp")) < 4
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
 def test_odd_characters_do_not_stop_the_training(kind):
     odd = "a\x00b \u2585 \u2581 \t x\ty \ud7ff\uffff \U0010ffff \r\n\x0b\x0c\u2028 \ufeff"
@@ -122,6 +143,19 @@ def test_a_model_that_is_given_is_taken_as_it_is(tmp_path):
     path.write_bytes(given.model)
     taken = make_tokenizer(tmp_path / "none", params(path=str(path), kind="char"))
     assert (taken.model, taken.kind, taken.vocab_size) == (given.model, "bpe", 320)
+
+
+def test_a_folder_that_holds_a_model_is_not_passed_over(tmp_path):
+    write_documents(tmp_path / "train", [Document("d", "s", text(seed)) for seed in range(40)])
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / ".gitkeep").touch()
+    trained = make_tokenizer(tmp_path / "train", params(path=str(own), vocab_size=320))
+    (own / "x.model").write_bytes(trained.model)
+    with pytest.raises(
+        AtlasError, match=r"holds x\.model: name the file itself \(tokenizer\.path="
+    ):
+        make_tokenizer(tmp_path / "train", params(path=str(own)))
 
 
 def test_a_given_model_of_other_settings(tmp_path):
@@ -193,9 +227,12 @@ def test_a_vocabulary_of_words_that_is_too_small_keeps_the_most_frequent():
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
-def test_no_text_is_an_error(kind):
-    with pytest.raises(AtlasError, match=r"the training split holds no text"):
-        train([], kind=kind)
+@pytest.mark.parametrize("texts", [[], ["\u2585"]])
+def test_no_text_is_an_error(kind, texts):
+    with pytest.raises(
+        AtlasError, match=r"the training split holds no text|for 26[0-9] at the most"
+    ):
+        train(texts, kind=kind)
 
 
 def test_no_two_pieces_make_the_special_one():

@@ -1,4 +1,6 @@
+import json
 import pickle
+import resource
 from itertools import chain
 
 import numpy as np
@@ -57,6 +59,23 @@ def test_reading_across_shards(make_split, data):
     assert split.document_ends.tolist() == np.cumsum(lengths).tolist()
 
 
+def test_a_split_that_is_not_there_is_named(make_split):
+    folder = make_split([[5]])._folder
+    with pytest.raises(AtlasError, match=r"index\.json: it has no split val"):
+        TokenSplit(folder, "val")
+
+
+def test_more_shards_than_a_process_may_open_at_first(make_split):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip("this machine allows no more open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        assert len(make_split([[2]] * 400)) == 800
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_another_process_maps_the_files_itself(make_split):
     split = make_split([[5], [6]])
     packed = pickle.dumps(split)
@@ -113,8 +132,10 @@ def test_evaluation_predicts_each_token_once(make_split, shards, context, batch,
         assert ((targets != NO_TARGET) == mask).all()
         assert (inputs[~mask] == PAD).all()
         assert (np.diff(mask.astype(int), axis=1) <= 0).all()  # filled up on the right
-        follows = inputs[mask] == np.where(inputs[mask] == EOS, EOS, targets[mask] - 1)
-        assert follows.all()
+        at_start = targets[mask] == FIRST
+        if layout == "padded":
+            at_start = np.isin(targets[mask] - FIRST, split.document_ends) | at_start
+        assert (inputs[mask] == np.where(at_start, EOS, targets[mask] - 1)).all()
         predicted += targets[mask].tolist()
     assert predicted == list(range(FIRST, len(split) + FIRST))
 
@@ -176,9 +197,16 @@ def test_a_spread_is_even_and_the_same(make_split):
     assert len([row for batch in windows.spread(1000) for row in batch.targets]) == 10
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"splits": {}}'])
-def test_a_damaged_index_is_refused(tmp_path, content):
-    if content is not None:
-        (tmp_path / "index.json").write_text(content)
+@pytest.mark.parametrize(
+    "change",
+    [None, "{", "[]", {"windows": "foo"}, {"eos": None}, {"vocab_size": "x"}, {"splits": {"a": 1}}],
+)
+def test_a_damaged_index_is_refused(tmp_path, change):
+    if isinstance(change, dict):
+        write_tokens(tmp_path, {"train": [[[3, 4]]]})
+        values = json.loads((tmp_path / "index.json").read_text())
+        change = json.dumps(values | change)
+    if change is not None:
+        (tmp_path / "index.json").write_text(change)
     with pytest.raises(AtlasError, match=r"index\.json: no index of tokens"):
         TokenIndex.read(tmp_path)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atlas.errors import AtlasError
 from atlas.tokens import words
 from atlas.tokens.borders import nowhere, whole_words
 from atlas.tokens.words import WordEncoder
@@ -77,6 +78,23 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         assert bytes(block.ids[:-1].tolist()) == f"a b{number}".encode()
         assert len(encoder._known) <= 6
     assert 8 < encode_words.asked.count(b"a") < 20
+
+
+def test_their_ids_are_bounded_too(monkeypatch):
+    monkeypatch.setattr(words, "MOST_IDS", 50)
+    encoder = WordEncoder(Letters(), whole_words(), END)
+    for number in range(20):
+        list(encoder.blocks([str(number).encode() * 20], with_end=False))
+        assert len(encoder._ids) < 50 + 40
+
+
+def test_a_word_that_is_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr(words, "BLOCK", 10)
+    monkeypatch.setattr(words, "NEAR", 5)
+    monkeypatch.setattr(words, "LONGEST_WORD", 40)
+    assert encode([b"a" * 30 + b" b"])[0] == [*(b"a" * 30 + b" b"), END]
+    with pytest.raises(AtlasError, match=r"from ' xyxyx.*is too long to encode at once: break it"):
+        encode([b"a " + b"xy" * 40])
 
 
 def test_a_text_without_borders_is_one_word():

@@ -146,7 +146,8 @@ def test_accumulation_is_the_whole_batch(training):
     gradients = []
     for parts in (1, 2, 4):
         run = training(f"parts{parts}", dropout=0.0, accumulation=parts)
-        run._backward(next(Batches(run.data, torch.device("cpu"), 0).read()))
+        batch = next(Batches(run.data, torch.device("cpu"), 0).read())
+        run._backward(batch, int(batch.mask.sum()))
         gradients.append([parameter.grad.clone() for parameter in run.model.parameters()])
     for other in gradients[1:]:
         for ours, theirs in zip(gradients[0], other, strict=True):
@@ -182,8 +183,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(training, monkeypatch
     before = {}
     steps = itertools.count()
 
-    def broken(batch):
-        loss = backward(batch)
+    def broken(*given):
+        loss = backward(*given)
         if next(steps) == 12:
             before.update({k: v.clone() for k, v in weights_of(run.model).items()})
             run.model.blocks[1].attention.key.weight.grad[0, 0] = float("nan")

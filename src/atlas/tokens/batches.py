@@ -5,33 +5,22 @@ How many read never changes what is read: the n-th batch depends on n alone.
 
 import itertools
 import os
-from collections.abc import Generator
-from typing import Any, NamedTuple
+import signal
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from atlas.errors import AtlasError
-from atlas.tokens.windows import NO_TARGET, Rows, TrainingWindows
+from atlas.tokens.windows import Batch, Rows, TrainingWindows
 
 VARIABLE = "ATLAS_READERS"
 AHEAD = 4  # batches that each worker has ready
 
 
-class TensorBatch(NamedTuple):
-    """A ``Batch`` as tensors: inputs, targets and mask, (B, T) each."""
-
-    inputs: Tensor
-    targets: Tensor
-    mask: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor, pad: int) -> "TensorBatch":
-        """The inputs and targets of windows in rows, (B, T + 1)."""
-        targets = rows[:, 1:]
-        mask = targets != NO_TARGET
-        return cls(rows[:, :-1].where(mask, pad), targets, mask)
+TensorBatch = Batch[Tensor]
 
 
 class Batches:
@@ -59,12 +48,24 @@ class Batches:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",  # so that copies run beside the computation
             prefetch_factor=AHEAD if self.workers else None,
+            worker_init_fn=_leave_signals_to_the_trainer,
             generator=torch.Generator(),  # else it would draw from that of dropout
         )
         pad = self.windows.tokens.index.pad
-        for rows in loader:
+        for rows in self._rows(loader):
             self.next += 1
-            yield TensorBatch.of(rows.to(self.device, non_blocking=True), pad)
+            yield Batch.of(rows.to(self.device, non_blocking=True), pad)
+
+    def _rows(self, loader: DataLoader[Rows]) -> Iterator[Tensor]:
+        try:
+            yield from loader
+        except (RuntimeError, OSError, EOFError) as error:
+            if not self.workers:
+                raise
+            raise AtlasError(
+                f"{VARIABLE}={self.workers}: a reader was ended, most likely for want of memory "
+                f"({error}); use fewer, 0 reads without one"
+            ) from None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the reading is, and of what."""
@@ -89,7 +90,7 @@ class Batches:
         """All that the n-th batch depends on, but for n."""
         windows, index = self.windows, self.windows.tokens.index
         return {
-            "tokens": len(windows.tokens),
+            "tokens": windows.tokens.checksum,
             "tokenizer": index.tokenizer_sha256,
             "layout": index.windows,
             "context_length": windows.context_length,
@@ -106,6 +107,12 @@ class _Steps(Dataset[Rows]):
 
     def __getitem__(self, step: int) -> Rows:
         return self._windows.rows(step)
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """A signal to all processes of a run must not end the readers before the checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def readers(device: torch.device) -> int:

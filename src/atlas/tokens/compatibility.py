@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from atlas.cleaning.documents import Document
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 
 LOOKED_AT = 1000  # documents
-GRID = 256  # steps of a unigram score in 1: sums of such scores are exact in any order
+GRID = 256  # steps of a unigram score in 1; single precision adds such scores exactly up to 65,536
 
 
 def doubts(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[str]:
@@ -23,6 +23,10 @@ def doubts(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[str]
         yield "it normalises text or removes blanks, which llama.cpp's tokenizer for it does not"
     if merges and normalizer.add_dummy_prefix and tokenizer.user_defined:
         yield "it puts a blank in front and has user-defined pieces, which llama.cpp reads apart"
+    if merges and any(" " in _text(tokenizer, each) for each in tokenizer.user_defined):
+        yield "it has user-defined pieces with blanks, which llama.cpp reads otherwise"
+    if merges and (control := next(_mergeable(tokenizer), "")):
+        yield f"text can be merged to its control piece {control}, which llama.cpp takes for that"
     if tokenizer.kind == "unigram" and tokenizer.has_bytes:
         yield "llama.cpp gives <unk> where a unigram model with byte_fallback gives bytes"
     if tokenizer.kind == "unigram" and not _on_grid(tokenizer):
@@ -37,6 +41,19 @@ def doubts(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[str]
             "its documents have several lines, and llama.cpp knows no word of tokenizer.kind=word "
             "after a line end"
         )
+
+
+def _text(tokenizer: Tokenizer, identity: int) -> str:
+    return tokenizer.piece(identity).replace(SPACE_MARK, " ")
+
+
+def _mergeable(tokenizer: Tokenizer) -> Iterator[str]:
+    """Control pieces that two pieces of text make together."""
+    identities = range(tokenizer.vocab_size)
+    pieces = {tokenizer.piece(each) for each in identities if tokenizer.is_text(each)}
+    for control in (tokenizer.piece(i) for i in identities if tokenizer.processor.is_control(i)):
+        if any({control[:cut], control[cut:]} <= pieces for cut in range(1, len(control))):
+            yield control
 
 
 def _on_grid(tokenizer: Tokenizer) -> bool:

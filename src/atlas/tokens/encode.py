@@ -91,23 +91,20 @@ def encode_corpus(
         for number, source in enumerate(shards_of(clean / split))
     ]
     found = in_order(encode_shard, [task for _, task in tasks], "tokenize")
-    results: dict[Split, list[EncodeResult]] = {split: [] for split in SPLITS}
+    splits = {split: SplitIndex([], 0, 0) for split in SPLITS}
+    counts = {split: np.zeros(loaded.vocab_size, np.int64) for split in SPLITS}
     for (split, _), result in zip(tasks, found, strict=True):
-        results[split].append(result)
+        splits[split] = splits[split].with_shard(result.tokens, result.documents, result.bytes)
+        counts[split] += result.counts
     index = TokenIndex(
         loaded.vocab_size,
         loaded.eos,
         loaded.pad,
         loaded.sha256,
         tokenize.windows,
-        {split: _joined(of_split) for split, of_split in results.items()},
+        splits,
     )
     index.write(folder)
-    nothing = np.zeros(loaded.vocab_size, np.int64)
-    counts = {
-        split: sum((result.counts for result in of_split), start=nothing)
-        for split, of_split in results.items()
-    }
     return index, counts
 
 
@@ -135,11 +132,3 @@ def encode_shard(task: EncodeTask) -> EncodeResult:
 def _load(folder: Path, tokenizer_sha256: str) -> Tokenizer:  # noqa: ARG001 - another one has another hash
     """The tokenizer, with the words that it knows from the shards before."""
     return Tokenizer.load(folder)
-
-
-def _joined(results: list[EncodeResult]) -> SplitIndex:
-    return SplitIndex(
-        [result.tokens for result in results],
-        sum(result.documents for result in results),
-        sum(result.bytes for result in results),
-    )

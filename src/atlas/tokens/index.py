@@ -1,8 +1,10 @@
 """index.json of a folder of token shards: how many, and of which tokenizer."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from atlas.cleaning.splits import Split
 from atlas.errors import AtlasError
@@ -24,6 +26,10 @@ class SplitIndex:
     shards: list[int]
     documents: int
     bytes: int
+
+    def with_shard(self, tokens: int, documents: int, size: int) -> "SplitIndex":
+        """The same and one shard more."""
+        return SplitIndex([*self.shards, tokens], self.documents + documents, self.bytes + size)
 
     @property
     def tokens(self) -> int:
@@ -48,7 +54,7 @@ class TokenIndex:
     eos: int
     pad: int
     tokenizer_sha256: str
-    windows: str
+    windows: Literal["packed", "padded"]
     splits: dict[Split, SplitIndex]
 
     def write(self, folder: Path) -> None:
@@ -64,10 +70,8 @@ class TokenIndex:
         """
         path = folder / NAME
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values["splits"] = {s: SplitIndex(**entry) for s, entry in values["splits"].items()}
-            return cls(**values)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValidationError) as error:
             raise AtlasError(
                 f"{path}: no index of tokens ({error}); `dvc repro -f tokenize` makes it"
             ) from None

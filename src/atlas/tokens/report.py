@@ -79,7 +79,7 @@ class VocabularyReport:
     def write_pieces(self, path: Path) -> None:
         """Writes a table of all pieces and their counts."""
         rows = [
-            {"id": identity, "piece": self.tokenizer.piece(identity)}
+            {"id": identity, "piece": self.tokenizer.escaped(identity)}
             | {split: int(self.counts[split][identity]) for split in SPLITS}
             for identity in range(self.tokenizer.vocab_size)
         ]

@@ -19,7 +19,6 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,10 +94,12 @@ class Shard:
     Attributes:
         ids: of all its documents, (tokens,).
         ends: where each of them ends, (documents,).
+        checksum: of all of it.
     """
 
     ids: Ids
     ends: Ends
+    checksum: int
 
 
 def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
@@ -138,15 +139,9 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
         )
     if _checksum(path) != checksum:
         raise AtlasError(f"{path}: its checksum differs, so it is damaged; {again}")
-    return Shard(
-        _map(path, f"<u{width}", HEADER.size, held), _map(path, "<u8", first_end, documents)
-    )
-
-
-def _map(path: Path, dtype: str, offset: int, count: int) -> npt.NDArray[Any]:
-    if not count:
-        return np.empty(0, dtype)  # nothing can be mapped
-    return np.memmap(path, dtype, "r", offset, (count,))
+    data = np.memmap(path, np.uint8, "r")  # one map, as each holds a file open
+    ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
+    return Shard(ids, data[first_end:].view("<u8"), checksum)
 
 
 def _checksum(path: Path) -> int:

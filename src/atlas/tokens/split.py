@@ -1,5 +1,7 @@
 """The tokens of a split, as one sequence over all its shards."""
 
+import contextlib
+import zlib
 from functools import cached_property
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.cleaning.splits import Split
-from atlas.tokens.index import TokenIndex
+from atlas.errors import AtlasError
+from atlas.tokens.index import NAME, TokenIndex
 from atlas.tokens.shards import open_shard, shard_path
 
 
@@ -18,6 +21,7 @@ class TokenSplit:
         name: of the split.
         index: of the folder it is in.
         bytes: size of the text that the tokens stand for, in UTF-8.
+        checksum: of all shards.
     """
 
     def __init__(self, folder: Path, split: Split) -> None:
@@ -26,15 +30,21 @@ class TokenSplit:
         Raises:
             AtlasError: a shard is missing, damaged, or of another tokenizer than the index.
         """
+        _allow_many_files()
         self._folder = folder
         self.name: Split = split
         self.index = TokenIndex.read(folder)
+        if split not in self.index.splits:
+            raise AtlasError(
+                f"{folder / NAME}: it has no split {split}; `dvc repro -f tokenize` makes it"
+            )
         entry = self.index.splits[split]
         self.bytes = entry.bytes
         self._shards = [
             open_shard(shard_path(folder, split, number), tokens, self.index.tokenizer_sha256)
             for number, tokens in enumerate(entry.shards)
         ]
+        self.checksum = zlib.crc32(str([shard.checksum for shard in self._shards]).encode())
         self._starts = np.cumsum([0, *(len(shard.ids) for shard in self._shards)])
 
     def __len__(self) -> int:
@@ -67,3 +77,12 @@ class TokenSplit:
             parts.append(self._shards[number].ids[start - offset : end - offset].astype(np.int64))
             start, number = end, number + 1
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _allow_many_files() -> None:
+    """Each shard stays open, and many systems allow 1,024 files unless asked for more."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,7 +1,8 @@
 """Text to ids and back: one class over BPE, unigram, character and word vocabularies.
 
 Each is a sentencepiece model in a file of its own. The ids are those that sentencepiece gives,
-found faster (``words``), and for what Atlas trains also those that llama.cpp gives.
+found faster (``words``), and for what Atlas trains also those that llama.cpp gives. Vocabularies of
+words are Atlas's own: white space of any kind divides words, and line ends count.
 """
 
 import hashlib
@@ -23,6 +24,10 @@ MODEL_FILE = "tokenizer.model"
 VOCABULARY_FILE = "vocabulary.tsv"  # for people: id, piece, score
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
 SPACE_MARK = "\u2581"  # as sentencepiece writes a blank
+WAYS_OUT = (
+    "name a sentencepiece model (tokenizer.path, --tokenizer); "
+    "`dvc repro -f train_tokenizer` makes models/tokenizer"
+)
 MARK = SPACE_MARK.encode()
 
 Kind = Literal["bpe", "unigram", "char", "word"]
@@ -65,7 +70,13 @@ class Tokenizer:
         self.eos: int = self.processor.eos_id()
         if self.eos < 0:
             raise AtlasError(
-                f"{name}: it has no piece that ends a text (eos_id), and documents are joined by it"
+                f"{name}: it has no piece that ends a text (eos_id), and documents are joined by "
+                "it; train it with one, or let Atlas train (tokenizer.path=models/own)"
+            )
+        if self.kind == "word" and self.processor.piece_to_id("\n") == self.processor.unk_id():
+            raise AtlasError(
+                f"{name}: a model of words that Atlas did not train; it trains one with "
+                "tokenizer.kind=word (and tokenizer.path=models/own)"
             )
         self.bos = self.eos
         pad: int = self.processor.pad_id()
@@ -75,6 +86,11 @@ class Tokenizer:
         self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)
         pieces = enumerate(spec.pieces)
         self.user_defined = {each for each, piece in pieces if piece.type == piece.USER_DEFINED}
+        self._normalizes = bool(
+            self.normalizer.precompiled_charsmap
+            or self.normalizer.remove_extra_whitespaces
+            or spec.trainer_spec.treat_whitespace_as_suffix
+        )
         self._words = WordEncoder(_encode_of(spec), self._borders(spec), self.eos)
 
     @classmethod
@@ -88,7 +104,7 @@ class Tokenizer:
         try:
             return cls(file.read_bytes(), str(file))
         except FileNotFoundError:
-            raise AtlasError(f"{file}: no such tokenizer; `dvc repro` makes it") from None
+            raise AtlasError(f"{file}: no such tokenizer; {WAYS_OUT}") from None
 
     def save(self, folder: Path) -> None:
         """Writes the model, and its vocabulary for people to read, into a new folder."""
@@ -96,8 +112,8 @@ class Tokenizer:
         (folder / MODEL_FILE).write_bytes(self.model)
         with (folder / VOCABULARY_FILE).open("w", encoding="utf-8", newline="\n") as file:
             for identity in range(self.vocab_size):
-                piece = self.piece(identity).encode("unicode_escape").decode()
-                file.write(f"{identity}\t{piece}\t{self.processor.get_score(identity):g}\n")
+                score = self.processor.get_score(identity)
+                file.write(f"{identity}\t{self.escaped(identity)}\t{score:g}\n")
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without any special one."""
@@ -132,7 +148,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of ids.
 
-        Special ids give nothing; unknown ones and broken UTF-8 give U+FFFD.
+        Special ids give nothing, broken UTF-8 gives U+FFFD, and so do unknown ids, unless a given
+        model says otherwise.
         """
         text: str = self.processor.decode([int(identity) for identity in ids])
         return text.replace("\n ", "\n") if self.kind == "word" else text
@@ -145,6 +162,13 @@ class Tokenizer:
         """The piece of an id as sentencepiece writes it, blanks as U+2581."""
         text: str = self.processor.id_to_piece(identity)
         return text
+
+    def escaped(self, identity: int) -> str:
+        """The piece of an id in one line, what does not show as a Python escape."""
+        return "".join(
+            letter if letter.isprintable() and letter != "\\" else ascii(letter)[1:-1]
+            for letter in self.piece(identity)
+        )
 
     def is_text(self, identity: int) -> bool:
         """Whether a piece was made for text: not special, not a single byte, not out of use."""
@@ -163,7 +187,7 @@ class Tokenizer:
         if any(piece.type == piece.UNUSED for piece in spec.pieces):
             return nowhere()  # BPE takes such a piece apart as it was last merged, anywhere
         pieces = [
-            piece.piece.replace(SPACE_MARK, " ").encode()
+            self._unmarked(piece.piece.encode())
             for piece in spec.pieces
             if piece.type in (piece.NORMAL, piece.USER_DEFINED)
         ]
@@ -172,27 +196,30 @@ class Tokenizer:
     def _prepare(self, text: str) -> bytes:
         """The text as the words are cut from it: normalised, in UTF-8, a blank put in front."""
         if self.kind == "word":
-            lines = (" ".join(line.split()) for line in text.split("\n"))
+            lines = map(single_blanks, text.split("\n"))
             data = _utf8("\n".join(line and f" {line}" for line in lines))
-        elif self.normalizer.precompiled_charsmap or self.normalizer.remove_extra_whitespaces:
+        elif self._normalizes:
             data = _utf8(self.processor.normalize(_utf8(text).decode()))
         else:
             data = _utf8(text)
             if data and self.normalizer.add_dummy_prefix:
                 data = b" " + data
-        return data.replace(MARK, b" ")  # to sentencepiece they are the same
+        return self._unmarked(data)
+
+    def _unmarked(self, data: bytes) -> bytes:
+        """Text or a piece with blanks for their marks, which sentencepiece takes for the same."""
+        return data.replace(MARK, b" ") if self.normalizer.escape_whitespaces else data
 
 
 def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]:
-    wrong = AtlasError(
-        f"{name}: not a sentencepiece model (`dvc repro -f train_tokenizer` makes that of Atlas)"
-    )
+    wrong = AtlasError(f"{name}: not a sentencepiece model; {WAYS_OUT}")
     try:
         spec = ModelProto.FromString(model)
         processor = SentencePieceProcessor(model_proto=model)
-    except (DecodeError, RuntimeError):
-        raise wrong from None
-    if not spec.pieces:
+        pieces = [piece.piece.encode() for piece in spec.pieces]
+    except (DecodeError, RuntimeError, AttributeError, TypeError, ValueError):
+        raise wrong from None  # damaged in one of many ways
+    if not pieces:
         raise wrong
     return spec, processor
 
@@ -211,6 +238,11 @@ def _encode_of(spec: ModelProto) -> Callable[[list[bytes]], Sequence[Sequence[in
         return ids
 
     return encode
+
+
+def single_blanks(line: str) -> str:
+    """A line with one blank where it has white space."""
+    return " ".join(line.split())
 
 
 def _utf8(text: str) -> bytes:

@@ -30,11 +30,13 @@ from atlas.errors import AtlasError
 from atlas.files import files_below
 from atlas.params import TokenizerParams
 from atlas.tokens.compatibility import GRID
-from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer, single_blanks
 
 LONGEST_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 UNKNOWN_ID, END_OF_TEXT_ID, PADDING_ID = 0, 1, 2
+UNKNOWN_MARK = "\u2585"
 REPLACEMENT = "\ufffd"
+NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")  # says sentencepiece
 ALONE = ("\n", "\t")
 STRAY = f"{SPACE_MARK}\n"
 WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
@@ -58,6 +60,12 @@ def make_tokenizer(documents: Path, tokenizer: TokenizerParams) -> Tokenizer:
     """Takes the model file at ``tokenizer.path``, or trains one if that is a folder."""
     given = Path(tokenizer.path)
     if given.is_dir():
+        for file in sorted(given.iterdir()):
+            if not file.name.startswith("."):
+                raise AtlasError(
+                    f"tokenizer.path: {given} holds {file.name}: name the file itself "
+                    f"(tokenizer.path={file}), or an empty folder to train a tokenizer"
+                )
         return train_tokenizer(sample_lines(documents, tokenizer), tokenizer)
     return Tokenizer.load(given)
 
@@ -93,7 +101,7 @@ def train_tokenizer(lines: Iterable[str], tokenizer: TokenizerParams) -> Tokeniz
         "minloglevel": 2,
     }
     if tokenizer.kind == "word":
-        lines = (line.rstrip("\n") for line in lines)
+        lines = map(single_blanks, lines)
         setup["vocab_size"] += 1  # the stray piece
     try:
         SentencePieceTrainer.train(
@@ -108,9 +116,10 @@ def train_tokenizer(lines: Iterable[str], tokenizer: TokenizerParams) -> Tokeniz
 def on_a_grid(model: bytes) -> bytes:
     """A unigram model whose scores are multiples of 1/256.
 
-    The likeliest cut of a text is then the same whether its parts are added up in single
-    precision (sentencepiece), in double precision (llama.cpp), or word by word (Atlas). Line ends
-    and tabs become ordinary pieces: user-defined ones have scores that are no such multiples.
+    The likeliest cut of a text is then the same whether its parts are added up in double precision
+    (llama.cpp), word by word (Atlas), or in single precision (sentencepiece) as far as that holds
+    such multiples, up to a sum of 65,536. Line ends and tabs become ordinary pieces: user-defined
+    ones have scores that are no such multiples.
     """
     spec = ModelProto.FromString(model)
     for piece in spec.pieces:
@@ -140,12 +149,24 @@ def sample_lines(folder: Path, tokenizer: TokenizerParams) -> Iterator[str]:
 
 
 def lines_of(documents: Iterable[Document]) -> Iterator[str]:
-    """Lines with their ends: a line end is a piece of its own, so nothing spans it."""
+    """Lines with their ends: a line end is a piece of its own, so nothing spans it.
+
+    U+2585 is left out, as sentencepiece learns nothing from a line that holds it.
+    """
     for document in documents:
-        for line in document.text.split("\n"):
-            whole = line + "\n"
-            for start in range(0, len(whole), LONGEST_LINE):
-                yield whole[start : start + LONGEST_LINE]
+        for line in document.text.replace(UNKNOWN_MARK, "").split("\n"):
+            yield from _cut(line + "\n")
+
+
+def _cut(line: str) -> Iterator[str]:
+    """A line in parts of bounded length, cut before blanks if it has any."""
+    start = 0
+    while len(line) - start > LONGEST_LINE:
+        blank = line.rfind(" ", start + 1, start + LONGEST_LINE)
+        stop = blank if blank > start else start + LONGEST_LINE
+        yield line[start:stop]
+        start = stop
+    yield line[start:]
 
 
 def draw(lines: Iterable[str], share: float, seed: int) -> Iterator[str]:
@@ -172,7 +193,7 @@ def _explain(message: str, tokenizer: TokenizerParams) -> str:
             "or lower tokenizer.character_coverage (the rarest characters become "
             f"{'bytes' if tokenizer.kind in ('bpe', 'char') else 'unknown'})"
         )
-    if "sentences_.empty()" in message:
+    if any(sign in message for sign in NO_TEXT):
         return (
             "tokenizer: the training split holds no text to learn from: look at data/clean/"
             "rejected.jsonl, and at clean.val, clean.test and clean.split_by"

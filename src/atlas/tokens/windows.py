@@ -13,7 +13,7 @@ B is the batch, T the context length.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,11 @@ NO_TARGET = -100  # where a window that is filled up has nothing to predict
 
 Window = npt.NDArray[np.int64]  # at most T + 1 tokens
 Rows = npt.NDArray[np.int64]  # windows filled up with NO_TARGET, (B, T + 1)
+Array = TypeVar("Array")
 
 
-class Batch(NamedTuple):
-    """Windows side by side.
+class Batch(NamedTuple, Generic[Array]):
+    """Windows side by side, in NumPy or in PyTorch.
 
     Attributes:
         inputs: (B, T); the padding id where a window is filled up, always on its right.
@@ -36,16 +37,16 @@ class Batch(NamedTuple):
         mask: whether an input is a token of the text, (B, T).
     """
 
-    inputs: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]
-    mask: npt.NDArray[np.bool_]
+    inputs: Array
+    targets: Array
+    mask: Array
 
     @classmethod
-    def of(cls, rows: Rows, pad: int) -> "Batch":
-        """The inputs and targets of windows in rows."""
+    def of(cls, rows: Any, pad: int) -> "Batch[Any]":
+        """The inputs and targets of windows in rows, (B, T + 1)."""
         targets = rows[:, 1:]
         mask = targets != NO_TARGET
-        return cls(np.where(mask, rows[:, :-1], pad), targets, mask)
+        return cls(rows[:, :-1] * mask + pad * ~mask, targets, mask)
 
 
 class Layout(Protocol):
@@ -222,17 +223,17 @@ class EvaluationWindows:
         """How the tokens are cut."""
         return layout_of(self.tokens, self.context_length)
 
-    def all(self) -> Iterator[Batch]:
+    def all(self) -> Iterator[Batch[npt.NDArray[Any]]]:
         """Every window, in batches of at most ``batch_size``."""
         return self._batches(range(len(self.layout)))
 
-    def spread(self, count: int) -> Iterator[Batch]:
+    def spread(self, count: int) -> Iterator[Batch[npt.NDArray[Any]]]:
         """At most ``count`` windows, evenly spread over the split; always the same."""
         windows = len(self.layout)
         chosen = np.linspace(0, windows - 1, min(count, windows)).round().astype(int)
         return self._batches([int(number) for number in chosen])
 
-    def _batches(self, numbers: Sequence[int]) -> Iterator[Batch]:
+    def _batches(self, numbers: Sequence[int]) -> Iterator[Batch[npt.NDArray[Any]]]:
         for first in range(0, len(numbers), self.batch_size):
             windows = [self.layout.window(n) for n in numbers[first : first + self.batch_size]]
             yield Batch.of(stack(windows, self.context_length), self.tokens.index.pad)

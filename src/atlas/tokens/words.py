@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from atlas.errors import AtlasError
 from atlas.tokens.borders import Borders
 
 Ids = npt.NDArray[np.int32]
 Places = npt.NDArray[np.int64]
 BLOCK = 1 << 23  # bytes encoded at once; the arrays for them take some 20 times that
 END = 0  # the number of the word that ends a text
+LONGEST_WORD = 1 << 26  # bytes; sentencepiece takes some 60 times that
 NEAR = 1 << 12  # bytes looked at first for a place to cut
 MOST_WORDS = 1 << 19  # distinct words remembered, with at most
 MOST_IDS = 1 << 22  # so many ids: some 150 MB
@@ -88,6 +90,13 @@ class WordEncoder:
             if len(places):
                 return first + int(places[-1])
         while stop < len(text):
+            if stop - start >= LONGEST_WORD:
+                begin = text[start : start + 20].decode(errors="replace")
+                raise AtlasError(
+                    f"a text with {(stop - start) >> 20} MB and no place to cut it, from "
+                    f"{begin!r} on, is too long to encode at once: break it into lines, or leave "
+                    "its document out"
+                )
             first, stop = stop - 1, stop + BLOCK
             places = np.flatnonzero(self._cuts(text[first:stop]))
             if len(places):

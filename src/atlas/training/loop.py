@@ -86,10 +86,8 @@ class Training:
         saved = time.monotonic()
         with StopRequest() as stop, self._bar(progress) as bar, closing(batches.read()) as reader:
             while progress.step < self.train.steps:
-                with speed.step():
-                    batch = next(reader)
-                    self._step(batch, optimizer, progress)
-                    speed.tokens += int(batch.mask.sum())
+                with speed.steps_of(progress):
+                    self._step(next(reader), optimizer, progress)
                 progress.batches = batches.state_dict()
                 if self._due(self.train.log_every, progress):
                     self._log(optimizer, progress, speed.read(), bar)
@@ -114,7 +112,8 @@ class Training:
         )
         for group in optimizer.param_groups:
             group["lr"] = self.train.lr * factor
-        loss = self._backward(batch)
+        tokens = int(batch.mask.sum())
+        loss = self._backward(batch, tokens)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -123,16 +122,15 @@ class Training:
         optimizer.step()
         optimizer.zero_grad()
         progress.step += 1
-        progress.tokens += int(batch.mask.sum())
+        progress.tokens += tokens
         progress.unlogged.append((loss.item(), norm.item()))
 
-    def _backward(self, batch: TensorBatch) -> Tensor:
-        """Adds up the gradient of a batch; returns its loss, nats a token.
+    def _backward(self, batch: TensorBatch, tokens: int) -> Tensor:
+        """Adds up the gradient of a batch of so many tokens; returns its loss, nats a token.
 
         Each part is divided by the tokens of the whole batch, so the parts add up to it. What
         fills up a window stands on its right, where causal attention never sees it.
         """
-        tokens = batch.mask.sum()
         total = torch.zeros((), device=batch.inputs.device)
         parts = self.train.accumulation
         for x, y in zip(batch.inputs.chunk(parts), batch.targets.chunk(parts), strict=True):
@@ -203,17 +201,18 @@ class Speed:
     """Tokens a second of the steps since it was last read, validation and writing left out."""
 
     def __init__(self) -> None:
-        self.tokens, self._seconds = 0, 0.0
+        self._tokens, self._seconds = 0, 0.0
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Times one step."""
-        started = time.perf_counter()
+    def steps_of(self, progress: Progress) -> Iterator[None]:
+        """Times what is done within, and counts the tokens by which training gets on."""
+        started, before = time.perf_counter(), progress.tokens
         yield
+        self._tokens += progress.tokens - before
         self._seconds += time.perf_counter() - started
 
     def read(self) -> float:
         """Tokens a second; starts anew."""
-        speed = self.tokens / self._seconds
-        self.tokens, self._seconds = 0, 0.0
+        speed = self._tokens / self._seconds
+        self._tokens, self._seconds = 0, 0.0
         return speed

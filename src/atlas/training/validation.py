@@ -1,6 +1,7 @@
 """Loss over windows, weighted by tokens: the one measure of training and evaluation."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def total_loss(model: Decoder, batches: Iterable[Batch]) -> tuple[float, int]:
+def total_loss(model: Decoder, batches: Iterable[Batch[Any]]) -> tuple[float, int]:
     """Sum of the cross-entropies (nats) over batches, and the number of tokens predicted.
 
     The model is left in the mode it was in; no random number is drawn.
@@ -35,7 +36,7 @@ def total_loss(model: Decoder, batches: Iterable[Batch]) -> tuple[float, int]:
     return total, tokens
 
 
-def mean_loss(model: Decoder, batches: Iterable[Batch]) -> float:
+def mean_loss(model: Decoder, batches: Iterable[Batch[Any]]) -> float:
     """Cross-entropy (nats) a token over batches."""
     total, tokens = total_loss(model, batches)
     return total / tokens
