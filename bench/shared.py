@@ -68,7 +68,7 @@ def measure(
     largest = 0
     while process.poll() is None:
         largest = max(largest, *sizes(process.pid))
-        time.sleep(0.05)
+        time.sleep(0.2)  # to look takes a core's time, too
     seconds = time.perf_counter() - started
     printed, _ = process.communicate()
     if process.returncode:
