@@ -70,6 +70,17 @@ def test_the_bytes_do_not_depend_on_who_writes_them(folders, monkeypatch):
     assert digest(folders / "one") == digest(folders / "two") == digest(folders / "in blocks")
 
 
+def test_a_cluster_writes_the_same(folders, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    encode(folders, "one")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        monkeypatch.setenv("ATLAS_PARALLEL", f"dask:{cluster.scheduler_address}")
+        encode(folders, "cluster")
+    assert digest(folders / "one") == digest(folders / "cluster")
+
+
 def test_another_tokenizer_in_the_same_folder_is_noticed(folders, tokenizer, documents):
     encode(folders, "first")
     for file in (folders / "tokenizer").iterdir():

@@ -1,5 +1,6 @@
 import contextlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,6 +138,16 @@ def test_a_text_of_many_blocks_has_the_same_ids(of_kind, tokenizer, monkeypatch)
     monkeypatch.setattr(words, "NEAR", 20)
     assert len(list(tokenizer.blocks([long]))) > 30
     assert tokenizer.encode(long) == expected
+
+
+def test_threads_may_share_a_tokenizer(of_kind, monkeypatch):
+    monkeypatch.setattr(words, "MOST_WORDS", 20)  # it forgets all the time
+    tokenizer = of_kind["char"]
+    texts = [text(seed) for seed in range(40)]
+    expected = [tokenizer.encode(each) for each in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            assert list(pool.map(tokenizer.encode, texts)) == expected
 
 
 def test_texts_are_joined_by_their_ends(of_kind):

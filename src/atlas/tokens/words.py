@@ -7,6 +7,7 @@ puts the ids of all words in a row; Python sees the distinct words, and no token
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class WordEncoder:
         self._encode = encode
         self._borders = borders
         self._end = np.array([end], np.int32)
+        self._one_at_a_time = Lock()  # threads may share the words
         self._known: dict[bytes, int] = {}  # words and their numbers, from 1 on
         self._ids: Ids = self._end  # of all words; the n-th has its own from _firsts[n] on
         self._firsts: Ids = np.zeros(1, np.int32)
@@ -119,9 +121,13 @@ class WordEncoder:
         cuts = np.append(self._cuts(data), True)
         cuts[[0, *part_ends]] = True
         places = np.flatnonzero(cuts)
-        words = self._numbers(data, places)
         is_last = np.array([last for _, last in parts])
         text_ends = np.searchsorted(places, part_ends[is_last])  # in words
+        with self._one_at_a_time:
+            return self._look_up(data, places, text_ends, with_end)
+
+    def _look_up(self, data: bytes, places: Places, text_ends: Places, with_end: bool) -> Block:
+        words = self._numbers(data, places)
         if with_end:
             words = np.insert(words, text_ends, END)
             text_ends += np.arange(1, len(text_ends) + 1)
