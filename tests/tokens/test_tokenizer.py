@@ -17,7 +17,6 @@ from tests.small import small_params, text
 
 KINDS = ("bpe", "unigram", "char", "word")
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"))
-MADE_OF_WORDS = st.lists(st.sampled_from([*text(1).lower().split(), "\n"])).map(" ".join)
 
 
 @pytest.fixture(scope="session")

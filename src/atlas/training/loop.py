@@ -88,13 +88,13 @@ class Training:
             while progress.step < self.train.steps:
                 with speed.steps_of(progress):
                     self._step(next(reader), optimizer, progress)
-                progress.batches = batches.state_dict()
                 if self._due(self.train.log_every, progress):
                     self._log(optimizer, progress, speed.read(), bar)
                 bar.update()
                 if self._due(self.train.eval_every, progress):
                     self._validate(progress)
                 if stop.requested or time.monotonic() - saved >= every:
+                    progress.batches = batches.state_dict()
                     self.checkpoints.save(self.model, optimizer, progress)
                     saved = time.monotonic()
                 if stop.requested:
