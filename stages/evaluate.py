@@ -35,7 +35,7 @@ def main(run: Run) -> None:
             measured = evaluate_split(model, windows)
             metrics |= {f"{split}_{name}": value for name, value in measured.items()}
     run.write_metrics(metrics)
-    samples = write_samples(model, tokenizer, run.params.evaluate)
+    samples = write_samples(model, tokenizer, TokenSplit(TOKENS, "val"), run.params.evaluate)
     run.output("metrics/samples.md").write_text(samples, encoding="utf-8")
 
 

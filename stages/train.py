@@ -14,16 +14,20 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
+from atlas.model.counts import count
 from atlas.model.device import choose_device
 from atlas.model.initialise import initialise
+from atlas.model.language_model import LanguageModel
+from atlas.model.make import make_model
 from atlas.model.storage import WEIGHTS, save_weights
 from atlas.stage import Run, run_stage
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.checkpoint import Checkpoints, Progress
+from atlas.training.counting import Counting
 from atlas.training.loop import Training
 from atlas.training.utilisation import matmul_flops
 
@@ -36,9 +40,9 @@ def main(run: Run) -> None:
     make_deterministic()
     device = choose_device()
     model = new_model(run).to(device)
-    training = Training(model, *windows(run), run.params.train, Checkpoints(run.checkpoints))
-    progress = training.run()
-    write_model(run, training)
+    checkpoints = Checkpoints(run.checkpoints)
+    progress = train(run, model, checkpoints)
+    write_model(run, model, checkpoints)
     write_logs(run, progress, model, device)
 
 
@@ -48,42 +52,44 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def new_model(run: Run) -> Decoder:
+def new_model(run: Run) -> LanguageModel:
     """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights."""
     index = TokenIndex.read(TOKENS)
     config = ModelConfig(
         **run.params.model.model_dump(),
         vocab_size=index.vocab_size,
         eos=index.eos,
+        separator=index.separator,
         tokenizer_sha256=index.tokenizer_sha256,
     )
-    model = Decoder(config)
-    initialise(model, run.params.train.seed)
+    model = make_model(config)
+    initialise(model, run.params.train.seed, run.params.train.init)
     return model
 
 
-def windows(run: Run) -> tuple[TrainingWindows, EvaluationWindows]:
-    """What to learn from, and what to validate on."""
-    length = run.params.model.context_length
-    train = run.params.train
-    return (
-        TrainingWindows(TokenSplit(TOKENS, "train"), length, train.batch_size, train.seed),
-        EvaluationWindows(
-            TokenSplit(TOKENS, "val"), length, train.batch_size // train.accumulation
-        ),
-    )
+def train(run: Run, model: LanguageModel, checkpoints: Checkpoints) -> Progress:
+    """Counts a bigram model, trains any other."""
+    length, train = run.params.model.context_length, run.params.train
+    at_once = train.batch_size // train.accumulation
+    tokens = TokenSplit(TOKENS, "train")
+    val = EvaluationWindows(TokenSplit(TOKENS, "val"), length, at_once)
+    if isinstance(model, Bigram):
+        data = EvaluationWindows(tokens, length, at_once)
+        return Counting(model, data, val, checkpoints).run()
+    windows = TrainingWindows(tokens, length, train.batch_size, train.seed)
+    return Training(model, windows, val, train, checkpoints).run()
 
 
-def write_model(run: Run, training: Training) -> None:
+def write_model(run: Run, model: LanguageModel, checkpoints: Checkpoints) -> None:
     """The best weights as the model, the last ones beside them."""
     folder = run.output("models/model")
     folder.mkdir()
-    training.model.config.write(folder)
-    shutil.copyfile(training.checkpoints.best, folder / WEIGHTS)
-    save_weights(training.model, folder / LAST_WEIGHTS)
+    model.config.write(folder)
+    shutil.copyfile(checkpoints.best, folder / WEIGHTS)
+    save_weights(model, folder / LAST_WEIGHTS)
 
 
-def write_logs(run: Run, progress: Progress, model: Decoder, device: torch.device) -> None:
+def write_logs(run: Run, progress: Progress, model: LanguageModel, device: torch.device) -> None:
     """Metrics, curves and speeds."""
     pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
@@ -101,7 +107,7 @@ def write_logs(run: Run, progress: Progress, model: Decoder, device: torch.devic
     speed = pd.DataFrame(progress.speed_rows)["tokens_per_second"].median()
     run.timing["tokens_per_second"] = int(speed)
     run.timing["flop_utilisation"] = round(
-        speed * model.flops_per_token() / matmul_flops(device), 3
+        speed * count(model.config).training_flops / matmul_flops(device), 3
     )
 
 

@@ -73,6 +73,7 @@ def write_tokens(
     splits: Mapping[Split, Sequence[Sequence[Sequence[int]]]],
     vocab_size: int = 400,
     windows: str = "packed",
+    separator: int | None = None,
 ) -> Path:
     """Token shards with an index: of each split the shards, of each shard the documents."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def write_tokens(
             counts.append(writer.tokens)
         documents_in_all = sum(map(len, shards))
         entries[split] = SplitIndex(counts, documents_in_all, sum(counts))
-    TokenIndex(vocab_size, EOS, PAD, SHA, windows, entries).write(folder)
+    TokenIndex(vocab_size, EOS, PAD, separator, SHA, windows, entries).write(folder)
     return folder
 
 
@@ -113,6 +114,7 @@ def small_config(**options: Any) -> ModelConfig:
     values = small_params().model.model_dump() | {
         "vocab_size": 400,
         "eos": EOS,
+        "separator": None,
         "tokenizer_sha256": SHA,
     }
     return ModelConfig(**(values | options))

@@ -54,6 +54,7 @@ def test_sizes(project, name, least, most):
         **params.model.model_dump(),
         vocab_size=params.tokenizer.vocab_size,
         eos=1,
+        separator=None,
         tokenizer_sha256="",
     )
     with torch.device("meta"):

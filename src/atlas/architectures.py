@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 Options = Mapping[str, Any]
+Allowed = Mapping[str, tuple[Any, ...]]
+
+# What holds for each row unless it says otherwise: options not named anywhere are free.
+COMMON: Allowed = {
+    "kind": ("decoder",),
+    "norm_place": ("pre",),
+    "qk_norm": ("none",),
+    "window": (0,),  # llama.cpp has no architecture that looks back so far in every block
+}
+HALF_PRECISION_GELU = 5e-3  # ggml computes GELU from a table in half precision
 
 
 @dataclass(frozen=True)
@@ -18,39 +28,143 @@ class Architecture:
 
     Attributes:
         name: llama.cpp's own name, the value of ``general.architecture`` in a GGUF file.
-        requires: value of each model option that it fixes; options not named are free.
+        allows: values of each model option that it can express, the usual one first; options not
+            named are free. Together with ``COMMON``.
         adjacent_rope: its RoPE rotates adjacent pairs of a head instead of its two halves,
             so the rows of the query and key weights have to be permuted.
         fused_qkv: queries, keys and values are one tensor.
         always_bias: biases must be in the file, as zeros where the model has none.
+        always_norm_bias: those of the norms must.
+        always_head: the head must be in the file, as a copy where it is tied.
+        scales_scores: whether it divides the scores by sqrt(D).
+        scales_embedding: whether it multiplies the embedding by sqrt(C).
         logit_tolerance: largest difference of F32 logits to PyTorch's that its own
-            arithmetic explains (ggml computes GELU from a table in half precision).
+            arithmetic explains.
     """
 
     name: str
-    requires: Options
+    allows: Allowed
     adjacent_rope: bool = False
     fused_qkv: bool = False
     always_bias: bool = False
+    always_norm_bias: bool = False
+    always_head: bool = False
+    scales_scores: bool = True
+    scales_embedding: bool = False
     logit_tolerance: float = 1e-4
 
     def misfits(self, options: Options) -> dict[str, Any]:
         """The options that would have to change, with the value that each needs."""
-        return {key: value for key, value in self.requires.items() if options[key] != value}
+        allowed = {**COMMON, **self.allows}
+        return {key: values[0] for key, values in allowed.items() if options[key] not in values}
 
 
-LLAMA = {"positions": "rope", "norm": "rmsnorm", "feed_forward": "swiglu"}
-GPT2 = {"positions": "learned", "norm": "layernorm", "feed_forward": "gelu"}
+ROTARY = ("rope", "none")  # none is RoPE whose angles are scaled down to nothing
+RMS = {"norm": ("rmsnorm",)}
+LAYER = {"norm": ("layernorm",)}
 
 ARCHITECTURES = (
-    Architecture("llama", {**LLAMA, "qk_norm": False}, adjacent_rope=True),
-    Architecture("qwen3", {**LLAMA, "qk_norm": True, "bias": False}),
+    # SiLU and ReLU without a gate are written as a gated unit whose other half is constant.
+    Architecture(
+        "llama",
+        {"positions": ROTARY, **RMS, "feed_forward": ("swiglu", "silu", "relu")},
+        adjacent_rope=True,
+    ),
+    Architecture(
+        "qwen3",
+        {
+            "positions": ROTARY,
+            **RMS,
+            "feed_forward": ("swiglu",),
+            "qk_norm": ("head",),
+            "bias": (False,),
+        },
+    ),
+    Architecture(
+        "olmo2",
+        {
+            "positions": ROTARY,
+            **RMS,
+            "norm_place": ("branch",),
+            "feed_forward": ("swiglu",),
+            "qk_norm": ("all",),
+            "bias": (False,),
+        },
+        always_head=True,
+    ),
+    Architecture(
+        "arcee",
+        {"positions": ROTARY, **RMS, "feed_forward": ("relu2",), "bias": (False,)},
+        adjacent_rope=True,
+    ),
+    Architecture(
+        "gemma",
+        {
+            "positions": ROTARY,
+            **RMS,
+            "feed_forward": ("geglu",),
+            "bias": (False,),
+            "tied_head": (True,),
+        },
+        scales_embedding=True,
+        logit_tolerance=HALF_PRECISION_GELU,
+    ),
+    Architecture(
+        "refact", {"positions": ("alibi",), **RMS, "feed_forward": ("swiglu",), "bias": (False,)}
+    ),
     Architecture(
         "gpt2",
-        {**GPT2, "qk_norm": False},
+        {
+            "positions": ("learned", "sinusoidal", "none"),
+            **LAYER,
+            "feed_forward": ("gelu",),
+        },
         fused_qkv=True,
         always_bias=True,
-        logit_tolerance=5e-3,
+        logit_tolerance=HALF_PRECISION_GELU,
+    ),
+    Architecture(
+        "mpt",
+        {"positions": ("alibi",), **LAYER, "feed_forward": ("gelu",)},
+        fused_qkv=True,
+        logit_tolerance=HALF_PRECISION_GELU,
+    ),
+    # ReLU is written as GELU of a thousandfold input.
+    Architecture(
+        "mpt",
+        {
+            "positions": ("learned", "sinusoidal", "alibi", "none"),
+            **LAYER,
+            "feed_forward": ("relu",),
+        },
+        fused_qkv=True,
+        logit_tolerance=1e-3,
+    ),
+    Architecture(
+        "jais",
+        {"positions": ("alibi", "none"), **LAYER, "feed_forward": ("swiglu",)},
+        fused_qkv=True,
+        always_bias=True,
+        always_head=True,
+        scales_scores=False,
+    ),
+    Architecture(
+        "starcoder2",
+        {"positions": ("rope",), **LAYER, "feed_forward": ("gelu",)},
+        always_bias=True,
+        logit_tolerance=HALF_PRECISION_GELU,
+    ),
+    Architecture(
+        "stablelm",
+        {"positions": ("rope",), **LAYER, "feed_forward": ("swiglu",), "bias": (False,)},
+        always_norm_bias=True,
+        always_head=True,
+    ),
+    Architecture(
+        "nemotron",
+        {"positions": ROTARY, **LAYER, "feed_forward": ("relu2",)},
+        always_norm_bias=True,
+        always_head=True,
     ),
 )
 
@@ -58,6 +172,14 @@ ARCHITECTURES = (
 def architecture_of(options: Options) -> Architecture | None:
     """The architecture that can express these model options, None where there is none."""
     return next((a for a in ARCHITECTURES if not a.misfits(options)), None)
+
+
+def combination(options: Options) -> str:
+    """The options on which it depends, as ``learned + rmsnorm + swiglu``, unusual ones named."""
+    parts = [str(options[key]) for key in ("positions", "norm", "feed_forward")]
+    parts += [f"{key}={options[key]}" for key, usual in COMMON.items() if options[key] not in usual]
+    parts += [key for key in ("bias", "tied_head") if options[key]]
+    return " + ".join(parts)
 
 
 def nearest_change(options: Options) -> str:

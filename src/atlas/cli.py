@@ -1,4 +1,4 @@
-"""The command line: ``atlas generate``, ``atlas tokenize``, ``atlas preset``, ``atlas show``.
+"""The command line: ``atlas generate``, ``tokenize``, ``model``, ``preset``, ``show``.
 
 Heavy imports stand inside the commands, so that the light ones answer at once.
 """
@@ -104,6 +104,19 @@ def tokenize(
     print_pieces(
         Tokenizer.load(tokenizer or find_project() / "models/tokenizer"), _given_text(text)
     )
+
+
+@app.command()
+def model(
+    presets: Annotated[
+        list[str] | None, typer.Argument(help="Presets to look at; else params.yaml as it is.")
+    ] = None,
+) -> None:
+    """Print the size of the model that params.yaml describes: weights, operations, memory."""
+    from atlas.model.summary import print_summary
+    from atlas.presets import with_presets
+
+    print_summary(with_presets(find_project(), presets or []))
 
 
 @app.command()

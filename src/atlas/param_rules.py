@@ -4,21 +4,21 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from atlas.architectures import architecture_of, nearest_change
+from atlas.architectures import architecture_of, combination, nearest_change
 
 if TYPE_CHECKING:
     from atlas.params import Params
 
-MAIN_OPTIONS = ("positions", "norm", "feed_forward")
 BYTES = 256
 # Pieces that each kind has before any of the text: unknown, end of text, padding, line end, tab.
 FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
 Q8_0_ROW = 32  # values that share a scale
+MOST_BIGRAM_PIECES = 16_384  # a table of 1 GB
 
 
 def conflicts(params: "Params") -> Iterator[str]:
     """What no key can be blamed for alone, a line each that names the keys and a way out."""
-    clean, tokenizer, model = params.clean, params.tokenizer, params.model
+    clean, tokenizer = params.clean, params.tokenizer
     train, export = params.train, params.export
     if len(set(params.corpus.books)) < len(params.corpus.books):
         yield f"corpus.books names a book twice: {', '.join(map(str, params.corpus.books))}"
@@ -34,6 +34,64 @@ def conflicts(params: "Params") -> Iterator[str]:
             f"{tokenizer.kind} are special{' or single bytes' if fixed > BYTES else ''}, so give "
             f"at least {fixed + 1}, and one more for each character of the text"
         )
+    yield from _model_conflicts(params)
+    if train.batch_size % train.accumulation:
+        yield (
+            f"train.batch_size ({train.batch_size}) is not divisible by "
+            f"train.accumulation ({train.accumulation})"
+        )
+    if train.warmup_steps > train.steps:
+        yield (
+            f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
+            "the learning rate would never reach train.lr"
+        )
+    if len(set(export.formats)) < len(export.formats):
+        yield f"export.formats names a format twice: {', '.join(export.formats)}"
+    yield from _export_conflicts(params)
+
+
+def _model_conflicts(params: "Params") -> Iterator[str]:
+    model = params.model
+    if model.kind in ("decoder", "encoder_decoder"):
+        yield from _head_conflicts(params)
+        if model.rope_scaling != 1 and model.positions != "rope":
+            yield (
+                f"model.rope_scaling is {model.rope_scaling:g} with model.positions="
+                f"{model.positions}: give 1.0, or model.positions=rope"
+            )
+        if model.positions == "sinusoidal" and model.d_model % 2:
+            yield (
+                f"model.d_model is {model.d_model}: sinusoids come in pairs, so it must be even: "
+                f"try model.d_model={_fitting_width(params)}"
+            )
+    if model.kind == "decoder" and model.window >= model.context_length:
+        yield (
+            f"model.window ({model.window}) leaves nothing out of model.context_length "
+            f"({model.context_length}): give 0, or less"
+        )
+    if model.kind == "encoder_decoder" and model.window:
+        yield f"model.window is {model.window}: an encoder-decoder sees all, so give 0"
+    if model.kind == "encoder_decoder" and not params.tokenize.answer_after:
+        yield (
+            'model.kind is encoder_decoder, and tokenize.answer_after is "": name the piece that '
+            "ends a question, such as tokenize.answer_after="
+        )
+    if model.kind == "two_layer" and not 0 < model.window <= model.context_length:
+        yield (
+            f"model.window is {model.window}: the two-layer network reads so many tokens, so give "
+            f"1 to {model.context_length}, such as model.window=8"
+        )
+    if model.kind == "bigram" and params.tokenizer.vocab_size > MOST_BIGRAM_PIECES:
+        yield (
+            f"tokenizer.vocab_size is {params.tokenizer.vocab_size}: a bigram table holds its "
+            f"square, so give at most {MOST_BIGRAM_PIECES}"
+        )
+    if params.tokenize.answer_after and params.tokenize.windows != "padded":
+        yield ("tokenize.answer_after wants a document in each window: add tokenize.windows=padded")
+
+
+def _head_conflicts(params: "Params") -> Iterator[str]:
+    model = params.model
     if model.d_model % model.n_head:
         yield (
             f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
@@ -50,19 +108,6 @@ def conflicts(params: "Params") -> Iterator[str]:
             f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
             f"({model.n_kv_head}): each key head serves the same number of query heads"
         )
-    if train.batch_size % train.accumulation:
-        yield (
-            f"train.batch_size ({train.batch_size}) is not divisible by "
-            f"train.accumulation ({train.accumulation})"
-        )
-    if train.warmup_steps > train.steps:
-        yield (
-            f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
-            "the learning rate would never reach train.lr"
-        )
-    if len(set(export.formats)) < len(export.formats):
-        yield f"export.formats names a format twice: {', '.join(export.formats)}"
-    yield from _export_conflicts(params)
 
 
 def _export_conflicts(params: "Params") -> Iterator[str]:
@@ -71,10 +116,8 @@ def _export_conflicts(params: "Params") -> Iterator[str]:
         return
     options = model.model_dump()
     if architecture_of(options) is None:
-        combination = " + ".join(f"{key} {options[key]}" for key in MAIN_OPTIONS)
         yield (
-            f"export.formats: llama.cpp runs no model with {combination}"
-            f"{' + qk_norm' if model.qk_norm else ''}{' + bias' if model.bias else ''}; "
+            f"export.formats: llama.cpp runs no model with {combination(options)}; "
             f"nearest: {nearest_change(options)} (or export.formats=[] to train without export)"
         )
     if "q8_0" in export.formats:
@@ -88,10 +131,14 @@ def _export_conflicts(params: "Params") -> Iterator[str]:
 
 
 def _fitting_width(params: "Params") -> int:
-    """The next d_model that suits the heads, RoPE and the formats of the export, all at once."""
-    head_multiple = params.model.n_head * (2 if params.model.positions == "rope" else 1)
-    row_multiple = Q8_0_ROW if "q8_0" in params.export.formats else 1
-    return _round_up(params.model.d_model, math.lcm(head_multiple, row_multiple))
+    """The next d_model that suits heads, positions and the formats of the export, all at once."""
+    model = params.model
+    multiples = [
+        model.n_head * (2 if model.positions == "rope" else 1),
+        2 if model.positions == "sinusoidal" else 1,
+        Q8_0_ROW if "q8_0" in params.export.formats else 1,
+    ]
+    return _round_up(model.d_model, math.lcm(*multiples))
 
 
 def _round_up(value: int, multiple: int) -> int:

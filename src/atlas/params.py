@@ -119,23 +119,28 @@ class TokenizeParams(Section):
 
     separate_documents: bool
     windows: Literal["packed", "padded"]
+    answer_after: str
 
 
 class ModelParams(Section):
-    """The shape of the decoder."""
+    """The kind of model, and its shape."""
 
+    kind: Literal["decoder", "encoder_decoder", "two_layer", "bigram"]
     d_model: Positive
     n_layer: Positive
     n_head: Positive
     n_kv_head: Positive
     d_ff: Positive
     context_length: Annotated[int, Field(ge=2)]
-    positions: Literal["rope", "learned"]
+    positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"]
     rope_theta: PositiveReal
+    rope_scaling: Annotated[Real, Field(ge=1)]
+    window: Annotated[int, Field(ge=0)]
     norm: Literal["rmsnorm", "layernorm"]
+    norm_place: Literal["pre", "post", "branch"]
     norm_eps: PositiveReal
-    feed_forward: Literal["swiglu", "gelu"]
-    qk_norm: bool
+    feed_forward: Literal["swiglu", "geglu", "gelu", "silu", "relu", "relu2"]
+    qk_norm: Literal["none", "head", "all"]
     bias: bool
     tied_head: bool
     dropout: Share
@@ -145,6 +150,7 @@ class TrainParams(Section):
     """The optimisation."""
 
     seed: Seed
+    init: Literal["scaled", "normal", "zero"]
     steps: Positive
     batch_size: Positive
     accumulation: Positive

@@ -44,9 +44,17 @@ def overlay(root: Path, names: Iterable[str]) -> Values:
             hint = f"did you mean {close[0]}? " if close else ""
             raise AtlasError(f"preset {name}: no such preset; {hint}there are {', '.join(known)}")
         values |= dict(leaves(_load(path)))
-    merged, _ = _merged(root, values)
-    Params.from_mapping(merged, "params.yaml with these presets")
+    _validated(root, values)
     return values
+
+
+def with_presets(root: Path, names: Iterable[str]) -> Params:
+    """The params of a project with presets over them.
+
+    Raises:
+        AtlasError: there is no such preset, it is no YAML, or the schema refuses them.
+    """
+    return _validated(root, overlay(root, names))
 
 
 def as_flags(values: Values) -> str:
@@ -81,6 +89,13 @@ def apply(root: Path, values: Values) -> list[str]:
     if changes:
         write_text(root / "params.yaml", text.getvalue())
     return changes
+
+
+def _validated(root: Path, values: Values) -> Params:
+    merged, _ = _merged(root, values)
+    return Params.from_mapping(
+        merged, "params.yaml with these presets" if values else "params.yaml"
+    )
 
 
 def _merged(root: Path, values: Values) -> tuple[Any, list[str]]:

@@ -1,11 +1,13 @@
-"""Tiny models of both shapes, exported and run in the real llama.cpp."""
+"""Tiny models of every row of the export table, exported and run in the real llama.cpp."""
+
+from itertools import product
 
 import gguf
 import numpy as np
 import pytest
 import torch
 
-from atlas.architectures import architecture_of
+from atlas.architectures import ARCHITECTURES, COMMON, architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check import compare, expect, refuse_disagreement
 from atlas.export.gguf_file import TYPES, write_gguf
@@ -18,17 +20,36 @@ from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config, small_params, tex
 WIDE = {"d_model": 64, "d_ff": 96, "n_head": 4, "context_length": 96}
 SHAPES = {
     "llama": LLAMA_SHAPE | WIDE | {"n_kv_head": 4},
-    "llama-untied-gqa": LLAMA_SHAPE | WIDE | {"tied_head": False, "n_kv_head": 2},
-    "llama-bias-mqa": LLAMA_SHAPE | WIDE | {"bias": True, "n_kv_head": 1, "rope_theta": 500.0},
-    "llama-odd-width": LLAMA_SHAPE
-    | WIDE
-    | {"d_model": 54, "d_ff": 77, "n_head": 3, "n_kv_head": 1},
-    "qwen3": LLAMA_SHAPE | WIDE | {"qk_norm": True, "n_kv_head": 4, "norm_eps": 1e-6},
-    "qwen3-untied-gqa": LLAMA_SHAPE | WIDE | {"qk_norm": True, "tied_head": False, "n_kv_head": 2},
-    "gpt2": GPT2_SHAPE | WIDE | {"n_kv_head": 4},
+    "llama-mqa": LLAMA_SHAPE | WIDE | {"bias": True, "n_kv_head": 1, "rope_theta": 500.0},
+    "llama-odd": LLAMA_SHAPE | WIDE | {"d_model": 54, "d_ff": 77, "n_head": 3, "n_kv_head": 1},
+    "llama-scaled": LLAMA_SHAPE | WIDE | {"rope_scaling": 4.0},
+    "qwen3-eps": LLAMA_SHAPE | WIDE | {"qk_norm": "head", "n_kv_head": 4, "norm_eps": 1e-6},
     "gpt2-bias-untied": GPT2_SHAPE | WIDE | {"bias": True, "tied_head": False, "n_kv_head": 4},
-    "gpt2-gqa": GPT2_SHAPE | WIDE | {"bias": True, "n_kv_head": 2},
+    "starcoder2-scaled": GPT2_SHAPE | WIDE | {"positions": "rope", "rope_scaling": 2.0},
+    "refact-odd": LLAMA_SHAPE
+    | WIDE
+    | {"positions": "alibi", "d_model": 54, "n_head": 3, "n_kv_head": 1},
+    "mpt-six": GPT2_SHAPE | WIDE | {"positions": "alibi", "d_model": 96, "n_head": 6},
 }
+
+
+def rows():
+    """Every value that a row of the table allows, with each kind of bias, head and heads."""
+    for row in ARCHITECTURES:
+        allowed = {**COMMON, **row.allows}
+        usual = {key: values[0] for key, values in allowed.items()}
+        free = {"bias": (False, True), "tied_head": (True, False)}
+        for bias, tied in product(*(allowed.get(key, free[key]) for key in free)):
+            heads = {"bias": bias, "tied_head": tied, "n_kv_head": 2 if bias == tied else 4}
+            for position, part in product(allowed["positions"], allowed["feed_forward"]):
+                options = usual | {"positions": position, "feed_forward": part} | heads
+                name = f"{row.name}-{position}-{part}{'-bias' * bias}{'-untied' * (not tied)}"
+                is_usual = position == usual["positions"] or part == usual["feed_forward"]
+                often = is_usual and bias != tied  # each row both ways, but not all of it
+                marks = () if often else (pytest.mark.slow,)
+                yield pytest.param(WIDE | options, id=name, marks=marks)
+
+
 VAL = [text(seed, sentences=6) for seed in range(500, 504)]
 
 
@@ -56,11 +77,13 @@ def store(folder, options, tokenizer) -> Decoder:
     return load_model(folder, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, name):
-    model = store(tmp_path / "model", SHAPES[name], tokenizer)
+@pytest.mark.parametrize(
+    "options", [*rows(), *(pytest.param(shape, id=name) for name, shape in SHAPES.items())]
+)
+def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, request):
+    model = store(tmp_path / "model", options, tokenizer)
     architecture = architecture_of(model.config.model_dump())
-    assert architecture.name == name.split("-")[0]
+    assert architecture.name == request.node.callspec.id.split("-")[0]
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     file = tmp_path / "model.gguf"
     write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", "f32")

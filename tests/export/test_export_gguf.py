@@ -43,7 +43,7 @@ def test_only_the_formats_asked_for_stay_and_all_are_checked(model, tokenizer, t
 
 def test_a_model_without_an_architecture_is_refused(model, tokenizer, tmp_path):
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"norm": "layernorm"}))
+    (model / "config.json").write_text(json.dumps(config | {"window": 5}))
     with pytest.raises(AtlasError, match=r"llama\.cpp has no architecture for it"):
         export_gguf(model, tokenizer, VAL, export_params(), tmp_path)
 

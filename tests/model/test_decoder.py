@@ -13,7 +13,7 @@ from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 
 SHAPES = [
     LLAMA_SHAPE,
-    LLAMA_SHAPE | {"qk_norm": True, "tied_head": False},
+    LLAMA_SHAPE | {"qk_norm": "head", "tied_head": False},
     LLAMA_SHAPE | {"bias": True, "n_kv_head": 2},
     GPT2_SHAPE,
     GPT2_SHAPE | {"bias": True, "tied_head": False, "n_kv_head": 2},
@@ -25,55 +25,6 @@ def make(options, seed=0) -> Decoder:
     model = Decoder(small_config(**options))
     initialise(model, seed)
     return model
-
-
-@pytest.mark.parametrize("options", SHAPES)
-def test_a_later_token_changes_no_earlier_logit(options):
-    model = make(options).eval()
-    ids = torch.randint(0, 400, (2, 20))
-    changed = ids.clone()
-    changed[:, 12:] = torch.randint(0, 400, (2, 8))
-    before, after = model(ids), model(changed)
-    assert torch.equal(before[:, :12], after[:, :12])
-    assert not torch.equal(before[:, 12:], after[:, 12:])
-
-
-@pytest.mark.parametrize("options", SHAPES)
-def test_order_matters(options):
-    model = make(options).eval()
-    ids = torch.tensor([[5, 6, 7, 8]])
-    swapped = torch.tensor([[6, 5, 7, 8]])
-    assert not torch.allclose(model(ids)[0, -1], model(swapped)[0, -1], atol=1e-6)
-
-
-@pytest.mark.parametrize("options", SHAPES)
-def test_every_weight_gets_a_gradient(options):
-    model = make(options)
-    model(torch.arange(400)[:310].view(10, 31)).logsumexp(-1).sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def test_parameters_are_counted_by_formula():
-    c, f, v, layers, kv = 32, 64, 400, 2, 16
-    llama = c * (c + kv + kv + c) + 3 * c * f + 2 * c
-    assert make(LLAMA_SHAPE).parameter_count() == v * c + layers * llama + c
-    assert make(LLAMA_SHAPE | {"tied_head": False}).parameter_count() == (
-        2 * v * c + layers * llama + c
-    )
-    gpt2 = c * (c + kv + kv + c) + (c + kv + kv + c) + 2 * c * f + f + c + 2 * 2 * c
-    assert make(GPT2_SHAPE | {"bias": True}).parameter_count() == (
-        v * c + 32 * c + layers * gpt2 + 2 * c
-    )
-
-
-def test_flops_count_each_product_and_no_lookup():
-    tied, untied = make(GPT2_SHAPE), make(GPT2_SHAPE | {"tied_head": False})
-    assert tied.flops_per_token() == untied.flops_per_token()
-    attention = 12 * 2 * 32 * 32
-    positions = 32 * 32
-    assert tied.flops_per_token() == 6 * (tied.parameter_count() - positions) + attention
 
 
 def test_initial_weights_are_those_of_the_seed():
@@ -94,17 +45,31 @@ def test_initial_weights_have_the_documented_sizes():
     assert (weights["norm.weight"] == 1).all()
 
 
+@pytest.mark.parametrize(("scheme", "factor"), [("normal", 1.0), ("zero", 0.0)])
+def test_what_writes_into_the_stream_begins_as_asked(scheme, factor):
+    model = Decoder(small_config(**LLAMA_SHAPE, d_model=128, d_ff=512, n_layer=4))
+    initialise(model, 0, scheme)
+    for name, weight in weights_of(model).items():
+        expected = factor if "down" in name or "output" in name else 1.0
+        if weight.dim() == 2:
+            deviation = weight.std().item()
+            assert deviation == pytest.approx(expected * math.sqrt(2 / (5 * 128)), rel=0.05), name
+
+
+def test_with_outputs_of_zero_every_block_begins_as_if_it_were_not_there():
+    model = Decoder(small_config(**GPT2_SHAPE))
+    initialise(model, 0, "zero")
+    ids = torch.arange(12)[None]
+    stream = model.embedding(ids) + model.positions(torch.arange(12))
+    assert torch.allclose(model(ids), model.head(model.norm(stream)), atol=1e-6)
+
+
 def test_the_first_loss_is_near_that_of_a_uniform_guess():
     model = make(LLAMA_SHAPE)
     logits = model(torch.randint(0, 400, (4, 32)))
     loss = -logits.log_softmax(-1).mean().item()
     logits_variance = 2 / 5  # of a normed stream against SmallInit's head
     assert loss == pytest.approx(math.log(400) + logits_variance / 2, abs=0.15)
-
-
-def test_more_tokens_than_the_context_are_refused():
-    with pytest.raises(ValueError, match="33 tokens, the context holds 32"):
-        make(LLAMA_SHAPE)(torch.zeros(1, 33, dtype=torch.long))
 
 
 @pytest.mark.parametrize("options", SHAPES)

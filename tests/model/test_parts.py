@@ -6,67 +6,129 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atlas.model.attention import Attention
-from atlas.model.feed_forward import GeluFeedForward, SwiGluFeedForward
+from atlas.model.attention import Attention, Sight
+from atlas.model.block import Block
+from atlas.model.feed_forward import make_feed_forward
 from atlas.model.norm import make_norm
-from atlas.model.positions import RotaryPositions
+from atlas.model.positions import RotaryPositions, alibi_slopes, rotate, sinusoidal_table
+from atlas.model.visibility import positions_of, visible_keys
 from tests.small import small_config
 
+CAUSAL = Sight(causal=True)
 
-def test_rope_is_a_rotation_in_the_complex_plane():
-    rotary = RotaryPositions(head_size=8, context_length=16, theta=100.0)
-    x = torch.randn(2, 3, 16, 8)
+
+def turned(rotary, x):
+    """Heads (B, T, H, D) at positions 0, 1, ..."""
+    return rotate(x, *rotary.at(torch.arange(x.shape[1])))
+
+
+@pytest.mark.parametrize("scaling", [1.0, 4.0])
+def test_rope_is_a_rotation_in_the_complex_plane(scaling):
+    rotary = RotaryPositions(head_size=8, context_length=16, theta=100.0, scaling=scaling)
+    x = torch.randn(2, 16, 3, 8)
     points = torch.complex(x[..., :4], x[..., 4:])
-    angles = torch.arange(16)[:, None] * 100.0 ** (-torch.arange(4) / 4)
+    angles = torch.arange(16)[:, None, None] / scaling * 100.0 ** (-torch.arange(4) / 4)
     expected = points * torch.polar(torch.ones_like(angles), angles)
-    turned = rotary(x)
-    assert torch.allclose(turned[..., :4], expected.real, atol=1e-5)
-    assert torch.allclose(turned[..., 4:], expected.imag, atol=1e-5)
+    assert torch.allclose(turned(rotary, x)[..., :4], expected.real, atol=1e-5)
+    assert torch.allclose(turned(rotary, x)[..., 4:], expected.imag, atol=1e-5)
 
 
 def test_rope_sees_distances_alone():
-    rotary = RotaryPositions(head_size=8, context_length=32, theta=10_000.0)
+    rotary = RotaryPositions(head_size=8, context_length=32, theta=10_000.0, scaling=1.0)
     query, key = torch.randn(8), torch.randn(8)
-    turned_queries = rotary(query.expand(1, 1, 32, 8))[0, 0]
-    turned_keys = rotary(key.expand(1, 1, 32, 8))[0, 0]
+    turned_queries = turned(rotary, query.expand(1, 32, 1, 8))[0, :, 0]
+    turned_keys = turned(rotary, key.expand(1, 32, 1, 8))[0, :, 0]
     products = turned_queries @ turned_keys.T
     for distance in range(5):
         diagonal = products.diagonal(-distance)
         assert torch.allclose(diagonal, diagonal[0].expand_as(diagonal), atol=1e-4)
 
 
+def test_sinusoids_are_those_of_the_paper():
+    table = sinusoidal_table(context_length=50, d_model=6) * math.sqrt(6)
+    for t in (0, 1, 49):
+        for i in range(3):
+            angle = t / 10_000 ** (2 * i / 6)
+            assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("heads", "exponents"),
+    [(8, [1, 2, 3, 4, 5, 6, 7, 8]), (2, [4, 8]), (1, [8]), (6, [2, 4, 6, 8, 1, 3]), (3, [4, 8, 2])],
+)
+def test_slopes_of_alibi(heads, exponents):
+    assert alibi_slopes(heads).tolist() == [2.0**-exponent for exponent in exponents]
+
+
+def test_positions_count_tokens_alone():
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 0, 1, 1]]).bool()
+    assert positions_of(mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 0, 0, 1, 2]]
+
+
+def test_what_is_visible_written_out():
+    def seen(**options):
+        positions = torch.arange(4)[None]
+        table = visible_keys(positions[:, -rows:], positions, mask, **options)
+        return ["".join(".x"[key] for key in row) for row in table[0, 0].long().tolist()]
+
+    rows, mask = 4, None
+    assert seen(causal=True, window=0) == ["x...", "xx..", "xxx.", "xxxx"]
+    assert seen(causal=True, window=2) == ["x...", "xx..", ".xx.", "..xx"]
+    assert seen(causal=False, window=0) == ["xxxx"] * 4
+    mask = torch.tensor([[False, True, True, True]])
+    assert seen(causal=True, window=0) == ["x...", ".x..", ".xx.", ".xxx"]
+    rows = 2
+    assert seen(causal=True, window=0) == [".xx.", ".xxx"]
+
+
 @pytest.mark.parametrize("n_kv_head", [1, 2, 4])
-@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("qk_norm", ["none", "head", "all"])
 def test_attention_is_the_weighted_mean_of_values(n_kv_head, qk_norm):
-    config = small_config(n_head=4, n_kv_head=n_kv_head, qk_norm=qk_norm, bias=not qk_norm)
-    attention = Attention(config, rotary=None)
+    bias = qk_norm == "none"
+    config = small_config(n_head=4, n_kv_head=n_kv_head, qk_norm=qk_norm, bias=bias)
+    attention = Attention(config)
     x = torch.randn(2, 7, config.d_model)
     size, group = config.head_size, 4 // n_kv_head
+
+    def normed(z):
+        return z / (z.pow(2).mean(-1, keepdim=True) + config.norm_eps).sqrt()
+
+    queries, keys, values = attention.query(x), attention.key(x), attention.value(x)
+    if qk_norm == "all":
+        queries, keys = normed(queries), normed(keys)
     expected = torch.zeros(2, 7, config.d_model)
     for head in range(4):
         rows = slice(head * size, (head + 1) * size)
         kv_rows = slice(head // group * size, (head // group + 1) * size)
-        q = attention.query(x)[..., rows]
-        k = attention.key(x)[..., kv_rows]
-        v = attention.value(x)[..., kv_rows]
-        if qk_norm:
-            q, k = (z / (z.pow(2).mean(-1, keepdim=True) + config.norm_eps).sqrt() for z in (q, k))
+        q, k, v = queries[..., rows], keys[..., kv_rows], values[..., kv_rows]
+        if qk_norm == "head":
+            q, k = normed(q), normed(k)
         scores = q @ k.transpose(1, 2) / math.sqrt(size)
         future = torch.ones(7, 7, dtype=torch.bool).triu(1)
         expected[..., rows] = scores.masked_fill(future, -torch.inf).softmax(-1) @ v
-    assert torch.allclose(attention(x), attention.output(expected), atol=1e-5)
+    assert torch.allclose(attention(x, CAUSAL), attention.output(expected), atol=1e-5)
 
 
-def test_feed_forwards():
-    config = small_config(bias=True)
-    x = torch.randn(3, config.d_model)
-    gelu = GeluFeedForward(config)
-    up = gelu.up(x)
-    tanh_form = 0.5 * up * (1 + torch.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
-    assert torch.allclose(gelu(x), gelu.down(tanh_form), atol=1e-6)
-    swiglu = SwiGluFeedForward(config)
-    gate = swiglu.gate(x)
-    assert torch.allclose(swiglu(x), swiglu.down(gate * gate.sigmoid() * swiglu.up(x)), atol=1e-6)
+ACTIVATIONS = {
+    "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x * x.sigmoid(),
+    "relu": lambda x: x.clamp(min=0),
+    "relu2": lambda x: x.clamp(min=0) ** 2,
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, "swiglu", "geglu"])
+def test_feed_forwards(name, bias):
+    config = small_config(bias=bias, feed_forward=name)
+    part, x = make_feed_forward(config), torch.randn(3, config.d_model)
+    if name in ACTIVATIONS:
+        inner = ACTIVATIONS[name](part.up(x))
+    else:
+        inner = ACTIVATIONS[{"swiglu": "silu", "geglu": "gelu"}[name]](part.gate(x)) * part.up(x)
+    assert torch.allclose(part(x), part.down(inner), atol=1e-6)
+    assert (part.down.bias is not None) == bias
 
 
 def test_norms():
@@ -76,3 +138,22 @@ def test_norms():
     layer = make_norm(small_config(norm="layernorm", norm_eps=1e-3, bias=True))
     assert torch.allclose(layer(x), F.layer_norm(x, (32,), eps=1e-3))
     assert make_norm(small_config(norm="layernorm", bias=False)).bias is None
+
+
+@pytest.mark.parametrize("place", ["pre", "post", "branch"])
+def test_where_the_norm_stands(place):
+    block = Block(small_config(norm_place=place))
+    x = torch.randn(2, 5, 32)
+    attend, feed = (lambda z: block.attention(z, CAUSAL)), block.feed_forward
+    first, second = block.attention_norm, block.feed_forward_norm
+    match place:
+        case "pre":
+            y = x + attend(first(x))
+            expected = y + feed(second(y))
+        case "post":
+            y = first(x + attend(x))
+            expected = second(y + feed(y))
+        case "branch":
+            y = x + first(attend(x))
+            expected = y + second(feed(y))
+    assert torch.allclose(block(x, CAUSAL), expected, atol=1e-6)

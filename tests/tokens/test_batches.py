@@ -13,7 +13,7 @@ from atlas.errors import AtlasError
 from atlas.tokens.batches import Batches, readers
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import Batch, TrainingWindows
-from tests.small import PAD, write_tokens
+from tests.small import write_tokens
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def same(ours, theirs):
 
 def test_batches_are_the_windows_of_each_step(windows):
     for step, batch in enumerate(take(make(windows), 5)):
-        for ours, theirs in zip(batch, Batch.of(windows.rows(step), PAD), strict=True):
+        expected = Batch.of(windows.rows(step), windows.tokens.index)
+        for ours, theirs in zip(batch, expected, strict=True):
             assert ours.tolist() == theirs.tolist()
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
     assert batch.mask.dtype == torch.bool

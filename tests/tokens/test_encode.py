@@ -4,11 +4,13 @@ import json
 import pytest
 
 from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
 from atlas.tokens import words
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
-from tests.small import small_params, text
+from atlas.tokens.train_tokenizer import train_tokenizer
+from tests.small import small_params, text, write_documents
 
 
 @pytest.fixture
@@ -101,3 +103,40 @@ def test_the_index_says_how_windows_are_cut(folders):
     encode(folders, windows="padded")
     assert json.loads((folders / "tokens/index.json").read_text())["windows"] == "padded"
     assert Tokenizer.load(folders / "tokenizer").pad == 2
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """Clean shards of small sums, and a tokenizer of their words."""
+    lines = [f"{a} + {b} = {a + b}" for a in range(10) for b in range(10)]
+    params = small_params(**{"tokenizer.kind": "word", "tokenizer.vocab_size": 64}).tokenizer
+    train_tokenizer(iter(lines), params).save(tmp_path / "tokenizer")
+    for split in ("train", "val", "test"):
+        documents = [Document(str(number), "s", line) for number, line in enumerate(lines)]
+        write_documents(tmp_path / "clean" / split, documents)
+    return tmp_path
+
+
+def test_the_end_of_a_question_is_a_piece_of_the_tokenizer(questions):
+    index, _ = encode(questions, windows="padded", answer_after="=")
+    assert Tokenizer.load(questions / "tokenizer").decode([index.separator]) == "="
+    assert TokenSplit(questions / "tokens", "val").index.separator == index.separator
+    assert encode(questions, "others")[0].separator is None
+    with pytest.raises(AtlasError, match=r"tokenize\.answer_after is '==': this tokenizer has no"):
+        encode(questions, "more", windows="padded", answer_after="==")
+
+
+def test_a_document_that_is_no_question_is_refused(questions):
+    shard = questions / "clean/val/00000.jsonl"
+    lines = shard.read_text().splitlines()
+    lines[3] = lines[3].replace("=", "+")
+    lines[99] = lines[99].replace("=", "+")
+    shard.write_text("\n".join(lines) + "\n")
+    with pytest.raises(AtlasError, match=r"2 of 100 documents of \S*clean/val do not"):
+        encode(questions, windows="padded", answer_after="=")
+
+
+def test_a_question_may_reach_over_blocks(questions, monkeypatch):
+    monkeypatch.setattr(words, "BLOCK", 5)
+    index, _ = encode(questions, windows="padded", answer_after="=")
+    assert index.splits["train"].documents == 100

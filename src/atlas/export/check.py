@@ -17,7 +17,7 @@ import torch
 import atlas
 from atlas.errors import AtlasError
 from atlas.export.nasty_strings import NASTY_STRINGS
-from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
@@ -69,7 +69,11 @@ class Agreement:
 
 @torch.no_grad()
 def expect(
-    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], prompts: int, greedy_tokens: int
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    prompts: int,
+    greedy_tokens: int,
 ) -> Expected:
     """Computes what llama.cpp should say, from texts of the val split and the nasty strings.
 
@@ -100,7 +104,7 @@ def expect(
     )
 
 
-def _continue_greedily(model: Decoder, prompt: list[int], tokens: int) -> list[int]:
+def _continue_greedily(model: LanguageModel, prompt: list[int], tokens: int) -> list[int]:
     """The likeliest tokens after a prompt, beyond the end of a text as well."""
     ids = list(prompt)
     for _ in range(tokens):
@@ -108,7 +112,7 @@ def _continue_greedily(model: Decoder, prompt: list[int], tokens: int) -> list[i
     return ids[len(prompt) :]
 
 
-def compare(gguf: Path, expected: Expected, model: Decoder, tolerance: float) -> Agreement:
+def compare(gguf: Path, expected: Expected, model: LanguageModel, tolerance: float) -> Agreement:
     """Runs a GGUF file in llama.cpp and compares.
 
     Raises:
@@ -168,7 +172,7 @@ def _ask(gguf: Path, expected: Expected, folder: Path) -> None:
 
 @torch.no_grad()
 def _parting(
-    model: Decoder, prompt: list[int], ours: list[int], theirs: list[int], tolerance: float
+    model: LanguageModel, prompt: list[int], ours: list[int], theirs: list[int], tolerance: float
 ) -> str:
     """Whether two continuations are the same, and if not, whether chance explains it."""
     apart = [step for step, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]

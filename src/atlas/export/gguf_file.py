@@ -10,9 +10,11 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from atlas.architectures import Architecture
-from atlas.export.gguf_tensors import Array, GgufTensor, gguf_tensors
+from atlas.export.gguf_changes import Array
+from atlas.export.gguf_tensors import GgufTensor, Translation
 from atlas.export.gguf_tokenizer import add_tokenizer
 from atlas.model.config import ModelConfig
+from atlas.model.positions import ALIBI_EXPONENT
 from atlas.model.storage import WEIGHTS
 from atlas.tokens.tokenizer import Tokenizer
 
@@ -21,6 +23,7 @@ TYPES = {
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
+NO_ROTATION = 1e30  # positions divided by it are 0 for every angle
 
 
 def write_gguf(
@@ -47,7 +50,7 @@ def write_gguf(
     writer.add_name(name)
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_shape(writer, config)
+    add_shape(writer, config, architecture)
     add_tokenizer(writer, tokenizer)
     with safe_open(model / WEIGHTS, framework="pt") as weights:
         shapes = {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
@@ -56,7 +59,7 @@ def write_gguf(
             array: Array = weights.get_tensor(key).to(torch.float32).numpy()
             return array
 
-        tensors = list(gguf_tensors(config, architecture, shapes, read))
+        tensors = list(Translation(config, architecture, shapes, read).tensors())
         types = [smaller if t.may_shrink else GGMLQuantizationType.F32 for t in tensors]
         for tensor, kind in zip(tensors, types, strict=True):
             writer.add_tensor_info(
@@ -72,7 +75,7 @@ def write_gguf(
     writer.close()
 
 
-def add_shape(writer: GGUFWriter, config: ModelConfig) -> None:
+def add_shape(writer: GGUFWriter, config: ModelConfig, architecture: Architecture) -> None:
     """Adds the hyperparameters under llama.cpp's keys."""
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.context_length)
@@ -87,9 +90,15 @@ def add_shape(writer: GGUFWriter, config: ModelConfig) -> None:
         writer.add_layer_norm_rms_eps(config.norm_eps)
     else:
         writer.add_layer_norm_eps(config.norm_eps)
-    if config.positions == "rope":
+    if "rope" in architecture.allows["positions"]:
         writer.add_rope_freq_base(config.rope_theta)
         writer.add_rope_dimension_count(config.head_size)
+        scaling = NO_ROTATION if config.positions == "none" else config.rope_scaling
+        if scaling != 1:
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(scaling)
+    elif config.positions == "alibi":
+        writer.add_max_alibi_bias(ALIBI_EXPONENT)
 
 
 def _size(tensor: GgufTensor, kind: GGMLQuantizationType) -> int:

@@ -1,25 +1,30 @@
 """Our weights under llama.cpp's names, in its order of rows.
 
-GGUF keeps matrices as (out, in), as PyTorch does. Legend: C d_model, D head size.
+GGUF keeps matrices as (out, in), as PyTorch does. Legend: T context length, C d_model, H heads,
+D head size, F feed-forward width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from atlas.architectures import Architecture
+from atlas.export.gguf_changes import (
+    RELU_BY_ARCHITECTURE,
+    Array,
+    constant_half,
+    pairs_side_by_side,
+    times,
+    unchanged,
+)
 from atlas.model.config import ModelConfig
+from atlas.model.positions import sinusoidal_table
 
-Array = npt.NDArray[np.float32]
 Read = Callable[[str], Array]
+Shapes = Mapping[str, tuple[int, ...]]
 
-EMBEDDING_NAMES = {
-    "embedding.weight": "token_embd.weight",
-    "positions.weight": "position_embd.weight",
-}
+POSITIONS = "position_embd.weight"
 BLOCK_NAMES = {
     "attention_norm": "attn_norm",
     "attention.query": "attn_q",
@@ -33,8 +38,12 @@ BLOCK_NAMES = {
     "feed_forward.up": "ffn_up",
     "feed_forward.down": "ffn_down",
 }
-HEAD_NAMES = {"norm": "output_norm", "head": "output"}
-FUSED = ("attention.query", "attention.key", "attention.value")
+AFTER_THE_BRANCH = {
+    "attention_norm": "post_attention_norm",
+    "feed_forward_norm": "post_ffw_norm",
+}
+QKV = ("attention.query", "attention.key", "attention.value")
+NORMS = ("attention_norm", "feed_forward_norm", "norm")
 
 
 @dataclass(frozen=True)
@@ -54,96 +63,115 @@ class GgufTensor:
     @property
     def may_shrink(self) -> bool:
         """Whether a smaller type may hold it: matrices, but not positions, norms and biases."""
-        return len(self.shape) == 2 and self.name != EMBEDDING_NAMES["positions.weight"]
+        return len(self.shape) == 2 and self.name != POSITIONS
 
 
-def gguf_tensors(
-    config: ModelConfig, architecture: Architecture, shapes: dict[str, tuple[int, ...]], read: Read
-) -> Iterator[GgufTensor]:
-    """All tensors of a GGUF file of this model.
+@dataclass(frozen=True)
+class Translation:
+    """A model to be written as an architecture.
 
-    Args:
+    Attributes:
         config: of the model.
-        architecture: the one to write it as.
+        architecture: llama.cpp's.
         shapes: of each of our weights, by name.
         read: gives one of our weights, float32.
     """
-    for ours, name in EMBEDDING_NAMES.items():
-        if ours in shapes:
-            yield GgufTensor(name, shapes[ours], lambda ours=ours: read(ours))  # type: ignore[misc]
-    for number in range(config.n_layer):
-        yield from _block(number, config, architecture, shapes, read)
-    for ours, name in HEAD_NAMES.items():
-        yield from _module(ours, name, architecture, shapes, read)
 
+    config: ModelConfig
+    architecture: Architecture
+    shapes: Shapes
+    read: Read
 
-def _block(
-    number: int,
-    config: ModelConfig,
-    architecture: Architecture,
-    shapes: dict[str, tuple[int, ...]],
-    read: Read,
-) -> Iterator[GgufTensor]:
-    for ours, theirs in BLOCK_NAMES.items():
-        module, name = f"blocks.{number}.{ours}", f"blk.{number}.{theirs}"
-        if architecture.fused_qkv and ours in FUSED:
-            if ours == FUSED[0]:
-                yield from _fused_qkv(number, shapes, read)
-        elif architecture.adjacent_rope and ours in ("attention.query", "attention.key"):
-            heads = config.n_head if ours == "attention.query" else config.n_kv_head
-            yield from _module(module, name, architecture, shapes, _adjacent(read, heads))
-        else:
-            yield from _module(module, name, architecture, shapes, read)
+    def tensors(self) -> Iterator[GgufTensor]:
+        """All tensors of the file."""
+        yield from self._module("embedding", "token_embd")
+        yield from self._positions()
+        for number in range(self.config.n_layer):
+            yield from self._block(number)
+        yield from self._module("norm", "output_norm")
+        yield from self._module("head", "output")
+        if self.config.tied_head and self.architecture.always_head:
+            yield from self._module("embedding", "output")
 
+    def _positions(self) -> Iterator[GgufTensor]:
+        shape = (self.config.context_length, self.config.d_model)
+        match self.config.positions:
+            case "learned":
+                yield GgufTensor(POSITIONS, shape, lambda: self.read("positions.weight"))
+            case "sinusoidal":
+                yield GgufTensor(POSITIONS, shape, lambda: sinusoidal_table(*shape).numpy())
+            case "none" if self.architecture.name == "gpt2":  # which cannot do without
+                yield GgufTensor(POSITIONS, shape, lambda: np.zeros(shape, np.float32))
 
-def _module(
-    ours: str,
-    theirs: str,
-    architecture: Architecture,
-    shapes: dict[str, tuple[int, ...]],
-    read: Read,
-) -> Iterator[GgufTensor]:
-    """The weight and the bias of one of our modules, of those that it has."""
-    weight, bias = f"{ours}.weight", f"{ours}.bias"
-    if weight not in shapes:
-        return
-    yield GgufTensor(f"{theirs}.weight", shapes[weight], lambda: read(weight))
-    rows = shapes[weight][0]
-    if bias in shapes:
-        yield GgufTensor(f"{theirs}.bias", shapes[bias], lambda: read(bias))
-    elif architecture.always_bias and ours != "head":
-        yield GgufTensor(f"{theirs}.bias", (rows,), lambda: np.zeros(rows, np.float32))
+    def _block(self, number: int) -> Iterator[GgufTensor]:
+        names = BLOCK_NAMES | (AFTER_THE_BRANCH if self.config.norm_place == "branch" else {})
+        relu = self.config.feed_forward == "relu"
+        constant = self.architecture.name == "llama" and self.config.feed_forward in (
+            "silu",
+            "relu",
+        )
+        if constant:
+            names |= {"feed_forward.up": "ffn_gate"}
+        for ours, theirs in names.items():
+            if self.architecture.fused_qkv and ours in QKV:
+                if ours == QKV[0]:
+                    yield from self._fused_qkv(number)
+            else:
+                yield from self._module(f"blocks.{number}.{ours}", f"blk.{number}.{theirs}")
+        width = (self.config.d_ff, self.config.d_model)
+        if constant:
+            half = constant_half(width, self.config.feed_forward)
+            for kind, values in half.items():
+                name = f"blk.{number}.ffn_up.{kind}"
+                yield GgufTensor(name, values.shape, lambda values=values: values)  # type: ignore[misc]
+        elif relu:
+            factor = np.full(self.config.d_ff, RELU_BY_ARCHITECTURE["mpt"], np.float32)
+            yield GgufTensor(f"blk.{number}.ffn.act.scales", factor.shape, lambda: factor)
 
+    def _module(self, ours: str, theirs: str) -> Iterator[GgufTensor]:
+        """The weight and the bias of one of our modules, of those that it has."""
+        weight, bias = f"{ours}.weight", f"{ours}.bias"
+        if weight not in self.shapes:
+            return
+        change = self._change(ours)
+        yield GgufTensor(f"{theirs}.weight", self.shapes[weight], lambda: change(self.read(weight)))
+        if bias in self.shapes:
+            yield GgufTensor(f"{theirs}.bias", self.shapes[bias], lambda: change(self.read(bias)))
+        elif self._wants_bias(ours):
+            rows = self.shapes[weight][0]
+            yield GgufTensor(f"{theirs}.bias", (rows,), lambda: np.zeros(rows, np.float32))
 
-def _fused_qkv(number: int, shapes: dict[str, tuple[int, ...]], read: Read) -> Iterator[GgufTensor]:
-    """Queries, keys and values one below the other, with zeros where there is no bias."""
-    weights = [f"blocks.{number}.{module}.weight" for module in FUSED]
-    biases = [f"blocks.{number}.{module}.bias" for module in FUSED]
-    rows = sum(shapes[weight][0] for weight in weights)
-    name = f"blk.{number}.attn_qkv"
+    def _wants_bias(self, ours: str) -> bool:
+        if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
+            return False
+        is_norm = ours.endswith(NORMS)
+        return self.architecture.always_bias or (is_norm and self.architecture.always_norm_bias)
 
-    def fused_bias() -> Array:
-        if biases[0] not in shapes:
-            return np.zeros(rows, np.float32)
-        return np.concatenate([read(bias) for bias in biases])
+    def _change(self, ours: str) -> Callable[[Array], Array]:
+        """What has to be done to the values of a module."""
+        config, architecture = self.config, self.architecture
+        match ours.split(".", 2)[-1] if ours.startswith("blocks.") else ours:
+            case "embedding" if architecture.scales_embedding:
+                return times(config.d_model**-0.5)
+            case "norm" if architecture.scales_embedding:  # the head is the same matrix
+                return times(config.d_model**0.5)
+            case "attention.query" | "attention.key" as module if architecture.adjacent_rope:
+                heads = config.n_head if module == "attention.query" else config.n_kv_head
+                return pairs_side_by_side(heads)
+            case "attention.query" if not architecture.scales_scores:
+                return times(config.head_size**0.5)
+            case "feed_forward.up" if config.feed_forward == "relu":
+                return times(RELU_BY_ARCHITECTURE[architecture.name])
+        return unchanged
 
-    yield GgufTensor(
-        f"{name}.weight",
-        (rows, shapes[weights[0]][1]),
-        lambda: np.concatenate([read(weight) for weight in weights]),
-    )
-    yield GgufTensor(f"{name}.bias", (rows,), fused_bias)
-
-
-def _adjacent(read: Read, heads: int) -> Read:
-    """Reorders the rows of each head so that RoPE's pairs lie side by side.
-
-    Ours turns rows i and i + D/2 of a head together, llama.cpp's `llama` rows 2i and 2i + 1.
-    """
-
-    def permuted(name: str) -> Array:
-        weight = read(name)
-        halves: npt.NDArray[Any] = weight.reshape(heads, 2, len(weight) // heads // 2, -1)
-        return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
-
-    return permuted
+    def _fused_qkv(self, number: int) -> Iterator[GgufTensor]:
+        """Queries, keys and values one below the other, with zeros where there is no bias."""
+        modules = [f"blocks.{number}.{module}" for module in QKV]
+        parts = [list(self._module(module, "")) for module in modules]
+        for kind, same in zip(("weight", "bias"), zip(*parts, strict=True), strict=False):
+            rows = sum(part.shape[0] for part in same)
+            yield GgufTensor(
+                f"blk.{number}.attn_qkv.{kind}",
+                (rows, *same[0].shape[1:]),
+                lambda same=same: np.concatenate([part.read() for part in same]),  # type: ignore[misc]
+            )

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from atlas.errors import AtlasError
 from atlas.generation.sampling import next_token
+from atlas.model.cache import KVCache
 from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,59 @@ class Sampling:
 GREEDY = Sampling(temperature=0, top_k=0, top_p=1, seed=0)
 
 
-@torch.no_grad()
+class Reader:
+    """The logits after a text that grows, from a cache where the model has one."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._cache: KVCache | None = None
+        if isinstance(model, Decoder):
+            self._cache = KVCache(model.config, batch=1, like=model.embedding.weight)
+
+    @torch.no_grad()
+    def after(self, ids: list[int]) -> Tensor:
+        """Logits (V,), on the CPU, of the token after ``ids``, which go on from those of before.
+
+        The model sees the newest ``context_length`` of them. Once there are more, every token
+        moves to another position, and the cache is of no use.
+        """
+        longest = self._model.config.context_length
+        if isinstance(self._model, Decoder) and self._cache is not None and len(ids) <= longest:
+            logits = self._model(self._row(ids[self._cache.length :]), cache=self._cache)
+        else:
+            logits = self._model(self._row(ids[-longest:]))
+        last: Tensor = logits[0, -1].float().cpu()
+        return last
+
+    def _row(self, ids: list[int]) -> Tensor:
+        return torch.tensor([ids], device=self._model.device)  # (1, T)
+
+
 def generate(
-    model: Decoder, prompt: list[int], most_tokens: int, sampling: Sampling
+    model: LanguageModel, prompt: list[int], most_tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """Yields the ids that continue a prompt, at most ``most_tokens``, up to the end of a text.
 
-    An empty prompt begins a new text. The model sees the newest ``context_length`` tokens.
+    An empty prompt begins a new text, and so does a question, to a model that answers questions.
+    The model sees the newest ``context_length`` tokens.
+
+    Raises:
+        AtlasError: the model answers questions, and the prompt does not end one.
     """
-    device = model.embedding.weight.device
+    config = model.config
+    if config.kind == "encoder_decoder" and config.separator not in prompt:
+        raise AtlasError(
+            "the prompt ends no question, and this model answers questions: end it with the "
+            "piece of tokenize.answer_after"
+        )
     generator = torch.Generator().manual_seed(sampling.seed)
-    ids = list(prompt) or [model.config.eos]
+    begins = not prompt or config.separator is not None
+    ids = [config.eos, *prompt] if begins else list(prompt)
+    reader = Reader(model)
     for _ in range(most_tokens):
-        window = torch.tensor([ids[-model.config.context_length :]], device=device)  # (1, T)
-        logits = model(window)[0, -1].float().cpu()  # (V,)
+        logits = reader.after(ids)
         token = next_token(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
-        if token == model.config.eos:
+        if token == config.eos:
             return
         ids.append(token)
         yield token

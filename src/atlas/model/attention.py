@@ -1,4 +1,4 @@
-r"""Causal self-attention with grouped key and value heads.
+r"""Attention with grouped key and value heads: of a text to itself, or to another text.
 
 With n_kv_head = n_head it is multi-head attention (arXiv:1706.03762), with 1 multi-query
 (arXiv:1911.02150), between them grouped-query (arXiv:2305.13245)::
@@ -9,52 +9,127 @@ With n_kv_head = n_head it is multi-head attention (arXiv:1706.03762), with 1 mu
     K K K K              K   K                 K
 """
 
+import math
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atlas.model.cache import LayerCache
 from atlas.model.config import ModelConfig
-from atlas.model.positions import RotaryPositions
+from atlas.model.norm import make_qk_norms
+from atlas.model.positions import rotate
+
+
+@dataclass
+class Sight:
+    """What the attention of every block of one forward pass shares.
+
+    Attributes:
+        causal: each query sees itself and what is before it; T = S, and ``bias`` is None.
+        bias: what is added to the scores, (B or 1, H or 1, T, S), -inf where a key is hidden; None
+            where a query sees all, or all up to itself.
+        rotation: cosines and sines of RoPE, (B or nothing, T, 1, D) each.
+        weights: receives the attention weights of each block, (B, H, T, S); None for the fused
+            computation, which never has them.
+    """
+
+    causal: bool
+    bias: Tensor | None = None
+    rotation: tuple[Tensor, Tensor] | None = None
+    weights: list[Tensor] | None = None
 
 
 class Attention(nn.Module):
-    """Each token gathers values from itself and the tokens before it."""
+    """Each token gathers values from the tokens that it sees."""
 
-    def __init__(self, config: ModelConfig, rotary: RotaryPositions | None) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
         self.head_size = config.head_size
         self.dropout = config.dropout
-        self.rotary = rotary
-        key_channels = config.n_kv_head * config.head_size
+        self.norms_heads = config.qk_norm == "head"
         self.query = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-        self.key = nn.Linear(config.d_model, key_channels, bias=config.bias)
-        self.value = nn.Linear(config.d_model, key_channels, bias=config.bias)
+        self.key = nn.Linear(config.d_model, config.key_channels, bias=config.bias)
+        self.value = nn.Linear(config.d_model, config.key_channels, bias=config.bias)
         self.output = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-        self.query_norm: nn.Module | None = None
-        self.key_norm: nn.Module | None = None
-        if config.qk_norm:  # arXiv:2302.05442; one scale for all heads, as in Qwen3
-            self.query_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps)
-            self.key_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps)
+        self.query_norm, self.key_norm = make_qk_norms(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        query = self._heads(self.query(x), self.n_head)  # (B, H, T, D)
-        key = self._heads(self.key(x), self.n_kv_head)  # (B, K, T, D)
-        value = self._heads(self.value(x), self.n_kv_head)  # (B, K, T, D)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if self.rotary is not None:
-            query, key = self.rotary(query), self.rotary(key)
-        queries_per_key = self.n_head // self.n_kv_head
-        if queries_per_key > 1:
-            key = key.repeat_interleave(queries_per_key, dim=1)  # (B, H, T, D)
-            value = value.repeat_interleave(queries_per_key, dim=1)  # (B, H, T, D)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )  # (B, H, T, D)
+    def forward(
+        self, x: Tensor, sight: Sight, cache: LayerCache | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, C) to (B, T, C).
+
+        Args:
+            x: that asks.
+            sight: what it may see.
+            cache: keys and values of earlier tokens; those of ``x`` are added.
+            source: that answers, (B, S, C); None for ``x`` itself.
+        """
+        source = x if source is None else source
+        query = self._heads(self.query(x), self.query_norm)  # (B, T, H, D)
+        key = self._heads(self.key(source), self.key_norm)  # (B, S, K, D)
+        value = self._heads(self.value(source))  # (B, S, K, D)
+        if sight.rotation is not None:
+            query, key = rotate(query, *sight.rotation), rotate(key, *sight.rotation)
+        query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        dropout = self.dropout if self.training else 0.0
+        if sight.weights is None:
+            mixed = attend(query, key, value, sight, dropout)  # (B, H, T, D)
+        else:
+            mixed, weights = attend_explicitly(query, key, value, sight, dropout)
+            sight.weights.append(weights)
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
         return output
 
-    def _heads(self, x: Tensor, heads: int) -> Tensor:
-        """(B, T, heads * D) to (B, heads, T, D)."""
-        return x.view(*x.shape[:2], heads, self.head_size).transpose(1, 2)
+    def _heads(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """(B, T, heads * D) to (B, T, heads, D), normed before or after as the norm is wide."""
+        if norm is not None and not self.norms_heads:
+            x = norm(x)
+        x = x.view(*x.shape[:2], -1, self.head_size)
+        return norm(x) if norm is not None and self.norms_heads else x
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, sight: Sight, dropout: float) -> Tensor:
+    """Scaled dot-product attention in one fused operation.
+
+    Args:
+        query: (B, H, T, D).
+        key: (B, K, S, D).
+        value: (B, K, S, D).
+        sight: which keys a query sees.
+        dropout: share of the weights that is dropped.
+
+    Returns:
+        (B, H, T, D).
+    """
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=sight.bias,
+        dropout_p=dropout,
+        is_causal=sight.causal,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def attend_explicitly(
+    query: Tensor, key: Tensor, value: Tensor, sight: Sight, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """The same as ``attend``, line by line, with the weights (B, H, T, S)."""
+    queries_per_key = query.shape[1] // key.shape[1]
+    key = key.repeat_interleave(queries_per_key, dim=1)  # (B, H, S, D)
+    value = value.repeat_interleave(queries_per_key, dim=1)  # (B, H, S, D)
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (B, H, T, S)
+    if sight.causal:
+        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)  # (T, T)
+        scores = scores.masked_fill(later, -torch.inf)
+    elif sight.bias is not None:
+        scores = scores + sight.bias
+    weights = scores.softmax(dim=-1)
+    mixed = F.dropout(weights, dropout) @ value  # (B, H, T, D)
+    return mixed, weights

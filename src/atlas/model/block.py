@@ -1,27 +1,78 @@
-"""A block of the decoder: attention and feed-forward, each on a normed copy of the stream."""
+"""A block: attention, then feed-forward, each added to the stream of its token."""
+
+from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
-from atlas.model.attention import Attention
+from atlas.model.attention import Attention, Sight
+from atlas.model.cache import LayerCache
 from atlas.model.config import ModelConfig
-from atlas.model.feed_forward import FEED_FORWARDS
+from atlas.model.feed_forward import make_feed_forward
 from atlas.model.norm import make_norm
-from atlas.model.positions import RotaryPositions
+
+
+class Residual(nn.Module):
+    """How what a part computes gets into the stream.
+
+    ``pre``     x + part(norm(x))    GPT-2, Llama (arXiv:2002.04745)
+    ``post``    norm(x + part(x))    the original (arXiv:1706.03762)
+    ``branch``  x + norm(part(x))    OLMo 2 (arXiv:2501.00656)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.place = config.norm_place
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        added: Tensor
+        match self.place:
+            case "pre":
+                added = x + self.dropout(part(norm(x)))
+            case "post":
+                added = norm(x + self.dropout(part(x)))
+            case "branch":
+                added = x + self.dropout(norm(part(x)))
+        return added
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm, arXiv:2002.04745)."""
+    """A block of a decoder or of an encoder, as ``sight`` says what a token sees."""
 
-    def __init__(self, config: ModelConfig, rotary: RotaryPositions | None) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config, rotary)
+        self.attention = Attention(config)
         self.feed_forward_norm = make_norm(config)
-        self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = make_feed_forward(config)
+        self.residual = Residual(config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
-        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.residual(x, self.attention_norm, partial(self.attention, sight=sight, cache=cache))
+        x = self.residual(x, self.feed_forward_norm, self.feed_forward)
         return x  # noqa: RET504 - the two lines show the two branches
+
+
+class CrossBlock(nn.Module):
+    """A block of the decoder of an encoder-decoder: between its two parts it asks the source."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config)
+        self.cross_attention_norm = make_norm(config)
+        self.cross_attention = Attention(config)
+        self.feed_forward_norm = make_norm(config)
+        self.feed_forward = make_feed_forward(config)
+        self.residual = Residual(config)
+
+    def forward(self, x: Tensor, sight: Sight, source: Tensor, source_sight: Sight) -> Tensor:
+        """(B, T, C) to (B, T, C), with an encoded source (B, S, C)."""
+        ask = partial(self.cross_attention, sight=source_sight, source=source)
+        x = self.residual(x, self.attention_norm, partial(self.attention, sight=sight))
+        x = self.residual(x, self.cross_attention_norm, ask)
+        x = self.residual(x, self.feed_forward_norm, self.feed_forward)
+        return x  # noqa: RET504 - the three lines show the three branches

@@ -18,17 +18,25 @@ class ModelConfig(ModelParams):
     Attributes:
         vocab_size: number of ids.
         eos: the id that ends a document and begins generation.
+        separator: the id after which the answer of a document begins; None where documents are
+            no questions.
         tokenizer_sha256: of the tokenizer's model file.
     """
 
     vocab_size: int
     eos: int
+    separator: int | None
     tokenizer_sha256: str
 
     @property
     def head_size(self) -> int:
         """D, the width of a head."""
         return self.d_model // self.n_head
+
+    @property
+    def key_channels(self) -> int:
+        """K * D, the width of the keys of all heads, and of the values."""
+        return self.n_kv_head * self.head_size
 
     def write(self, folder: Path) -> None:
         """Writes config.json."""

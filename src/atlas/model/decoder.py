@@ -1,71 +1,55 @@
-"""The decoder: ids to logits.
+"""The decoder: each token is predicted from itself and the tokens before it.
 
-One class covers the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads, QK-norm) and the
-GPT-2 shape (learned positions, LayerNorm, GELU, tied head)::
-
-    ids (B, T) -> embedding (+ positions) -> n_layer blocks -> norm -> head -> logits (B, T, V)
+One class covers the whole family, from the GPT-2 shape (learned positions, LayerNorm, GELU, tied
+head) over the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads) to all that lies between.
 """
 
 import torch
 from torch import Tensor, nn
 
 from atlas.model.block import Block
+from atlas.model.cache import KVCache
 from atlas.model.config import ModelConfig
-from atlas.model.norm import make_norm
-from atlas.model.positions import RotaryPositions
+from atlas.model.language_model import check_ids
+from atlas.model.transformer import Transformer
+from atlas.model.visibility import positions_of
 
 
-class Decoder(nn.Module):
+class Decoder(Transformer):
     """A decoder-only transformer. Its weights are those of ``initialise`` or of a file."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions: nn.Embedding | None = None
-        rotary: RotaryPositions | None = None
-        if config.positions == "learned":
-            self.positions = nn.Embedding(config.context_length, config.d_model)
-        else:
-            rotary = RotaryPositions(config.head_size, config.context_length, config.rope_theta)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.n_layer))
-        self.norm = make_norm(config)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tied_head:
-            self.head.weight = self.embedding.weight  # arXiv:1608.05859
+        super().__init__(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
         """Logits (B, T, V) of the token after each of ``ids`` (B, T).
 
+        Args:
+            ids: of texts below each other; with a cache, of what is new in them.
+            mask: which of them are tokens, (B, T); None if all are, or all but some on the right.
+            cache: of what came before; it learns these.
+            weights: receives the attention weights of each block, (B, H, T, S).
+
         Raises:
-            ValueError: T is longer than the context.
+            ValueError: what ``check_ids`` refuses.
         """
-        length = ids.shape[1]
-        if length > self.config.context_length:
-            raise ValueError(f"{length} tokens, the context holds {self.config.context_length}")
-        x = self.embedding(ids)  # (B, T, C)
-        if self.positions is not None:
-            x = x + self.positions(torch.arange(length, device=ids.device))  # (B, T, C)
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)  # (B, T, C)
+        before = cache.length if cache is not None else 0
+        check_ids(self.config, ids, mask, before)
+        if cache is not None:
+            mask = cache.remember(ids, mask)
+        length = before + ids.shape[1]
+        keys = torch.arange(length, device=ids.device) if mask is None else positions_of(mask)
+        queries = keys[..., before:]
+        x = self.embed(ids, queries)  # (B, T, C)
+        sight = self.sight(queries, keys, mask, causal=True, weights=weights)
+        for number, block in enumerate(self.blocks):
+            x = block(x, sight, cache.layers[number] if cache is not None else None)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
-
-    def parameter_count(self) -> int:
-        """Number of weights, a tied head counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def flops_per_token(self) -> int:
-        """Floating point operations of a forward and backward pass, a token.
-
-        Six for each weight that takes part in a matrix product, and the attention matrix
-        over a full context (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
-        """
-        lookups = [self.embedding.weight] if not self.config.tied_head else []
-        if self.positions is not None:
-            lookups.append(self.positions.weight)
-        weights = self.parameter_count() - sum(weight.numel() for weight in lookups)
-        attention = 12 * self.config.n_layer * self.config.d_model * self.config.context_length
-        return 6 * weights + attention

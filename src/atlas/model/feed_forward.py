@@ -1,38 +1,64 @@
 """The feed-forward part of a block: each token on its own, out to F channels and back to C."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.model.config import ModelConfig
 
 
-class GeluFeedForward(nn.Module):
-    """down(gelu(up(x))), as in GPT-2, with the tanh form of GELU (arXiv:1606.08415)."""
+def gelu(x: Tensor) -> Tensor:
+    """The tanh form of GELU (arXiv:1606.08415), which is the one that every runtime has."""
+    return F.gelu(x, approximate="tanh")
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """ReLU² (Primer, arXiv:2109.08668)."""
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+    "relu2": squared_relu,
+}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": gelu}
+
+
+class PlainFeedForward(nn.Module):
+    """down(activation(up(x))) (Vaswani et al. 2017, arXiv:1706.03762, 3.3)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[config.feed_forward]
         self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        output: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        output: Tensor = self.down(self.activation(self.up(x)))
         return output
 
 
-class SwiGluFeedForward(nn.Module):
-    """down(silu(gate(x)) * up(x)), as in Llama (SwiGLU, arXiv:2002.05202)."""
+class GatedFeedForward(nn.Module):
+    """down(activation(gate(x)) * up(x)): SwiGLU and GEGLU (arXiv:2002.05202)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.activation = GATES[config.feed_forward]
         self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        output: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        output: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
         return output
 
 
-FEED_FORWARDS = {"gelu": GeluFeedForward, "swiglu": SwiGluFeedForward}
+def make_feed_forward(config: ModelConfig) -> nn.Module:
+    """The one that ``feed_forward`` names."""
+    gated = config.feed_forward in GATES
+    return GatedFeedForward(config) if gated else PlainFeedForward(config)

@@ -1,31 +1,37 @@
 """The weights that training starts from. All of it is in this one function."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
 
-from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
+
+Scheme = Literal["scaled", "normal", "zero"]
+WRITERS = ("attention.output", "feed_forward.down")  # what writes into the residual stream
 
 
-def initialise(model: Decoder, seed: int) -> None:
-    """Draws every weight of a decoder, the same for the same seed.
+def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> None:
+    """Draws every weight of a model, the same for the same seed.
 
-    Matrices and embeddings are normal with a variance of 2 / (5 d_model) ("SmallInit", Nguyen
-    and Salazar 2019, arXiv:1910.05895), which at GPT-2's width is close to its 0.02. Those
-    that write into the residual stream are divided by the root of the number of such writes,
-    so that the stream does not grow with depth (GPT-2, section 2.3). Biases are 0, scales of
-    norms are 1.
+    Matrices and embeddings are normal with a variance of 2 / (5 C) ("SmallInit", Nguyen and
+    Salazar 2019, arXiv:1910.05895), which at GPT-2's width is close to its 0.02. Biases are 0,
+    scales of norms are 1. The matrices that write into the residual stream are
+
+    - ``scaled``: divided by the root of the number of such writes, so that the stream does not
+      grow with depth (GPT-2, section 2.3);
+    - ``normal``: as all others;
+    - ``zero``: 0, so that every block begins as if it were not there (Fixup, arXiv:1901.09321).
     """
-    standard = math.sqrt(2 / (5 * model.config.d_model))
+    deviation = math.sqrt(2 / (5 * model.config.d_model))
     generator = torch.Generator().manual_seed(seed)
-    writes_per_block = 2
+    writers = [name for name, _ in model.named_modules() if name.endswith(WRITERS)]
+    factor = {"scaled": len(writers) ** -0.5 if writers else 1.0, "normal": 1.0, "zero": 0.0}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            deviation = standard
-            if name.endswith(("attention.output", "feed_forward.down")):
-                deviation /= math.sqrt(writes_per_block * model.config.n_layer)
-            nn.init.normal_(module.weight, std=deviation, generator=generator)
+            own = factor[scheme] if name in writers else 1.0
+            nn.init.normal_(module.weight, std=deviation * own, generator=generator)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             nn.init.ones_(module.weight)
         if isinstance(getattr(module, "bias", None), nn.Parameter):

@@ -1,32 +1,74 @@
-"""Rotary positions: queries and keys are turned by an angle that grows with their position."""
+"""Where a token stands: tables that are added, angles to turn by, slopes to look along."""
+
+import math
 
 import torch
 from torch import Tensor, nn
+
+WAVELENGTH = 10_000.0  # of the slowest sinusoid, over 2 pi (Vaswani et al. 2017)
+ALIBI_EXPONENT = 8.0  # the last head's slope is 2^-8 (arXiv:2108.12409, section 3)
+
+
+def sinusoidal_table(context_length: int, d_model: int) -> Tensor:
+    """Sines and cosines of each position, (T, C) (Vaswani et al. 2017, arXiv:1706.03762, 3.5).
+
+    Channel 2i is sin(t / 10000^(2i/C)), channel 2i + 1 the cosine. The paper multiplies the
+    embeddings by sqrt(C); here the table is divided by it, which is the same proportion and leaves
+    a tied head as it is.
+    """
+    exponents = torch.arange(0, d_model, 2, dtype=torch.float64) / d_model  # (C/2,)
+    positions = torch.arange(context_length, dtype=torch.float64)
+    angles = torch.outer(positions, WAVELENGTH**-exponents)  # (T, C/2)
+    waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)  # (T, C)
+    return (waves / math.sqrt(d_model)).to(torch.get_default_dtype())
+
+
+def alibi_slopes(n_head: int) -> Tensor:
+    """How fast each head loses sight of what is far, (H,) (ALiBi, arXiv:2108.12409).
+
+    A geometric sequence that ends at 2^-8; of a number of heads that is no power of two, the ones
+    left over get every other slope of twice as many::
+
+        n_head=4: 2^-2, 2^-4, 2^-6, 2^-8        n_head=3: 2^-4, 2^-8, 2^-2
+
+    """
+    whole = 2 ** math.floor(math.log2(n_head))
+    slopes = [2 ** (-ALIBI_EXPONENT * (head + 1) / whole) for head in range(whole)]
+    slopes += [
+        2 ** (-ALIBI_EXPONENT * (2 * head + 1) / (2 * whole)) for head in range(n_head - whole)
+    ]
+    return torch.tensor(slopes)
 
 
 class RotaryPositions(nn.Module):
     """RoPE (Su et al. 2021, arXiv:2104.09864) in the half-split form of Llama in transformers.
 
     Channel ``i`` of the first half of a head and channel ``i`` of the second are the two
-    coordinates of a point; at position ``t`` it is turned by ``t * theta^(-2i/D)``.
+    coordinates of a point; at position ``t`` it is turned by ``t / scaling * theta^(-2i/D)``. A
+    scaling above 1 fits a longer context into the angles of a shorter one (position
+    interpolation, arXiv:2306.15595).
     """
 
-    cosine: Tensor  # (T, D/2)
-    sine: Tensor  # (T, D/2)
+    cosine: Tensor  # (T, D), the same for both halves
+    sine: Tensor  # (T, D), negative for the first half
 
-    def __init__(self, head_size: int, context_length: int, theta: float) -> None:
+    def __init__(self, head_size: int, context_length: int, theta: float, scaling: float) -> None:
         super().__init__()
         exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
-        positions = torch.arange(context_length, dtype=torch.float64)
+        positions = torch.arange(context_length, dtype=torch.float64) / scaling
         angles = torch.outer(positions, theta**-exponents)  # (T, D/2)
-        self.register_buffer("cosine", angles.cos().float(), persistent=False)
-        self.register_buffer("sine", angles.sin().float(), persistent=False)
+        cosine = torch.cat((angles.cos(), angles.cos()), dim=-1)
+        sine = torch.cat((-angles.sin(), angles.sin()), dim=-1)
+        kind = torch.get_default_dtype()
+        self.register_buffer("cosine", cosine.to(kind), persistent=False)
+        self.register_buffer("sine", sine.to(kind), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Turns queries or keys at positions 0, 1, ... of ``x`` (B, H, T, D)."""
-        first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
-        length = x.shape[-2]
-        cosine, sine = self.cosine[:length], self.sine[:length]
-        return torch.cat(
-            (first * cosine - second * sine, second * cosine + first * sine), dim=-1
-        )  # (B, H, T, D)
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions (T,) or (B, T), to turn heads of (B, T, H, D)."""
+        return self.cosine[positions].unsqueeze(-2), self.sine[positions].unsqueeze(-2)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turns the heads of queries or keys (B, T, H, D) by what ``RotaryPositions.at`` gave."""
+    halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x * cosine, halves_swapped, sine)  # (B, T, H, D)

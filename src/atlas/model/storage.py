@@ -9,32 +9,33 @@ from torch import Tensor
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
+from atlas.model.make import make_model
 
 WEIGHTS = "model.safetensors"
 HEAD = "head.weight"
 
 
-def weights_of(model: Decoder) -> dict[str, Tensor]:
+def weights_of(model: LanguageModel) -> dict[str, Tensor]:
     """The weights by name, without the head where it is tied."""
     weights = model.state_dict()
     if model.config.tied_head:
-        del weights[HEAD]
+        weights.pop(HEAD, None)
     return weights
 
 
-def load_weights(model: Decoder, weights: dict[str, Tensor]) -> None:
+def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:
     """Sets all weights of a model from what ``weights_of`` gave.
 
     Raises:
         RuntimeError: names or shapes differ.
     """
-    if model.config.tied_head:
+    if model.config.tied_head and HEAD in model.state_dict():
         weights = weights | {HEAD: weights["embedding.weight"]}
     model.load_state_dict(weights)
 
 
-def save_weights(model: Decoder, path: Path) -> None:
+def save_weights(model: LanguageModel, path: Path) -> None:
     """Writes a safetensors file.
 
     Raises:
@@ -46,14 +47,14 @@ def save_weights(model: Decoder, path: Path) -> None:
         raise AtlasError(f"{path}: not written ({error}); free some space and run again") from None
 
 
-def load_model(folder: Path, device: torch.device) -> Decoder:
+def load_model(folder: Path, device: torch.device) -> LanguageModel:
     """Reads a model that train wrote, ready for evaluation.
 
     Raises:
         AtlasError: a file is missing or not what config.json says.
     """
     config = ModelConfig.read(folder)
-    model = Decoder(config)
+    model = make_model(config)
     path = folder / WEIGHTS
     try:
         load_weights(model, safetensors.torch.load_file(path))

@@ -51,10 +51,9 @@ class Batches:
             worker_init_fn=_leave_signals_to_the_trainer,
             generator=torch.Generator(),  # else it would draw from that of dropout
         )
-        pad = self.windows.tokens.index.pad
         for rows in self._rows(loader):
             self.next += 1
-            yield Batch.of(rows.to(self.device, non_blocking=True), pad)
+            yield Batch.of(rows.to(self.device, non_blocking=True), self.windows.tokens.index)
 
     def _rows(self, loader: DataLoader[Rows]) -> Iterator[Tensor]:
         try:
@@ -93,6 +92,7 @@ class Batches:
             "tokens": windows.tokens.checksum,
             "tokenizer": index.tokenizer_sha256,
             "layout": index.windows,
+            "separator": index.separator,
             "context_length": windows.context_length,
             "batch_size": windows.batch_size,
             "seed": windows.seed,

@@ -10,13 +10,14 @@ import numpy as np
 
 from atlas.cleaning.documents import shards_of
 from atlas.cleaning.splits import SPLITS, Split
+from atlas.errors import AtlasError
 from atlas.files import sha256
 from atlas.parallel import in_order
 from atlas.params import TokenizeParams
 from atlas.tokens.encode_shard import Counts, EncodeTask, encode_shard, load_once
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import shard_path
-from atlas.tokens.tokenizer import MODEL_FILE
+from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
 
 
 def encode_corpus(
@@ -32,9 +33,13 @@ def encode_corpus(
 
     Returns:
         The index, and how often each id occurs in each split, (V,).
+
+    Raises:
+        AtlasError: the end of a question is no single token, or a document has none.
     """
-    folder.mkdir(parents=True)
     loaded = load_once(tokenizer.resolve(), sha256(tokenizer / MODEL_FILE))
+    separator = _separator(loaded, tokenize.answer_after)
+    folder.mkdir(parents=True)
     tasks: list[tuple[Split, EncodeTask]] = [
         (
             split,
@@ -44,6 +49,7 @@ def encode_corpus(
                 tokenizer.resolve(),
                 loaded.sha256,
                 tokenize.separate_documents,
+                separator,
             ),
         )
         for split in SPLITS
@@ -55,13 +61,32 @@ def encode_corpus(
     for (split, _), result in zip(tasks, found, strict=True):
         splits[split] = splits[split].with_shard(result.tokens, result.documents, result.bytes)
         counts[split] += result.counts
+        if result.undivided:
+            raise AtlasError(
+                f"tokenize.answer_after: {result.undivided} of {result.documents} documents of "
+                f"{clean / split} do not hold {tokenize.answer_after!r} as a token of its own"
+            )
     index = TokenIndex(
         loaded.vocab_size,
         loaded.eos,
         loaded.pad,
+        separator,
         loaded.sha256,
         tokenize.windows,
         splits,
     )
     index.write(folder)
     return index, counts
+
+
+def _separator(tokenizer: Tokenizer, piece: str) -> int | None:
+    """The id of the piece that ends a question; None for "", which is none."""
+    if not piece:
+        return None
+    ids = tokenizer.encode(piece)
+    if len(ids) != 1 or tokenizer.decode(ids) != piece:
+        raise AtlasError(
+            f"tokenize.answer_after is {piece!r}: this tokenizer has no such piece; "
+            f"`atlas tokenize TEXT` shows those of a question"
+        )
+    return ids[0]

@@ -28,6 +28,7 @@ class EncodeTask:
         tokenizer: folder of the tokenizer.
         tokenizer_sha256: of its model.
         with_eos: whether each document ends with the id for it.
+        separator: the id that each document must hold; None for none.
     """
 
     source: Path
@@ -35,6 +36,7 @@ class EncodeTask:
     tokenizer: Path
     tokenizer_sha256: str
     with_eos: bool
+    separator: int | None
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class EncodeResult:
         documents: that they encode.
         bytes: size of those documents in UTF-8.
         counts: how often each id occurs, (V,).
+        undivided: documents without the separator.
     """
 
     tokens: int
     documents: int
     bytes: int
     counts: Counts
+    undivided: int
 
 
 def encode_shard(task: EncodeTask) -> EncodeResult:
@@ -59,7 +63,8 @@ def encode_shard(task: EncodeTask) -> EncodeResult:
     tokenizer = load_once(task.tokenizer, task.tokenizer_sha256)
     writer = ShardWriter(task.target, tokenizer.vocab_size, tokenizer.sha256)
     counts = np.zeros(tokenizer.vocab_size, np.int64)
-    size = 0
+    size = undivided = 0
+    unended = 0  # separators of a document that goes on in the next block
 
     def texts() -> Iterator[str]:
         nonlocal size
@@ -70,8 +75,13 @@ def encode_shard(task: EncodeTask) -> EncodeResult:
     for block in tokenizer.blocks(texts(), with_eos=task.with_eos):
         writer.write(block.ids, block.ends)
         counts += np.bincount(block.ids, minlength=tokenizer.vocab_size)
+        if task.separator is not None:
+            found = np.concatenate(([unended], block.ids == task.separator)).cumsum()
+            at_ends = found[np.asarray(block.ends, np.int64)]
+            undivided += int((np.diff(at_ends, prepend=0) == 0).sum())
+            unended = int(found[-1] - (at_ends[-1] if len(at_ends) else 0))
     writer.close()
-    return EncodeResult(writer.tokens, writer.documents, size, counts)
+    return EncodeResult(writer.tokens, writer.documents, size, counts, undivided)
 
 
 @lru_cache(maxsize=1)

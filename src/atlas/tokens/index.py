@@ -45,6 +45,7 @@ class TokenIndex:
         vocab_size: ids are below it.
         eos: the id that ends a document.
         pad: the id that fills up windows.
+        separator: the id after which the answer of a document begins; None if all is learned.
         tokenizer_sha256: of the tokenizer's model file.
         windows: how they are cut, packed or padded.
         splits: by name.
@@ -53,6 +54,7 @@ class TokenIndex:
     vocab_size: int
     eos: int
     pad: int
+    separator: int | None
     tokenizer_sha256: str
     windows: Literal["packed", "padded"]
     splits: dict[Split, SplitIndex]

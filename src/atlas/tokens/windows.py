@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.errors import AtlasError
+from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 
 NO_TARGET = -100  # where a window that is filled up has nothing to predict
@@ -33,7 +34,8 @@ class Batch(NamedTuple, Generic[Array]):
 
     Attributes:
         inputs: (B, T); the padding id where a window is filled up, always on its right.
-        targets: the token after each input, (B, T); ``NO_TARGET`` where a window is filled up.
+        targets: the token after each input, (B, T); ``NO_TARGET`` where a window is filled up, and
+            where the next token is of a question.
         mask: whether an input is a token of the text, (B, T).
     """
 
@@ -42,11 +44,19 @@ class Batch(NamedTuple, Generic[Array]):
     mask: Array
 
     @classmethod
-    def of(cls, rows: Any, pad: int) -> "Batch[Any]":
+    def of(cls, rows: Any, index: TokenIndex) -> "Batch[Any]":
         """The inputs and targets of windows in rows, (B, T + 1)."""
         targets = rows[:, 1:]
         mask = targets != NO_TARGET
-        return cls(rows[:, :-1] * mask + pad * ~mask, targets, mask)
+        inputs = rows[:, :-1] * mask + index.pad * ~mask
+        if index.separator is not None:
+            answering = (inputs == index.separator).cumsum(1) > 0
+            targets = targets * answering + NO_TARGET * ~answering
+        return cls(inputs, targets, mask)
+
+    def predicted(self) -> int:
+        """How many tokens there are to predict."""
+        return int((self.targets != NO_TARGET).sum())  # type: ignore[attr-defined]
 
 
 class Layout(Protocol):
@@ -146,7 +156,18 @@ LAYOUTS: dict[str, type[Packed] | type[Padded]] = {"packed": Packed, "padded": P
 
 
 def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
-    """The windows of a split, as tokenize was told to cut it."""
+    """The windows of a split, as tokenize was told to cut it.
+
+    Raises:
+        AtlasError: a question and its answer would not stand in one window.
+    """
+    if tokens.index.separator is not None and len(tokens):
+        longest = int(np.diff(tokens.document_ends, prepend=0).max())
+        if longest > context_length:
+            raise AtlasError(
+                f"model.context_length is {context_length}: the longest question of "
+                f"{tokens.name} has {longest} tokens with its answer; give at least so many"
+            )
     return LAYOUTS[tokens.index.windows](tokens, context_length)
 
 
@@ -236,7 +257,7 @@ class EvaluationWindows:
     def _batches(self, numbers: Sequence[int]) -> Iterator[Batch[npt.NDArray[Any]]]:
         for first in range(0, len(numbers), self.batch_size):
             windows = [self.layout.window(n) for n in numbers[first : first + self.batch_size]]
-            yield Batch.of(stack(windows, self.context_length), self.tokens.index.pad)
+            yield Batch.of(stack(windows, self.context_length), self.tokens.index)
 
 
 def stack(windows: Sequence[Window], context_length: int) -> Rows:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atlas.errors import AtlasError, one_line
 from atlas.files import partial_path, put_in_place, remove
-from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
 from atlas.model.storage import load_weights, save_weights
 
 KEPT = 2
@@ -37,7 +37,7 @@ class Progress:
         val_rows: rows of metrics/val.csv.
         speed_rows: rows of metrics/timing/train.csv.
         unlogged: loss and norm of the gradient of each step since the last row.
-        tokens: that the steps have learned from.
+        tokens: that the steps have read.
         batches: where their reading is.
     """
 
@@ -65,13 +65,15 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_best(self, model: Decoder) -> None:
+    def save_best(self, model: LanguageModel) -> None:
         """Keeps the weights of now as the best."""
         partial = partial_path(self.best)
         save_weights(model, partial)
         put_in_place(partial, self.best)
 
-    def save(self, model: Decoder, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(
+        self, model: LanguageModel, optimizer: torch.optim.Optimizer, progress: Progress
+    ) -> None:
         """Writes a checkpoint, and removes all but the newest two.
 
         Raises:
@@ -84,7 +86,7 @@ class Checkpoints:
             partial.mkdir()
             save_weights(model, partial / WEIGHTS)
             with (partial / STATE).open("wb") as file:
-                torch.save(_state(optimizer, model.embedding.weight.device), file)
+                torch.save(_state(optimizer, model.device), file)
             (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
             put_in_place(partial, final)
         except (AtlasError, OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors
@@ -96,7 +98,7 @@ class Checkpoints:
         for old in self._newest_first()[KEPT:]:
             remove(old)
 
-    def resume(self, model: Decoder, optimizer: torch.optim.Optimizer) -> Progress:
+    def resume(self, model: LanguageModel, optimizer: torch.optim.Optimizer) -> Progress:
         """Restores the newest checkpoint that is whole, or starts a new run.
 
         Sets the weights, the state of the optimizer and of the random generators. A damaged
@@ -114,7 +116,7 @@ class Checkpoints:
                 continue
             load_weights(model, weights)
             optimizer.load_state_dict(state["optimizer"])
-            _set_random(state, model.embedding.weight.device)
+            _set_random(state, model.device)
             return progress
         return Progress()
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from atlas.errors import AtlasError, Stopped
-from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
 from atlas.params import TrainParams
 from atlas.tokens.batches import Batches, TensorBatch, readers
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
@@ -55,7 +55,7 @@ class Training:
         checkpoints: where the run is kept safe.
     """
 
-    model: Decoder
+    model: LanguageModel
     data: TrainingWindows
     val: EvaluationWindows
     train: TrainParams
@@ -73,7 +73,7 @@ class Training:
             AtlasError: the loss or the gradient was not finite; nothing was updated with it.
         """
         every = seconds_between_checkpoints()
-        device = self.model.embedding.weight.device
+        device = self.model.device
         batches = Batches(self.data, device, readers(device))
         optimizer = make_optimizer(self.model, self.train)
         torch.manual_seed(self.train.seed)  # dropout
@@ -112,8 +112,7 @@ class Training:
         )
         for group in optimizer.param_groups:
             group["lr"] = self.train.lr * factor
-        tokens = int(batch.mask.sum())
-        loss = self._backward(batch, tokens)
+        loss = self._backward(batch)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -122,16 +121,17 @@ class Training:
         optimizer.step()
         optimizer.zero_grad()
         progress.step += 1
-        progress.tokens += tokens
+        progress.tokens += int(batch.mask.sum())
         progress.unlogged.append((loss.item(), norm.item()))
 
-    def _backward(self, batch: TensorBatch, tokens: int) -> Tensor:
-        """Adds up the gradient of a batch of so many tokens; returns its loss, nats a token.
+    def _backward(self, batch: TensorBatch) -> Tensor:
+        """Adds up the gradient of a batch; returns its loss, nats a token.
 
         Each part is divided by the tokens of the whole batch, so the parts add up to it. What
         fills up a window stands on its right, where causal attention never sees it.
         """
         total = torch.zeros((), device=batch.inputs.device)
+        tokens = batch.predicted()
         parts = self.train.accumulation
         for x, y in zip(batch.inputs.chunk(parts), batch.targets.chunk(parts), strict=True):
             loss = cross_entropy_sum(self.model(x), y) / tokens

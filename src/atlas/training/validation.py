@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atlas.model.decoder import Decoder
+from atlas.model.language_model import LanguageModel
 from atlas.tokens.windows import NO_TARGET, Batch
 
 
@@ -19,24 +19,24 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def total_loss(model: Decoder, batches: Iterable[Batch[Any]]) -> tuple[float, int]:
+def total_loss(model: LanguageModel, batches: Iterable[Batch[Any]]) -> tuple[float, int]:
     """Sum of the cross-entropies (nats) over batches, and the number of tokens predicted.
 
     The model is left in the mode it was in; no random number is drawn.
     """
-    device = model.embedding.weight.device
+    device = model.device
     was_training = model.training
     model.eval()
     total, tokens = 0.0, 0
     for batch in batches:
         inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
         total += cross_entropy_sum(model(inputs), targets).item()
-        tokens += int(batch.mask.sum())
+        tokens += batch.predicted()
     model.train(was_training)
     return total, tokens
 
 
-def mean_loss(model: Decoder, batches: Iterable[Batch[Any]]) -> float:
+def mean_loss(model: LanguageModel, batches: Iterable[Batch[Any]]) -> float:
     """Cross-entropy (nats) a token over batches."""
     total, tokens = total_loss(model, batches)
     return total / tokens

@@ -1,0 +1,58 @@
+"""Models to beat: what a count of pairs knows, and what a network without attention learns."""
+
+import torch
+from torch import Tensor, nn
+
+from atlas.model.config import ModelConfig
+from atlas.model.language_model import LanguageModel, check_ids
+
+
+class Bigram(LanguageModel):
+    """The token after each depends on that one alone (Shannon 1948).
+
+    Its table of log-probabilities is counted, not trained: see ``atlas.training.counting``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.table = nn.Embedding(config.vocab_size, config.vocab_size)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of ``ids`` (B, T)."""
+        check_ids(self.config, ids, mask)
+        logits: Tensor = self.table(ids)
+        return logits
+
+
+class TwoLayerNetwork(LanguageModel):
+    """The embeddings of the last ``window`` tokens, side by side, through two layers.
+
+    The neural language model of Bengio et al. 2003 (JMLR 3, 1137-1155), without the direct
+    connections from input to output::
+
+        tokens (B, T) -> embeddings (B, T, window * C) -> tanh (B, T, F) -> logits (B, T, V)
+
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.hidden = nn.Linear(config.window * config.d_model, config.d_ff)
+        self.output = nn.Linear(config.d_ff, config.vocab_size)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+
+        Before the first token, and where a row is filled up, the embedding is zero.
+        """
+        check_ids(self.config, ids, mask)
+        x: Tensor = self.dropout(self.embedding(ids))  # (B, T, C)
+        if mask is not None:
+            x = x * mask[:, :, None]
+        window, width = self.config.window, ids.shape[1]
+        x = nn.functional.pad(x, (0, 0, window - 1, 0))  # (B, window - 1 + T, C)
+        shifted = [x[:, back : back + width] for back in range(window)]
+        hidden = torch.tanh(self.hidden(torch.cat(shifted, dim=-1)))  # (B, T, F)
+        logits: Tensor = self.output(hidden)  # (B, T, V)
+        return logits

@@ -1,0 +1,185 @@
+"""How many weights, floating point operations and bytes a model takes, by formula.
+
+Legend: B batch, T context_length, C d_model, H, K, D heads, F d_ff, L n_layer, V vocab_size.
+"""
+
+from dataclasses import dataclass
+
+from atlas.model.config import ModelConfig
+from atlas.model.feed_forward import GATES
+
+FLOAT = 4  # bytes
+ADAM_MOMENTS = 2
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The size of a model.
+
+    Attributes:
+        parameters: weights of each part; a tied head has none of its own.
+        multiplied: weights by which a token is multiplied, those of a tied head among them. Each
+            is two operations forward and four backward.
+        attended: operations of the attention matrix a token forward, over a full context.
+    """
+
+    parameters: dict[str, int]
+    multiplied: int
+    attended: int
+
+    @property
+    def total_parameters(self) -> int:
+        """All weights."""
+        return sum(self.parameters.values())
+
+    @property
+    def forward_flops(self) -> int:
+        """Operations of a forward pass, a token of a full context."""
+        return 2 * self.multiplied + self.attended
+
+    @property
+    def training_flops(self) -> int:
+        """Operations of a forward and a backward pass, a token.
+
+        The backward pass takes twice the forward one (Chowdhery et al. 2022, arXiv:2204.02311,
+        appendix B). The half of the attention matrix that a causal mask hides counts as well.
+        """
+        return 3 * self.forward_flops
+
+
+def count(config: ModelConfig) -> Counts:
+    """Counts a model of any kind."""
+    match config.kind:
+        case "bigram":
+            return Counts({"table": config.vocab_size**2}, 0, 0)
+        case "two_layer":
+            return _two_layer(config)
+        case "decoder" | "encoder_decoder":
+            return _transformer(config)
+
+
+def _two_layer(config: ModelConfig) -> Counts:
+    hidden = config.window * config.d_model * config.d_ff
+    output = config.d_ff * config.vocab_size
+    parameters = {
+        "embedding": config.vocab_size * config.d_model,
+        "hidden": hidden + config.d_ff,
+        "output": output + config.vocab_size,
+    }
+    return Counts(parameters, hidden + output, 0)
+
+
+def _transformer(config: ModelConfig) -> Counts:
+    two_sides = config.kind == "encoder_decoder"
+    attentions = config.n_layer * (3 if two_sides else 1)  # encoder, decoder, between them
+    feed_forwards = config.n_layer * (2 if two_sides else 1)
+    final_norms = (0 if config.norm_place == "post" else 1) * (2 if two_sides else 1)
+    norms = (attentions + feed_forwards + final_norms) * _norm(config)
+    vocabulary = config.vocab_size * config.d_model
+    learned = config.context_length * config.d_model if config.positions == "learned" else 0
+    parameters = {
+        "embedding": vocabulary,
+        "positions": learned,
+        "attention": attentions * (_attention_matrices(config) + _attention_vectors(config)),
+        "feed_forward": feed_forwards
+        * (_feed_forward_matrices(config) + _feed_forward_biases(config)),
+        "norms": norms,
+        "head": 0 if config.tied_head else vocabulary,
+    }
+    multiplied = (
+        attentions * _attention_matrices(config)
+        + feed_forwards * _feed_forward_matrices(config)
+        + vocabulary
+    )
+    # Scores and the mixing of values: two products of T x T with the C channels of all heads.
+    attended = attentions * 4 * config.context_length * config.d_model
+    return Counts(parameters, multiplied, attended)
+
+
+def _attention_matrices(config: ModelConfig) -> int:
+    """Queries and output (C, C), keys and values (K * D, C)."""
+    return config.d_model * 2 * (config.d_model + config.key_channels)
+
+
+def _attention_vectors(config: ModelConfig) -> int:
+    biases = 2 * (config.d_model + config.key_channels) if config.bias else 0
+    scales = {
+        "none": 0,
+        "head": 2 * config.head_size,
+        "all": config.d_model + config.key_channels,
+    }
+    return biases + scales[config.qk_norm]
+
+
+def _feed_forward_matrices(config: ModelConfig) -> int:
+    """Up, down and perhaps a gate, (F, C) each."""
+    return (3 if config.feed_forward in GATES else 2) * config.d_model * config.d_ff
+
+
+def _feed_forward_biases(config: ModelConfig) -> int:
+    wide = 2 if config.feed_forward in GATES else 1
+    return (wide * config.d_ff + config.d_model) if config.bias else 0
+
+
+def _norm(config: ModelConfig) -> int:
+    """A scale, and of a LayerNorm with biases a shift."""
+    return config.d_model * (2 if config.norm == "layernorm" and config.bias else 1)
+
+
+def cache_bytes(config: ModelConfig, batch: int) -> int:
+    """The keys and values that generation keeps of ``batch`` full contexts, in float32."""
+    values = 2 * config.n_layer * config.context_length * config.key_channels
+    return batch * values * FLOAT
+
+
+def training_bytes(config: ModelConfig, batch: int) -> dict[str, int]:
+    """The memory that training a decoder takes, in float32, so many full windows at once.
+
+    Activations are what the backward pass needs of the forward one, without dropout (counted as
+    Korthikanti et al. 2022, arXiv:2205.05198, do for GPT); what an operation needs for itself
+    comes and goes beside it.
+    """
+    weights = count(config).total_parameters * FLOAT
+    tokens = batch * config.context_length
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": ADAM_MOMENTS * weights,
+        "activations": (tokens * _saved_by_token(config) + _saved_by_all(config)) * FLOAT,
+    }
+
+
+def _saved_by_token(config: ModelConfig) -> int:
+    """Floats that the forward pass keeps of each token."""
+    attention = (
+        2 * config.d_model  # input, and what the heads found, which is the input of the output
+        + config.d_model + 2 * config.key_channels  # queries, keys, values
+        + config.n_head  # logarithm of the sum of each softmax
+        + _saved_by_qk_norm(config)
+    )  # fmt: skip
+    wide = {"swiglu": 4, "geglu": 4, "gelu": 2, "silu": 2, "relu2": 2, "relu": 1}
+    feed_forward = config.d_model + wide[config.feed_forward] * config.d_ff
+    norm = _saved_by_norm(config)
+    final_norm = 0 if config.norm_place == "post" else norm
+    head = config.d_model + config.vocab_size  # its input, and the probabilities for the loss
+    return config.n_layer * (attention + feed_forward + 2 * norm) + final_norm + head
+
+
+def _saved_by_norm(config: ModelConfig) -> int:
+    """Input, mean and deviation of a LayerNorm; input, normed input and root of an RMSNorm."""
+    return config.d_model + 2 if config.norm == "layernorm" else 2 * config.d_model + 1
+
+
+def _saved_by_qk_norm(config: ModelConfig) -> int:
+    values = 2 * (config.d_model + config.key_channels)
+    roots = {"none": 0, "head": config.n_head + config.n_kv_head, "all": 2}
+    return (values if config.qk_norm != "none" else 0) + roots[config.qk_norm]
+
+
+def _saved_by_all(config: ModelConfig) -> int:
+    """Floats that the windows of a batch share: angles, or what is added to the scores."""
+    square = config.context_length**2
+    if config.positions == "alibi":
+        return config.n_head * square
+    angles = 2 * config.context_length * config.head_size if config.positions == "rope" else 0
+    return angles + (square if config.window else 0)

@@ -1,0 +1,77 @@
+"""What training, evaluation and generation know of a model, whichever of the family it is."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from atlas.model.config import ModelConfig
+
+
+class LanguageModel(nn.Module, ABC):
+    """From the ids of a text to the logits of the token after each.
+
+    Attributes:
+        config: what it was made from.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+
+        Args:
+            ids: of texts below each other.
+            mask: which of them are tokens, (B, T); what fills up a row is not, on whichever side.
+                It may be left out where the row is filled up on the right: a model does not look
+                there.
+
+        Raises:
+            ValueError: what ``check_ids`` refuses.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def parameter_count(self) -> int:
+        """Number of weights, a tied head counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int = 0) -> None:
+    """Refuses what no model can read.
+
+    Ids are looked at on the CPU alone; a GPU would have to be waited for.
+
+    Args:
+        config: of the model.
+        ids: (B, T).
+        mask: which of them are tokens.
+        before: tokens that are in a cache.
+
+    Raises:
+        ValueError: there is no token, or more than the context holds; an id is not of the
+            vocabulary; the mask has another shape, or a row without a token.
+    """
+    if ids.dim() != 2 or not ids.numel():
+        raise ValueError(f"ids of shape {tuple(ids.shape)}: give (batch, tokens), each at least 1")
+    if before + ids.shape[1] > config.context_length:
+        raise ValueError(
+            f"{before + ids.shape[1]} tokens, and model.context_length is {config.context_length}"
+        )
+    if mask is not None and mask.shape != ids.shape:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} for ids {tuple(ids.shape)}")
+    if torch.compiler.is_compiling() or ids.device.type != "cpu":
+        return
+    lowest, highest = (int(end) for end in ids.aminmax())
+    if lowest < 0 or highest >= config.vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"the id {wrong} is not in the vocabulary: 0 to {config.vocab_size - 1}")
+    if mask is not None and not mask.any(dim=1).all():
+        row = int(mask.any(dim=1).logical_not().nonzero()[0])
+        raise ValueError(f"row {row} of the mask has no token: leave the row out")

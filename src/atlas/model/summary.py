@@ -1,0 +1,52 @@
+"""A page on the model that params.yaml describes, before anything is trained."""
+
+from rich.console import Console
+from rich.table import Table
+
+from atlas.architectures import architecture_of, nearest_change
+from atlas.model.config import ModelConfig
+from atlas.model.counts import cache_bytes, count, training_bytes
+from atlas.params import Params
+
+NO_TOKENIZER = "0" * 64
+NO_ID = 0
+
+
+def print_summary(params: Params) -> None:
+    """Prints weights, operations and memory, and what llama.cpp would run it as."""
+    config = ModelConfig(
+        **params.model.model_dump(),
+        vocab_size=params.tokenizer.vocab_size,
+        eos=NO_ID,
+        separator=NO_ID,
+        tokenizer_sha256=NO_TOKENIZER,
+    )
+    counts = count(config)
+    table = Table("", "", "", box=None, pad_edge=False, show_header=False)
+    table.columns[2].justify = "right"
+
+    def section(name: str, rows: dict[str, str]) -> None:
+        for number, (key, value) in enumerate(rows.items()):
+            table.add_row("" if number else name, key, value)
+
+    weights = {part: f"{number:,}" for part, number in counts.parameters.items() if number}
+    section("weights", weights | {"in all": f"{counts.total_parameters:,}"})
+    section(
+        "operations a token",
+        {"forward": f"{counts.forward_flops:,}", "training": f"{counts.training_flops:,}"},
+    )
+    if config.kind == "decoder":
+        at_once = params.train.batch_size // params.train.accumulation
+        memory = training_bytes(config, at_once)
+        memory["in all"] = sum(memory.values())
+        section("memory of training", {key: _megabytes(size) for key, size in memory.items()})
+        section("memory of a text", {"keys and values": _megabytes(cache_bytes(config, 1))})
+    options = params.model.model_dump()
+    architecture = architecture_of(options)
+    runs = architecture.name if architecture else f"not; nearest: {nearest_change(options)}"
+    section("llama.cpp runs it", {"as": runs})
+    Console(highlight=False).print(table)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,91 @@
+"""What the decoder and the encoder-decoder share: the way into the stream and out of it."""
+
+from torch import Tensor, nn
+
+from atlas.model.attention import Sight
+from atlas.model.config import ModelConfig
+from atlas.model.language_model import LanguageModel
+from atlas.model.norm import make_norm
+from atlas.model.positions import RotaryPositions, alibi_slopes, sinusoidal_table
+from atlas.model.visibility import alibi_bias, hide, visible_keys
+
+
+class Transformer(LanguageModel):
+    """Token embedding, positions and head.
+
+    The way of a token::
+
+        ids (B, T) -> embedding (+ positions) -> blocks -> norm -> head -> logits (B, T, V)
+
+    Of ``positions``, learned and sinusoidal ones are added to the embedding, RoPE turns queries
+    and keys in every block, ALiBi adds to the scores there, and without any the order of the
+    tokens is known by the causal mask alone (arXiv:2305.19466).
+    """
+
+    sinusoids: Tensor  # (T, C)
+    slopes: Tensor  # (H,)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions: nn.Embedding | None = None
+        self.rotary: RotaryPositions | None = None
+        match config.positions:
+            case "learned":
+                self.positions = nn.Embedding(config.context_length, config.d_model)
+            case "sinusoidal":
+                table = sinusoidal_table(config.context_length, config.d_model)
+                self.register_buffer("sinusoids", table, persistent=False)
+            case "rope":
+                self.rotary = RotaryPositions(
+                    config.head_size, config.context_length, config.rope_theta, config.rope_scaling
+                )
+            case "alibi":
+                self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
+        self.dropout = nn.Dropout(config.dropout)
+        # Post-norm blocks end with a norm themselves.
+        self.norm = nn.Identity() if config.norm_place == "post" else make_norm(config)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.weight  # arXiv:1608.05859
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """The stream (B, T, C) of ids (B, T) at positions (T,) or (B, T)."""
+        x: Tensor = self.embedding(ids)
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        elif self.config.positions == "sinusoidal":
+            x = x + self.sinusoids[positions]
+        dropped: Tensor = self.dropout(x)
+        return dropped
+
+    def sight(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        mask: Tensor | None,
+        *,
+        causal: bool,
+        weights: list[Tensor] | None = None,
+    ) -> Sight:
+        """What a text sees of itself.
+
+        Args:
+            queries: positions of the new tokens, (T,) or (B, T).
+            keys: positions of all tokens, (S,) or (B, S).
+            mask: which of these are tokens, (B, S); None if all are.
+            causal: whether what comes later is hidden.
+            weights: receives the attention weights.
+        """
+        rotation = self.rotary.at(queries) if self.rotary is not None else None
+        everything = mask is None and not self.config.window
+        new, among = queries.shape[-1], keys.shape[-1]
+        if self.config.positions != "alibi" and everything and (new in (1, among) or not causal):
+            return Sight(causal=causal and new > 1, rotation=rotation, weights=weights)
+        if queries.dim() == 1:  # the same in every row
+            queries, keys = queries[None], keys[None]
+        visible = visible_keys(queries, keys, mask, causal=causal, window=self.config.window)
+        bias = hide(visible, self.embedding.weight)
+        if self.config.positions == "alibi":
+            bias = bias + alibi_bias(queries, keys, self.slopes)
+        return Sight(causal=False, bias=bias, rotation=rotation, weights=weights)

@@ -1,0 +1,137 @@
+r"""Attention: each token gathers values from the tokens that it sees (arXiv:1706.03762).
+
+    out = softmax(Q K^T / sqrt(D) + mask) V        for each head
+
+Query head h uses key and value head h // (H/K). With K = H it is multi-head attention, with K = 1
+multi-query (arXiv:1911.02150), between them grouped-query (arXiv:2305.13245).
+
+A norm may stand between the projections of queries and keys and their product (arXiv:2302.05442):
+over the channels of a head, as in Qwen3, or over all of them before they are split, as in OLMo 2.
+"""
+
+import math
+
+import numpy as np
+
+from atlas.reference.arrays import Array, Cache, Gradients, Parameters, part, whole
+from atlas.reference.linear import linear_backward, linear_forward
+from atlas.reference.norm import rms_norm_backward, rms_norm_forward
+from atlas.reference.options import Options
+from atlas.reference.positions import Rotation, rope_backward, rope_forward
+from atlas.reference.softmax import softmax_backward, softmax_forward
+
+
+def dot_product_attention_forward(
+    query: Array, key: Array, value: Array, mask: Array | None = None
+) -> tuple[Array, Cache]:
+    """Scaled dot-product attention: (B, H, T, D) with keys and values (B, K, T, D).
+
+    Args:
+        query: (B, H, T, D).
+        key: (B, K, T, D) with H a multiple of K.
+        value: (B, K, T, D).
+        mask: broadcasts to (B, H, T, T): boolean, True where a key is seen, or a number that is
+            added to the score. Every query must see a key.
+
+    Returns:
+        (B, H, T, D), and a cache with the ``weights`` (B, H, T, T).
+    """
+    b, h, t, d = query.shape
+    k = key.shape[1]
+    query = query.reshape(b, k, h // k, t, d) * (1 / math.sqrt(d))  # (B, K, H/K, T, D)
+    key, value = key[:, :, None], value[:, :, None]  # (B, K, 1, T, D)
+    scores = (query @ key.swapaxes(-1, -2)).reshape(b, h, t, t)  # (B, H, T, T)
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    weights, softmax_cache = softmax_forward(scores)  # (B, H, T, T)
+    out = weights.reshape(b, k, h // k, t, t) @ value  # (B, K, H/K, T, D)
+    cache = {"query": query, "key": key, "value": value, "weights": weights}
+    return out.reshape(b, h, t, d), cache | {"softmax": softmax_cache}
+
+
+def dot_product_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """(B, H, T, D) to the gradients of query, key and value.
+
+    A key or value head serves H/K query heads: its gradient is the sum of theirs.
+    """
+    query, key, value = cache["query"], cache["key"], cache["value"]
+    b, k, group, t, d = query.shape
+    dout = dout.reshape(query.shape)  # (B, K, H/K, T, D)
+    weights = cache["weights"].reshape(b, k, group, t, t)  # (B, K, H/K, T, T)
+    dvalue = (weights.swapaxes(-1, -2) @ dout).sum(2)  # (B, K, T, D)
+    dweights = (dout @ value.swapaxes(-1, -2)).reshape(b, k * group, t, t)  # (B, H, T, T)
+    dscores = softmax_backward(dweights, cache["softmax"])  # (B, H, T, T)
+    dscores = dscores.reshape(b, k, group, t, t)  # (B, K, H/K, T, T)
+    dkey = (dscores.swapaxes(-1, -2) @ query).sum(2)  # (B, K, T, D)
+    dquery = (dscores @ key) * (1 / math.sqrt(d))  # (B, K, H/K, T, D)
+    return dquery.reshape(b, k * group, t, d), dkey, dvalue
+
+
+def attention_forward(
+    x: Array, parameters: Parameters, options: Options, mask: Array, rotation: Rotation | None
+) -> tuple[Array, Cache]:
+    """(B, T, C) to (B, T, C), with the mask and the rotation of ``decoder_forward``."""
+    query, query_cache = _heads_forward(x, parameters, "query", options, rotation)  # (B, H, T, D)
+    key, key_cache = _heads_forward(x, parameters, "key", options, rotation)  # (B, K, T, D)
+    value, value_cache = linear_forward(x, part(parameters, "value"))  # (B, T, K*D)
+    value = split_heads(value, options.head_size)  # (B, K, T, D)
+    mixed, mixed_cache = dot_product_attention_forward(query, key, value, mask)  # (B, H, T, D)
+    out, output_cache = linear_forward(merge_heads(mixed), part(parameters, "output"))
+    cache = {"query": query_cache, "key": key_cache, "value": value_cache, "output": output_cache}
+    return out, cache | {"mixed": mixed_cache, "head_size": options.head_size}
+
+
+def attention_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    dmerged, output = linear_backward(dout, cache["output"])  # (B, T, C)
+    dmixed = split_heads(dmerged, cache["head_size"])  # (B, H, T, D)
+    dquery, dkey, dvalue = dot_product_attention_backward(dmixed, cache["mixed"])
+    dx_query, query = _heads_backward(dquery, cache["query"])  # (B, T, C)
+    dx_key, key = _heads_backward(dkey, cache["key"])
+    dx_value, value = linear_backward(merge_heads(dvalue), cache["value"])
+    gradients = query | key | whole("value", value) | whole("output", output)
+    return dx_query + dx_key + dx_value, gradients
+
+
+def split_heads(x: Array, head_size: int) -> Array:
+    """(B, T, H*D) to (B, H, T, D)."""
+    return x.reshape(*x.shape[:2], -1, head_size).swapaxes(1, 2)
+
+
+def merge_heads(x: Array) -> Array:
+    """(B, H, T, D) to (B, T, H*D)."""
+    b, h, t, d = x.shape
+    return x.swapaxes(1, 2).reshape(b, t, h * d)
+
+
+def _heads_forward(
+    x: Array, parameters: Parameters, name: str, options: Options, rotation: Rotation | None
+) -> tuple[Array, Cache]:
+    """Queries or keys from (B, T, C): projected, normed, split into heads, turned."""
+    cache: dict[str, Cache] = {"name": name, "qk_norm": options.qk_norm}
+    norm = part(parameters, f"{name}_norm")
+    out, cache["linear"] = linear_forward(x, part(parameters, name))  # (B, T, H*D)
+    if options.qk_norm == "all":
+        out, cache["norm"] = rms_norm_forward(out, norm, options.norm_eps)
+    out = split_heads(out, options.head_size)  # (B, H, T, D)
+    if options.qk_norm == "head":
+        out, cache["norm"] = rms_norm_forward(out, norm, options.norm_eps)
+    if rotation is not None:
+        out, cache["rope"] = rope_forward(out, rotation)
+    return out, cache
+
+
+def _heads_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """From the gradient of the heads, (B, H, T, D) or (B, K, T, D), to that of (B, T, C)."""
+    gradients: Gradients = {}
+    if "rope" in cache:
+        dout = rope_backward(dout, cache["rope"])  # (B, H, T, D)
+    if cache["qk_norm"] == "head":
+        dout, norm = rms_norm_backward(dout, cache["norm"])
+        gradients |= whole(f"{cache['name']}_norm", norm)
+    dout = merge_heads(dout)  # (B, T, H*D)
+    if cache["qk_norm"] == "all":
+        dout, norm = rms_norm_backward(dout, cache["norm"])
+        gradients |= whole(f"{cache['name']}_norm", norm)
+    dx, linear = linear_backward(dout, cache["linear"])  # (B, T, C)
+    return dx, gradients | whole(cache["name"], linear)

@@ -1,0 +1,88 @@
+"""Decoders of any options, with weights that look as if they had been trained."""
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.model.language_model import LanguageModel
+from atlas.model.make import make_model
+from tests.small import small_config
+
+POSITIONS = ["rope", "learned", "sinusoidal", "alibi", "none"]
+FEED_FORWARDS = ["swiglu", "geglu", "gelu", "silu", "relu", "relu2"]
+PLACES = ["pre", "post", "branch"]
+V, T = 60, 16
+SHAPE = {"d_model": 24, "n_layer": 2, "n_head": 4, "d_ff": 20, "context_length": T, "vocab_size": V}
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "positions": st.sampled_from(POSITIONS),
+        "norm": st.sampled_from(["rmsnorm", "layernorm"]),
+        "norm_place": st.sampled_from(PLACES),
+        "feed_forward": st.sampled_from(FEED_FORWARDS),
+        "qk_norm": st.sampled_from(["none", "head", "all"]),
+        "n_kv_head": st.sampled_from([1, 2, 4]),
+        "window": st.sampled_from([0, 0, 3]),
+        "bias": st.booleans(),
+        "tied_head": st.booleans(),
+    }
+).map(lambda options: options | {"rope_scaling": 2.0 if options["positions"] == "rope" else 1.0})
+
+# Every value of every option at least once, for what is too slow for hypothesis.
+GRID: list[dict[str, Any]] = [
+    {"positions": position, "bias": bool(number % 2), "norm": ("rmsnorm", "layernorm")[number % 2]}
+    for number, position in enumerate(POSITIONS)
+]
+GRID += [
+    {"feed_forward": name, "bias": bool(number % 2), "tied_head": number % 3 == 0}
+    for number, name in enumerate(FEED_FORWARDS)
+]
+GRID += [
+    {"norm_place": place, "norm": norm, "qk_norm": qk_norm, "n_kv_head": n_kv_head}
+    for place, norm, qk_norm, n_kv_head in (
+        ("pre", "rmsnorm", "head", 1),
+        ("pre", "layernorm", "all", 2),
+        ("post", "layernorm", "none", 4),
+        ("post", "rmsnorm", "head", 2),
+        ("branch", "rmsnorm", "all", 4),
+        ("branch", "layernorm", "none", 1),
+    )
+]
+GRID += [{"window": 3, "positions": "alibi"}, {"window": 5, "rope_theta": 100.0, "bias": True}]
+
+
+def config_of(**options: Any) -> ModelConfig:
+    """A config of a few thousand weights."""
+    return small_config(**(SHAPE | {"n_kv_head": 2} | options))
+
+
+def trained(config: ModelConfig, seed: int = 0) -> LanguageModel:
+    """A model in evaluation mode, none of whose weights is 0 or 1 by design."""
+    model = make_model(config)
+    initialise(model, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() > 1:
+                parameter.copy_(0.2 * noise)
+            else:
+                parameter.add_(0.1 * noise)
+    return model.eval()
+
+
+def decoder(**options: Any) -> Decoder:
+    """A decoder that looks as if it had been trained."""
+    model = trained(config_of(**options))
+    assert isinstance(model, Decoder)
+    return model
+
+
+def ids_of(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Random ids (rows, length)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, V, (rows, length), generator=generator)

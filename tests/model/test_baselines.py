@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from tests.model.family import T, V, config_of, ids_of, trained
+
+
+def test_a_bigram_model_knows_the_last_token_alone():
+    model, ids = trained(config_of(kind="bigram")), ids_of(2, T)
+    logits = model(ids)
+    assert torch.equal(logits[1, 3], model.table.weight[ids[1, 3]])
+
+
+@pytest.mark.parametrize("window", [1, 3, T])
+def test_a_two_layer_network_reads_its_window_alone(window):
+    model, ids = trained(config_of(kind="two_layer", window=window)), ids_of(2, T)
+    logits = model(ids)
+    for place in range(T):
+        changed = ids.clone()
+        changed[:, place] = (ids[:, place] + 1) % V
+        differs = (model(changed) - logits).abs().amax((0, 2)) > 1e-6
+        assert differs.tolist() == [place <= at < place + window for at in range(T)]
+
+
+def test_a_two_layer_network_is_its_equation():
+    model, ids = trained(config_of(kind="two_layer", window=2)), ids_of(1, 5)
+    e = model.embedding(ids)[0]
+    before = torch.cat((torch.zeros(1, e.shape[1]), e[:-1]))
+    hidden = torch.tanh(torch.cat((before, e), 1) @ model.hidden.weight.T + model.hidden.bias)
+    expected = hidden @ model.output.weight.T + model.output.bias
+    assert torch.allclose(model(ids)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"kind": "bigram"}, {"kind": "two_layer", "window": 3}])
+def test_what_fills_up_a_row_changes_nothing(options):
+    model, ids = trained(config_of(**options)), ids_of(2, 9)
+    filling = ids_of(2, 3, seed=1)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[:, :3] = False
+    padded = model(torch.cat((filling, ids), 1), mask)[:, 3:]
+    assert torch.allclose(padded, model(ids), atol=1e-6)
+    assert torch.allclose(model(torch.cat((ids, filling), 1))[:, :9], model(ids), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"kind": "bigram"}, {"kind": "two_layer", "window": 3}])
+def test_what_no_model_can_read_is_refused(options):
+    model = trained(config_of(**options))
+    with pytest.raises(ValueError, match="the id 60 is not in the vocabulary"):
+        model(torch.tensor([[1, V]]))
+    with pytest.raises(ValueError, match="17 tokens"):
+        model(ids_of(1, T + 1))

@@ -1,0 +1,170 @@
+"""What must hold for every decoder of the family, whatever its options."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas.model.cache import KVCache
+from tests.model.family import GRID, OPTIONS, T, V, decoder, ids_of
+
+CLOSE = 2e-5  # of logits of about 1, in float32
+family = given(OPTIONS)
+examples = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+@examples
+@given(OPTIONS, st.integers(1, T - 1))
+def test_a_later_token_changes_no_earlier_logit(options, place):
+    model, ids = decoder(**options), ids_of(2, T)
+    changed = ids.clone()
+    changed[:, place:] = (ids[:, place:] + 1) % V
+    before, after = model(ids), model(changed)
+    assert torch.allclose(before[:, :place], after[:, :place], atol=CLOSE)
+    assert not torch.allclose(before[:, place:], after[:, place:], atol=1e-3)
+
+
+@examples
+@given(OPTIONS, st.integers(1, 5), st.sampled_from(["left", "right"]))
+def test_what_fills_up_a_row_changes_nothing(options, count, side):
+    model, ids = decoder(**options), ids_of(3, T - 5)
+    alone = model(ids)
+    filling = ids_of(3, count, seed=1)
+    true, false = torch.ones_like(ids).bool(), torch.zeros_like(filling).bool()
+    order = (lambda a, b: (b, a)) if side == "left" else (lambda a, b: (a, b))
+    padded = model(torch.cat(order(ids, filling), 1), torch.cat(order(true, false), 1))
+    kept = padded[:, count:] if side == "left" else padded[:, : ids.shape[1]]
+    assert torch.allclose(kept, alone, atol=CLOSE)
+    assert padded.isfinite().all()
+
+
+@examples
+@given(OPTIONS, st.lists(st.integers(1, 6), min_size=1, max_size=6))
+def test_with_a_cache_the_logits_are_those_without(options, parts):
+    model, ids = decoder(**options), ids_of(2, T)
+    cache = KVCache(model.config, 2, model.embedding.weight)
+    whole, position = model(ids), 0
+    for part in [*parts, *[1] * T]:
+        new = ids[:, position : position + part]
+        if not new.numel():
+            break
+        logits = model(new, cache=cache)
+        assert torch.allclose(logits, whole[:, position : position + part], atol=CLOSE)
+        position += part
+        assert cache.length == min(position, T)
+
+
+@examples
+@family
+def test_a_cache_of_rows_that_are_filled_up_on_the_left(options):
+    model, ids = decoder(**options), ids_of(2, 10)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[1, :4] = False
+    cache = KVCache(model.config, 2, model.embedding.weight)
+    model(ids[:, :7], mask[:, :7], cache)
+    for position in range(7, 10):
+        logits = model(ids[:, position : position + 1], cache=cache)[:, 0]
+        assert torch.allclose(logits[0], model(ids[:1, : position + 1])[0, -1], atol=CLOSE)
+        assert torch.allclose(logits[1], model(ids[1:, 4 : position + 1])[0, -1], atol=CLOSE)
+
+
+@examples
+@family
+def test_the_explicit_attention_is_the_fused_one_and_its_rows_sum_to_1(options):
+    model, ids = decoder(**options), ids_of(2, T)
+    weights: list[torch.Tensor] = []
+    explicit = model(ids, weights=weights)
+    assert torch.allclose(explicit, model(ids), atol=CLOSE)
+    assert len(weights) == model.config.n_layer
+    for each in weights:
+        assert each.shape == (2, model.config.n_head, T, T)
+        assert torch.allclose(each.sum(-1), torch.ones(()), atol=1e-5)
+        assert (each.triu(1) == 0).all()
+        if model.config.window:
+            assert (each.tril(-model.config.window) == 0).all()
+            assert (each.diagonal(-model.config.window + 1, 2, 3) > 0).all()
+
+
+@examples
+@family
+def test_every_weight_gets_a_gradient(options):
+    model, ids = decoder(**options), ids_of(8, T)
+    F.cross_entropy(model(ids).flatten(0, 1), ids_of(8, T, seed=3).flatten()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # What is added to every key alike changes no softmax, unless it is normed or turned.
+        if not name.endswith("key.bias"):
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@examples
+@family
+def test_four_times_the_usual_input_gives_finite_logits_and_gradients(options):
+    model, ids = decoder(**options), ids_of(4, T)
+    with torch.no_grad():
+        model.embedding.weight.mul_(4)
+    logits = model(ids)
+    assert logits.isfinite().all()
+    logits.logsumexp(-1).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("options", [each for each in GRID if each.get("positions") != "none"])
+def test_order_matters(options):
+    model, ids = decoder(**options), ids_of(1, T)
+    swapped = ids.clone()
+    swapped[0, [-3, -2]] = ids[0, [-2, -3]]
+    assert not torch.allclose(model(ids)[0, -1], model(swapped)[0, -1], atol=1e-5)
+
+
+def test_without_positions_one_block_sees_a_set():
+    model = decoder(positions="none", n_layer=1)
+    ids = ids_of(1, T)
+    swapped = ids.clone()
+    swapped[0, [2, 5]] = ids[0, [5, 2]]
+    assert torch.allclose(model(ids)[0, -1], model(swapped)[0, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", GRID[:6])
+def test_dropout_is_at_work_in_training_alone(options):
+    model, ids = decoder(**options, dropout=0.5), ids_of(2, T)
+    assert torch.equal(model(ids), model(ids))
+    model.train()
+    assert not torch.allclose(model(ids), model(ids), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "words"),
+    [
+        (
+            torch.zeros(1, T + 1, dtype=torch.long),
+            None,
+            "17 tokens, and model.context_length",
+        ),
+        (torch.zeros(0, 4, dtype=torch.long), None, r"ids of shape \(0, 4\)"),
+        (torch.zeros(2, 0, dtype=torch.long), None, r"ids of shape \(2, 0\)"),
+        (torch.zeros(4, dtype=torch.long), None, r"ids of shape \(4,\)"),
+        (torch.tensor([[1, V, 2]]), None, "the id 60 is not in the vocabulary: 0 to 59"),
+        (torch.tensor([[1, -1, 2]]), None, "the id -1 is not in the vocabulary"),
+        (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 4).bool(), r"a mask of shape \(2, 4\)"),
+        (
+            torch.zeros(2, 3, dtype=torch.long),
+            torch.tensor([[True, True, False], [False, False, False]]),
+            "row 1 of the mask has no token",
+        ),
+    ],
+)
+def test_what_no_model_can_read_is_refused_by_name(ids, mask, words):
+    with pytest.raises(ValueError, match=words):
+        decoder()(ids, mask)
+
+
+def test_a_cache_holds_no_more_than_the_context():
+    model = decoder()
+    cache = KVCache(model.config, 1, model.embedding.weight)
+    model(ids_of(1, T - 1), cache=cache)
+    with pytest.raises(ValueError, match="17 tokens"):
+        model(ids_of(1, 2), cache=cache)
+    assert cache.length == T - 1

@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas.reference.mask import attention_mask, visible_keys
+from atlas.reference.positions import (
+    alibi_bias,
+    alibi_slopes,
+    rope_forward,
+    rope_rotation,
+    sinusoidal_table,
+    token_positions,
+)
+from tests.reference.gradients import small_options
+
+
+def test_padding_before_a_token_does_not_move_it():
+    mask = np.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 1, 0]], dtype=bool)
+    expected = [[0, 1, 2, 3], [0, 0, 0, 1], [0, 0, 1, 1]]
+    assert token_positions(4, mask).tolist() == expected
+    assert token_positions(4, None).tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("d_model", [6, 7])
+def test_the_sinusoidal_table_is_that_of_the_paper_over_the_root_of_channels(d_model):
+    table = sinusoidal_table(5, d_model)
+    for t in range(5):
+        for channel in range(d_model):
+            angle = t / 10_000 ** (channel // 2 * 2 / d_model)
+            wave = math.sin(angle) if channel % 2 == 0 else math.cos(angle)
+            assert table[t, channel] == pytest.approx(wave / math.sqrt(d_model))
+
+
+def test_rope_sees_distances_alone():
+    generator = np.random.default_rng(0)
+    rotation = rope_rotation(np.arange(20)[None], 8, 10_000.0, 1.0, np.float64)
+    query, key = (np.broadcast_to(generator.normal(size=8), (1, 1, 20, 8)) for _ in range(2))
+    scores = rope_forward(query, rotation)[0] @ rope_forward(key, rotation)[0].swapaxes(-1, -2)
+    for distance in range(5):
+        diagonal = np.diagonal(scores[0, 0], -distance)
+        assert np.allclose(diagonal, diagonal[0], atol=1e-12)
+
+
+def test_rope_scaling_divides_positions():
+    positions = np.arange(6)[None]
+    stretched = rope_rotation(positions * 4, 8, 100.0, 4.0, np.float64)
+    assert np.array_equal(stretched, rope_rotation(positions, 8, 100.0, 1.0, np.float64))
+
+
+def slopes_of_the_paper(n_head):
+    """The code of the authors (ofirpress/attention_with_linear_biases), word for word in Python."""
+
+    def power_of_two(n):
+        start = 2 ** (-(2 ** -(math.log2(n) - 3)))
+        return [start * start**i for i in range(n)]
+
+    if math.log2(n_head).is_integer():
+        return power_of_two(n_head)
+    closest = 2 ** math.floor(math.log2(n_head))
+    return power_of_two(closest) + slopes_of_the_paper(2 * closest)[0::2][: n_head - closest]
+
+
+@given(st.integers(1, 70))
+def test_alibi_slopes_are_those_of_the_paper(n_head):
+    assert np.allclose(alibi_slopes(n_head), slopes_of_the_paper(n_head), rtol=1e-12)
+
+
+def test_alibi_lowers_a_score_by_slope_times_distance():
+    bias = alibi_bias(np.array([[0, 0, 1, 2]]), 2)
+    assert bias.shape == (1, 2, 4, 4)
+    assert bias[0, 0, 3].tolist() == [-2 / 16, -2 / 16, -1 / 16, 0]
+    assert bias[0, 1, 3].tolist() == [-2 / 256, -2 / 256, -1 / 256, 0]
+
+
+def rows_of(visible):
+    return ["".join("x" if seen else "." for seen in row) for row in visible]
+
+
+def test_a_token_sees_itself_and_those_before_it():
+    assert rows_of(visible_keys(np.arange(3)[None], None, 0)[0]) == ["x..", "xx.", "xxx"]
+
+
+def test_a_window_ends_the_view():
+    visible = visible_keys(np.arange(4)[None], None, 2)[0]
+    assert rows_of(visible) == ["x...", "xx..", ".xx.", "..xx"]
+
+
+def test_padding_is_seen_by_nobody_but_itself_and_a_window_counts_tokens_alone():
+    mask = np.array([[False, True, False, True, True]])
+    positions = token_positions(5, mask)
+    assert rows_of(visible_keys(positions, mask, 0)[0]) == [
+        "x....",
+        ".x...",
+        ".xx..",
+        ".x.x.",
+        ".x.xx",
+    ]
+    assert rows_of(visible_keys(positions, mask, 2)[0])[3:] == [".x.x.", "...xx"]
+
+
+def test_the_mask_of_alibi_is_added_and_any_other_is_boolean():
+    positions = np.arange(3)[None]
+    assert attention_mask(small_options(), positions, None, np.float32).dtype == bool
+    mask = attention_mask(small_options(positions="alibi"), positions, None, np.float32)
+    assert mask.dtype == np.float32
+    assert mask.shape == (1, 4, 3, 3)
+    assert np.array_equal(np.isneginf(mask[0, 0]), ~np.tri(3, dtype=bool))
