@@ -1,0 +1,243 @@
+"""How fast the decoder is, forward and backward, beside litgpt and transformers.
+
+    pip install -e '.[bench]'
+    python -m bench.model
+    python -m bench.model --compiled
+
+The same shape is made three times: as Llama (RoPE, RMSNorm, SwiGLU; the three have the same
+weights in number), and as GPT-2 (learned positions, LayerNorm, GELU, biases, tied head; litgpt
+has no learned positions and no tied head, so it runs GPT-NeoX). All in float32 on the CPU, with
+the same loss. The contestants take turns, round by round; medians and ratios are printed.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.params import load_params
+from bench.shared import ROOT
+
+SHA = "0" * 64
+SECONDS = 2.0  # of a contestant in a round
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A size of model and batch."""
+
+    d_model: int
+    n_layer: int
+    n_head: int
+    context_length: int
+    batch: int
+    vocab_size: int
+
+    @property
+    def d_ff(self) -> int:
+        """Of SwiGLU: two thirds of four times the width, in whole rows of 32."""
+        return -(-8 * self.d_model // 3 // 32) * 32
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_layer} layers, {self.d_model} wide, T {self.context_length}, "
+            f"B {self.batch}, V {self.vocab_size:,}"
+        )
+
+
+SHAPES = (Shape(128, 4, 4, 64, 12, 65), Shape(384, 6, 6, 256, 4, 4096))
+FAMILIES = ("llama", "gpt2")
+
+
+class Logits(nn.Module):
+    """A model of transformers that gives logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) to (B, T, V)."""
+        logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits
+
+
+def atlas(shape: Shape, family: str) -> nn.Module:
+    """Our decoder."""
+    options = {
+        "llama": {"tied_head": False, "d_ff": shape.d_ff},
+        "gpt2": {
+            "positions": "learned",
+            "norm": "layernorm",
+            "feed_forward": "gelu",
+            "d_ff": 4 * shape.d_model,
+            "bias": True,
+        },
+    }
+    config = ModelConfig(
+        **(load_params(ROOT / "params.yaml").model.model_dump() | options[family])
+        | {
+            "d_model": shape.d_model,
+            "n_layer": shape.n_layer,
+            "n_head": shape.n_head,
+            "n_kv_head": shape.n_head,
+            "context_length": shape.context_length,
+            "vocab_size": shape.vocab_size,
+            "eos": 1,
+            "separator": None,
+            "tokenizer_sha256": SHA,
+        }
+    )
+    model = Decoder(config)
+    initialise(model, 1)
+    return model
+
+
+def litgpt(shape: Shape, family: str) -> nn.Module:
+    """The model of litgpt."""
+    from litgpt import GPT, Config
+
+    options = {
+        "llama": {
+            "bias": False,
+            "norm_class_name": "RMSNorm",
+            "mlp_class_name": "LLaMAMLP",
+            "intermediate_size": shape.d_ff,
+        },
+        "gpt2": {
+            "bias": True,
+            "norm_class_name": "LayerNorm",
+            "mlp_class_name": "GptNeoxMLP",
+            "gelu_approximate": "tanh",
+            "intermediate_size": 4 * shape.d_model,
+        },
+    }
+    config = Config(
+        **options[family],
+        block_size=shape.context_length,
+        vocab_size=shape.vocab_size,
+        padded_vocab_size=shape.vocab_size,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_embd=shape.d_model,
+        rotary_percentage=1.0,
+        parallel_residual=False,
+    )
+    model: nn.Module = GPT(config)
+    return model
+
+
+def transformers(shape: Shape, family: str) -> nn.Module:
+    """The model of transformers, with its fused attention."""
+    import transformers as library
+
+    common = {
+        "vocab_size": shape.vocab_size,
+        "attn_implementation": "sdpa",
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    if family == "llama":
+        llama = library.LlamaConfig(
+            **common,
+            hidden_size=shape.d_model,
+            intermediate_size=shape.d_ff,
+            num_hidden_layers=shape.n_layer,
+            num_attention_heads=shape.n_head,
+            max_position_embeddings=shape.context_length,
+        )
+        return Logits(library.LlamaForCausalLM(llama))
+    gpt2 = library.GPT2Config(
+        **common,
+        n_positions=shape.context_length,
+        n_embd=shape.d_model,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    return Logits(library.GPT2LMHeadModel(gpt2))
+
+
+CONTESTANTS: dict[str, Callable[[Shape, str], nn.Module]] = {
+    "atlas": atlas,
+    "litgpt": litgpt,
+    "transformers": transformers,
+}
+
+
+def main() -> None:
+    """Makes the contestants of each shape and lets them take turns."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compiled", action="store_true", help="through torch.compile")
+    options = parser.parse_args()
+    kind = "compiled" if options.compiled else "eager"
+    print(f"float32, {torch.get_num_threads()} threads, {kind}; tokens/s, median (best)")
+    for shape in SHAPES:
+        for family in FAMILIES:
+            compare(shape, family, options.rounds, options.compiled)
+
+
+def compare(shape: Shape, family: str, rounds: int, compiled: bool) -> None:
+    """Prints the speeds of one shape, and what the best of the others leaves to ours."""
+    torch.manual_seed(1)
+    ids = torch.randint(0, shape.vocab_size, (shape.batch, shape.context_length + 1))
+    models = {name: make(shape, family) for name, make in CONTESTANTS.items()}
+    if compiled:
+        torch.compiler.reset()
+        models = {name: torch.compile(model) for name, model in models.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    steps = {name: warm_up(model, ids) for name, model in models.items()}
+    for _ in range(rounds):
+        for name, model in models.items():
+            started = time.perf_counter()
+            for _ in range(steps[name]):
+                step(model, ids)
+            seconds[name].append((time.perf_counter() - started) / steps[name])
+    tokens = shape.batch * shape.context_length
+    middle = {name: tokens / statistics.median(each) for name, each in seconds.items()}
+    print(f"{family}, {shape}")
+    for name, speed in middle.items():
+        weights = sum(parameter.numel() for parameter in models[name].parameters())
+        print(
+            f"  {name:13} {speed:8,.0f} ({tokens / min(seconds[name]):,.0f})  {weights:,} weights"
+        )
+    best = max((name for name in middle if name != "atlas"), key=lambda name: middle[name])
+    pairs = zip(seconds["atlas"], seconds[best], strict=True)
+    ratios = sorted(theirs / ours for ours, theirs in pairs)
+    print(
+        f"  against {best}: {middle['atlas'] / middle[best]:.2f} times as fast "
+        f"(rounds {ratios[0]:.2f} to {ratios[-1]:.2f})",
+        flush=True,
+    )
+
+
+def step(model: nn.Module, ids: Tensor) -> None:
+    """A forward and a backward pass."""
+    logits = model(ids[:, :-1])
+    F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def warm_up(model: nn.Module, ids: Tensor) -> int:
+    """Takes the first steps, in which compilation happens; returns how many fill a round."""
+    for _ in range(3):
+        step(model, ids)
+    started = time.perf_counter()
+    step(model, ids)
+    return max(2, round(SECONDS / (time.perf_counter() - started)))
+
+
+if __name__ == "__main__":
+    main()
