@@ -36,6 +36,11 @@ class Architecture:
         always_bias: biases must be in the file, as zeros where the model has none.
         always_norm_bias: those of the norms must.
         always_head: the head must be in the file, as a copy where it is tied.
+        always_positions: a table of positions must be in the file, of zeros where there is none.
+        always_gated: its feed-forward part has a gate, so a plain activation is written as a gate
+            whose other half is the same for every input.
+        relu_scale: it has no ReLU; its own activation of an input so many times as large comes
+            near, divided by the same. Beyond it, what is close to zero would lose bits.
         scales_scores: whether it divides the scores by sqrt(D).
         scales_embedding: whether it multiplies the embedding by sqrt(C).
         logit_tolerance: largest difference of F32 logits to PyTorch's that its own
@@ -49,6 +54,9 @@ class Architecture:
     always_bias: bool = False
     always_norm_bias: bool = False
     always_head: bool = False
+    always_positions: bool = False
+    always_gated: bool = False
+    relu_scale: float = 1.0
     scales_scores: bool = True
     scales_embedding: bool = False
     logit_tolerance: float = 1e-4
@@ -64,11 +72,12 @@ RMS = {"norm": ("rmsnorm",)}
 LAYER = {"norm": ("layernorm",)}
 
 ARCHITECTURES = (
-    # SiLU and ReLU without a gate are written as a gated unit whose other half is constant.
     Architecture(
         "llama",
         {"positions": ROTARY, **RMS, "feed_forward": ("swiglu", "silu", "relu")},
         adjacent_rope=True,
+        always_gated=True,
+        relu_scale=4096.0,
     ),
     Architecture(
         "qwen3",
@@ -121,6 +130,7 @@ ARCHITECTURES = (
         },
         fused_qkv=True,
         always_bias=True,
+        always_positions=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
@@ -129,7 +139,6 @@ ARCHITECTURES = (
         fused_qkv=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
-    # ReLU is written as GELU of a thousandfold input.
     Architecture(
         "mpt",
         {
@@ -138,6 +147,7 @@ ARCHITECTURES = (
             "feed_forward": ("relu",),
         },
         fused_qkv=True,
+        relu_scale=1024.0,
         logit_tolerance=1e-3,
     ),
     Architecture(

@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from atlas.generation.generate import GREEDY, Sampling, generate
+from atlas.generation.generate import GREEDY, Reader, Sampling, generate
 from atlas.generation.sampling import keep_top_k, keep_top_p, next_token
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
+from atlas.model.make import make_model
 from tests.small import small_config
 
 INF = math.inf
@@ -112,3 +113,34 @@ def test_the_end_of_a_text_ends_it(model):
 
 def test_an_empty_prompt_begins_a_text(model):
     assert list(generate(model, [], 3, GREEDY)) == list(generate(model, [1], 3, GREEDY))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"positions": "alibi", "window": 7},
+        {"positions": "learned", "qk_norm": "head"},
+        {"kind": "two_layer", "window": 4},
+        {"kind": "encoder_decoder", "separator": 9},
+    ],
+)
+def test_the_logits_are_those_of_the_newest_tokens_before_and_beyond_the_context(options):
+    model = make_model(small_config(**options)).eval()
+    initialise(model, 3)
+    length = model.config.context_length
+    ids = [5, 9, *torch.randint(10, 400, (length + 4,)).tolist()]
+    if model.config.kind == "encoder_decoder":
+        ids = ids[:length]  # a question that is not there any more has no answer
+    reader = Reader(model)
+    for end in (3, 4, 5, 11, *range(12, len(ids) + 1)):
+        expected = model(torch.tensor([ids[:end][-length:]]))[0, -1]
+        assert torch.allclose(reader.after(ids[:end]), expected, atol=1e-5), end
+
+
+def test_a_model_of_questions_hears_each_from_its_beginning():
+    model = make_model(small_config(separator=9)).eval()
+    initialise(model, 3)
+    question = [5, 6, 9]
+    logits = model(torch.tensor([[model.config.eos, *question]]))[0, -1]
+    assert next(generate(model, question, 1, GREEDY)) == logits.argmax()

@@ -8,10 +8,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-# silu(k x) / k and gelu(k x) / k come as near to relu(x) as k is large; beyond these, what is
-# near zero loses bits.
-RELU_BY_ARCHITECTURE = {"llama": 4096.0, "mpt": 1024.0}
-
 
 def unchanged(values: Array) -> Array:
     """The same values."""
@@ -34,23 +30,3 @@ def pairs_side_by_side(heads: int) -> Callable[[Array], Array]:
         return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
 
     return permuted
-
-
-def constant_half(shape: tuple[int, int], activation: str) -> dict[str, Array]:
-    """The half of a gated unit that makes it a plain one: it gives the same for every input.
-
-    silu(gate) * up, with our matrix as the gate and an ``up`` that is 1 everywhere, is plain
-    SiLU; with a gate that is k times as large and an ``up`` of 1/k, nearly ReLU.
-
-    Args:
-        shape: of the matrix, (F, C).
-        activation: silu or relu.
-
-    Returns:
-        Its weight and its bias.
-    """
-    constant = 1.0 if activation == "silu" else 1 / RELU_BY_ARCHITECTURE["llama"]
-    return {
-        "weight": np.zeros(shape, np.float32),
-        "bias": np.full(shape[0], constant, np.float32),
-    }

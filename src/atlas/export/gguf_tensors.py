@@ -10,15 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlas.architectures import Architecture
-from atlas.export.gguf_changes import (
-    RELU_BY_ARCHITECTURE,
-    Array,
-    constant_half,
-    pairs_side_by_side,
-    times,
-    unchanged,
-)
+from atlas.export.gguf_changes import Array, pairs_side_by_side, times, unchanged
 from atlas.model.config import ModelConfig
+from atlas.model.feed_forward import GATES
 from atlas.model.positions import sinusoidal_table
 
 Read = Callable[[str], Array]
@@ -100,17 +94,12 @@ class Translation:
                 yield GgufTensor(POSITIONS, shape, lambda: self.read("positions.weight"))
             case "sinusoidal":
                 yield GgufTensor(POSITIONS, shape, lambda: sinusoidal_table(*shape).numpy())
-            case "none" if self.architecture.name == "gpt2":  # which cannot do without
-                yield GgufTensor(POSITIONS, shape, lambda: np.zeros(shape, np.float32))
+            case "none" if self.architecture.always_positions:
+                yield _constant(POSITIONS, shape, 0.0)
 
     def _block(self, number: int) -> Iterator[GgufTensor]:
         names = BLOCK_NAMES | (AFTER_THE_BRANCH if self.config.norm_place == "branch" else {})
-        relu = self.config.feed_forward == "relu"
-        constant = self.architecture.name == "llama" and self.config.feed_forward in (
-            "silu",
-            "relu",
-        )
-        if constant:
+        if self._plain_as_gated:
             names |= {"feed_forward.up": "ffn_gate"}
         for ours, theirs in names.items():
             if self.architecture.fused_qkv and ours in QKV:
@@ -118,15 +107,26 @@ class Translation:
                     yield from self._fused_qkv(number)
             else:
                 yield from self._module(f"blocks.{number}.{ours}", f"blk.{number}.{theirs}")
-        width = (self.config.d_ff, self.config.d_model)
-        if constant:
-            half = constant_half(width, self.config.feed_forward)
-            for kind, values in half.items():
-                name = f"blk.{number}.ffn_up.{kind}"
-                yield GgufTensor(name, values.shape, lambda values=values: values)  # type: ignore[misc]
+        yield from self._beside_the_activation(number)
+
+    @property
+    def _plain_as_gated(self) -> bool:
+        return self.architecture.always_gated and self.config.feed_forward not in GATES
+
+    def _beside_the_activation(self, number: int) -> Iterator[GgufTensor]:
+        """What makes another activation ours: the same for every input.
+
+        silu(gate) * up with our matrix as the gate and an ``up`` of 1 everywhere is plain SiLU;
+        with a gate that is k times as large and an ``up`` of 1/k it is nearly ReLU. Where there is
+        no gate, the activation is divided by k.
+        """
+        block, f, scale = f"blk.{number}", self.config.d_ff, self.architecture.relu_scale
+        relu = self.config.feed_forward == "relu"
+        if self._plain_as_gated:
+            yield _constant(f"{block}.ffn_up.weight", (f, self.config.d_model), 0.0)
+            yield _constant(f"{block}.ffn_up.bias", (f,), 1 / scale if relu else 1.0)
         elif relu:
-            factor = np.full(self.config.d_ff, RELU_BY_ARCHITECTURE["mpt"], np.float32)
-            yield GgufTensor(f"blk.{number}.ffn.act.scales", factor.shape, lambda: factor)
+            yield _constant(f"{block}.ffn.act.scales", (f,), scale)
 
     def _module(self, ours: str, theirs: str) -> Iterator[GgufTensor]:
         """The weight and the bias of one of our modules, of those that it has."""
@@ -139,7 +139,7 @@ class Translation:
             yield GgufTensor(f"{theirs}.bias", self.shapes[bias], lambda: change(self.read(bias)))
         elif self._wants_bias(ours):
             rows = self.shapes[weight][0]
-            yield GgufTensor(f"{theirs}.bias", (rows,), lambda: np.zeros(rows, np.float32))
+            yield _constant(f"{theirs}.bias", (rows,), 0.0)
 
     def _wants_bias(self, ours: str) -> bool:
         if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
@@ -161,7 +161,7 @@ class Translation:
             case "attention.query" if not architecture.scales_scores:
                 return times(config.head_size**0.5)
             case "feed_forward.up" if config.feed_forward == "relu":
-                return times(RELU_BY_ARCHITECTURE[architecture.name])
+                return times(architecture.relu_scale)
         return unchanged
 
     def _fused_qkv(self, number: int) -> Iterator[GgufTensor]:
@@ -175,3 +175,7 @@ class Translation:
                 (rows, *same[0].shape[1:]),
                 lambda same=same: np.concatenate([part.read() for part in same]),  # type: ignore[misc]
             )
+
+
+def _constant(name: str, shape: tuple[int, ...], value: float) -> GgufTensor:
+    return GgufTensor(name, shape, lambda: np.full(shape, value, np.float32))
