@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from atlas.cleaning.splits import SPLITS
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
@@ -25,7 +26,7 @@ from atlas.model.storage import WEIGHTS, save_weights
 from atlas.stage import Run, run_stage
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows, layout_of
 from atlas.training.checkpoint import Checkpoints, Progress
 from atlas.training.counting import Counting
 from atlas.training.loop import Training
@@ -70,6 +71,8 @@ def new_model(run: Run) -> LanguageModel:
 def train(run: Run, model: LanguageModel, checkpoints: Checkpoints) -> Progress:
     """Counts a bigram model, trains any other."""
     length, train = run.params.model.context_length, run.params.train
+    for split in SPLITS:  # what evaluate will read as well
+        layout_of(TokenSplit(TOKENS, split), length)
     at_once = train.batch_size // train.accumulation
     tokens = TokenSplit(TOKENS, "train")
     val = EvaluationWindows(TokenSplit(TOKENS, "val"), length, at_once)

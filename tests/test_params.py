@@ -35,6 +35,9 @@ def test_every_key_has_a_comment():
             assert " # " in line, line
 
 
+QUESTIONS = {"tokenize.answer_after": "=", "tokenize.windows": "padded"}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -91,7 +94,22 @@ def test_every_key_has_a_comment():
         ({"model.kind": "two_layer"}, "the two-layer network reads so many tokens"),
         ({"model.kind": "encoder_decoder"}, 'tokenize.answer_after is "": name the piece that'),
         ({"model.kind": "encoder_decoder", "model.window": 4}, "an encoder-decoder sees all"),
-        ({"model.kind": "bigram", "tokenizer.vocab_size": 20000}, "give at most 16384"),
+        ({"train.init": "zero", "model.norm_place": "post"}, "train.init is zero with"),
+        (
+            {"model.positions": "none", "model.d_model": 30, "model.n_head": 2},
+            "a head of llama.cpp's llama has an even number of channels, 2 or more, and "
+            "model.d_model / model.n_head is 15: try model.d_model=32",
+        ),
+        (
+            {"model.positions": "alibi", "model.d_model": 4, "model.n_head": 4},
+            "a head of llama.cpp's refact has",
+        ),
+        (
+            QUESTIONS | {"model.kind": "encoder_decoder", "export.formats": []},
+            "evaluate.prompts: an encoder-decoder answers questions, so let each hold '=', or",
+        ),
+        (QUESTIONS | {"tokenize.separate_documents": False}, "tokenize.separate_documents=true"),
+        ({"model.rope_theta": 1e300}, "model.rope_theta is 1e+300: it must be less than"),
         ({"tokenize.answer_after": "="}, "add tokenize.windows=padded"),
         ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'none', 'head' or 'all'"),
         (

@@ -61,6 +61,11 @@ class Architecture:
     scales_embedding: bool = False
     logit_tolerance: float = 1e-4
 
+    @property
+    def rotates(self) -> bool:
+        """Whether it has RoPE, be it turned down to nothing."""
+        return "rope" in self.allows["positions"]
+
     def misfits(self, options: Options) -> dict[str, Any]:
         """The options that would have to change, with the value that each needs."""
         allowed = {**COMMON, **self.allows}
@@ -186,6 +191,8 @@ def architecture_of(options: Options) -> Architecture | None:
 
 def combination(options: Options) -> str:
     """The options on which it depends, as ``learned + rmsnorm + swiglu``, unusual ones named."""
+    if options["kind"] != "decoder":
+        return f"model.kind={options['kind']}"
     parts = [str(options[key]) for key in ("positions", "norm", "feed_forward")]
     parts += [f"{key}={options[key]}" for key, usual in COMMON.items() if options[key] not in usual]
     parts += [key for key in ("bias", "tied_head") if options[key]]

@@ -13,7 +13,7 @@ BYTES = 256
 # Pieces that each kind has before any of the text: unknown, end of text, padding, line end, tab.
 FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
 Q8_0_ROW = 32  # values that share a scale
-MOST_BIGRAM_PIECES = 16_384  # a table of 1 GB
+MIN_HEAD = 2  # channels; llama.cpp ends itself at a head of one
 
 
 def conflicts(params: "Params") -> Iterator[str]:
@@ -71,23 +71,38 @@ def _model_conflicts(params: "Params") -> Iterator[str]:
         )
     if model.kind == "encoder_decoder" and model.window:
         yield f"model.window is {model.window}: an encoder-decoder sees all, so give 0"
-    if model.kind == "encoder_decoder" and not params.tokenize.answer_after:
-        yield (
-            'model.kind is encoder_decoder, and tokenize.answer_after is "": name the piece that '
-            "ends a question, such as tokenize.answer_after="
-        )
+    if model.kind == "encoder_decoder":
+        yield from _question_conflicts(params)
     if model.kind == "two_layer" and not 0 < model.window <= model.context_length:
         yield (
             f"model.window is {model.window}: the two-layer network reads so many tokens, so give "
             f"1 to {model.context_length}, such as model.window=8"
         )
-    if model.kind == "bigram" and params.tokenizer.vocab_size > MOST_BIGRAM_PIECES:
+    if params.train.init == "zero" and model.norm_place == "post":
         yield (
-            f"tokenizer.vocab_size is {params.tokenizer.vocab_size}: a bigram table holds its "
-            f"square, so give at most {MOST_BIGRAM_PIECES}"
+            "train.init is zero with model.norm_place=post, whose norms change the stream anyway: "
+            "give train.init=scaled, or model.norm_place=pre"
         )
-    if params.tokenize.answer_after and params.tokenize.windows != "padded":
-        yield ("tokenize.answer_after wants a document in each window: add tokenize.windows=padded")
+    tokenize = params.tokenize
+    if tokenize.answer_after and not (tokenize.windows == "padded" and tokenize.separate_documents):
+        yield (
+            "tokenize.answer_after wants each question in a window of its own, and its end: add "
+            "tokenize.windows=padded tokenize.separate_documents=true"
+        )
+
+
+def _question_conflicts(params: "Params") -> Iterator[str]:
+    end = params.tokenize.answer_after
+    if not end:
+        yield (
+            'model.kind is encoder_decoder, and tokenize.answer_after is "": name the piece that '
+            "ends a question, as in tokenize.answer_after='=' tokenize.windows=padded"
+        )
+    elif any(end not in prompt for prompt in params.evaluate.prompts):
+        yield (
+            f"evaluate.prompts: an encoder-decoder answers questions, so let each hold {end!r}, or "
+            "give [] for questions of val"
+        )
 
 
 def _head_conflicts(params: "Params") -> Iterator[str]:
@@ -115,11 +130,21 @@ def _export_conflicts(params: "Params") -> Iterator[str]:
     if not export.formats:
         return
     options = model.model_dump()
-    if architecture_of(options) is None:
+    architecture = architecture_of(options)
+    if architecture is None:
         yield (
             f"export.formats: llama.cpp runs no model with {combination(options)}; "
             f"nearest: {nearest_change(options)} (or export.formats=[] to train without export)"
         )
+    elif not model.d_model % model.n_head:
+        multiple = 2 if architecture.rotates else 1
+        size = model.d_model // model.n_head
+        if model.positions != "rope" and (size < MIN_HEAD or size % multiple):
+            yield (
+                f"export.formats: a head of llama.cpp's {architecture.name} has an even number of "
+                f"channels, 2 or more, and model.d_model / model.n_head is {size}: try "
+                f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
+            )
     if "q8_0" in export.formats:
         fitting = {"d_model": _fitting_width(params), "d_ff": _round_up(model.d_ff, Q8_0_ROW)}
         for key, value in fitting.items():

@@ -133,8 +133,8 @@ class ModelParams(Section):
     d_ff: Positive
     context_length: Annotated[int, Field(ge=2)]
     positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"]
-    rope_theta: PositiveReal
-    rope_scaling: Annotated[Real, Field(ge=1)]
+    rope_theta: Annotated[Real, Field(ge=1, le=1e12)]
+    rope_scaling: Annotated[Real, Field(ge=1, le=1e6)]
     window: Annotated[int, Field(ge=0)]
     norm: Literal["rmsnorm", "layernorm"]
     norm_place: Literal["pre", "post", "branch"]

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from atlas.generation.generate import GREEDY, Reader, Sampling, generate
+from atlas.errors import AtlasError
+from atlas.generation.generate import GREEDY, Continuation, Sampling, generate
 from atlas.generation.sampling import keep_top_k, keep_top_p, next_token
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
@@ -132,10 +133,10 @@ def test_the_logits_are_those_of_the_newest_tokens_before_and_beyond_the_context
     ids = [5, 9, *torch.randint(10, 400, (length + 4,)).tolist()]
     if model.config.kind == "encoder_decoder":
         ids = ids[:length]  # a question that is not there any more has no answer
-    reader = Reader(model)
+    continuation = Continuation(model)
     for end in (3, 4, 5, 11, *range(12, len(ids) + 1)):
         expected = model(torch.tensor([ids[:end][-length:]]))[0, -1]
-        assert torch.allclose(reader.after(ids[:end]), expected, atol=1e-5), end
+        assert torch.allclose(continuation.after(ids[:end]), expected, atol=1e-5), end
 
 
 def test_a_model_of_questions_hears_each_from_its_beginning():
@@ -144,3 +145,30 @@ def test_a_model_of_questions_hears_each_from_its_beginning():
     question = [5, 6, 9]
     logits = model(torch.tensor([[model.config.eos, *question]]))[0, -1]
     assert next(generate(model, question, 1, GREEDY)) == logits.argmax()
+
+
+def test_an_answer_ends_where_the_context_does():
+    model = make_model(small_config(kind="encoder_decoder", separator=9)).eval()
+    initialise(model, 3)
+    length = model.config.context_length
+    with torch.no_grad():
+        model.embedding.weight[model.config.eos] = 0  # tied: never the likeliest
+    assert len(list(generate(model, [5, 9], 500, GREEDY))) == length - 2
+    assert len(list(generate(model, [5] * (length - 2) + [9], 500, GREEDY))) == 1
+    with pytest.raises(AtlasError, match="the prompt has 32 tokens"):
+        next(generate(model, [5] * (length - 1) + [9], 500, GREEDY))
+    with pytest.raises(AtlasError, match="the prompt ends no question"):
+        next(generate(model, [5, 6], 500, GREEDY))
+
+
+def test_a_decoder_reads_each_token_once(model, monkeypatch):
+    read = []
+    forward = model.forward
+
+    def counting(ids, **given):
+        read.append(ids.shape[1])
+        return forward(ids, **given)
+
+    monkeypatch.setattr(model, "forward", counting)
+    count = len(list(generate(model, [5, 6, 7], 6, Sampling(1.0, 0, 1.0, seed=4))))
+    assert read[: count or 1] == [3] + [1] * (max(count, 1) - 1)

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from atlas.errors import AtlasError
+from atlas.model.make import make_model
 from tests.model.family import T, V, config_of, ids_of, trained
 
 
@@ -48,3 +50,8 @@ def test_what_no_model_can_read_is_refused(options):
         model(torch.tensor([[1, V]]))
     with pytest.raises(ValueError, match="17 tokens"):
         model(ids_of(1, T + 1))
+
+
+def test_a_table_that_would_not_fit_is_refused():
+    with pytest.raises(AtlasError, match="the vocabulary has 20000 pieces"):
+        make_model(config_of(kind="bigram", vocab_size=20_000))

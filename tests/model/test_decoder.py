@@ -56,12 +56,17 @@ def test_what_writes_into_the_stream_begins_as_asked(scheme, factor):
             assert deviation == pytest.approx(expected * math.sqrt(2 / (5 * 128)), rel=0.05), name
 
 
-def test_with_outputs_of_zero_every_block_begins_as_if_it_were_not_there():
-    model = Decoder(small_config(**GPT2_SHAPE))
+@pytest.mark.parametrize("place", ["pre", "branch"])
+def test_with_outputs_of_zero_every_block_begins_as_if_it_were_not_there(place):
+    model = Decoder(small_config(**GPT2_SHAPE, norm_place=place))
     initialise(model, 0, "zero")
     ids = torch.arange(12)[None]
     stream = model.embedding(ids) + model.positions(torch.arange(12))
-    assert torch.allclose(model(ids), model.head(model.norm(stream)), atol=1e-6)
+    logits = model(ids)
+    assert torch.allclose(logits, model.head(model.norm(stream)), atol=1e-6)
+    logits.logsumexp(-1).sum().backward()
+    for name, parameter in model.blocks.named_parameters():
+        assert parameter.grad.abs().max() < 1e3, name
 
 
 def test_the_first_loss_is_near_that_of_a_uniform_guess():

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlas.model.initialise import initialise
+from atlas.model.make import make_model
 from tests.model.family import FEED_FORWARDS, PLACES, POSITIONS, T, V, config_of, ids_of, trained
 
 SEPARATOR = 5
@@ -116,3 +118,24 @@ def test_a_row_without_a_question_is_refused():
         make()(ids)
     with pytest.raises(ValueError, match="needs a separator"):
         trained(config_of(kind="encoder_decoder"))
+
+
+def test_source_and_target_are_looked_at_too():
+    model, ids = make(), questions()
+    every = torch.ones_like(ids, dtype=torch.bool)
+    source = model.encode(ids, every)
+    with pytest.raises(ValueError, match="row 1 has no source"):
+        model.decode(ids, every, source, every & torch.tensor([[True], [False]]))
+    with pytest.raises(ValueError, match="the id 99 is not"):
+        model.encode(ids + 99 - ids, every)
+    with pytest.raises(ValueError, match="17 tokens"):
+        model.encode(ids_of(1, T + 1), torch.ones(1, T + 1, dtype=torch.bool))
+
+
+def test_each_stream_begins_as_its_own_depth_asks():
+    model = make_model(config_of(kind="encoder_decoder", separator=SEPARATOR, d_ff=400, d_model=96))
+    initialise(model, 0)
+    inner = model.encoder[0].feed_forward.up.weight.std()
+    for block, writes in ((model.encoder[1], 4), (model.decoder[1], 6)):
+        outer = block.feed_forward.down.weight.std()
+        assert (outer / inner).item() == pytest.approx(writes**-0.5, rel=0.05)

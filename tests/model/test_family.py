@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlas.model.attention import Attention
 from atlas.model.cache import KVCache
-from tests.model.family import GRID, OPTIONS, T, V, decoder, ids_of
+from tests.model.family import GRID, OPTIONS, T, V, config_of, decoder, ids_of, trained
 
 CLOSE = 2e-5  # of logits of about 1, in float32
 family = given(OPTIONS)
@@ -127,12 +128,63 @@ def test_without_positions_one_block_sees_a_set():
     assert torch.allclose(model(ids)[0, -1], model(swapped)[0, -1], atol=1e-5)
 
 
-@pytest.mark.parametrize("options", GRID[:6])
-def test_dropout_is_at_work_in_training_alone(options):
-    model, ids = decoder(**options, dropout=0.5), ids_of(2, T)
-    assert torch.equal(model(ids), model(ids))
+def without_dropout(model):
+    """Puts all of a model's dropout out of work; each test puts one place to work again."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, Attention):
+            module.dropout = 0.0
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+@pytest.mark.parametrize("place", ["embedding", "attention weights", "branch"])
+def test_dropout_is_at_each_usual_place_in_training_alone(place, explicit):
+    model, ids = decoder(dropout=0.5), ids_of(2, T)
+    without_dropout(model)
+    weights = {"weights": []} if explicit else {}
     model.train()
-    assert not torch.allclose(model(ids), model(ids), atol=1e-3)
+    expected = model(ids, **weights)
+    assert torch.equal(model(ids, **weights), expected)
+    match place:
+        case "embedding":
+            model.dropout.p = 0.5
+        case "attention weights":
+            model.blocks[1].attention.dropout = 0.5
+        case "branch":
+            model.blocks[1].residual.dropout.p = 0.5
+    assert not torch.allclose(model(ids, **weights), expected, atol=1e-3)
+    model.eval()
+    assert torch.allclose(model(ids, **weights), expected, atol=1e-6)
+
+
+def test_every_part_is_made_with_the_dropout_asked_for():
+    model = decoder(dropout=0.25)
+    assert model.dropout.p == 0.25
+    for block in model.blocks:
+        assert block.residual.dropout.p == block.attention.dropout == 0.25
+    assert trained(config_of(kind="two_layer", window=2, dropout=0.25)).dropout.p == 0.25
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"positions": "learned"},
+        {"positions": "alibi"},
+        {"window": 3},
+        {"kind": "encoder_decoder", "separator": 5},
+    ],
+)
+def test_compiled_once_a_model_takes_every_length(options):
+    torch.compiler.reset()
+    model = trained(config_of(**options))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    for length in (5, 9, T):
+        ids = ids_of(2, length)
+        ids[:, 3] = 5
+        where = slice(3, None) if "separator" in options else slice(None)
+        assert torch.allclose(compiled(ids)[:, where], model(ids)[:, where], atol=CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +200,8 @@ def test_dropout_is_at_work_in_training_alone(options):
         (torch.zeros(4, dtype=torch.long), None, r"ids of shape \(4,\)"),
         (torch.tensor([[1, V, 2]]), None, "the id 60 is not in the vocabulary: 0 to 59"),
         (torch.tensor([[1, -1, 2]]), None, "the id -1 is not in the vocabulary"),
-        (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 4).bool(), r"a mask of shape \(2, 4\)"),
+        (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 4).bool(), r"bool of shape \(2, 4\)"),
+        (torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3), "a mask of torch.float32"),
         (
             torch.zeros(2, 3, dtype=torch.long),
             torch.tensor([[True, True, False], [False, False, False]]),
@@ -167,4 +220,6 @@ def test_a_cache_holds_no_more_than_the_context():
     model(ids_of(1, T - 1), cache=cache)
     with pytest.raises(ValueError, match="17 tokens"):
         model(ids_of(1, 2), cache=cache)
+    with pytest.raises(ValueError, match="2 texts, and the cache was made for 1"):
+        model(ids_of(2, 1), cache=cache)
     assert cache.length == T - 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atlas.model.attention import Attention, Sight
+from atlas.model.attention import Attention, AttentionMetadata
 from atlas.model.block import Block
 from atlas.model.feed_forward import make_feed_forward
 from atlas.model.norm import make_norm
@@ -14,7 +14,7 @@ from atlas.model.positions import RotaryPositions, alibi_slopes, rotate, sinusoi
 from atlas.model.visibility import positions_of, visible_keys
 from tests.small import small_config
 
-CAUSAL = Sight(causal=True)
+CAUSAL = AttentionMetadata(causal=True)
 
 
 def turned(rotary, x):

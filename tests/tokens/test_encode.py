@@ -136,7 +136,12 @@ def test_a_document_that_is_no_question_is_refused(questions):
         encode(questions, windows="padded", answer_after="=")
 
 
-def test_a_question_may_reach_over_blocks(questions, monkeypatch):
-    monkeypatch.setattr(words, "BLOCK", 5)
+@pytest.mark.parametrize("size", [3, 5, 8, 11, 20])
+def test_a_question_may_reach_over_blocks(questions, monkeypatch, size):
+    monkeypatch.setattr(words, "BLOCK", size)
     index, _ = encode(questions, windows="padded", answer_after="=")
     assert index.splits["train"].documents == 100
+    shard = questions / "clean/val/00000.jsonl"
+    shard.write_text(shard.read_text().replace("5 = ", "5 + "))
+    with pytest.raises(AtlasError, match="10 of 100 documents"):
+        encode(questions, "again", windows="padded", answer_after="=")

@@ -158,7 +158,7 @@ def _ask(gguf: Path, expected: Expected, folder: Path) -> None:
     try:
         run = subprocess.run(
             [sys.executable, "-m", "atlas.export.llama_runtime", str(folder)],
-            env=os.environ | {"PYTHONPATH": str(source)},
+            env=os.environ | {"PYTHONPATH": str(source), "GGML_NO_BACKTRACE": "1"},
             capture_output=True,
             text=True,
             timeout=SECONDS,

@@ -90,7 +90,7 @@ def add_shape(writer: GGUFWriter, config: ModelConfig, architecture: Architectur
         writer.add_layer_norm_rms_eps(config.norm_eps)
     else:
         writer.add_layer_norm_eps(config.norm_eps)
-    if "rope" in architecture.allows["positions"]:
+    if architecture.rotates:
         writer.add_rope_freq_base(config.rope_theta)
         writer.add_rope_dimension_count(config.head_size)
         scaling = NO_ROTATION if config.positions == "none" else config.rope_scaling

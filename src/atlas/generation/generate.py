@@ -9,6 +9,7 @@ from torch import Tensor
 from atlas.errors import AtlasError
 from atlas.generation.sampling import next_token
 from atlas.model.cache import KVCache
+from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.language_model import LanguageModel
 
@@ -33,7 +34,7 @@ class Sampling:
 GREEDY = Sampling(temperature=0, top_k=0, top_p=1, seed=0)
 
 
-class Reader:
+class Continuation:
     """The logits after a text that grows, from a cache where the model has one."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -70,22 +71,34 @@ def generate(
     The model sees the newest ``context_length`` tokens.
 
     Raises:
-        AtlasError: the model answers questions, and the prompt does not end one.
+        AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads.
     """
     config = model.config
-    if config.kind == "encoder_decoder" and config.separator not in prompt:
-        raise AtlasError(
-            "the prompt ends no question, and this model answers questions: end it with the "
-            "piece of tokenize.answer_after"
-        )
+    if config.kind == "encoder_decoder":
+        _check_question(config, prompt)
+        # Beyond the context the question would be lost, and with it what is answered.
+        most_tokens = min(most_tokens, config.context_length - len(prompt))
     generator = torch.Generator().manual_seed(sampling.seed)
     begins = not prompt or config.separator is not None
     ids = [config.eos, *prompt] if begins else list(prompt)
-    reader = Reader(model)
+    continuation = Continuation(model)
     for _ in range(most_tokens):
-        logits = reader.after(ids)
+        logits = continuation.after(ids)
         token = next_token(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
         if token == config.eos:
             return
         ids.append(token)
         yield token
+
+
+def _check_question(config: ModelConfig, prompt: list[int]) -> None:
+    if config.separator not in prompt:
+        raise AtlasError(
+            "the prompt ends no question, and this model answers questions: end it with the "
+            "piece of tokenize.answer_after"
+        )
+    if len(prompt) >= config.context_length:
+        raise AtlasError(
+            f"the prompt has {len(prompt)} tokens, and with its beginning and answer there must be "
+            f"room for it in model.context_length ({config.context_length}): ask a shorter question"
+        )

@@ -23,7 +23,7 @@ from atlas.model.positions import rotate
 
 
 @dataclass
-class Sight:
+class AttentionMetadata:
     """What the attention of every block of one forward pass shares.
 
     Attributes:
@@ -57,13 +57,17 @@ class Attention(nn.Module):
         self.query_norm, self.key_norm = make_qk_norms(config)
 
     def forward(
-        self, x: Tensor, sight: Sight, cache: LayerCache | None = None, source: Tensor | None = None
+        self,
+        x: Tensor,
+        metadata: AttentionMetadata,
+        cache: LayerCache | None = None,
+        source: Tensor | None = None,
     ) -> Tensor:
         """(B, T, C) to (B, T, C).
 
         Args:
             x: that asks.
-            sight: what it may see.
+            metadata: what it may see.
             cache: keys and values of earlier tokens; those of ``x`` are added.
             source: that answers, (B, S, C); None for ``x`` itself.
         """
@@ -71,17 +75,17 @@ class Attention(nn.Module):
         query = self._heads(self.query(x), self.query_norm)  # (B, T, H, D)
         key = self._heads(self.key(source), self.key_norm)  # (B, S, K, D)
         value = self._heads(self.value(source))  # (B, S, K, D)
-        if sight.rotation is not None:
-            query, key = rotate(query, *sight.rotation), rotate(key, *sight.rotation)
+        if metadata.rotation is not None:
+            query, key = rotate(query, *metadata.rotation), rotate(key, *metadata.rotation)
         query, key, value = (each.transpose(1, 2) for each in (query, key, value))
         if cache is not None:
             key, value = cache.extend(key, value)
         dropout = self.dropout if self.training else 0.0
-        if sight.weights is None:
-            mixed = attend(query, key, value, sight, dropout)  # (B, H, T, D)
+        if metadata.weights is None:
+            mixed = attend(query, key, value, metadata, dropout)  # (B, H, T, D)
         else:
-            mixed, weights = attend_explicitly(query, key, value, sight, dropout)
-            sight.weights.append(weights)
+            mixed, weights = attend_explicitly(query, key, value, metadata, dropout)
+            metadata.weights.append(weights)
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
         return output
 
@@ -93,14 +97,16 @@ class Attention(nn.Module):
         return norm(x) if norm is not None and self.norms_heads else x
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, sight: Sight, dropout: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, dropout: float
+) -> Tensor:
     """Scaled dot-product attention in one fused operation.
 
     Args:
         query: (B, H, T, D).
         key: (B, K, S, D).
         value: (B, K, S, D).
-        sight: which keys a query sees.
+        metadata: which keys a query sees.
         dropout: share of the weights that is dropped.
 
     Returns:
@@ -110,26 +116,26 @@ def attend(query: Tensor, key: Tensor, value: Tensor, sight: Sight, dropout: flo
         query,
         key,
         value,
-        attn_mask=sight.bias,
+        attn_mask=metadata.bias,
         dropout_p=dropout,
-        is_causal=sight.causal,
+        is_causal=metadata.causal,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
 def attend_explicitly(
-    query: Tensor, key: Tensor, value: Tensor, sight: Sight, dropout: float
+    query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, dropout: float
 ) -> tuple[Tensor, Tensor]:
     """The same as ``attend``, line by line, with the weights (B, H, T, S)."""
     queries_per_key = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(queries_per_key, dim=1)  # (B, H, S, D)
     value = value.repeat_interleave(queries_per_key, dim=1)  # (B, H, S, D)
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (B, H, T, S)
-    if sight.causal:
+    if metadata.causal:
         later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)  # (T, T)
         scores = scores.masked_fill(later, -torch.inf)
-    elif sight.bias is not None:
-        scores = scores + sight.bias
+    elif metadata.bias is not None:
+        scores = scores + metadata.bias
     weights = scores.softmax(dim=-1)
     mixed = F.dropout(weights, dropout) @ value  # (B, H, T, D)
     return mixed, weights

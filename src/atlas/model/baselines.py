@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel, check_ids
+
+MOST_PIECES = 16_384  # a table of 1 GB, and four times that while it is counted
 
 
 class Bigram(LanguageModel):
@@ -15,6 +18,11 @@ class Bigram(LanguageModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        if config.vocab_size > MOST_PIECES:
+            raise AtlasError(
+                f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces: its "
+                f"table holds the square of that, so use a tokenizer of at most {MOST_PIECES}"
+            )
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from atlas.model.attention import Attention, Sight
+from atlas.model.attention import Attention, AttentionMetadata
 from atlas.model.cache import LayerCache
 from atlas.model.config import ModelConfig
 from atlas.model.feed_forward import make_feed_forward
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of a decoder or of an encoder, as ``sight`` says what a token sees."""
+    """A block of a decoder or of an encoder, as ``metadata`` says what a token sees."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -49,9 +49,13 @@ class Block(nn.Module):
         self.feed_forward = make_feed_forward(config)
         self.residual = Residual(config)
 
-    def forward(self, x: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, metadata: AttentionMetadata, cache: LayerCache | None = None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        x = self.residual(x, self.attention_norm, partial(self.attention, sight=sight, cache=cache))
+        x = self.residual(
+            x, self.attention_norm, partial(self.attention, metadata=metadata, cache=cache)
+        )
         x = self.residual(x, self.feed_forward_norm, self.feed_forward)
         return x  # noqa: RET504 - the two lines show the two branches
 
@@ -69,10 +73,16 @@ class CrossBlock(nn.Module):
         self.feed_forward = make_feed_forward(config)
         self.residual = Residual(config)
 
-    def forward(self, x: Tensor, sight: Sight, source: Tensor, source_sight: Sight) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        metadata: AttentionMetadata,
+        source: Tensor,
+        source_metadata: AttentionMetadata,
+    ) -> Tensor:
         """(B, T, C) to (B, T, C), with an encoded source (B, S, C)."""
-        ask = partial(self.cross_attention, sight=source_sight, source=source)
-        x = self.residual(x, self.attention_norm, partial(self.attention, sight=sight))
-        x = self.residual(x, self.cross_attention_norm, ask)
+        attend_source = partial(self.cross_attention, metadata=source_metadata, source=source)
+        x = self.residual(x, self.attention_norm, partial(self.attention, metadata=metadata))
+        x = self.residual(x, self.cross_attention_norm, attend_source)
         x = self.residual(x, self.feed_forward_norm, self.feed_forward)
         return x  # noqa: RET504 - the three lines show the three branches

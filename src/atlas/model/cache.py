@@ -55,7 +55,13 @@ class KVCache:
         return self.mask.shape[1]
 
     def remember(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Adds new ids (B, T); returns which of all are tokens, (B, S), None if all are."""
+        """Adds new ids (B, T); returns which of all are tokens, (B, S), None if all are.
+
+        Raises:
+            ValueError: the cache is of another number of texts.
+        """
+        if len(ids) != len(self.mask):
+            raise ValueError(f"{len(ids)} texts, and the cache was made for {len(self.mask)}")
         self.padded = self.padded or mask is not None
         new = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         self.mask = torch.cat((self.mask, new), dim=1)

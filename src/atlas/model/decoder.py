@@ -33,7 +33,8 @@ class Decoder(Transformer):
 
         Args:
             ids: of texts below each other; with a cache, of what is new in them.
-            mask: which of them are tokens, (B, T); None if all are, or all but some on the right.
+            mask: which of them are tokens, (B, T); None if all are, or, without a cache, all but
+                some on the right.
             cache: of what came before; it learns these.
             weights: receives the attention weights of each block, (B, H, T, S).
 
@@ -48,8 +49,8 @@ class Decoder(Transformer):
         keys = torch.arange(length, device=ids.device) if mask is None else positions_of(mask)
         queries = keys[..., before:]
         x = self.embed(ids, queries)  # (B, T, C)
-        sight = self.sight(queries, keys, mask, causal=True, weights=weights)
+        metadata = self.attention_metadata(queries, keys, mask, causal=True, weights=weights)
         for number, block in enumerate(self.blocks):
-            x = block(x, sight, cache.layers[number] if cache is not None else None)  # (B, T, C)
+            x = block(x, metadata, cache.layers[number] if cache is not None else None)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits

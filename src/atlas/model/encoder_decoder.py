@@ -9,13 +9,13 @@ Both stand in the same row of ids, so the same batches train it as train a decod
 import torch
 from torch import Tensor, nn
 
-from atlas.model.attention import Sight
+from atlas.model.attention import AttentionMetadata
 from atlas.model.block import Block, CrossBlock
 from atlas.model.config import ModelConfig
-from atlas.model.language_model import check_ids
+from atlas.model.language_model import check_ids, values_are_at_hand
 from atlas.model.norm import make_norm
 from atlas.model.transformer import Transformer
-from atlas.model.visibility import hide, positions_of
+from atlas.model.visibility import additive_mask, positions_of
 
 
 class EncoderDecoder(Transformer):
@@ -48,7 +48,9 @@ class EncoderDecoder(Transformer):
         so_far = separators.cumsum(dim=1)
         in_target = (so_far > 0) & mask
         in_source = (so_far - separators.long() == 0) & mask
-        self._check_rows(in_target)
+        _check_rows(
+            in_target, f"holds no separator (id {self.separator}): end the question with it"
+        )
         return self.decode(ids, in_target, self.encode(ids, in_source), in_source)
 
     def encode(self, ids: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
@@ -61,12 +63,18 @@ class EncoderDecoder(Transformer):
 
         Returns:
             (B, S, C).
+
+        Raises:
+            ValueError: what ``check_ids`` refuses.
         """
+        check_ids(self.config, ids, mask)
         positions = positions_of(mask)
         x = self.embed(ids, positions)  # (B, S, C)
-        sight = self.sight(positions, positions, mask, causal=False, weights=weights)
+        metadata = self.attention_metadata(
+            positions, positions, mask, causal=False, weights=weights
+        )
         for block in self.encoder:
-            x = block(x, sight)  # (B, S, C)
+            x = block(x, metadata)  # (B, S, C)
         read: Tensor = self.encoder_norm(x)
         return read
 
@@ -90,23 +98,25 @@ class EncoderDecoder(Transformer):
 
         Returns:
             Logits of the token after each of ``ids``, (B, T, V).
+
+        Raises:
+            ValueError: what ``check_ids`` refuses; a row has no source.
         """
+        check_ids(self.config, ids, mask)
+        _check_rows(source_mask, "has no source: leave the row out")
         positions = positions_of(mask)
         x = self.embed(ids, positions)  # (B, T, C)
-        sight = self.sight(positions, positions, mask, causal=True, weights=weights)
-        hidden = hide(source_mask[:, None, None, :], source)  # (B, 1, 1, S)
-        to_source = Sight(causal=False, bias=hidden, weights=weights)
+        metadata = self.attention_metadata(positions, positions, mask, causal=True, weights=weights)
+        hidden = additive_mask(source_mask[:, None, None, :], source)  # (B, 1, 1, S)
+        source_metadata = AttentionMetadata(causal=False, bias=hidden, weights=weights)
         for block in self.decoder:
-            x = block(x, sight, source, to_source)  # (B, T, C)
+            x = block(x, metadata, source, source_metadata)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
 
-    def _check_rows(self, in_target: Tensor) -> None:
-        if torch.compiler.is_compiling() or in_target.device.type != "cpu":
-            return
-        without = in_target.any(dim=1).logical_not()
-        if without.any():
-            row = int(without.nonzero()[0])
-            raise ValueError(
-                f"row {row} holds no separator (id {self.separator}): end the question with it"
-            )
+
+def _check_rows(found: Tensor, missing: str) -> None:
+    """Refuses rows in which nothing was found, (B, T)."""
+    if values_are_at_hand(found) and not found.any(dim=1).all():
+        row = int(found.any(dim=1).logical_not().nonzero()[0])
+        raise ValueError(f"row {row} {missing}")

@@ -1,6 +1,7 @@
 """The weights that training starts from. All of it is in this one function."""
 
 import math
+from collections import Counter
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from atlas.model.language_model import LanguageModel
 
 Scheme = Literal["scaled", "normal", "zero"]
 WRITERS = ("attention.output", "feed_forward.down")  # what writes into the residual stream
+BRANCH_NORMS = ("attention_norm", "feed_forward_norm")
 
 
 def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> None:
@@ -19,20 +21,31 @@ def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> No
     Salazar 2019, arXiv:1910.05895), which at GPT-2's width is close to its 0.02. Biases are 0,
     scales of norms are 1. The matrices that write into the residual stream are
 
-    - ``scaled``: divided by the root of the number of such writes, so that the stream does not
+    - ``scaled``: divided by the root of the number of writes into that stream, so that it does not
       grow with depth (GPT-2, section 2.3);
     - ``normal``: as all others;
     - ``zero``: 0, so that every block begins as if it were not there (Fixup, arXiv:1901.09321).
+      Where the norm stands inside of the branch, its scale is 0 instead: what it norms must not be.
     """
     deviation = math.sqrt(2 / (5 * model.config.d_model))
     generator = torch.Generator().manual_seed(seed)
-    writers = [name for name, _ in model.named_modules() if name.endswith(WRITERS)]
-    factor = {"scaled": len(writers) ** -0.5 if writers else 1.0, "normal": 1.0, "zero": 0.0}
+    writes = Counter(_stack(name) for name, _ in model.named_modules() if name.endswith(WRITERS))
+    norm_is_last = model.config.norm_place == "branch"
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            own = factor[scheme] if name in writers else 1.0
-            nn.init.normal_(module.weight, std=deviation * own, generator=generator)
+            factor = 1.0
+            if name.endswith(WRITERS) and scheme == "scaled":
+                factor = writes[_stack(name)] ** -0.5
+            elif name.endswith(WRITERS) and scheme == "zero" and not norm_is_last:
+                factor = 0.0
+            nn.init.normal_(module.weight, std=deviation * factor, generator=generator)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
-            nn.init.ones_(module.weight)
+            begins_silent = scheme == "zero" and norm_is_last and name.endswith(BRANCH_NORMS)
+            nn.init.constant_(module.weight, 0.0 if begins_silent else 1.0)
         if isinstance(getattr(module, "bias", None), nn.Parameter):
             nn.init.zeros_(module.bias)
+
+
+def _stack(name: str) -> str:
+    """The list of blocks, and so the stream, that a module belongs to."""
+    return name.split(".")[0]

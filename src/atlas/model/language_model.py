@@ -43,10 +43,15 @@ class LanguageModel(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+def values_are_at_hand(tensor: Tensor) -> bool:
+    """Whether its values may be looked at: not while compiling, and a GPU would be waited for."""
+    return not torch.compiler.is_compiling() and tensor.device.type == "cpu"
+
+
 def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int = 0) -> None:
     """Refuses what no model can read.
 
-    Ids are looked at on the CPU alone; a GPU would have to be waited for.
+    Values are looked at where they are at hand.
 
     Args:
         config: of the model.
@@ -64,9 +69,12 @@ def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int
         raise ValueError(
             f"{before + ids.shape[1]} tokens, and model.context_length is {config.context_length}"
         )
-    if mask is not None and mask.shape != ids.shape:
-        raise ValueError(f"a mask of shape {tuple(mask.shape)} for ids {tuple(ids.shape)}")
-    if torch.compiler.is_compiling() or ids.device.type != "cpu":
+    if mask is not None and (mask.shape != ids.shape or mask.dtype != torch.bool):
+        raise ValueError(
+            f"a mask of {mask.dtype} of shape {tuple(mask.shape)} for ids of shape "
+            f"{tuple(ids.shape)}: give a truth value for each, True for a token"
+        )
+    if not values_are_at_hand(ids):
         return
     lowest, highest = (int(end) for end in ids.aminmax())
     if lowest < 0 or highest >= config.vocab_size:

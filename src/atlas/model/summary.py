@@ -31,6 +31,8 @@ def print_summary(params: Params) -> None:
 
     weights = {part: f"{number:,}" for part, number in counts.parameters.items() if number}
     section("weights", weights | {"in all": f"{counts.total_parameters:,}"})
+    if params.tokenizer.kind in ("char", "word"):
+        section("vocabulary", {"at most": f"{config.vocab_size:,}"})
     section(
         "operations a token",
         {"forward": f"{counts.forward_flops:,}", "training": f"{counts.training_flops:,}"},

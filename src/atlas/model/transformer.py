@@ -2,12 +2,12 @@
 
 from torch import Tensor, nn
 
-from atlas.model.attention import Sight
+from atlas.model.attention import AttentionMetadata
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
 from atlas.model.norm import make_norm
 from atlas.model.positions import RotaryPositions, alibi_slopes, sinusoidal_table
-from atlas.model.visibility import alibi_bias, hide, visible_keys
+from atlas.model.visibility import additive_mask, alibi_bias, visible_keys
 
 
 class Transformer(LanguageModel):
@@ -59,7 +59,7 @@ class Transformer(LanguageModel):
         dropped: Tensor = self.dropout(x)
         return dropped
 
-    def sight(
+    def attention_metadata(
         self,
         queries: Tensor,
         keys: Tensor,
@@ -67,7 +67,7 @@ class Transformer(LanguageModel):
         *,
         causal: bool,
         weights: list[Tensor] | None = None,
-    ) -> Sight:
+    ) -> AttentionMetadata:
         """What a text sees of itself.
 
         Args:
@@ -81,11 +81,13 @@ class Transformer(LanguageModel):
         everything = mask is None and not self.config.window
         new, among = queries.shape[-1], keys.shape[-1]
         if self.config.positions != "alibi" and everything and (new in (1, among) or not causal):
-            return Sight(causal=causal and new > 1, rotation=rotation, weights=weights)
+            return AttentionMetadata(
+                causal=causal if new > 1 else False, rotation=rotation, weights=weights
+            )
         if queries.dim() == 1:  # the same in every row
             queries, keys = queries[None], keys[None]
         visible = visible_keys(queries, keys, mask, causal=causal, window=self.config.window)
-        bias = hide(visible, self.embedding.weight)
+        bias = additive_mask(visible, self.embedding.weight)
         if self.config.positions == "alibi":
             bias = bias + alibi_bias(queries, keys, self.slopes)
-        return Sight(causal=False, bias=bias, rotation=rotation, weights=weights)
+        return AttentionMetadata(causal=False, bias=bias, rotation=rotation, weights=weights)

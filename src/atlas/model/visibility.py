@@ -39,7 +39,7 @@ def visible_keys(
     return (visible | (places == own))[:, None]
 
 
-def hide(visible: Tensor, like: Tensor) -> Tensor:
+def additive_mask(visible: Tensor, like: Tensor) -> Tensor:
     """What is added to the scores to hide keys, shaped as ``visible``, typed as ``like``."""
     return like.new_zeros(()).masked_fill(~visible, -torch.inf)
 

@@ -64,7 +64,8 @@ def encode_corpus(
         if result.undivided:
             raise AtlasError(
                 f"tokenize.answer_after: {result.undivided} of {result.documents} documents of "
-                f"{clean / split} do not hold {tokenize.answer_after!r} as a token of its own"
+                f"{clean / split} do not hold {tokenize.answer_after!r} as a token of its own; "
+                f"a blank before it may belong to it ({' ' + tokenize.answer_after!r})"
             )
     index = TokenIndex(
         loaded.vocab_size,

@@ -43,9 +43,10 @@ class Counting:
         table = log_probabilities(counts)
         with torch.no_grad():
             self.model.table.weight.copy_(torch.from_numpy(table))
+        surprise = -sum(float(n @ row) for n, row in zip(counts, table, strict=True))
         seconds = time.perf_counter() - started
         self.checkpoints.save_best(self.model)
-        train_loss = -float((counts * table).sum() / counts.sum())
+        train_loss = surprise / int(counts.sum())
         val_loss = mean_loss(self.model, self.val.all())
         return Progress(
             step=1,
