@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from atlas.errors import AtlasError
+from atlas.model.initialise import initialise
 from atlas.model.make import make_model
 from tests.model.family import T, V, config_of, ids_of, trained
 
@@ -55,3 +57,15 @@ def test_what_no_model_can_read_is_refused(options):
 def test_a_table_that_would_not_fit_is_refused():
     with pytest.raises(AtlasError, match="the vocabulary has 20000 pieces"):
         make_model(config_of(kind="bigram", vocab_size=20_000))
+
+
+def test_a_two_layer_network_learns():
+    model, ids = make_model(config_of(kind="two_layer", window=3)), ids_of(4, T)
+    initialise(model, 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
+    for _ in range(60):
+        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3  # log(60) is 4.1

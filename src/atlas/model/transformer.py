@@ -81,9 +81,8 @@ class Transformer(LanguageModel):
         everything = mask is None and not self.config.window
         new, among = queries.shape[-1], keys.shape[-1]
         if self.config.positions != "alibi" and everything and (new in (1, among) or not causal):
-            return AttentionMetadata(
-                causal=causal if new > 1 else False, rotation=rotation, weights=weights
-            )
+            hides = causal if new > 1 else False  # an `and` would be a symbol to torch.compile
+            return AttentionMetadata(causal=hides, rotation=rotation, weights=weights)
         if queries.dim() == 1:  # the same in every row
             queries, keys = queries[None], keys[None]
         visible = visible_keys(queries, keys, mask, causal=causal, window=self.config.window)
