@@ -25,8 +25,8 @@ def main(run: Run) -> None:
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     check_tokenizer(model.config, tokenizer.sha256, "models/tokenizer")
     metrics: dict[str, Metric] = {}
-    for split in HELD_OUT:
-        tokens = TokenSplit(TOKENS, split)
+    held_out = {split: TokenSplit(TOKENS, split) for split in HELD_OUT}
+    for split, tokens in held_out.items():
         check_tokenizer(model.config, tokens.index.tokenizer_sha256, f"data/tokens/{split}")
         if len(tokens):
             windows = EvaluationWindows(
@@ -35,7 +35,7 @@ def main(run: Run) -> None:
             measured = evaluate_split(model, windows)
             metrics |= {f"{split}_{name}": value for name, value in measured.items()}
     run.write_metrics(metrics)
-    samples = write_samples(model, tokenizer, TokenSplit(TOKENS, "val"), run.params.evaluate)
+    samples = write_samples(model, tokenizer, held_out["val"], run.params.evaluate)
     run.output("metrics/samples.md").write_text(samples, encoding="utf-8")
 
 

@@ -71,15 +71,15 @@ def new_model(run: Run) -> LanguageModel:
 def train(run: Run, model: LanguageModel, checkpoints: Checkpoints) -> Progress:
     """Counts a bigram model, trains any other."""
     length, train = run.params.model.context_length, run.params.train
-    for split in SPLITS:  # what evaluate will read as well
-        layout_of(TokenSplit(TOKENS, split), length)
+    splits = {split: TokenSplit(TOKENS, split) for split in SPLITS}
+    for tokens in splits.values():  # those of test as well, before evaluate has to refuse them
+        layout_of(tokens, length)
     at_once = train.batch_size // train.accumulation
-    tokens = TokenSplit(TOKENS, "train")
-    val = EvaluationWindows(TokenSplit(TOKENS, "val"), length, at_once)
+    val = EvaluationWindows(splits["val"], length, at_once)
     if isinstance(model, Bigram):
-        data = EvaluationWindows(tokens, length, at_once)
+        data = EvaluationWindows(splits["train"], length, at_once)
         return Counting(model, data, val, checkpoints).run()
-    windows = TrainingWindows(tokens, length, train.batch_size, train.seed)
+    windows = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
     return Training(model, windows, val, train, checkpoints).run()
 
 

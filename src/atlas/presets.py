@@ -35,15 +35,7 @@ def overlay(root: Path, names: Iterable[str]) -> Values:
     Raises:
         AtlasError: there is no such preset, it is no YAML, or params.yaml would refuse it.
     """
-    values: Values = {}
-    for name in names:
-        path = root / FOLDER / f"{name}.yaml"
-        if not path.is_file():
-            known = available(root)
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise AtlasError(f"preset {name}: no such preset; {hint}there are {', '.join(known)}")
-        values |= dict(leaves(_load(path)))
+    values = _collected(root, names)
     _validated(root, values)
     return values
 
@@ -54,7 +46,20 @@ def with_presets(root: Path, names: Iterable[str]) -> Params:
     Raises:
         AtlasError: there is no such preset, it is no YAML, or the schema refuses them.
     """
-    return _validated(root, overlay(root, names))
+    return _validated(root, _collected(root, names))
+
+
+def _collected(root: Path, names: Iterable[str]) -> Values:
+    values: Values = {}
+    for name in names:
+        path = root / FOLDER / f"{name}.yaml"
+        if not path.is_file():
+            known = available(root)
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise AtlasError(f"preset {name}: no such preset; {hint}there are {', '.join(known)}")
+        values |= dict(leaves(_load(path)))
+    return values
 
 
 def as_flags(values: Values) -> str:

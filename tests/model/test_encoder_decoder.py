@@ -8,20 +8,11 @@ from hypothesis import strategies as st
 
 from atlas.model.initialise import initialise
 from atlas.model.make import make_model
-from tests.model.family import FEED_FORWARDS, PLACES, POSITIONS, T, V, config_of, ids_of, trained
+from tests.model import family
+from tests.model.family import T, V, config_of, ids_of, trained
 
 SEPARATOR = 5
-OPTIONS = st.fixed_dictionaries(
-    {
-        "positions": st.sampled_from(POSITIONS),
-        "norm": st.sampled_from(["rmsnorm", "layernorm"]),
-        "norm_place": st.sampled_from(PLACES),
-        "feed_forward": st.sampled_from(FEED_FORWARDS),
-        "qk_norm": st.sampled_from(["none", "head", "all"]),
-        "bias": st.booleans(),
-        "tied_head": st.booleans(),
-    }
-)
+OPTIONS = family.OPTIONS.map(lambda options: options | {"window": 0})
 examples = settings(max_examples=25, deadline=None, derandomize=True)
 
 

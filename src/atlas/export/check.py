@@ -17,6 +17,7 @@ import torch
 import atlas
 from atlas.errors import AtlasError
 from atlas.export.nasty_strings import NASTY_STRINGS
+from atlas.generation.generate import Continuation
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 
@@ -107,8 +108,9 @@ def expect(
 def _continue_greedily(model: LanguageModel, prompt: list[int], tokens: int) -> list[int]:
     """The likeliest tokens after a prompt, beyond the end of a text as well."""
     ids = list(prompt)
+    continuation = Continuation(model)
     for _ in range(tokens):
-        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+        ids.append(int(continuation.after(ids).argmax()))
     return ids[len(prompt) :]
 
 

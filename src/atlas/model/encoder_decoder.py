@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from atlas.model.attention import AttentionMetadata
 from atlas.model.block import Block, CrossBlock
 from atlas.model.config import ModelConfig
-from atlas.model.language_model import check_ids, values_are_at_hand
+from atlas.model.language_model import check_ids, check_rows
 from atlas.model.norm import make_norm
 from atlas.model.transformer import Transformer
 from atlas.model.visibility import additive_mask, positions_of
@@ -48,9 +48,7 @@ class EncoderDecoder(Transformer):
         so_far = separators.cumsum(dim=1)
         in_target = (so_far > 0) & mask
         in_source = (so_far - separators.long() == 0) & mask
-        _check_rows(
-            in_target, f"holds no separator (id {self.separator}): end the question with it"
-        )
+        check_rows(in_target, f"holds no separator (id {self.separator}): end the question with it")
         return self.decode(ids, in_target, self.encode(ids, in_source), in_source)
 
     def encode(self, ids: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
@@ -103,7 +101,7 @@ class EncoderDecoder(Transformer):
             ValueError: what ``check_ids`` refuses; a row has no source.
         """
         check_ids(self.config, ids, mask)
-        _check_rows(source_mask, "has no source: leave the row out")
+        check_rows(source_mask, "has no source: leave the row out")
         positions = positions_of(mask)
         x = self.embed(ids, positions)  # (B, T, C)
         metadata = self.attention_metadata(positions, positions, mask, causal=True, weights=weights)
@@ -113,10 +111,3 @@ class EncoderDecoder(Transformer):
             x = block(x, metadata, source, source_metadata)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits
-
-
-def _check_rows(found: Tensor, missing: str) -> None:
-    """Refuses rows in which nothing was found, (B, T)."""
-    if values_are_at_hand(found) and not found.any(dim=1).all():
-        row = int(found.any(dim=1).logical_not().nonzero()[0])
-        raise ValueError(f"row {row} {missing}")

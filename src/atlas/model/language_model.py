@@ -43,7 +43,7 @@ class LanguageModel(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def values_are_at_hand(tensor: Tensor) -> bool:
+def _values_are_at_hand(tensor: Tensor) -> bool:
     """Whether its values may be looked at: not while compiling, and a GPU would be waited for."""
     return not torch.compiler.is_compiling() and tensor.device.type == "cpu"
 
@@ -74,12 +74,22 @@ def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int
             f"a mask of {mask.dtype} of shape {tuple(mask.shape)} for ids of shape "
             f"{tuple(ids.shape)}: give a truth value for each, True for a token"
         )
-    if not values_are_at_hand(ids):
+    if not _values_are_at_hand(ids):
         return
     lowest, highest = (int(end) for end in ids.aminmax())
     if lowest < 0 or highest >= config.vocab_size:
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"the id {wrong} is not in the vocabulary: 0 to {config.vocab_size - 1}")
-    if mask is not None and not mask.any(dim=1).all():
-        row = int(mask.any(dim=1).logical_not().nonzero()[0])
-        raise ValueError(f"row {row} of the mask has no token: leave the row out")
+    if mask is not None:
+        check_rows(mask, "of the mask has no token: leave the row out")
+
+
+def check_rows(found: Tensor, missing: str) -> None:
+    """Refuses rows in which nothing was found, (B, T); looks where values are at hand.
+
+    Raises:
+        ValueError: ``row N`` and then what it is missing.
+    """
+    if _values_are_at_hand(found) and not found.any(dim=1).all():
+        row = int(found.any(dim=1).logical_not().nonzero()[0])
+        raise ValueError(f"row {row} {missing}")

@@ -14,8 +14,9 @@ NO_ID = 0
 
 def print_summary(params: Params) -> None:
     """Prints weights, operations and memory, and what llama.cpp would run it as."""
+    options = params.model.model_dump()
     config = ModelConfig(
-        **params.model.model_dump(),
+        **options,
         vocab_size=params.tokenizer.vocab_size,
         eos=NO_ID,
         separator=NO_ID,
@@ -43,7 +44,6 @@ def print_summary(params: Params) -> None:
         memory["in all"] = sum(memory.values())
         section("memory of training", {key: _megabytes(size) for key, size in memory.items()})
         section("memory of a text", {"keys and values": _megabytes(cache_bytes(config, 1))})
-    options = params.model.model_dump()
     architecture = architecture_of(options)
     runs = architecture.name if architecture else f"not; nearest: {nearest_change(options)}"
     section("llama.cpp runs it", {"as": runs})
