@@ -13,10 +13,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from atlas.cleaning.splits import Split
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
@@ -25,16 +27,16 @@ from atlas.tokens.batches import Batches
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.checkpoint import Checkpoints, Progress
-from atlas.training.loop import Training
-from atlas.training.optimizer import make_optimizer
+from atlas.tokens.windows import TrainingWindows
+from atlas.training.learner import Learner
+from atlas.training.world import World
 from bench.shared import ROOT
 
 DOCUMENT = 700  # tokens, on average
 SHA = "0" * 64
 CPU = torch.device("cpu")
-LAYOUTS = ("packed", "padded")
+Layout = Literal["packed", "padded"]
+LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
 
 
 def main() -> None:
@@ -51,39 +53,39 @@ def main() -> None:
             compare(Path(folder), layout, params, options.steps, options.rounds)
 
 
-def write_tokens(folder: Path, layout: str, count: int, vocab_size: int) -> None:
+def write_tokens(folder: Path, layout: Layout, count: int, vocab_size: int) -> None:
     """Documents of random tokens and lengths; a small val split of the same."""
     generator = np.random.default_rng(1)
-    splits = {}
-    for split, tokens in {"train": count, "val": 100_000}.items():
+    splits: dict[Split, SplitIndex] = {}
+    sizes: dict[Split, int] = {"train": count, "val": 100_000}
+    for split, tokens in sizes.items():
         writer = ShardWriter(shard_path(folder, split, 0), vocab_size, SHA)
         while writer.tokens < tokens:
             length = int(generator.geometric(1 / DOCUMENT))
             writer.write(generator.integers(3, vocab_size, length), [length])
         writer.close()
         splits[split] = SplitIndex([writer.tokens], writer.documents, writer.tokens)
-    TokenIndex(vocab_size, 1, 2, SHA, layout, splits).write(folder)
+    TokenIndex(vocab_size, 1, 2, None, SHA, layout, splits).write(folder)
 
 
-def compare(folder: Path, layout: str, params: Params, steps: int, rounds: int) -> None:
+def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: int) -> None:
     """Prints the speed of reading beside that of training, and what training waits."""
     length, train = params.model.context_length, params.train
     split = TokenSplit(folder, "train")
     windows = TrainingWindows(split, length, train.batch_size, train.seed)
     config = ModelConfig(
         **params.model.model_dump(),
-        vocab_size=params.tokenizer.vocab_size, eos=1, tokenizer_sha256=SHA,
+        vocab_size=params.tokenizer.vocab_size, eos=1, separator=None, tokenizer_sha256=SHA,
     )  # fmt: skip
     model = Decoder(config)
     initialise(model, train.seed)
-    val = EvaluationWindows(TokenSplit(folder, "val"), length, train.batch_size)
-    training = Training(model, windows, val, train, Checkpoints(folder / "checkpoints"))
+    learner = Learner(model, train, train.steps, World(CPU))
     reading: dict[int, list[float]] = {0: [], 1: [], 2: []}
     speeds, waits = [], []
     for _ in range(rounds):
         for workers, found in reading.items():
             found.append(reading_speed(Batches(windows, CPU, workers), 20 * steps))
-        speed, wait = training_speed(training, steps)
+        speed, wait = training_speed(learner, windows, steps)
         speeds.append(speed)
         waits.append(wait)
     trains = statistics.median(speeds)
@@ -108,20 +110,18 @@ def reading_speed(batches: Batches, count: int) -> float:
     return tokens / seconds
 
 
-def training_speed(training: Training, steps: int) -> tuple[float, float]:
+def training_speed(learner: Learner, windows: TrainingWindows, steps: int) -> tuple[float, float]:
     """Tokens a second of training, and the share of its time that it waits for batches."""
-    optimizer = make_optimizer(training.model, training.train)
-    progress = Progress()
-    reader = Batches(training.data, CPU, 0).read()
-    waited = 0.0
+    reader = Batches(windows, CPU, 0).read()
+    tokens, waited = 0, 0.0
     started = time.perf_counter()
-    for _ in range(steps):
+    for step in range(steps):
         before = time.perf_counter()
         batch = next(reader)
         waited += time.perf_counter() - before
-        training._step(batch, optimizer, progress)
+        tokens += learner.learn(batch, step).tokens
     seconds = time.perf_counter() - started
-    return progress.tokens / seconds, waited / seconds
+    return tokens / seconds, waited / seconds
 
 
 if __name__ == "__main__":

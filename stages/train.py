@@ -3,8 +3,8 @@
     dvc repro train
 
 Stopped (Ctrl+C, SIGTERM) or killed, it goes on at the next ``dvc repro`` and ends with the
-same bytes as an uninterrupted run. ``ATLAS_DEVICE`` picks the device,
-``ATLAS_CHECKPOINT_SECONDS`` the time between checkpoints (60).
+same bytes as an uninterrupted run. ``ATLAS_DEVICE`` picks the device, ``ATLAS_NPROC`` the number
+of processes; docs/training.md has the rest.
 """
 
 import os
@@ -13,44 +13,63 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-from atlas.cleaning.splits import SPLITS
+from atlas.cleaning.splits import SPLITS, Split
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
-from atlas.model.counts import count
 from atlas.model.device import choose_device
 from atlas.model.initialise import initialise
 from atlas.model.language_model import LanguageModel
 from atlas.model.make import make_model
-from atlas.model.storage import WEIGHTS, save_weights
-from atlas.stage import Run, run_stage
+from atlas.model.storage import WEIGHTS, check_tokenizer, write_weights
+from atlas.stage import Run, project_root, run_stage
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows, layout_of
-from atlas.training.checkpoint import Checkpoints, Progress
-from atlas.training.counting import Counting
-from atlas.training.loop import Training
-from atlas.training.utilisation import matmul_flops
+from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.windows import layout_of
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.counting import count_pairs
+from atlas.training.launch import run_in_processes
+from atlas.training.make import make_training
+from atlas.training.memory import memory_errors, peak_bytes
+from atlas.training.progress import Progress
+from atlas.training.samples import Sampler, page_of
+from atlas.training.snapshot import whole_weights
+from atlas.training.world import World, the_world
 
-TOKENS = Path("data/tokens")
+TOKENS, TOKENIZER = Path("data/tokens"), Path("models/tokenizer")
 LAST_WEIGHTS = "last.safetensors"
+Splits = dict[Split, TokenSplit]
 
 
 def main(run: Run) -> None:
     """data/tokens to models/model."""
     make_deterministic()
-    device = choose_device()
-    model = new_model(run).to(device)
-    checkpoints = Checkpoints(run.checkpoints)
-    progress = train(run, model, checkpoints)
-    write_model(run, model, checkpoints)
-    write_logs(run, progress, model, device)
+    with the_world(choose_device()) as world:
+        splits = open_splits(run)
+        model = new_model(run).to(world.device)
+        checkpoints = Checkpoints(run.checkpoints)
+        progress, last = train(run, model, splits, checkpoints, world)
+        if world.is_first:
+            write_model(run, model.config, checkpoints, last)
+            write_logs(run, progress, model, world)
 
 
 def make_deterministic() -> None:
-    """The same inputs give the same bytes, on a GPU too."""
+    """The same inputs give the same bytes, on a GPU too; what was compiled is kept."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(project_root() / ".ckpt/compiled"))
+
+
+def open_splits(run: Run) -> Splits:
+    """The tokens; all splits are looked at, before evaluate has to refuse one."""
+    first = {"train": run.params.train.tokens}
+    splits = {split: TokenSplit(TOKENS, split, first.get(split, 0)) for split in SPLITS}
+    for tokens in splits.values():
+        layout_of(tokens, run.params.model.context_length)
+    return splits
 
 
 def new_model(run: Run) -> LanguageModel:
@@ -68,34 +87,41 @@ def new_model(run: Run) -> LanguageModel:
     return model
 
 
-def train(run: Run, model: LanguageModel, checkpoints: Checkpoints) -> Progress:
-    """Counts a bigram model, trains any other."""
-    length, train = run.params.model.context_length, run.params.train
-    splits = {split: TokenSplit(TOKENS, split) for split in SPLITS}
-    for tokens in splits.values():  # those of test as well, before evaluate has to refuse them
-        layout_of(tokens, length)
-    at_once = train.batch_size // train.accumulation
-    val = EvaluationWindows(splits["val"], length, at_once)
+def train(
+    run: Run, model: LanguageModel, splits: Splits, checkpoints: Checkpoints, world: World
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Counts a bigram model, trains any other; what was logged, and the last weights."""
+    tokenizer = Tokenizer.load(TOKENIZER)
+    check_tokenizer(model.config, tokenizer.sha256, str(TOKENIZER))
+    length = run.params.train.sample_tokens
+    sample = Sampler(model, tokenizer, splits["val"], length) if length else None
     if isinstance(model, Bigram):
-        data = EvaluationWindows(splits["train"], length, at_once)
-        return Counting(model, data, val, checkpoints).run()
-    windows = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
-    return Training(model, windows, val, train, checkpoints).run()
+        return count_pairs(model, splits, run.params, checkpoints, sample)
+    training = make_training(
+        model, run.params, splits, checkpoints, world, events=run.events, sample=sample
+    )
+    with memory_errors(run.params.train, world.device):
+        progress = training.run()
+    return progress, whole_weights(training.learner)
 
 
-def write_model(run: Run, model: LanguageModel, checkpoints: Checkpoints) -> None:
+def write_model(
+    run: Run, config: ModelConfig, checkpoints: Checkpoints, last: dict[str, Tensor]
+) -> None:
     """The best weights as the model, the last ones beside them."""
     folder = run.output("models/model")
     folder.mkdir()
-    model.config.write(folder)
+    config.write(folder)
     shutil.copyfile(checkpoints.best, folder / WEIGHTS)
-    save_weights(model, folder / LAST_WEIGHTS)
+    write_weights(last, folder / LAST_WEIGHTS)
 
 
-def write_logs(run: Run, progress: Progress, model: LanguageModel, device: torch.device) -> None:
-    """Metrics, curves and speeds."""
+def write_logs(run: Run, progress: Progress, model: LanguageModel, world: World) -> None:
+    """Metrics, curves, samples and speeds."""
     pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
+    page = page_of(progress.samples)
+    run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
     run.timing_rows += progress.speed_rows
     run.write_metrics(
         {
@@ -103,16 +129,16 @@ def write_logs(run: Run, progress: Progress, model: LanguageModel, device: torch
             "best_step": progress.best_step,
             "last_train_loss": progress.train_rows[-1]["loss"],
             "last_val_loss": progress.val_rows[-1]["loss"],
+            "steps": progress.step,
             "tokens_seen": progress.tokens,
             "parameters": model.parameter_count(),
         }
     )
-    speed = pd.DataFrame(progress.speed_rows)["tokens_per_second"].median()
-    run.timing["tokens_per_second"] = int(speed)
-    run.timing["flop_utilisation"] = round(
-        speed * count(model.config).training_flops / matmul_flops(device), 3
-    )
+    speeds = pd.DataFrame(progress.speed_rows).drop(columns="step").median()
+    run.timing |= {str(key): float(value) for key, value in speeds.items()}
+    run.timing["peak_memory_mb"] = round(peak_bytes(world.device) / 1e6)
+    run.timing["processes"] = world.size
 
 
 if __name__ == "__main__":
-    run_stage("train", main)
+    run_in_processes("stages.train", lambda: run_stage("train", main))

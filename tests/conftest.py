@@ -22,6 +22,9 @@ def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
         "ATLAS_DEBUG",
         "ATLAS_READERS",
         "ATLAS_CHECKPOINT_SECONDS",
+        "ATLAS_COMPILE",
+        "ATLAS_NPROC",
+        "ATLAS_STRATEGY",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)

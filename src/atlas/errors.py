@@ -3,8 +3,10 @@
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 class AtlasError(Exception):
@@ -22,6 +24,7 @@ class Stopped(AtlasError):  # noqa: N818 - no error: it was asked for
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk or quota says
 EXIT_REFUSED = 1
 EXIT_STOPPED = 130
+SECONDS_FOR_THE_FIRST = 3.0
 
 
 @contextmanager
@@ -36,12 +39,34 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("ATLAS_DEBUG") == "1":
             raise
         if isinstance(error, Stopped):
-            print(one_line(error), file=sys.stderr)
-            sys.exit(EXIT_STOPPED)
+            _end_stopped(one_line(error))
+        if helps_another():
+            _wait_for_the_first()
         print(f"error: {one_line(_explain(error))}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
     except KeyboardInterrupt:
-        print("stopped: nothing half-written was kept", file=sys.stderr)
+        _end_stopped("stopped: nothing half-written was kept")
+
+
+def helps_another() -> bool:
+    """Whether this is one of several processes that run one program, and not the first of them."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def _end_stopped(why: str) -> NoReturn:
+    if not helps_another():
+        print(why, file=sys.stderr)
+    sys.exit(EXIT_STOPPED)
+
+
+def _wait_for_the_first() -> None:
+    """Lets the first process say what is wrong with all.
+
+    It ends with that, and so the others are ended; one that is not had a reason of its own.
+    """
+    try:
+        time.sleep(SECONDS_FOR_THE_FIRST)
+    except KeyboardInterrupt:
         sys.exit(EXIT_STOPPED)
 
 

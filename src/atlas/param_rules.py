@@ -40,7 +40,7 @@ def conflicts(params: "Params") -> Iterator[str]:
             f"train.batch_size ({train.batch_size}) is not divisible by "
             f"train.accumulation ({train.accumulation})"
         )
-    if train.warmup_steps > train.steps:
+    if train.warmup_steps > train.steps and not train.epochs:
         yield (
             f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
             "the learning rate would never reach train.lr"

@@ -27,6 +27,7 @@ def _number(value: object) -> object:
 
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[Real, Field(gt=0)]
@@ -135,7 +136,7 @@ class ModelParams(Section):
     positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"]
     rope_theta: Annotated[Real, Field(ge=1, le=1e12)]
     rope_scaling: Annotated[Real, Field(ge=1, le=1e6)]
-    window: Annotated[int, Field(ge=0)]
+    window: Count
     norm: Literal["rmsnorm", "layernorm"]
     norm_place: Literal["pre", "post", "branch"]
     norm_eps: PositiveReal
@@ -152,18 +153,29 @@ class TrainParams(Section):
     seed: Seed
     init: Literal["scaled", "normal", "zero"]
     steps: Positive
+    epochs: Count
+    tokens: Count
     batch_size: Positive
     accumulation: Positive
+    recompute: bool
+    precision: Literal["float32", "bfloat16", "float16"]
+    optimizer: Literal["adamw", "muon", "sgd"]
     lr: PositiveReal
+    muon_lr: PositiveReal
+    momentum: Share
+    schedule: Literal["cosine", "linear", "constant", "wsd"]
     final_lr: Annotated[Real, Field(ge=0, le=1)]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    decay_share: Annotated[Real, Field(ge=0, le=1)]
+    warmup_steps: Count
     weight_decay: Annotated[Real, Field(ge=0)]
     beta1: Share
     beta2: Share
-    clip_norm: PositiveReal
+    clip_norm: Annotated[Real, Field(ge=0)]
     log_every: Positive
     eval_every: Positive
     eval_windows: Positive
+    patience: Count
+    sample_tokens: Count
 
 
 class EvaluateParams(Section):
@@ -173,7 +185,7 @@ class EvaluateParams(Section):
     prompts: Annotated[tuple[str, ...], Field(strict=False)]
     sample_tokens: Positive
     temperature: Annotated[Real, Field(ge=0)]
-    top_k: Annotated[int, Field(ge=0)]
+    top_k: Count
     top_p: Annotated[Real, Field(gt=0, le=1)]
     seed: Seed
 

@@ -15,6 +15,7 @@ import psutil
 from atlas.errors import AtlasError
 
 DVC = "DVC_STAGE"  # in the environment of what DVC runs
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # in that of what torchrun starts
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -22,12 +23,15 @@ def end_with_dvc() -> None:
     """Has this stage stopped, as by SIGTERM, when the DVC that runs it is gone.
 
     A stage that was started by hand is left alone. DVC starts one through a shell: most shells
-    become the stage, but dash (/bin/sh on Debian) stays between the two, and outlives DVC.
+    become the stage, but dash (/bin/sh on Debian) stays between the two, and outlives DVC. One of
+    several processes of a stage ends with their launcher, which ends with DVC.
 
     Raises:
         AtlasError: DVC is gone already.
     """
-    if DVC in os.environ:
+    if TORCHRUN in os.environ:
+        _end_with(psutil.Process().parent())  # of another session
+    elif DVC in os.environ:
         shell = _parent(psutil.Process())
         _end_with(_parent(shell) if shell and _runs_this(shell) else shell)
 

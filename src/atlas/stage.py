@@ -35,7 +35,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from atlas.errors import NO_ROOM, AtlasError, one_line_errors
+from atlas.errors import NO_ROOM, AtlasError, helps_another, one_line_errors
 from atlas.files import (
     files_below,
     older_path,
@@ -112,11 +112,14 @@ class Run:
         timing: speeds, which no two runs share. They go to metrics/timing/<stage>.json, which
             is no output of the stage, so that equal runs have equal hashes.
         timing_rows: speeds over the steps of a stage, for metrics/timing/<stage>.csv.
+        events: folder for TensorBoard. Experiments that run in copies of the project have theirs
+            in the user's checkout as well, side by side.
     """
 
     name: str
     params: Params
     checkpoints: Path
+    events: Path
     timing: dict[str, Metric] = field(default_factory=dict)
     timing_rows: list[dict[str, int | float]] = field(default_factory=list)
     _outs: tuple[Path, ...] = ()
@@ -171,8 +174,14 @@ def run_stage(name: str, body: Callable[[Run], None]) -> None:
         params = load_params(PARAMS)
         spec = StageSpec.read(name, dict(leaves(params.model_dump())))
         inputs = spec.inputs()
-        checkpoints = project_root() / ".ckpt" / name / _fingerprint(inputs)
-        run = Run(name, params, checkpoints, _outs=spec.outs)
+        fingerprint = _fingerprint(inputs)
+        checkpoints = project_root() / ".ckpt" / name / fingerprint
+        experiment = os.environ.get("DVC_EXP_NAME", "workspace")
+        events = project_root() / "metrics/tensorboard" / f"{experiment}-{fingerprint[:6]}"
+        run = Run(name, params, checkpoints, events, _outs=spec.outs)
+        if helps_another():  # locks, outputs and prints are those of the first process
+            body(run)
+            return
         here = Path(".ckpt") / f"{name}.lock"
         with _alone(here), _alone(checkpoints.with_suffix(".lock")):
             try:

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from atlas.errors import AtlasError
 from atlas.evaluation.perplexity import evaluate_split
-from atlas.evaluation.samples import beginnings, write_samples
+from atlas.evaluation.samples import write_samples
+from atlas.generation.prompts import beginnings
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.make import make_model
@@ -63,7 +64,7 @@ def test_without_prompts_samples_begin_as_val_does(tmp_path, model, tokenizer, s
     assert start in write_samples(model, tokenizer, split, evaluate)
     documents = [[n, n, 9, 6, 1] for n in range(10, 30)]
     tokens = TokenSplit(write_tokens(tmp_path, {"val": [documents]}, 400, "padded", 9), "val")
-    found = beginnings(tokens)
+    found = beginnings(tokens, 6)
     assert (found[0], found[-1]) == ([10, 10, 9], [29, 29, 9])
     assert len(found) == 6
     assert all(len(ids) == 3 for ids in found)

@@ -22,14 +22,23 @@ from atlas.reference.initialise import initialise
 from atlas.reference.optimizers import AdamW
 from atlas.reference.options import Options
 from atlas.reference.training import Batch, loss_and_gradients, train, warmup_cosine
-from atlas.training.optimizer import make_optimizer
-from atlas.training.schedule import warmup_cosine as our_warmup_cosine
+from atlas.tokens.windows import Batch as TensorBatch
+from atlas.training.learner import Learner
+from atlas.training.world import World
 from tests.model.family import OPTIONS, T, V, config_of, decoder, ids_of
 from tests.small import small_params
 
 GOLDEN = Path(__file__).parent / "trajectory.json"
 STEPS, WARMUP, LR, CLIP = 20, 3, 3e-3, 1.0
-TRAIN = {"lr": LR, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": CLIP}
+TRAIN = {
+    "batch_size": 4,
+    "warmup_steps": WARMUP,
+    "lr": LR,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "weight_decay": 0.1,
+    "clip_norm": CLIP,
+}
 SHAPES = {
     "llama": {"tied_head": False},
     "qwen3": {"qk_norm": "head"},
@@ -132,18 +141,12 @@ def test_pytorch_keeps_to_the_golden_trajectory(name):
     model = decoder(**SHAPES[name]).train()
     first = initialise(reference_options(model.config), seed=1, dtype=np.float64)
     load_weights(model, {key: torch.from_numpy(value) for key, value in first.items()})
-    optimizer = make_optimizer(model, TrainParams(**(small_params().train.model_dump() | TRAIN)))
+    train = TrainParams(**(small_params().train.model_dump() | TRAIN))
+    learner = Learner(model, train, STEPS, World(torch.device("cpu")))
     for step, expected in enumerate(golden):
-        batch = batch_of_step(step)
-        logits = model(torch.from_numpy(batch.ids))
-        loss = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten())
-        assert loss.item() == pytest.approx(expected, abs=1e-8), step
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        for group in optimizer.param_groups:
-            group["lr"] = LR * our_warmup_cosine(step, STEPS, WARMUP, 0.1)
-        optimizer.step()
-        optimizer.zero_grad()
+        ids, targets = (torch.from_numpy(each) for each in batch_of_step(step)[:2])
+        batch = TensorBatch(ids, targets, torch.ones_like(ids, dtype=torch.bool))
+        assert learner.learn(batch, step).loss == pytest.approx(expected, abs=1e-8), step
 
 
 if __name__ == "__main__":

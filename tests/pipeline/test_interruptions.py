@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -21,15 +22,15 @@ def checkout(checkout) -> Checkout:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(finished, tmp_path_factory) -> dict[str, str]:
-    """The hashes of the run that the tests interrupt."""
+def undisturbed(finished, tmp_path_factory) -> Checkout:
+    """The run that the tests interrupt, and that nothing interrupted."""
     copy = finished.copy(tmp_path_factory.mktemp("undisturbed") / "project")
     copy.set(**NEW)
     assert stages_run(copy.dvc("repro", "train")) == ["train"]
-    return copy.hashes()
+    return copy
 
 
-def interrupt(checkout: Checkout, kill, step: int = 10) -> str:
+def interrupt(checkout: Checkout, kill, step: int = 10, **environment: str) -> str:
     """Starts a training and ends it in the middle; returns what it printed.
 
     It draws its progress bar at each step into a pipe that is read only after the kill, so it
@@ -42,6 +43,7 @@ def interrupt(checkout: Checkout, kill, step: int = 10) -> str:
         pipesize=4096,
         ATLAS_CHECKPOINT_SECONDS="0",
         TQDM_MININTERVAL="0",
+        **environment,
     )
     deadline = time.monotonic() + 120
     while not any(checkout_step >= step for checkout_step in checkpointed(checkout)):
@@ -53,6 +55,16 @@ def interrupt(checkout: Checkout, kill, step: int = 10) -> str:
     assert process.returncode != 0, printed
     wait_until_gone(checkout)
     return printed
+
+
+def kill_launcher(process: subprocess.Popen) -> None:
+    """Of the trainers of several processes the one that started the others."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    trainers = [child for child in children if "stages.train" in child.cmdline()]
+    pids = {child.pid for child in trainers}
+    (launcher,) = (child for child in trainers if child.ppid() not in pids)
+    assert len(trainers) == 3
+    launcher.kill()
 
 
 def checkpointed(checkout: Checkout) -> list[int]:
@@ -110,8 +122,27 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(
     printed = checkout.dvc("repro", "train")
     assert stages_run(printed) == ["train"]
     assert "going on from step" in printed
-    assert checkout.hashes() == undisturbed
+    assert checkout.hashes() == undisturbed.hashes()
     assert not checkpointed(checkout)
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        kill_dvc,
+        pytest.param(kill_launcher, marks=pytest.mark.slow),
+        pytest.param(press_ctrl_c, marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_that_are_interrupted_go_on_and_end_the_same(checkout, undisturbed, kill):
+    printed = interrupt(checkout, kill, ATLAS_NPROC="2")
+    assert printed.count("stopped after step") == (kill is not kill_launcher)
+    assert "Traceback" not in printed
+    assert "going on from step" in checkout.dvc("repro", "train", ATLAS_NPROC="2")
+    found, expected = (
+        pd.read_csv(each.root / "metrics/val.csv")["loss"] for each in (checkout, undisturbed)
+    )
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_ctrl_c_is_one_line(checkout):
@@ -148,5 +179,5 @@ def test_two_trainings_at_once_take_turns(checkout, undisturbed):
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     checkout.dvc("commit", "--force", "train")
-    assert checkout.hashes() == undisturbed
+    assert checkout.hashes() == undisturbed.hashes()
     assert not list((checkout.root / ".ckpt").rglob("*.lock"))

@@ -13,9 +13,9 @@ from atlas.model.storage import load_weights
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints
-from atlas.training.counting import Counting, log_probabilities
+from atlas.training.counting import count_pairs, log_probabilities
 from atlas.training.validation import mean_loss
-from tests.small import EOS, small_config, write_tokens
+from tests.small import EOS, small_config, small_params, write_tokens
 
 
 def test_the_smoothing_by_hand():
@@ -46,41 +46,42 @@ def counting(tmp_path):
             separator=separator,
         )
         model = make_model(small_config(kind="bigram", vocab_size=7))
-        train, val = (EvaluationWindows(TokenSplit(tokens, s), 8, 2) for s in ("train", "val"))
-        return Counting(model, train, val, Checkpoints(tmp_path / "checkpoints"))
+        splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
+        params = small_params(**{"model.context_length": 8, "train.batch_size": 2})
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        progress, _ = count_pairs(model, splits, params, checkpoints, lambda: "a b")
+        return model, progress, EvaluationWindows(splits["train"], 8, 2), checkpoints
 
     return make
 
 
 def test_pairs_are_counted_across_windows_and_shards(counting):
-    run = counting()
-    progress = run.run()
+    model, progress, data, _ = counting()
     pairs = {(EOS, 3): 2, (3, 4): 3, (4, 3): 2, (3, 5): 1, (5, EOS): 1, (4, 6): 1, (6, EOS): 1}
     expected = np.zeros((7, 7), np.int64)
     for (first, second), times in pairs.items():
         expected[first, second] = times
-    assert np.array_equal(run.model.table.weight.detach().numpy(), log_probabilities(expected))
-    loss = mean_loss(run.model, run.data.all())
+    assert np.array_equal(model.table.weight.detach().numpy(), log_probabilities(expected))
+    loss = mean_loss(model, data.all())
     assert progress.train_rows[0]["loss"] == pytest.approx(loss, rel=1e-5)
     assert progress.best_loss == pytest.approx(loss, rel=1e-5)  # val is the same text
     assert progress.tokens == 11
     assert math.isfinite(progress.speed_rows[0]["tokens_per_second"])
+    assert progress.samples == [(1, "a b")]
 
 
 def test_of_questions_the_answers_alone_are_counted(counting):
-    run = counting(separator=4, windows="padded")
-    run.run()
+    model, *_ = counting(separator=4, windows="padded")
     expected = np.zeros((7, 7), np.int64)
     for pair in ((4, 3), (3, 4), (4, 3), (3, 5), (5, EOS), (4, 6), (6, EOS)):
         expected[pair] += 1
-    assert np.array_equal(run.model.table.weight.detach().numpy(), log_probabilities(expected))
+    assert np.array_equal(model.table.weight.detach().numpy(), log_probabilities(expected))
 
 
 def test_the_table_is_kept(counting):
     import safetensors.torch
 
-    run = counting()
-    run.run()
-    again = make_model(run.model.config)
-    load_weights(again, safetensors.torch.load_file(run.checkpoints.best))
-    assert (again.table.weight == run.model.table.weight).all()
+    model, _, _, checkpoints = counting()
+    again = make_model(model.config)
+    load_weights(again, safetensors.torch.load_file(checkpoints.best))
+    assert (again.table.weight == model.table.weight).all()

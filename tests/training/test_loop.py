@@ -1,73 +1,15 @@
-"""The training loop on a model of seconds: exact resume, safety, accumulation."""
+"""The training loop on a model of seconds: exact resume, validation, when it ends."""
 
-import itertools
-import os
 import signal
 
 import pytest
 import torch
 
 from atlas.errors import AtlasError, Stopped
-from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
 from atlas.model.storage import weights_of
-from atlas.tokens.batches import Batches
-from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training import checkpoint, loop
-from atlas.training.checkpoint import Checkpoints
-from atlas.training.loop import Training
-from tests.small import small_config, small_params, write_tokens
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory, tokenizer, documents):
-    ids = [tokenizer.encode(document.text) for document in documents]
-    splits = {"train": [ids[:80]], "val": [ids[80:]]}
-    folder = write_tokens(tmp_path_factory.mktemp("tokens"), splits)
-    return TokenSplit(folder, "train"), TokenSplit(folder, "val")
-
-
-@pytest.fixture
-def training(tokens, tmp_path):
-    """Makes a training of 30 steps in a folder of its own."""
-
-    def make(folder="run", dropout=0.1, **changes) -> Training:
-        changes = {"steps": 30, "eval_every": 10, "log_every": 7, "lr": 0.01} | changes
-        train = small_params(**{f"train.{key}": value for key, value in changes.items()}).train
-        model = Decoder(small_config(dropout=dropout))
-        initialise(model, train.seed)
-        windows = TrainingWindows(tokens[0], 32, train.batch_size, train.seed)
-        return Training(
-            model,
-            windows,
-            EvaluationWindows(tokens[1], 32, 4),
-            train,
-            Checkpoints(tmp_path / folder),
-        )
-
-    return make
-
-
-def same_weights(a: Decoder, b: Decoder) -> bool:
-    ours, theirs = weights_of(a), weights_of(b)
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def logs(progress):
-    return progress.train_rows, progress.val_rows, progress.best_loss, progress.best_step
-
-
-def stop_after(monkeypatch, training: Training, step: int) -> None:
-    """Lets a signal come in the middle of a step."""
-    do_step = training._step
-
-    def interrupted(batch, optimizer, progress):
-        if progress.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        do_step(batch, optimizer, progress)
-
-    monkeypatch.setattr(training, "_step", interrupted)
+from atlas.training.make import steps_of
+from tests.small import small_params
+from tests.training.runs import logs, same_weights, stop_after, with_losses
 
 
 def test_training_learns(training):
@@ -78,24 +20,37 @@ def test_training_learns(training):
     assert [row["step"] for row in progress.train_rows] == [7, 14, 21, 28, 30]
 
 
-@pytest.mark.parametrize("step", [1, 7, 10, 23, 30])
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(training, monkeypatch, step):
-    whole = training("whole")
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "muon"}, {"optimizer": "sgd", "momentum": 0.9}]
+)
+@pytest.mark.parametrize("step", [1, 23])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(training, monkeypatch, step, changes):
+    whole = training("whole", **changes)
     expected = whole.run()
-    first = training("stopped")
+    first = training("stopped", **changes)
     stop_after(monkeypatch, first, step)
-    with pytest.raises(Stopped, match=f"stopped after step {step} of 30"):
+    with pytest.raises(Stopped, match=f"stopped after step {step} of 30; .* goes on from there"):
         first.run()
-    second = training("stopped")
-    do_step, steps = second._step, []
+    second = training("stopped", **changes)
+    learn, steps = second.learner.learn, []
     monkeypatch.setattr(
-        second, "_step", lambda *given: steps.append(given[2].step) or do_step(*given)
+        second.learner, "learn", lambda *given: steps.append(given[1]) or learn(*given)
     )
     progress = second.run()
     assert steps == list(range(step, 30))
     assert logs(progress) == logs(expected)
-    assert same_weights(second.model, whole.model)
+    assert same_weights(second.learner.model, whole.learner.model)
     assert second.checkpoints.best.read_bytes() == whole.checkpoints.best.read_bytes()
+
+
+@pytest.mark.parametrize("step", [7, 10, 30])
+def test_a_run_stopped_where_something_is_due_goes_on_the_same(training, monkeypatch, step):
+    expected = training("whole").run()
+    first = training("stopped")
+    stop_after(monkeypatch, first, step)
+    with pytest.raises(Stopped):
+        first.run()
+    assert logs(training("stopped").run()) == logs(expected)
 
 
 def test_signals_mean_what_they_did_before_again(training, monkeypatch):
@@ -107,164 +62,112 @@ def test_signals_mean_what_they_did_before_again(training, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_run_without_its_newest_checkpoints_ends_the_same(training, monkeypatch):
-    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    whole = training("whole")
-    expected = whole.run()
-    first = training("killed")
-    stop_after(monkeypatch, first, 17)
-    with pytest.raises(Stopped):
-        first.run()
-    newest, older = first.checkpoints._newest_first()
-    assert (newest.name, older.name) == ("step-00000017", "step-00000016")
-    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100])
-    second = training("killed")
-    assert logs(second.run()) == logs(expected)
-    assert same_weights(second.model, whole.model)
-
-
-@pytest.mark.parametrize("damage", ["state.pt", "model.safetensors", "progress.json"])
-def test_a_damaged_checkpoint_is_named_and_not_used(training, monkeypatch, capsys, damage):
-    first = training()
-    stop_after(monkeypatch, first, 5)
-    with pytest.raises(Stopped):
-        first.run()
-    (written,) = first.checkpoints._newest_first()
-    (written / damage).write_bytes(b"{")
-    second = training()
-    stop_after(monkeypatch, second, 3)  # earlier than the damaged one
-    with pytest.raises(Stopped):
-        second.run()
-    assert "step-00000005 is damaged" in capsys.readouterr().err
-    assert [path.name for path in second.checkpoints._newest_first()] == ["step-00000003"]
-    third, whole = training(), training("whole")
-    assert logs(third.run()) == logs(whole.run())
-    assert same_weights(third.model, whole.model)
-
-
-def test_accumulation_is_the_whole_batch(training):
-    gradients = []
-    for parts in (1, 2, 4):
-        run = training(f"parts{parts}", dropout=0.0, accumulation=parts)
-        batch = next(Batches(run.data, torch.device("cpu"), 0).read())
-        run._backward(batch)
-        gradients.append([parameter.grad.clone() for parameter in run.model.parameters()])
-    for other in gradients[1:]:
-        for ours, theirs in zip(gradients[0], other, strict=True):
-            assert torch.allclose(ours, theirs, atol=1e-6)
-
-
-def test_evaluating_more_often_changes_no_weight(training):
-    seldom, often = training("seldom", eval_every=30), training("often", eval_every=3)
+def test_evaluating_and_sampling_more_often_changes_no_weight(training):
+    seldom = training("seldom", eval_every=30)
+    often = training("often", eval_every=3, sample=lambda: str(torch.rand(3)))
     seldom.run()
     often.run()
-    assert same_weights(seldom.model, often.model)
+    assert same_weights(seldom.learner.model, often.learner.model)
 
 
 def test_the_best_weights_are_kept_and_not_the_last(training, monkeypatch):
-    losses = iter([5.0, 3.0, 4.0, 4.5])
-    monkeypatch.setattr(loop, "mean_loss", lambda *_: next(losses))
     run = training()
+    with_losses(monkeypatch, run, [5.0, 3.0, 4.0, 4.5])
     progress = run.run()
-    assert (progress.best_step, progress.best_loss) == (10, 3.0)
-    best = run.checkpoints.best.read_bytes()
-    shorter = training("shorter", steps=30)
-    losses = iter([5.0, 3.0, 4.0, 4.5])
+    assert (progress.best_step, progress.best_loss, progress.worse) == (10, 3.0, 2)
+    shorter = training("shorter")
+    with_losses(monkeypatch, shorter, [5.0, 3.0])
     stop_after(monkeypatch, shorter, 10)
     with pytest.raises(Stopped):
         shorter.run()
-    assert shorter.checkpoints.best.read_bytes() == best
+    assert shorter.checkpoints.best.read_bytes() == run.checkpoints.best.read_bytes()
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(training, monkeypatch):
+def test_without_a_better_val_loss_training_ends_early(training, monkeypatch):
+    run = training(patience=2, log_every=9)
+    with_losses(monkeypatch, run, [5.0, 4.0, 4.2, 4.1])
+    progress = run.run()
+    assert (progress.step, progress.best_step) == (30, 10)
+    run = training("impatient", patience=1, log_every=9)
+    with_losses(monkeypatch, run, [5.0, 4.0, 4.2, 3.0])
+    progress = run.run()
+    assert (progress.step, progress.best_step) == (20, 10)
+    assert [row["step"] for row in progress.train_rows] == [9, 18, 20]
+
+
+@pytest.mark.parametrize("broken", ["gradient", "loss"])
+def test_what_is_not_finite_stops_before_the_update(training, monkeypatch, broken):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     run = training(dropout=0.0)
-    backward = run._backward
-    before = {}
-    steps = itertools.count()
+    backward = run.learner._backward
+    before, steps = {}, iter(range(30))
 
-    def broken(*given):
-        loss = backward(*given)
+    def break_it(batch):
+        loss, tokens = backward(batch)
         if next(steps) == 12:
-            before.update({k: v.clone() for k, v in weights_of(run.model).items()})
-            run.model.blocks[1].attention.key.weight.grad[0, 0] = float("nan")
-        return loss
+            before.update({k: v.clone() for k, v in weights_of(run.learner.model).items()})
+            if broken == "loss":
+                return loss * float("inf"), tokens
+            run.learner.model.blocks[1].attention.key.weight.grad[0, 0] = float("nan")
+        return loss, tokens
 
-    monkeypatch.setattr(run, "_backward", broken)
+    monkeypatch.setattr(run.learner, "_backward", break_it)
     with pytest.raises(AtlasError) as error:
         run.run()
     message = str(error.value)
-    assert "before the update of step 13" in message
-    assert "norm of the gradient nan" in message
-    assert "largest gradients: blocks.1.attention.key.weight nan, " in message
-    assert message.count("weight nan") == 1
+    assert "before the update of step 13: the loss is " in message
     assert "Lower train.lr" in message
     assert "\n" not in message
-    assert all(torch.equal(value, weights_of(run.model)[key]) for key, value in before.items())
-    assert run.checkpoints._newest_first()[0].name == "step-00000012"
+    if broken == "gradient":
+        assert "norm of the gradient nan (windows " in message
+        assert "largest gradients: blocks.1.attention.key.weight nan, " in message
+        assert message.count("weight nan") == 1
+    after = weights_of(run.learner.model)
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert run.checkpoints.newest_first()[0].name == "step-00000012"
+
+
+def test_a_val_loss_that_is_not_finite_stops(training, monkeypatch):
+    run = training()
+    with_losses(monkeypatch, run, [5.0, float("nan")])
+    with pytest.raises(AtlasError, match=r"stopped after step 10: the val loss is nan"):
+        run.run()
+
+
+def test_a_learning_rate_that_diverges_is_named(training):
+    run = training(lr=1e4, clip_norm=0.0, warmup_steps=0, log_every=1, optimizer="sgd")
+    with pytest.raises(
+        AtlasError, match=r"(guessing would give 5\.99|before the update).*train.lr"
+    ):
+        run.run()
 
 
 def test_another_seed_is_another_run(training):
     first, other = training("a", seed=1), training("b", seed=2)
     first.run()
     other.run()
-    assert not same_weights(first.model, other.model)
-
-
-def test_checkpoints_are_kept_few(training, monkeypatch):
-    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    run = training()
-    run.run()
-    assert len(run.checkpoints._newest_first()) == 2
-    assert not list(run.checkpoints.folder.glob(".*"))
+    assert not same_weights(first.learner.model, other.learner.model)
 
 
 def test_a_training_that_ended_is_not_done_again(training, monkeypatch):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     expected = training().run()
     again = training()
-    monkeypatch.setattr(again, "_backward", None)
+    monkeypatch.setattr(again.learner, "learn", None)
     assert logs(again.run()) == logs(expected)
-
-
-def test_a_val_loss_that_is_not_finite_stops(training, monkeypatch):
-    losses = iter([5.0, float("nan")])
-    monkeypatch.setattr(loop, "mean_loss", lambda *_: next(losses))
-    with pytest.raises(AtlasError, match=r"stopped after step 10: the val loss is nan"):
-        training().run()
-
-
-def test_a_full_disk_names_the_checkpoint_and_leaves_the_one_before(training, monkeypatch):
-    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    run = training()
-    save = torch.save
-
-    def full(state, file):
-        if run.checkpoints.folder.joinpath("step-00000004").exists():
-            raise OSError(28, "No space left on device")
-        save(state, file)
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(AtlasError, match=r"step-00000005: checkpoint not written .*No space left"):
-        run.run()
-    names = [path.name for path in run.checkpoints.folder.iterdir()]
-    assert sorted(names) == ["best.safetensors", "step-00000003", "step-00000004"]
-
-
-def test_a_checkpoint_of_another_machine_is_used_and_said(training, monkeypatch, capsys):
-    state = checkpoint._state
-    monkeypatch.setattr(checkpoint, "_state", lambda *given: state(*given) | {"torch": "0.1"})
-    first = training()
-    stop_after(monkeypatch, first, 5)
-    with pytest.raises(Stopped):
-        first.run()
-    assert training().run().step == 30
-    assert (
-        "the checkpoint is of cpu and torch 0.1, this is cpu and torch 2" in capsys.readouterr().err
-    )
 
 
 def test_a_wrong_setting_is_named(training, monkeypatch):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "often")
     with pytest.raises(AtlasError, match="ATLAS_CHECKPOINT_SECONDS=often"):
         training().run()
+
+
+def test_epochs_take_the_place_of_steps(training):
+    run = training(epochs=2, batch_size=4, steps=1)
+    windows = run.data.per_epoch
+    assert run.learner.steps == -(-2 * windows // 4)
+    train = small_params(**{"train.epochs": 1, "train.warmup_steps": 9}).train
+    assert steps_of(train, 36) == 9
+    with pytest.raises(AtlasError, match=r"train.warmup_steps \(9\) is more than the 8 steps"):
+        steps_of(train, 32)

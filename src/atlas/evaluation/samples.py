@@ -1,15 +1,13 @@
 """Samples: what the model writes after given prompts."""
 
-import numpy as np
-
 from atlas.generation.generate import Sampling, generate
+from atlas.generation.prompts import beginnings
 from atlas.model.language_model import LanguageModel
 from atlas.params import EvaluateParams
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 
 DOCUMENTS = 6  # of val, whose beginnings are continued where no prompts are given
-BEGINNING = 8  # tokens
 
 
 def write_samples(
@@ -24,21 +22,11 @@ def write_samples(
         f"Samples at temperature {evaluate.temperature:g}, top-k {evaluate.top_k}, "
         f"top-p {evaluate.top_p:g}, seeds from {evaluate.seed} on."
     ]
-    prompts = [tokenizer.encode(prompt) for prompt in evaluate.prompts] or beginnings(val)
+    prompts = [tokenizer.encode(prompt) for prompt in evaluate.prompts] or beginnings(
+        val, DOCUMENTS
+    )
     for seed, ids in enumerate(prompts, start=evaluate.seed):
         sampling = Sampling(evaluate.temperature, evaluate.top_k, evaluate.top_p, seed)
         text = tokenizer.decode([*ids, *generate(model, ids, evaluate.sample_tokens, sampling)])
         page.append("\n".join(f"    {line}" for line in text.split("\n")))
     return "\n\n".join(page) + "\n"
-
-
-def beginnings(val: TokenSplit) -> list[list[int]]:
-    """The first tokens of some documents, or their questions."""
-    ends = val.document_ends
-    chosen = np.linspace(0, len(ends) - 1, min(DOCUMENTS, len(ends))).round().astype(int)
-    found = []
-    for number in chosen:
-        ids = val.read(int(ends[number - 1]) if number else 0, int(ends[number])).tolist()
-        separator = val.index.separator
-        found.append(ids[: BEGINNING if separator is None else ids.index(separator) + 1])
-    return found

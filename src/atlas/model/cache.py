@@ -1,6 +1,7 @@
 """The keys and values of the tokens so far, so that a new token costs one token's work."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,9 +44,9 @@ class KVCache:
     def __init__(self, config: ModelConfig, batch: int, like: Tensor) -> None:
         """An empty one, of the type and on the device of ``like``."""
         shape = (batch, config.n_kv_head, config.context_length, config.head_size)
-        self.layers = [
-            LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.n_layer)
-        ]
+        # Not like.new_zeros: of weights that are shared out (FSDP2) that would be shared out too.
+        empty = partial(torch.zeros, shape, dtype=like.dtype, device=like.device)
+        self.layers = [LayerCache(empty(), empty()) for _ in range(config.n_layer)]
         self.mask = torch.ones(batch, 0, dtype=torch.bool, device=like.device)
         self.padded = False
 

@@ -132,20 +132,26 @@ def cache_bytes(config: ModelConfig, batch: int) -> int:
     return batch * values * FLOAT
 
 
-def training_bytes(config: ModelConfig, batch: int) -> dict[str, int]:
+def training_bytes(config: ModelConfig, batch: int, *, recompute: bool = False) -> dict[str, int]:
     """The memory that training a decoder takes, in float32, so many full windows at once.
 
     Activations are what the backward pass needs of the forward one, without dropout (counted as
     Korthikanti et al. 2022, arXiv:2205.05198, do for GPT); what an operation needs for itself
-    comes and goes beside it.
+    comes and goes beside it. Where blocks are computed again, those of one and the inputs of all
+    are held.
     """
     weights = count(config).total_parameters * FLOAT
     tokens = batch * config.context_length
+    kept = tokens * _saved_by_token(config) + _saved_by_all(config)
+    if recompute:
+        one = config.model_copy(update={"n_layer": 1})
+        inputs = config.n_layer * config.d_model
+        kept = tokens * (_saved_by_token(one) + inputs) + _saved_by_all(config)
     return {
         "weights": weights,
         "gradients": weights,
         "optimizer": ADAM_MOMENTS * weights,
-        "activations": (tokens * _saved_by_token(config) + _saved_by_all(config)) * FLOAT,
+        "activations": kept * FLOAT,
     }
 
 

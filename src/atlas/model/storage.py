@@ -18,10 +18,20 @@ HEAD = "head.weight"
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:
     """The weights by name, without the head where it is tied."""
-    weights = model.state_dict()
-    if model.config.tied_head:
-        weights.pop(HEAD, None)
-    return weights
+    return without_tied_head(model.config, model.state_dict())
+
+
+def without_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves out the head where it is the embedding."""
+    return {
+        name: weight for name, weight in weights.items() if not (config.tied_head and name == HEAD)
+    }
+
+
+def with_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the head where it is the embedding of a transformer."""
+    tied = config.tied_head and config.kind in ("decoder", "encoder_decoder")
+    return weights | {HEAD: weights["embedding.weight"]} if tied else weights
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:
@@ -30,9 +40,7 @@ def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: names or shapes differ.
     """
-    if model.config.tied_head and HEAD in model.state_dict():
-        weights = weights | {HEAD: weights["embedding.weight"]}
-    model.load_state_dict(weights)
+    model.load_state_dict(with_tied_head(model.config, weights))
 
 
 def save_weights(model: LanguageModel, path: Path) -> None:
@@ -41,8 +49,17 @@ def save_weights(model: LanguageModel, path: Path) -> None:
     Raises:
         AtlasError: the disk does not take it.
     """
+    write_weights(weights_of(model), path)
+
+
+def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Writes weights by name as a safetensors file.
+
+    Raises:
+        AtlasError: the disk does not take it.
+    """
     try:
-        safetensors.torch.save_file(weights_of(model), path)
+        safetensors.torch.save_file(weights, path)
     except (SafetensorError, OSError) as error:
         raise AtlasError(f"{path}: not written ({error}); free some space and run again") from None
 

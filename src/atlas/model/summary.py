@@ -40,7 +40,7 @@ def print_summary(params: Params) -> None:
     )
     if config.kind == "decoder":
         at_once = params.train.batch_size // params.train.accumulation
-        memory = training_bytes(config, at_once)
+        memory = training_bytes(config, at_once, recompute=params.train.recompute)
         memory["in all"] = sum(memory.values())
         section("memory of training", {key: _megabytes(size) for key, size in memory.items()})
         section("memory of a text", {"keys and values": _megabytes(cache_bytes(config, 1))})

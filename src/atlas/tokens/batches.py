@@ -30,19 +30,27 @@ class Batches:
         windows: that they are made of.
         device: where they go.
         workers: processes that read ahead; 0 reads in this one.
+        share: the windows of each batch that are read; the others are for other processes.
         next: number of the next batch.
     """
 
-    def __init__(self, windows: TrainingWindows, device: torch.device, workers: int) -> None:
+    def __init__(
+        self,
+        windows: TrainingWindows,
+        device: torch.device,
+        workers: int,
+        share: slice = slice(None),
+    ) -> None:
         self.windows = windows
         self.device = device
         self.workers = workers
+        self.share = share
         self.next = 0
 
     def read(self) -> Generator[TensorBatch, None, None]:
         """Batches without end, from ``next`` on."""
         loader = DataLoader(
-            _Steps(self.windows),
+            _Steps(self.windows, self.share),
             batch_size=None,
             sampler=itertools.count(self.next),
             num_workers=self.workers,
@@ -90,6 +98,7 @@ class Batches:
         windows, index = self.windows, self.windows.tokens.index
         return {
             "tokens": windows.tokens.checksum,
+            "length": len(windows.tokens),
             "tokenizer": index.tokenizer_sha256,
             "layout": index.windows,
             "separator": index.separator,
@@ -102,11 +111,11 @@ class Batches:
 class _Steps(Dataset[Rows]):
     """The windows of each step, by its number: one array, which travels fastest."""
 
-    def __init__(self, windows: TrainingWindows) -> None:
-        self._windows = windows
+    def __init__(self, windows: TrainingWindows, share: slice) -> None:
+        self._windows, self._share = windows, share
 
     def __getitem__(self, step: int) -> Rows:
-        return self._windows.rows(step)
+        return self._windows.rows(step, self._share)
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:

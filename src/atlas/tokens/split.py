@@ -20,18 +20,24 @@ class TokenSplit:
     Attributes:
         name: of the split.
         index: of the folder it is in.
-        bytes: size of the text that the tokens stand for, in UTF-8.
+        bytes: size of the text that all of them stand for, in UTF-8.
         checksum: of all shards.
     """
 
-    def __init__(self, folder: Path, split: Split) -> None:
+    def __init__(self, folder: Path, split: Split, first: int = 0) -> None:
         """Maps the shards of a split.
+
+        Args:
+            folder: that tokenize wrote.
+            split: its name.
+            first: how many tokens to know of; 0 for all.
 
         Raises:
             AtlasError: a shard is missing, damaged, or of another tokenizer than the index.
         """
         _allow_many_files()
         self._folder = folder
+        self._first = first
         self.name: Split = split
         self.index = TokenIndex.read(folder)
         if split not in self.index.splits:
@@ -48,16 +54,17 @@ class TokenSplit:
         self._starts = np.cumsum([0, *(len(shard.ids) for shard in self._shards)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        everything = int(self._starts[-1])
+        return min(self._first or everything, everything)
 
-    def __reduce__(self) -> tuple[type["TokenSplit"], tuple[Path, Split]]:
+    def __reduce__(self) -> tuple[type["TokenSplit"], tuple[Path, Split, int]]:
         """Another process maps the files itself; nothing of them travels."""
-        return TokenSplit, (self._folder, self.name)
+        return TokenSplit, (self._folder, self.name, self._first)
 
     @cached_property
     def document_ends(self) -> npt.NDArray[np.int64]:
-        """Where each document ends, (documents,)."""
-        return np.concatenate(
+        """Where each document ends that is there to its end, (documents,)."""
+        ends = np.concatenate(
             [
                 np.empty(0, np.int64),
                 *(
@@ -66,6 +73,7 @@ class TokenSplit:
                 ),
             ]
         )
+        return ends[ends <= len(self)]
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """The tokens from ``start`` up to ``stop``, across shards."""

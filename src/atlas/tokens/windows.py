@@ -185,7 +185,7 @@ class TrainingWindows:
     seed: int
 
     def __post_init__(self) -> None:
-        if not self.layout.per_epoch():
+        if not self.per_epoch:
             raise AtlasError(
                 f"model.context_length: a window of {self.context_length} is longer than the "
                 f"training text ({len(self.tokens)} tokens); use a shorter one, or more text"
@@ -196,9 +196,14 @@ class TrainingWindows:
         """How the tokens are cut."""
         return layout_of(self.tokens, self.context_length)
 
-    def rows(self, step: int) -> Rows:
-        """The windows of a step."""
-        windows = [self.layout.training_window(*place) for place in self.places(step)]
+    @property
+    def per_epoch(self) -> int:
+        """Windows that an epoch visits."""
+        return self.layout.per_epoch()
+
+    def rows(self, step: int, share: slice = slice(None)) -> Rows:
+        """The windows of a step, or a share of them."""
+        windows = [self.layout.training_window(*place) for place in self.places(step)[share]]
         return stack(windows, self.context_length)
 
     def places(self, step: int) -> list[tuple[int, int]]:
@@ -207,10 +212,8 @@ class TrainingWindows:
         return [self._place(visit) for visit in range(first, first + self.batch_size)]
 
     def _place(self, visit: int) -> tuple[int, int]:
-        epoch, position = divmod(visit, self.layout.per_epoch())
-        offset, order = _epoch_order(
-            self.seed, epoch, self.layout.per_epoch(), self.layout.largest_offset()
-        )
+        epoch, position = divmod(visit, self.per_epoch)
+        offset, order = _epoch_order(self.seed, epoch, self.per_epoch, self.layout.largest_offset())
         return int(order[position]), offset
 
 

@@ -1,157 +1,143 @@
-"""Checkpoints: all that an interrupted training needs to go on as if nothing had happened.
+"""The checkpoints of a run: the two newest, and the best weights so far.
 
-A folder of checkpoints holds the two newest ones (``step-00000120/``) and the best weights so
-far (``best.safetensors``). Each appears whole or not at all.
+::
+
+    step-00000120/     all that an interrupted training needs to go on as if nothing had happened
+    step-00000240/
+    best.safetensors
+
+Each appears whole or not at all.
 """
 
-import json
-import math
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from atlas.errors import AtlasError, one_line
 from atlas.files import partial_path, put_in_place, remove
-from atlas.model.language_model import LanguageModel
-from atlas.model.storage import load_weights, save_weights
+from atlas.model.storage import write_weights
+from atlas.training.learner import Learner
+from atlas.training.progress import Progress
+from atlas.training.snapshot import (
+    read_progress,
+    read_state,
+    write_progress,
+    write_state,
+)
 
 KEPT = 2
-WEIGHTS, STATE, PROGRESS = "model.safetensors", "state.pt", "progress.json"
-Row = dict[str, int | float]
-
-
-@dataclass
-class Progress:
-    """How far training is, and what it has logged.
-
-    Attributes:
-        step: steps done.
-        best_step: the step after which the val loss was lowest.
-        best_loss: that val loss, nats a token.
-        train_rows: rows of metrics/train.csv.
-        val_rows: rows of metrics/val.csv.
-        speed_rows: rows of metrics/timing/train.csv.
-        unlogged: loss and norm of the gradient of each step since the last row.
-        tokens: that the steps have read.
-        batches: where their reading is.
-    """
-
-    step: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    train_rows: list[Row] = field(default_factory=list)
-    val_rows: list[Row] = field(default_factory=list)
-    speed_rows: list[Row] = field(default_factory=list)
-    unlogged: list[tuple[float, float]] = field(default_factory=list)
-    tokens: int = 0
-    batches: dict[str, Any] = field(default_factory=dict)
+FULL_DISK = (AtlasError, OSError, RuntimeError, CheckpointException)  # how writers say it
 
 
 class Checkpoints:
     """The checkpoints of one training run.
 
     Attributes:
-        folder: where they are.
+        folder: where they are; every process of the run must see it.
         best: the best weights so far.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best = folder / "best.safetensors"
+        self._unwritten: dict[str, Tensor] = {}  # best weights that the disk did not take
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_best(self, model: LanguageModel) -> None:
-        """Keeps the weights of now as the best."""
-        partial = partial_path(self.best)
-        save_weights(model, partial)
-        put_in_place(partial, self.best)
+    def keep_best(self, weights: dict[str, Tensor]) -> None:
+        """Keeps weights as the best: in memory, where the disk does not take them."""
+        self._unwritten = {name: weight.detach().clone() for name, weight in weights.items()}
+        if error := _failure_of(self.settle):
+            _note(f"{self.best}: not written ({error}); kept in memory, training goes on")
 
-    def save(
-        self, model: LanguageModel, optimizer: torch.optim.Optimizer, progress: Progress
-    ) -> None:
-        """Writes a checkpoint, and removes all but the newest two.
+    def settle(self) -> None:
+        """Writes the best weights, if the disk has not taken them yet.
 
         Raises:
-            AtlasError: the disk does not take it; those of before stay.
+            AtlasError, OSError: it does not do so now either.
+        """
+        if self._unwritten:
+            partial = partial_path(self.best)
+            write_weights(self._unwritten, partial)
+            put_in_place(partial, self.best)
+            self._unwritten = {}
+
+    def save(self, learner: Learner, progress: Progress) -> bool:
+        """Writes a checkpoint, and removes all but the newest two; every process has to do so.
+
+        Returns:
+            Whether the disk took it. If not, that is said, and those of before stay.
         """
         final = self.folder / f"step-{progress.step:08d}"
         partial = partial_path(final)
-        remove(partial)
-        try:
-            partial.mkdir()
-            save_weights(model, partial / WEIGHTS)
-            with (partial / STATE).open("wb") as file:
-                torch.save(_state(optimizer, model.device), file)
-            (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-            put_in_place(partial, final)
-        except (AtlasError, OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors
-            remove(partial)
-            raise AtlasError(
-                f"{final}: checkpoint not written ({one_line(error)}); free some space and run "
-                "again: training goes on from the checkpoint before"
-            ) from error
-        for old in self._newest_first()[KEPT:]:
-            remove(old)
 
-    def resume(self, model: LanguageModel, optimizer: torch.optim.Optimizer) -> Progress:
+        def begin() -> None:
+            if learner.world.is_first:
+                remove(partial)
+                self.settle()  # a checkpoint must not speak of best weights that are not there
+                partial.mkdir()
+
+        def finish() -> None:
+            if learner.world.is_first:
+                write_progress(partial, learner, progress)
+                put_in_place(partial, final)
+
+        for part in (begin, lambda: write_state(partial, learner), finish):
+            error = _failure_of(part)
+            if learner.world.any(bool(error)):
+                if error:
+                    _note(
+                        f"{final}: checkpoint not written ({error}); training goes on, and the "
+                        "one before stays: free some space"
+                    )
+                if learner.world.is_first:
+                    remove(partial)
+                return False
+        if learner.world.is_first:
+            for old in self.newest_first()[KEPT:]:
+                remove(old)
+        return True
+
+    def resume(self, learner: Learner) -> Progress:
         """Restores the newest checkpoint that is whole, or starts a new run.
 
-        Sets the weights, the state of the optimizer and of the random generators. A damaged
-        checkpoint is removed, so that it does not pass for the newest.
+        A damaged one is removed, so that it does not pass for the newest. Every process has to
+        ask.
+
+        Raises:
+            AtlasError: it is of another model.
         """
-        for checkpoint in self._newest_first():
+        for checkpoint in self.newest_first():
+            damage = ""
             try:
-                weights, state, progress = _read(checkpoint)
+                progress = read_progress(checkpoint, learner)
+                read_state(checkpoint, learner)
+            except AtlasError:
+                raise
             except Exception as error:  # each reader has its own kinds for a damaged file
-                print(
-                    f"note: {checkpoint} is damaged ({one_line(error)[:80]}): not used, removed",
-                    file=sys.stderr,
-                )
+                damage = one_line(error)[:80] or type(error).__name__
+            if not learner.world.any(bool(damage)):
+                return progress
+            if learner.world.is_first:
+                _note(f"{checkpoint} is damaged ({damage}): not used, removed")
                 remove(checkpoint)
-                continue
-            load_weights(model, weights)
-            optimizer.load_state_dict(state["optimizer"])
-            _set_random(state, model.device)
-            return progress
         return Progress()
 
-    def _newest_first(self) -> list[Path]:
+    def newest_first(self) -> list[Path]:
+        """The folders of the checkpoints."""
         return sorted(self.folder.glob("step-*"), reverse=True)
 
 
-def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any], Progress]:
-    weights = safetensors.torch.load_file(checkpoint / WEIGHTS)
-    state = torch.load(checkpoint / STATE, weights_only=True, map_location="cpu")
-    progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
-    return weights, state, progress
+def _failure_of(action: Callable[[], None]) -> str:
+    """What a full disk says to an action; empty if it took it."""
+    try:
+        action()
+    except FULL_DISK as error:
+        return one_line(error)
+    return ""
 
 
-def _state(optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
-    state = {
-        "optimizer": optimizer.state_dict(),
-        "device": device.type,
-        "torch": str(torch.__version__),
-        "cpu_random": torch.get_rng_state(),
-    }
-    if device.type != "cpu":
-        state["device_random"] = torch.get_device_module(device).get_rng_state()
-    return state
-
-
-def _set_random(state: dict[str, Any], device: torch.device) -> None:
-    """Restores the random generators; says so where the machine is not that of before."""
-    torch.set_rng_state(state["cpu_random"])
-    before, now = (state["device"], state["torch"]), (device.type, str(torch.__version__))
-    if before != now:
-        print(
-            f"note: the checkpoint is of {before[0]} and torch {before[1]}, this is {now[0]} and "
-            f"torch {now[1]}: the result will not be that of an undisturbed run to the last bit",
-            file=sys.stderr,
-        )
-    if device.type != "cpu" and state["device"] == device.type:
-        torch.get_device_module(device).set_rng_state(state["device_random"])
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)

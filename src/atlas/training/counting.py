@@ -1,75 +1,77 @@
 """Training of the bigram model: the pairs of the training text are counted."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from atlas.cleaning.splits import Split
 from atlas.model.baselines import Bigram
+from atlas.model.storage import weights_of
+from atlas.params import Params
+from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
-from atlas.training.checkpoint import Checkpoints, Progress
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.progress import Progress
 from atlas.training.validation import mean_loss
 
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass
-class Counting:
-    """One run of counting.
+def count_pairs(
+    model: Bigram,
+    splits: Mapping[Split, TokenSplit],
+    params: Params,
+    checkpoints: Checkpoints,
+    sample: Callable[[], str] | None = None,
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Makes the table of a bigram model from every pair of the training text.
 
-    Attributes:
-        model: whose table is made.
-        data: windows of the training split.
-        val: the windows that it is measured on.
-        checkpoints: where the table is kept.
+    Returns:
+        What was logged, a single step that reads all, and the weights, which are the best as well.
     """
+    length = params.model.context_length
+    at_once = params.train.batch_size // params.train.accumulation
+    started = time.perf_counter()
+    data = EvaluationWindows(splits["train"], length, at_once)
+    counts, tokens = _count(data, model.config.vocab_size)
+    table = log_probabilities(counts)
+    with torch.no_grad():
+        model.table.weight.copy_(torch.from_numpy(table))
+    surprise = -sum(float(n @ row) for n, row in zip(counts, table, strict=True))
+    seconds = time.perf_counter() - started
+    checkpoints.keep_best(weights_of(model))
+    checkpoints.settle()
+    train_loss = surprise / int(counts.sum())
+    val_loss = mean_loss(model, EvaluationWindows(splits["val"], length, at_once).all())
+    progress = Progress(
+        step=1,
+        best_step=1,
+        best_loss=val_loss,
+        train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
+        val_rows=[{"step": 1, "loss": val_loss}],
+        speed_rows=[{"step": 1, "tokens_per_second": round(tokens / seconds)}],
+        samples=[(1, sample())] if sample is not None else [],
+        tokens=tokens,
+    )
+    return progress, weights_of(model)
 
-    model: Bigram
-    data: EvaluationWindows
-    val: EvaluationWindows
-    checkpoints: Checkpoints
 
-    def run(self) -> Progress:
-        """Counts every pair once.
-
-        Returns:
-            What was logged: a single step that reads all.
-        """
-        started = time.perf_counter()
-        counts, tokens = self._pairs()
-        table = log_probabilities(counts)
-        with torch.no_grad():
-            self.model.table.weight.copy_(torch.from_numpy(table))
-        surprise = -sum(float(n @ row) for n, row in zip(counts, table, strict=True))
-        seconds = time.perf_counter() - started
-        self.checkpoints.save_best(self.model)
-        train_loss = surprise / int(counts.sum())
-        val_loss = mean_loss(self.model, self.val.all())
-        return Progress(
-            step=1,
-            best_step=1,
-            best_loss=val_loss,
-            train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
-            val_rows=[{"step": 1, "loss": val_loss}],
-            speed_rows=[{"step": 1, "tokens_per_second": round(tokens / seconds)}],
-            tokens=tokens,
-        )
-
-    def _pairs(self) -> tuple[Counts, int]:
-        """How often each token follows each, (V, V), and how many tokens were read."""
-        size = self.model.config.vocab_size
-        counts = np.zeros(size * size, np.int64)
-        tokens = 0
-        for batch in tqdm(self.data.all(), desc="count", unit="batch"):
-            known = batch.targets != NO_TARGET
-            pairs = batch.inputs[known] * size + batch.targets[known]
-            found, times = np.unique(pairs, return_counts=True)
-            counts[found] += times
-            tokens += int(batch.mask.sum())
-        return counts.reshape(size, size), tokens
+def _count(data: EvaluationWindows, size: int) -> tuple[Counts, int]:
+    """How often each token follows each, (V, V), and how many tokens were read."""
+    counts = np.zeros(size * size, np.int64)
+    tokens = 0
+    for batch in tqdm(data.all(), desc="count", unit="batch"):
+        known = batch.targets != NO_TARGET
+        pairs = batch.inputs[known] * size + batch.targets[known]
+        found, times = np.unique(pairs, return_counts=True)
+        counts[found] += times
+        tokens += int(batch.mask.sum())
+    return counts.reshape(size, size), tokens
 
 
 def log_probabilities(counts: Counts) -> npt.NDArray[np.float32]:

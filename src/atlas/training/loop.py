@@ -1,33 +1,32 @@
 """The training loop.
 
-Each step: a batch, its gradient (in parts if asked), a clipped AdamW update. Every so often
-the val loss is measured, and the best weights are kept. The loop can be stopped at any moment
-and goes on exactly where it was.
+Each step: a batch, its gradient, an update. Every so often the val loss is measured, a sample is
+drawn, and the best weights are kept. The loop can be stopped at any moment and goes on exactly
+where it was.
 """
 
-import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from statistics import fmean
-from typing import NoReturn
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from atlas.errors import AtlasError, Stopped
-from atlas.model.language_model import LanguageModel
-from atlas.params import TrainParams
+from atlas.model.counts import count
 from atlas.tokens.batches import Batches, TensorBatch, readers
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.checkpoint import Checkpoints, Progress
-from atlas.training.optimizer import make_optimizer
-from atlas.training.schedule import warmup_cosine
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.diagnosis import ADVICE, divergence, not_finite
+from atlas.training.journal import Journal
+from atlas.training.learner import Learner
+from atlas.training.progress import Progress
+from atlas.training.snapshot import whole_weights
 from atlas.training.stopping import StopRequest
-from atlas.training.validation import cross_entropy_sum, mean_loss
+from atlas.training.utilisation import matmul_flops
+from atlas.training.validation import total_loss
 
 
 def seconds_between_checkpoints() -> float:
@@ -45,174 +44,128 @@ def seconds_between_checkpoints() -> float:
 
 @dataclass
 class Training:
-    """One run of training.
+    """One run of training, in every process that takes part.
 
     Attributes:
-        model: on its device, with its first weights.
+        learner: the model, and what updates it.
         data: the windows to learn from.
         val: the windows that pick the best weights.
-        train: the params.
         checkpoints: where the run is kept safe.
+        events: folder of the TensorBoard events; None for none.
+        sample: writes a text with the model of now; None for no samples.
     """
 
-    model: LanguageModel
+    learner: Learner
     data: TrainingWindows
     val: EvaluationWindows
-    train: TrainParams
     checkpoints: Checkpoints
+    events: Path | None = None
+    sample: Callable[[], str] | None = None
 
     def run(self) -> Progress:
         """Trains to the last step, from the newest checkpoint on.
 
         Returns:
-            What was logged. The best weights are in ``checkpoints.best``, the last ones in
-            ``model``.
+            What was logged. The best weights are in ``checkpoints.best``, the last ones in the
+            model.
 
         Raises:
             Stopped: SIGINT or SIGTERM came; a checkpoint of this moment was written.
-            AtlasError: the loss or the gradient was not finite; nothing was updated with it.
+            AtlasError: the loss or the gradient was not finite (nothing was updated with it), or
+                far above the loss of guessing.
         """
         every = seconds_between_checkpoints()
-        device = self.model.device
-        batches = Batches(self.data, device, readers(device))
-        optimizer = make_optimizer(self.model, self.train)
-        torch.manual_seed(self.train.seed)  # dropout
-        progress = self.checkpoints.resume(self.model, optimizer)
+        learner, world = self.learner, self.learner.world
+        share = world.share(learner.train.batch_size)
+        batches = Batches(self.data, world.device, readers(world.device), share)
+        progress = self.checkpoints.resume(learner)
         if progress.batches:
             batches.load_state_dict(progress.batches)
-        if not progress.val_rows:
-            self._validate(progress)
-        speed = Speed()
-        saved = time.monotonic()
-        with StopRequest() as stop, self._bar(progress) as bar, closing(batches.read()) as reader:
-            while progress.step < self.train.steps:
-                with speed.steps_of(progress):
-                    self._step(next(reader), optimizer, progress)
-                if self._due(self.train.log_every, progress):
-                    self._log(optimizer, progress, speed.read(), bar)
-                bar.update()
-                if self._due(self.train.eval_every, progress):
-                    self._validate(progress)
-                if stop.requested or time.monotonic() - saved >= every:
+        with (
+            StopRequest() as stop,
+            self._journal(progress) as journal,
+            closing(batches.read()) as reader,
+        ):
+            if not progress.val_rows:
+                self._validate(progress, journal)
+            saved = time.monotonic()
+            while not self._ended(progress):
+                with journal.speed.steps_of(progress):
+                    self._step(next(reader), progress, journal)
+                if self._due(learner.train.log_every, progress):
+                    self._log(progress, journal)
+                if self._due(learner.train.eval_every, progress):
+                    self._validate(progress, journal)
+                late = world.is_first and time.monotonic() - saved >= every
+                stopped, due = world.sums(stop.requested, late)  # all do the same
+                if stopped or due:
                     progress.batches = batches.state_dict()
-                    self.checkpoints.save(self.model, optimizer, progress)
+                    written = self.checkpoints.save(learner, progress)
                     saved = time.monotonic()
-                if stop.requested:
-                    raise Stopped(
-                        f"stopped after step {progress.step} of {self.train.steps}; "
-                        "`dvc repro`, or the same `dvc exp run`, goes on from there"
-                    )
+                if stopped:
+                    raise Stopped(self._stopped(progress, written))
+            if progress.unlogged:  # training has ended early
+                self._log(progress, journal)
+        if world.is_first:
+            self.checkpoints.settle()
         return progress
 
-    def _step(
-        self, batch: TensorBatch, optimizer: torch.optim.Optimizer, progress: Progress
-    ) -> None:
-        factor = warmup_cosine(
-            progress.step, self.train.steps, self.train.warmup_steps, self.train.final_lr
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = self.train.lr * factor
-        loss = self._backward(batch)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise AtlasError(self._diagnosis(progress.step, loss, norm))
-        nn.utils.clip_grads_with_norm_(self.model.parameters(), self.train.clip_norm, norm)
-        optimizer.step()
-        optimizer.zero_grad()
+    def _step(self, batch: TensorBatch, progress: Progress, journal: Journal) -> None:
+        made = self.learner.learn(batch, progress.step)
+        if not made.usable:
+            raise AtlasError(not_finite(progress.step, made, self.learner.model, self.data))
         progress.step += 1
-        progress.tokens += int(batch.mask.sum())
-        progress.unlogged.append((loss.item(), norm.item()))
+        progress.tokens += made.tokens
+        progress.skipped += not made.updated
+        journal.step(made.loss, made.norm)
 
-    def _backward(self, batch: TensorBatch) -> Tensor:
-        """Adds up the gradient of a batch; returns its loss, nats a token.
+    def _log(self, progress: Progress, journal: Journal) -> None:
+        epoch = progress.step * self.data.batch_size / self.data.per_epoch
+        journal.row(self.learner.optimizers.lr, epoch)
+        if problem := divergence(progress, self.learner.model.config.vocab_size):
+            raise AtlasError(problem)
 
-        Each part is divided by the tokens of the whole batch, so the parts add up to it. What
-        fills up a window stands on its right, where causal attention never sees it.
-        """
-        total = torch.zeros((), device=batch.inputs.device)
-        tokens = batch.predicted()
-        parts = self.train.accumulation
-        for x, y in zip(batch.inputs.chunk(parts), batch.targets.chunk(parts), strict=True):
-            loss = cross_entropy_sum(self.model(x), y) / tokens
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
-
-    def _validate(self, progress: Progress) -> None:
-        loss = mean_loss(self.model, self.val.spread(self.train.eval_windows))
-        if not math.isfinite(loss):
+    def _validate(self, progress: Progress, journal: Journal) -> None:
+        learner, world = self.learner, self.learner.world
+        windows = self.val.spread(learner.train.eval_windows)
+        with torch.compiler.set_stance("force_eager"), learner.precision.compute():
+            total, tokens = world.sums(*total_loss(learner.model, world.shares(windows)))
+        loss = total / tokens
+        if not total < float("inf"):
             raise AtlasError(
-                f"training stopped after step {progress.step}: the val loss is {loss:g}. "
-                "Lower train.lr, or lengthen train.warmup_steps"
+                f"training stopped after step {progress.step}: the val loss is {loss:g}. {ADVICE}"
             )
-        progress.val_rows.append({"step": progress.step, "loss": loss})
+        journal.validation(loss)
+        progress.worse += 1
         if loss < progress.best_loss:
-            progress.best_loss, progress.best_step = loss, progress.step
-            self.checkpoints.save_best(self.model)
+            progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
+            weights = whole_weights(learner)
+            if world.is_first:
+                self.checkpoints.keep_best(weights)
+        if self.sample is not None:
+            with torch.compiler.set_stance("force_eager"):
+                journal.sample(self.sample())
 
-    def _log(
-        self,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
-        speed: float,
-        bar: "tqdm[NoReturn]",
-    ) -> None:
-        losses, norms = zip(*progress.unlogged, strict=True)
-        loss, norm = fmean(losses), fmean(norms)
-        lr = optimizer.param_groups[0]["lr"]
-        progress.unlogged.clear()
-        progress.train_rows.append(
-            {"step": progress.step, "loss": loss, "lr": lr, "gradient_norm": norm}
-        )
-        progress.speed_rows.append({"step": progress.step, "tokens_per_second": round(speed)})
-        val = progress.val_rows[-1]["loss"]
-        bar.set_postfix_str(
-            f"loss {loss:.3f}, val {val:.3f}, lr {lr:.1e}, |g| {norm:.2f}, {speed:,.0f} tok/s"
-        )
+    def _ended(self, progress: Progress) -> bool:
+        """Whether all steps are done, or val has not got better for as long as it may."""
+        patience = self.learner.train.patience
+        patient = not patience or progress.worse < patience
+        return progress.step >= self.learner.steps or not patient
 
     def _due(self, every: int, progress: Progress) -> bool:
-        return progress.step % every == 0 or progress.step == self.train.steps
+        return progress.step % every == 0 or progress.step == self.learner.steps
 
-    def _bar(self, progress: Progress) -> "tqdm[NoReturn]":
-        if progress.step:
-            tqdm.write(f"going on from step {progress.step}")
-        return tqdm(desc="train", total=self.train.steps, initial=progress.step, unit="step")
+    def _journal(self, progress: Progress) -> Journal:
+        learner, world = self.learner, self.learner.world
+        on_a_gpu = world.device.type == "cuda"  # a CPU is best at float32
+        kind = learner.precision.kind if on_a_gpu else torch.float32
+        rate = world.sums(matmul_flops(world.device, kind))[0]
+        share = count(learner.model.config).training_flops / rate
+        return Journal(progress, learner.steps, share, self.events if world.is_first else None)
 
-    def _diagnosis(self, step: int, loss: Tensor, norm: Tensor) -> str:
-        places = self.data.places(step)
-        norms = {
-            name: parameter.grad.norm().item()
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None
-        }
-        # A NaN compares with nothing, so it is put first by hand.
-        worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))[:3]
+    def _stopped(self, progress: Progress, written: bool) -> str:
+        kept = "from there" if written else "from the checkpoint before"
         return (
-            f"training stopped before the update of step {step + 1}: the loss is "
-            f"{loss.item():g}, the norm of the gradient {norm.item():g} (windows "
-            f"{', '.join(str(number) for number, _ in places[:4])}, ...; largest gradients: "
-            f"{', '.join(f'{name} {norms[name]:g}' for name in worst)}). Lower train.lr or "
-            "train.clip_norm, or lengthen train.warmup_steps"
+            f"stopped after step {progress.step} of {self.learner.steps}; "
+            f"`dvc repro`, or the same `dvc exp run`, goes on {kept}"
         )
-
-
-class Speed:
-    """Tokens a second of the steps since it was last read, validation and writing left out."""
-
-    def __init__(self) -> None:
-        self._tokens, self._seconds = 0, 0.0
-
-    @contextmanager
-    def steps_of(self, progress: Progress) -> Iterator[None]:
-        """Times what is done within, and counts the tokens by which training gets on."""
-        started, before = time.perf_counter(), progress.tokens
-        yield
-        self._tokens += progress.tokens - before
-        self._seconds += time.perf_counter() - started
-
-    def read(self) -> float:
-        """Tokens a second; starts anew."""
-        speed = self._tokens / self._seconds
-        self._tokens, self._seconds = 0, 0.0
-        return speed

@@ -13,8 +13,12 @@ from atlas.tokens.windows import NO_TARGET, Batch
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies (nats) of logits (B, T, V) at targets (B, T), padding left out."""
+    at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET, reduction="sum"
+        logits.flatten(0, 1).to(at_least_float32),
+        targets.flatten(),
+        ignore_index=NO_TARGET,
+        reduction="sum",
     )
 
 

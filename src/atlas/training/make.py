@@ -1,0 +1,67 @@
+"""A training from params.yaml, the token shards and the machine."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from atlas.cleaning.splits import Split
+from atlas.errors import AtlasError
+from atlas.model.language_model import LanguageModel
+from atlas.params import Params, TrainParams
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.compilation import compilation_pays
+from atlas.training.learner import Learner
+from atlas.training.loop import Training
+from atlas.training.memory import available_bytes, check_memory
+from atlas.training.world import World
+
+
+def make_training(
+    model: LanguageModel,
+    params: Params,
+    splits: Mapping[Split, TokenSplit],
+    checkpoints: Checkpoints,
+    world: World,
+    *,
+    events: Path | None = None,
+    sample: Callable[[], str] | None = None,
+) -> Training:
+    """A training that is ready to run.
+
+    Raises:
+        AtlasError: it would not fit into memory, the text is too short for the context, or the
+            batch cannot be divided by the processes.
+    """
+    train, length = params.train, params.model.context_length
+    check_memory(model.config, train, world.size, available_bytes(world.device))
+    data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
+    steps = steps_of(train, data.per_epoch)
+    tokens = steps * train.batch_size * length
+    learner = Learner(
+        model,
+        train,
+        steps,
+        world,
+        compiled=compilation_pays(model.config, tokens, world.device),
+    )
+    val = EvaluationWindows(splits["val"], length, train.batch_size // train.accumulation)
+    return Training(learner, data, val, checkpoints, events, sample)
+
+
+def steps_of(train: TrainParams, windows: int) -> int:
+    """How many steps a training has, with so many windows in an epoch.
+
+    Raises:
+        AtlasError: it ends within its warm-up.
+    """
+    if not train.epochs:
+        return train.steps
+    steps = math.ceil(train.epochs * windows / train.batch_size)
+    if train.warmup_steps > steps:
+        raise AtlasError(
+            f"train.warmup_steps ({train.warmup_steps}) is more than the {steps} steps of "
+            f"{train.epochs} epochs: the learning rate would never reach train.lr"
+        )
+    return steps

@@ -1,0 +1,42 @@
+"""What the model writes while it is being trained."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from atlas.errors import one_line
+from atlas.generation.generate import Sampling, generate
+from atlas.generation.prompts import beginnings
+from atlas.model.language_model import LanguageModel
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
+
+HOW = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=1)
+
+
+class Sampler:
+    """Continues the beginning of one val document, always the same, with the model of now.
+
+    Its random numbers are its own, so that it never changes training.
+    """
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, val: TokenSplit, tokens: int
+    ) -> None:
+        self._prompt = (beginnings(val, 1) or [[]])[0]
+        self._tokenizer = tokenizer
+        self._continue = partial(generate, model, self._prompt, tokens, HOW)
+        self._model = model
+
+    def __call__(self) -> str:
+        """A text."""
+        was_training = self._model.training
+        self._model.eval()
+        ids = [*self._prompt, *self._continue()]
+        self._model.train(was_training)
+        return self._tokenizer.decode(ids)
+
+
+def page_of(samples: Iterable[tuple[int, str]]) -> str:
+    """The samples of a training, a line each, as Markdown."""
+    lines = [f"| {step} | {one_line(text).replace('|', chr(92) + '|')} |" for step, text in samples]
+    return "\n".join(["| step | sample |", "| --- | --- |", *lines]) + "\n"

@@ -1,0 +1,149 @@
+"""The processes that train one model together, and what they tell each other.
+
+Under torchrun every process runs the same program and reads its own share of each batch. One of
+them, the first, writes. DDP keeps the whole model in each; FSDP2 keeps a share of each weight in
+each, and gathers a block when it is its turn (arXiv:2304.11277).
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from atlas.errors import AtlasError
+from atlas.tokens.windows import NO_TARGET, Batch
+
+STRATEGY = "ATLAS_STRATEGY"
+STRATEGIES = ("ddp", "fsdp")
+PATIENCE = timedelta(minutes=30)  # others may write a checkpoint, or compile
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a run, seen from one of them.
+
+    Attributes:
+        rank: number of this one.
+        size: how many there are.
+        strategy: ``ddp`` or ``fsdp``; of no meaning alone.
+        device: of this process.
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    strategy: str = "ddp"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes and prints."""
+        return self.rank == 0
+
+    @property
+    def shards(self) -> bool:
+        """Whether each process holds a share of the weights alone."""
+        return self.size > 1 and self.strategy == "fsdp"
+
+    def join(self, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
+        """Makes a model that all have learn as one; returns what is to be called."""
+        if self.size == 1:
+            return model
+        if self.strategy == "fsdp":
+            mesh = init_device_mesh(self.device.type, (self.size,))
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            return model
+        places = [self.device] if self.device.type != "cpu" else None
+        return DistributedDataParallel(model, device_ids=places, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def adding_up(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """Within, gradients are only sent round with the last part of a batch."""
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(last)
+            yield
+        elif isinstance(model, DistributedDataParallel) and not last:
+            with model.no_sync():
+                yield
+        else:
+            yield
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def sums(self, *values: float) -> list[float]:
+        """The sum of each number over all processes."""
+        if self.size == 1:
+            return list(values)
+        total: list[float] = self.sum(
+            torch.tensor(values, dtype=torch.float64, device=self.device)
+        ).tolist()
+        return total
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true of any process."""
+        return self.sums(value)[0] > 0
+
+    def shares(self, batches: Iterable[Batch[Any]]) -> Iterator[Batch[Any]]:
+        """This process's rows of each batch; without any, one row with nothing to predict.
+
+        All get the same number of batches, as FSDP2 wants all to call the model.
+        """
+        for batch in batches:
+            own = Batch(*(part[self.rank :: self.size] for part in batch))
+            if not len(own.inputs):
+                first = Batch(*(part[:1] for part in batch))
+                own = first._replace(targets=np.full_like(first.targets, NO_TARGET))
+            yield own
+
+    def share(self, rows: int) -> slice:
+        """The rows of a batch that are this process's.
+
+        Raises:
+            AtlasError: they cannot be divided evenly.
+        """
+        if rows % self.size:
+            raise AtlasError(
+                f"train.batch_size ({rows}) is not divisible by the {self.size} processes: take "
+                f"{rows + self.size - rows % self.size}, or another ATLAS_NPROC"
+            )
+        each = rows // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+@contextmanager
+def the_world(device: torch.device) -> Iterator[World]:
+    """The processes that torchrun has started with this one; this one alone without it.
+
+    Raises:
+        AtlasError: ``ATLAS_STRATEGY`` names no way to train together.
+    """
+    strategy = os.environ.get(STRATEGY, "ddp")
+    if strategy not in STRATEGIES:
+        raise AtlasError(f"{STRATEGY}={strategy}: give {' or '.join(STRATEGIES)}")
+    if not dist.is_torchelastic_launched():
+        yield World(device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield World(device, dist.get_rank(), dist.get_world_size(), strategy)
+    finally:
+        dist.destroy_process_group()

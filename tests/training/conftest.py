@@ -1,0 +1,47 @@
+"""Trainings of 30 steps that take a second."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from atlas.model.initialise import initialise
+from atlas.model.make import make_model
+from atlas.tokens.split import TokenSplit
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.loop import Training
+from atlas.training.make import make_training
+from atlas.training.world import World
+from tests.small import small_config, small_params, write_tokens
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def splits(tmp_path_factory, tokenizer, documents) -> dict[str, TokenSplit]:
+    ids = [tokenizer.encode(document.text) for document in documents]
+    shards = {"train": [ids[:80]], "val": [ids[80:]]}
+    folder = write_tokens(tmp_path_factory.mktemp("tokens"), shards)
+    return {split: TokenSplit(folder, split) for split in shards}
+
+
+@pytest.fixture
+def training(splits, tmp_path) -> Callable[..., Training]:
+    """Makes a training of 30 steps in a folder of its own."""
+
+    def make(folder="run", dropout=0.1, options=None, events=None, sample=None, **changes):
+        changes = {"steps": 30, "eval_every": 10, "log_every": 7, "lr": 0.01} | changes
+        params = small_params(**{f"train.{key}": value for key, value in changes.items()})
+        model = make_model(small_config(dropout=dropout, **(options or {})))
+        initialise(model, params.train.seed)
+        return make_training(
+            model,
+            params,
+            splits,
+            Checkpoints(tmp_path / folder),
+            World(CPU),
+            events=events,
+            sample=sample,
+        )
+
+    return make

@@ -1,0 +1,63 @@
+"""A training of 50 steps in as many processes as torchrun starts, for test_world.
+
+    python -m tests.training.processes TOKENS RUN STRATEGY STOP_AT
+
+The first process writes what was logged, and the weights' sum, to RUN/result.json. At step STOP_AT
+(0 for never) the last process gets a signal.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from atlas.errors import Stopped
+from atlas.model.initialise import initialise
+from atlas.model.make import make_model
+from atlas.tokens.split import TokenSplit
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.make import make_training
+from atlas.training.snapshot import whole_weights
+from atlas.training.world import the_world
+from tests.small import small_config, small_params
+
+CHANGES = {"steps": 50, "log_every": 1, "eval_every": 25, "lr": 0.01, "optimizer": "muon"}
+
+
+def main() -> None:
+    tokens, run, stop_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    params = small_params(**{f"train.{key}": value for key, value in CHANGES.items()})
+    with the_world(torch.device("cpu")) as world:
+        model = make_model(small_config())
+        initialise(model, params.train.seed)
+        splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
+        training = make_training(model, params, splits, Checkpoints(run), world)
+        learn = training.learner.learn
+
+        def interrupted(batch, step):
+            if step + 1 == stop_at and world.rank == world.size - 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return learn(batch, step)
+
+        training.learner.learn = interrupted
+        try:
+            progress = training.run()
+        except Stopped:
+            return
+        weights = whole_weights(training.learner)
+        if world.is_first:
+            result = {
+                "losses": [row["loss"] for row in progress.train_rows],
+                "norms": [row["gradient_norm"] for row in progress.train_rows],
+                "val": [row["loss"] for row in progress.val_rows],
+                "weights": {name: weight.double().sum().item() for name, weight in weights.items()},
+            }
+            (run / "result.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

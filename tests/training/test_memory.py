@@ -1,0 +1,101 @@
+"""A training that would not fit is refused, with one that would."""
+
+import psutil
+import pytest
+import torch
+
+from atlas.errors import AtlasError
+from atlas.model.counts import training_bytes
+from atlas.training.memory import (
+    available_bytes,
+    check_memory,
+    memory_errors,
+    peak_bytes,
+    proposal,
+)
+from tests.small import small_config, small_params
+from tests.training.conftest import CPU
+
+CONFIG = small_config(n_layer=4)
+
+
+def train(batch_size=16, accumulation=1, recompute=False):
+    return small_params(
+        **{
+            "train.batch_size": batch_size,
+            "train.accumulation": accumulation,
+            "train.recompute": recompute,
+        }
+    ).train
+
+
+def needed(windows, recompute=False):
+    return sum(training_bytes(CONFIG, windows, recompute=recompute).values())
+
+
+def test_what_fits_passes():
+    check_memory(CONFIG, train(), 1, needed(16))
+    check_memory(CONFIG, train(), 4, needed(4))
+    check_memory(CONFIG, train(accumulation=8), 1, needed(2))
+    check_memory(small_config(kind="two_layer", window=4), train(), 1, 0)
+
+
+def test_what_does_not_is_refused_with_the_parts_that_would():
+    message = r"train.batch_size: 16 windows at once need about .* GB are free; try {}$"
+    for available, advice in {
+        needed(16) - 1: "train.accumulation=2",
+        needed(2): "train.accumulation=8",
+        needed(1) - 1: "train.recompute=true train.accumulation=8",
+        1000: "a smaller model, such as half of model.d_model or of model.n_layer",
+    }.items():
+        with pytest.raises(AtlasError, match=message.format(advice)):
+            check_memory(CONFIG, train(), 1, available)
+
+
+@pytest.mark.parametrize("available", [needed(3), needed(1), needed(2, recompute=True)])
+def test_what_is_proposed_fits(available):
+    words = dict(word.split("=") for word in proposal(CONFIG, train(), available).split()[1:])
+    tried = train(
+        accumulation=int(words["train.accumulation"]), recompute="train.recompute" in words
+    )
+    check_memory(CONFIG, tried, 1, available)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_running_out_is_one_line(error):
+    with (
+        pytest.raises(AtlasError, match=r"16 windows at once are more .* train.accumulation=2 "),
+        memory_errors(train(), CPU),
+    ):
+        raise error
+    with (
+        pytest.raises(AtlasError, match=r"train.recompute=true"),
+        memory_errors(train(accumulation=16), CPU),
+    ):
+        raise error
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="another"), memory_errors(train(), CPU):
+        raise RuntimeError("another")
+
+
+def test_a_batch_that_cannot_be_allocated_is_one_line():
+    with (
+        pytest.raises(AtlasError, match="more than the memory of cpu"),
+        memory_errors(train(), CPU),
+    ):
+        torch.empty(2**50)
+
+
+def test_this_machine_has_memory():
+    assert available_bytes(CPU) > 2**20
+    held = torch.ones(2**24)
+    now = psutil.Process().memory_info().rss
+    assert held.nbytes < now <= peak_bytes(CPU) < 2**40
