@@ -28,8 +28,8 @@ from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import TrainingWindows
-from atlas.training.learner import Learner
-from atlas.training.world import World
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.world import World
 from bench.shared import ROOT
 
 DOCUMENT = 700  # tokens, on average

@@ -28,15 +28,15 @@ from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import layout_of
-from atlas.training.checkpoint import Checkpoints
 from atlas.training.counting import count_pairs
 from atlas.training.launch import run_in_processes
 from atlas.training.make import make_training
-from atlas.training.memory import memory_errors, peak_bytes
-from atlas.training.progress import Progress
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.safety.memory import memory_errors, peak_bytes
+from atlas.training.safety.progress import Progress
+from atlas.training.safety.snapshot import whole_weights
 from atlas.training.samples import Sampler, page_of
-from atlas.training.snapshot import whole_weights
-from atlas.training.world import World, the_world
+from atlas.training.steps.world import World, the_world
 
 TOKENS, TOKENIZER = Path("data/tokens"), Path("models/tokenizer")
 LAST_WEIGHTS = "last.safetensors"

@@ -23,8 +23,8 @@ from atlas.reference.optimizers import AdamW
 from atlas.reference.options import Options
 from atlas.reference.training import Batch, loss_and_gradients, train, warmup_cosine
 from atlas.tokens.windows import Batch as TensorBatch
-from atlas.training.learner import Learner
-from atlas.training.world import World
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.world import World
 from tests.model.family import OPTIONS, T, V, config_of, decoder, ids_of
 from tests.small import small_params
 

@@ -10,7 +10,7 @@ from atlas.reference.generation import generate
 from atlas.reference.initialise import initialise
 from atlas.reference.optimizers import SGD, AdamW
 from atlas.reference.training import Batch, clip, loss_and_gradients, train, warmup_cosine
-from atlas.training import schedule
+from atlas.training.steps import schedule
 from tests.reference.gradients import small_options
 from tests.small import small_params
 

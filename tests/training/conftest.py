@@ -8,10 +8,10 @@ import torch
 from atlas.model.initialise import initialise
 from atlas.model.make import make_model
 from atlas.tokens.split import TokenSplit
-from atlas.training.checkpoint import Checkpoints
 from atlas.training.loop import Training
 from atlas.training.make import make_training
-from atlas.training.world import World
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.steps.world import World
 from tests.small import small_config, small_params, write_tokens
 
 CPU = torch.device("cpu")

@@ -18,10 +18,10 @@ from atlas.errors import Stopped
 from atlas.model.initialise import initialise
 from atlas.model.make import make_model
 from atlas.tokens.split import TokenSplit
-from atlas.training.checkpoint import Checkpoints
 from atlas.training.make import make_training
-from atlas.training.snapshot import whole_weights
-from atlas.training.world import the_world
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.safety.snapshot import whole_weights
+from atlas.training.steps.world import the_world
 from tests.small import small_config, small_params
 
 CHANGES = {"steps": 50, "log_every": 1, "eval_every": 25, "lr": 0.01, "optimizer": "muon"}

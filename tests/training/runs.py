@@ -9,7 +9,7 @@ import torch
 from atlas.model.language_model import LanguageModel
 from atlas.model.storage import weights_of
 from atlas.training.loop import Training
-from atlas.training.progress import Progress
+from atlas.training.safety.progress import Progress
 
 
 def same_weights(a: LanguageModel, b: LanguageModel) -> bool:

@@ -12,9 +12,9 @@ from atlas.model.make import make_model
 from atlas.model.storage import load_weights
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
-from atlas.training.checkpoint import Checkpoints
 from atlas.training.counting import count_pairs, log_probabilities
-from atlas.training.validation import mean_loss
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.steps.loss import mean_loss
 from tests.small import EOS, small_config, small_params, write_tokens
 
 

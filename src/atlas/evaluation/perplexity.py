@@ -4,7 +4,7 @@ import math
 
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.windows import EvaluationWindows
-from atlas.training.validation import total_loss
+from atlas.training.steps.loss import total_loss
 
 
 def evaluate_split(model: LanguageModel, windows: EvaluationWindows) -> dict[str, float | int]:

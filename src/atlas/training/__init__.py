@@ -1,1 +1,1 @@
-"""The training loop: schedule, optimizer, validation, checkpoints."""
+"""Training: the loop, what it logs, and how it is started."""

@@ -15,9 +15,9 @@ from atlas.model.storage import weights_of
 from atlas.params import Params
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
-from atlas.training.checkpoint import Checkpoints
-from atlas.training.progress import Progress
-from atlas.training.validation import mean_loss
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.safety.progress import Progress
+from atlas.training.steps.loss import mean_loss
 
 Counts = npt.NDArray[np.int64]
 

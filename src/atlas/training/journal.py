@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from atlas.files import remove
-from atlas.training.progress import Progress, Row
+from atlas.training.safety.progress import Progress, Row
 from atlas.training.utilisation import Speed
 
 MEMORY = 0.98  # of the moving average: about the last fifty steps

@@ -18,15 +18,15 @@ from atlas.errors import AtlasError, Stopped
 from atlas.model.counts import count
 from atlas.tokens.batches import Batches, TensorBatch, readers
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.checkpoint import Checkpoints
-from atlas.training.diagnosis import ADVICE, divergence, not_finite
 from atlas.training.journal import Journal
-from atlas.training.learner import Learner
-from atlas.training.progress import Progress
-from atlas.training.snapshot import whole_weights
-from atlas.training.stopping import StopRequest
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.safety.diagnosis import ADVICE, divergence, not_finite
+from atlas.training.safety.progress import Progress
+from atlas.training.safety.snapshot import whole_weights
+from atlas.training.safety.stopping import StopRequest
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.loss import total_loss
 from atlas.training.utilisation import matmul_flops
-from atlas.training.validation import total_loss
 
 
 def seconds_between_checkpoints() -> float:

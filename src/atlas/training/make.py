@@ -10,12 +10,12 @@ from atlas.model.language_model import LanguageModel
 from atlas.params import Params, TrainParams
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.checkpoint import Checkpoints
-from atlas.training.compilation import compilation_pays
-from atlas.training.learner import Learner
 from atlas.training.loop import Training
-from atlas.training.memory import available_bytes, check_memory
-from atlas.training.world import World
+from atlas.training.safety.checkpoint import Checkpoints
+from atlas.training.safety.memory import available_bytes, check_memory
+from atlas.training.steps.compilation import compilation_pays
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.world import World
 
 
 def make_training(

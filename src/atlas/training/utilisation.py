@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from atlas.training.progress import Progress
+from atlas.training.safety.progress import Progress
 
 # Large enough to reach a device's rate, small enough to take milliseconds.
 SIZES = {"cpu": 1536, "cuda": 8192}

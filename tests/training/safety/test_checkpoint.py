@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError, Stopped
-from atlas.training import checkpoint, snapshot
+from atlas.training.safety import checkpoint, snapshot
 from tests.training.runs import logs, same_weights, stop_after
 
 

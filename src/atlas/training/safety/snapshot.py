@@ -33,8 +33,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from atlas.errors import AtlasError
 from atlas.files import files_below
 from atlas.model.storage import weights_of, with_tied_head, without_tied_head, write_weights
-from atlas.training.learner import Learner
-from atlas.training.progress import Progress
+from atlas.training.safety.progress import Progress
+from atlas.training.steps.learner import Learner
 
 WEIGHTS, STATE, PROGRESS, SHARDED = "model.safetensors", "state.pt", "progress.json", "sharded"
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

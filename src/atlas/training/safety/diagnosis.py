@@ -5,8 +5,8 @@ import math
 from torch import nn
 
 from atlas.tokens.windows import TrainingWindows
-from atlas.training.learner import Step
-from atlas.training.progress import Progress
+from atlas.training.safety.progress import Progress
+from atlas.training.steps.learner import Step
 
 WORST = 3
 DIVERGED = 2.0  # times the loss of guessing

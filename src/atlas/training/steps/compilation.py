@@ -13,7 +13,7 @@ from atlas.model.block import Block, CrossBlock
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.language_model import LanguageModel
-from atlas.training.world import World
+from atlas.training.steps.world import World
 
 VARIABLE = "ATLAS_COMPILE"
 RATES = {"cpu": 1e11, "cuda": 1e14}  # operations a second, roughly, of a usual machine

@@ -19,14 +19,14 @@ from torch.distributed.checkpoint.api import CheckpointException
 from atlas.errors import AtlasError, one_line
 from atlas.files import partial_path, put_in_place, remove
 from atlas.model.storage import write_weights
-from atlas.training.learner import Learner
-from atlas.training.progress import Progress
-from atlas.training.snapshot import (
+from atlas.training.safety.progress import Progress
+from atlas.training.safety.snapshot import (
     read_progress,
     read_state,
     write_progress,
     write_state,
 )
+from atlas.training.steps.learner import Learner
 
 KEPT = 2
 FULL_DISK = (AtlasError, OSError, RuntimeError, CheckpointException)  # how writers say it

@@ -11,12 +11,12 @@ from torch.distributed.tensor import DTensor
 from atlas.model.language_model import LanguageModel
 from atlas.params import TrainParams
 from atlas.tokens.batches import TensorBatch
-from atlas.training.compilation import blocks_of, compile_model, recompute_activations
-from atlas.training.optimizers import make_optimizers
-from atlas.training.precision import Precision
-from atlas.training.schedule import learning_rate_factor
-from atlas.training.validation import cross_entropy_sum
-from atlas.training.world import World
+from atlas.training.steps.compilation import blocks_of, compile_model, recompute_activations
+from atlas.training.steps.loss import cross_entropy_sum
+from atlas.training.steps.optimizers import make_optimizers
+from atlas.training.steps.precision import Precision
+from atlas.training.steps.schedule import learning_rate_factor
+from atlas.training.steps.world import World
 
 
 @dataclass(frozen=True)

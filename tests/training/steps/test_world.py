@@ -11,7 +11,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.tokens.windows import NO_TARGET, Batch
-from atlas.training.world import World, the_world
+from atlas.training.steps.world import World, the_world
 from tests.code_walk import ROOT
 from tests.small import write_tokens
 from tests.training.conftest import CPU

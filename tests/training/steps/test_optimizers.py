@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from atlas.model.make import make_model
-from atlas.training.muon import Muon, orthogonalise
-from atlas.training.optimizers import make_optimizers
+from atlas.training.steps.muon import Muon, orthogonalise
+from atlas.training.steps.optimizers import make_optimizers
 from tests.small import GPT2_SHAPE, small_config, small_params
 
 SHAPES = [(6, 6), (6, 6), (9, 4), (4, 9)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.training.optimizers import Optimizers
+from atlas.training.steps.optimizers import Optimizers
 
 KINDS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 SMALLEST_SCALE = 1.0  # below it an overflow is no matter of precision

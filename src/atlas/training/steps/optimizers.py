@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.params import TrainParams
-from atlas.training.muon import Muon
+from atlas.training.steps.muon import Muon
 
 HEADS = ("head.weight", "output.weight")  # of a transformer, of a two-layer network
 PEAK = "initial_lr"  # as torch's schedulers name it

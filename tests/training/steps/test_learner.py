@@ -9,10 +9,10 @@ from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.tokens.batches import Batches
 from atlas.tokens.windows import Batch
-from atlas.training import compilation
-from atlas.training.compilation import compilation_pays
-from atlas.training.precision import Precision
-from atlas.training.validation import cross_entropy_sum, mean_loss, total_loss
+from atlas.training.steps import compilation
+from atlas.training.steps.compilation import compilation_pays
+from atlas.training.steps.loss import cross_entropy_sum, mean_loss, total_loss
+from atlas.training.steps.precision import Precision
 from tests.small import small_config
 from tests.training.conftest import CPU
 
