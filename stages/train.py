@@ -19,9 +19,7 @@ from atlas.cleaning.splits import SPLITS, Split
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.device import choose_device
-from atlas.model.initialise import initialise
 from atlas.model.language_model import LanguageModel
-from atlas.model.make import make_model
 from atlas.model.storage import WEIGHTS, check_tokenizer, write_weights
 from atlas.stage import Run, project_root, run_stage
 from atlas.tokens.index import TokenIndex
@@ -30,7 +28,7 @@ from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import layout_of
 from atlas.training.counting import count_pairs
 from atlas.training.launch import run_in_processes
-from atlas.training.make import make_training
+from atlas.training.make import make_training, new_model
 from atlas.training.safety.checkpoint import Checkpoints
 from atlas.training.safety.memory import memory_errors, peak_bytes
 from atlas.training.safety.progress import Progress
@@ -48,7 +46,7 @@ def main(run: Run) -> None:
     make_deterministic()
     with the_world(choose_device()) as world:
         splits = open_splits(run)
-        model = new_model(run).to(world.device)
+        model = new_model(run.params, TokenIndex.read(TOKENS)).to(world.device)
         checkpoints = Checkpoints(run.checkpoints)
         progress, last = train(run, model, splits, checkpoints, world)
         if world.is_first:
@@ -70,21 +68,6 @@ def open_splits(run: Run) -> Splits:
     for tokens in splits.values():
         layout_of(tokens, run.params.model.context_length)
     return splits
-
-
-def new_model(run: Run) -> LanguageModel:
-    """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights."""
-    index = TokenIndex.read(TOKENS)
-    config = ModelConfig(
-        **run.params.model.model_dump(),
-        vocab_size=index.vocab_size,
-        eos=index.eos,
-        separator=index.separator,
-        tokenizer_sha256=index.tokenizer_sha256,
-    )
-    model = make_model(config)
-    initialise(model, run.params.train.seed, run.params.train.init)
-    return model
 
 
 def train(

@@ -102,7 +102,7 @@ def test_wrong_options_are_refused():
 def test_help_names_each_command():
     code, printed, _ = atlas("--help")
     assert code == 0
-    for name in ("generate", "tokenize", "preset", "show"):
+    for name in ("generate", "tokenize", "preset", "show", "overfit-batch", "gradients"):
         assert name in printed
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``atlas generate``, ``tokenize``, ``model``, ``preset``, ``show``.
+"""The command line: ``atlas generate``, ``tokenize``, ``model``, ``preset``, ``show`` and more.
 
 Heavy imports stand inside the commands, so that the light ones answer at once.
 """
@@ -117,6 +117,45 @@ def model(
     from atlas.presets import with_presets
 
     print_summary(with_presets(find_project(), presets or []))
+
+
+@app.command()
+def overfit_batch(
+    steps: Annotated[int, typer.Option(min=1, help="After which it is given up.")] = 500,
+) -> None:
+    """Learn one batch by heart: a sound model can."""
+    from atlas.params import load_params
+
+    windows = load_params(find_project() / "params.yaml").train.batch_size
+    _overfit(windows, steps)
+
+
+@app.command()
+def overfit_examples(
+    count: Annotated[int, typer.Argument(min=1, help="How many windows.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="After which it is given up.")] = 1000,
+) -> None:
+    """Learn ten examples by heart, windows of the training text."""
+    _overfit(count, steps)
+
+
+@app.command()
+def gradients() -> None:
+    """Print what gradient reaches each weight of a new model, and what looks wrong."""
+    from atlas.params import load_params
+    from atlas.training.sanity import gradient_flow, print_flow
+
+    root = find_project()
+    print_flow(gradient_flow(load_params(root / "params.yaml"), root / "data/tokens"))
+
+
+def _overfit(windows: int, steps: int) -> None:
+    from atlas.params import load_params
+    from atlas.training.sanity import overfit
+
+    root = find_project()
+    taken = overfit(load_params(root / "params.yaml"), root / "data/tokens", windows, steps)
+    print(f"learned by heart in {taken} steps")
 
 
 @app.command()

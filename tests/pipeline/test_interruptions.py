@@ -11,6 +11,7 @@ import pytest
 
 from atlas.processes import SECONDS_BETWEEN_LOOKS
 from tests.pipeline.checkout import Checkout, stages_run
+from tests.pipeline.kills import disturb, results
 
 NEW = {"train.lr": 5e-3}  # a run whose results are in no cache
 
@@ -143,6 +144,17 @@ def test_two_processes_that_are_interrupted_go_on_and_end_the_same(checkout, und
         pd.read_csv(each.root / "metrics/val.csv")["loss"] for each in (checkout, undisturbed)
     )
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_training_killed_three_times_ends_the_same(finished, tmp_path):
+    whole = finished.copy(tmp_path / "whole")
+    whole.set(**{"train.steps": 600, "train.eval_every": 50})
+    disturbed = whole.copy(tmp_path / "disturbed")
+    whole.dvc("repro", "train")
+    reached = disturb(disturbed, 3, seed=1, number=signal.SIGKILL)
+    assert 0 < reached[0] < reached[1] < reached[2] < 600
+    disturbed.dvc("repro", "train")
+    assert results(disturbed) == results(whole)
 
 
 def test_ctrl_c_is_one_line(checkout):

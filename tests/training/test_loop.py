@@ -99,7 +99,7 @@ def test_without_a_better_val_loss_training_ends_early(training, monkeypatch):
 def test_what_is_not_finite_stops_before_the_update(training, monkeypatch, broken):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     run = training(dropout=0.0)
-    backward = run.learner._backward
+    backward = run.learner.add_gradient
     before, steps = {}, iter(range(30))
 
     def break_it(batch):
@@ -111,7 +111,7 @@ def test_what_is_not_finite_stops_before_the_update(training, monkeypatch, broke
             run.learner.model.blocks[1].attention.key.weight.grad[0, 0] = float("nan")
         return loss, tokens
 
-    monkeypatch.setattr(run.learner, "_backward", break_it)
+    monkeypatch.setattr(run.learner, "add_gradient", break_it)
     with pytest.raises(AtlasError) as error:
         run.run()
     message = str(error.value)

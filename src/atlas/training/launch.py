@@ -75,5 +75,5 @@ def run_in_processes(module: str, program: Callable[[], None]) -> None:
         sys.exit(EXIT_STOPPED)
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
-        stopped = codes & {EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM}
+        stopped = codes <= {EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM}
         sys.exit(EXIT_STOPPED if stopped else EXIT_REFUSED)

@@ -1,4 +1,4 @@
-"""A training from params.yaml, the token shards and the machine."""
+"""A model and its training from params.yaml, the token shards and the machine."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,8 +6,12 @@ from pathlib import Path
 
 from atlas.cleaning.splits import Split
 from atlas.errors import AtlasError
+from atlas.model.config import ModelConfig
+from atlas.model.initialise import initialise
 from atlas.model.language_model import LanguageModel
+from atlas.model.make import make_model
 from atlas.params import Params, TrainParams
+from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.loop import Training
@@ -16,6 +20,20 @@ from atlas.training.safety.memory import available_bytes, check_memory
 from atlas.training.steps.compilation import compilation_pays
 from atlas.training.steps.learner import Learner
 from atlas.training.steps.world import World
+
+
+def new_model(params: Params, index: TokenIndex) -> LanguageModel:
+    """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights."""
+    config = ModelConfig(
+        **params.model.model_dump(),
+        vocab_size=index.vocab_size,
+        eos=index.eos,
+        separator=index.separator,
+        tokenizer_sha256=index.tokenizer_sha256,
+    )
+    model = make_model(config)
+    initialise(model, params.train.seed, params.train.init)
+    return model
 
 
 def make_training(

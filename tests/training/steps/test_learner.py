@@ -22,7 +22,7 @@ def first_batch(run):
 
 
 def gradients_of(run, batch):
-    run.learner._backward(batch)
+    run.learner.add_gradient(batch)
     return [parameter.grad.clone() for parameter in run.learner.model.parameters()]
 
 

@@ -97,7 +97,7 @@ def test_alone_there_is_nobody_to_ask():
     assert world.any(True)
     assert not world.shards
     model = torch.nn.Linear(2, 2)
-    assert world.join(model, []) is model
+    assert world.join(model, model, []) is model
 
 
 def test_an_unknown_strategy_is_named(monkeypatch):

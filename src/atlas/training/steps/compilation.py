@@ -20,7 +20,7 @@ RATES = {"cpu": 1e11, "cuda": 1e14}  # operations a second, roughly, of a usual 
 REPAID = 300.0  # seconds of training in which the minute of a compilation is won back
 
 
-def blocks_of(model: LanguageModel) -> list[nn.Module]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The blocks of a transformer, from the first to the last; none of another model."""
     return [part for part in model.modules() if isinstance(part, Block | CrossBlock)]
 
@@ -67,11 +67,11 @@ def _compiler_works(device: torch.device) -> bool:
     return True
 
 
-def compile_model(model: LanguageModel, world: World) -> None:
-    """Has a model compiled at its first call, in place: whole, or block by block.
+def compile_parts(loss: nn.Module, world: World) -> None:
+    """Has the loss of a model compiled at its first call, in place: whole, or block by block.
 
     Where several processes train together gradients are sent round block by block, while those
     of the next one are computed.
     """
-    for part in blocks_of(model) if world.size > 1 else [model]:
+    for part in blocks_of(loss) if world.size > 1 else [loss]:
         part.compile(dynamic=False)

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from atlas.model.language_model import LanguageModel
 from atlas.params import TrainParams
 from atlas.tokens.batches import TensorBatch
-from atlas.training.steps.compilation import blocks_of, compile_model, recompute_activations
+from atlas.training.steps.compilation import blocks_of, compile_parts, recompute_activations
 from atlas.training.steps.loss import cross_entropy_sum
 from atlas.training.steps.optimizers import make_optimizers
 from atlas.training.steps.precision import Precision
@@ -36,6 +36,18 @@ class Step:
     tokens: int
     updated: bool
     usable: bool
+
+
+class LossOf(nn.Module):
+    """The loss of a model, which is computed with it: one graph to torch.compile and to DDP."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the cross-entropies (nats) at targets (B, T) after ids (B, T)."""
+        return cross_entropy_sum(self.model(ids), targets)
 
 
 class Learner:
@@ -65,9 +77,10 @@ class Learner:
         if train.recompute:
             recompute_activations(model)
         self.compiled = compiled
+        loss = LossOf(model)
         if compiled:
-            compile_model(model, world)
-        self._forward = world.join(model, blocks_of(model))
+            compile_parts(loss, world)
+        self._loss = world.join(loss, model, blocks_of(model))
         self.optimizers = make_optimizers(model, train)  # FSDP2 has made new parameters
         self.precision = Precision(train.precision, world.device)
 
@@ -80,14 +93,14 @@ class Learner:
         self.optimizers.set_factor(learning_rate_factor(self.train, step, self.steps))
         if self.model.config.dropout:
             self._seed(step)
-        loss, tokens = self._backward(batch)
+        loss, tokens = self.add_gradient(batch)
         self.precision.unscale(self.optimizers)
         norm = self._norm()
         measured, size = torch.stack([loss, norm]).tolist()  # here a GPU is waited for
         read = int(tokens)
         finite = math.isfinite(measured) and math.isfinite(size)
         if finite:
-            if self.train.clip_norm:
+            if 0 < self.train.clip_norm < size:  # else each would be multiplied by 1
                 nn.utils.clip_grads_with_norm_(self.model.parameters(), self.train.clip_norm, norm)
             self.precision.update(self.optimizers)
         elif self.precision.may_skip():
@@ -97,7 +110,7 @@ class Learner:
         self.optimizers.zero_grad()
         return Step(measured, size, read, updated=finite, usable=True)
 
-    def _backward(self, batch: TensorBatch) -> tuple[Tensor, Tensor]:
+    def add_gradient(self, batch: TensorBatch) -> tuple[Tensor, Tensor]:
         """Adds the gradient of a batch to the weights; its loss, and the tokens that were read.
 
         Whatever the parts and processes that it is cut in, each is divided by the tokens of the
@@ -110,10 +123,9 @@ class Learner:
         inputs, targets = torch.split(batch.inputs, windows), torch.split(batch.targets, windows)
         losses = []
         for number, (x, y) in enumerate(zip(inputs, targets, strict=True), start=1):
-            with self.world.adding_up(self._forward, last=number == len(inputs)):
+            with self.world.adding_up(self._loss, self.model, last=number == len(inputs)):
                 with self.precision.compute():
-                    logits = self._forward(x)
-                loss = cross_entropy_sum(logits, y) / predicted
+                    loss = self._loss(x, y) / predicted
                 # The processes take the mean of their gradients; wanted is the sum.
                 self.precision.scaled(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())

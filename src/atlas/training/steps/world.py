@@ -54,27 +54,38 @@ class World:
         """Whether each process holds a share of the weights alone."""
         return self.size > 1 and self.strategy == "fsdp"
 
-    def join(self, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
-        """Makes a model that all have learn as one; returns what is to be called."""
+    def join(self, loss: nn.Module, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
+        """Has the copies of a model in all processes learn as one.
+
+        Args:
+            loss: what is called, with the model in it.
+            model: that learns.
+            blocks: of it, which FSDP2 gathers one by one.
+
+        Returns:
+            What is to be called instead.
+        """
         if self.size == 1:
-            return model
+            return loss
         if self.strategy == "fsdp":
             mesh = init_device_mesh(self.device.type, (self.size,))
-            for block in blocks:
-                fully_shard(block, mesh=mesh)
-            fully_shard(model, mesh=mesh)
-            return model
+            for part in [*blocks, model]:
+                fully_shard(part, mesh=mesh)
+            return loss
         places = [self.device] if self.device.type != "cpu" else None
-        return DistributedDataParallel(model, device_ids=places, gradient_as_bucket_view=True)
+        # Buffers are tables that every process has made; they need not be sent round.
+        return DistributedDataParallel(
+            loss, device_ids=places, gradient_as_bucket_view=True, forward_sync_buffers=False
+        )
 
     @contextmanager
-    def adding_up(self, model: nn.Module, last: bool) -> Iterator[None]:
+    def adding_up(self, loss: nn.Module, model: nn.Module, last: bool) -> Iterator[None]:
         """Within, gradients are only sent round with the last part of a batch."""
         if isinstance(model, FSDPModule):
             model.set_requires_gradient_sync(last)
             yield
-        elif isinstance(model, DistributedDataParallel) and not last:
-            with model.no_sync():
+        elif isinstance(loss, DistributedDataParallel) and not last:
+            with loss.no_sync():
                 yield
         else:
             yield

@@ -1,0 +1,107 @@
+"""How much faster two processes train than one, each with one thread: DDP and FSDP2 over gloo.
+
+    python -m bench.processes
+    python -m bench.processes --processes 4 --batch-size 16
+
+The model and the optimizer of params.yaml learn random tokens at the same global batch. One process
+and several take turns, each start anew; tokens/s are those of the steps after the first few.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.params import load_params
+from atlas.tokens.windows import Batch
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.world import STRATEGY, the_world
+from bench.model import SHA
+from bench.shared import ROOT
+
+WARM_UP = 5
+STEPS = 60
+
+
+def main() -> None:
+    """Lets one process and several take turns; or, started by torchrun, is one of them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, help="of all together; else that of params.yaml")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    batch = options.batch_size or load_params(ROOT / "params.yaml").train.batch_size
+    if options.worker:
+        work(batch)
+        return
+    contestants = {"1": (1, "ddp")} | {
+        f"{options.processes}, {strategy}": (options.processes, strategy)
+        for strategy in ("ddp", "fsdp")
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(options.rounds):
+        for name, (processes, strategy) in contestants.items():
+            speeds[name].append(measured(processes, strategy, batch))
+    print(f"{batch} windows a step, a thread a process; tokens/s, median")
+    for name, found in speeds.items():
+        ratios = sorted(mine / one for mine, one in zip(found, speeds["1"], strict=True))
+        print(
+            f"  {name:8} {statistics.median(found):9,.0f}   {statistics.median(ratios):.2f} times "
+            f"one (rounds {ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+
+
+def measured(processes: int, strategy: str, batch: int) -> float:
+    """Tokens a second of a start of its own."""
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command = [sys.executable, "-m", *(torchrun if processes > 1 else []), "bench.processes"]
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
+    done = subprocess.run(
+        [*command, "--worker", "--batch-size", str(batch)],
+        cwd=ROOT,
+        env={**os.environ, STRATEGY: strategy, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def work(batch_size: int) -> None:
+    """Trains; the first process prints its tokens/s, those of all together."""
+    params = load_params(ROOT / "params.yaml")
+    train = params.train.model_copy(update={"batch_size": batch_size})
+    with the_world(torch.device("cpu")) as world:
+        config = ModelConfig(
+            **params.model.model_dump(),
+            vocab_size=params.tokenizer.vocab_size,
+            eos=1,
+            separator=None,
+            tokenizer_sha256=SHA,
+        )
+        model = Decoder(config)
+        initialise(model, 1)
+        learner = Learner(model, train, train.steps, world)
+        rows = torch.randint(0, config.vocab_size, (batch_size, config.context_length + 1))
+        rows = rows[world.share(batch_size)]
+        batch = Batch(rows[:, :-1], rows[:, 1:], torch.ones_like(rows[:, 1:], dtype=torch.bool))
+        for step in range(WARM_UP):
+            learner.learn(batch, step)
+        started = time.perf_counter()
+        tokens = sum(learner.learn(batch, step).tokens for step in range(WARM_UP, WARM_UP + STEPS))
+        if world.is_first:
+            print(tokens / (time.perf_counter() - started))
+
+
+if __name__ == "__main__":
+    main()

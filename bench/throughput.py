@@ -1,0 +1,219 @@
+"""Tokens a second of a whole training step, beside litgpt and transformers.
+
+    pip install -e '.[bench]'
+    python -m bench.throughput
+    python -m bench.throughput --device cuda
+
+A step is what each project's own loop does: forward, loss, backward, the gradient clipped to a
+norm of 1, AdamW with its fused kernel, gradients let go. Width, depth, vocabulary, context and
+batch are the same, the weights equal in number to 2 %; the rest is each project's own. Atlas runs
+its `Learner`, with its checks, on the fastest model of its family that it would recommend: RoPE,
+RMSNorm, ReLU², heads of 128 channels. On a CPU all is float32, on a GPU bfloat16. The contestants
+take turns, compiled and (the peers) eager; medians and ratios are printed, and the share of the
+machine's own matrix product.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atlas.model.config import ModelConfig
+from atlas.model.counts import count
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.params import load_params
+from atlas.tokens.windows import Batch
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.world import World
+from atlas.training.utilisation import matmul_flops
+from bench.model import SHA, SHAPES, Shape, litgpt, transformers
+from bench.shared import ROOT
+
+SECONDS = 3.0  # of a contestant in a round
+WEIGHTS_MAY_DIFFER = 0.02
+HEAD_SIZE = 128
+CLIP = 1.0
+Step = Callable[[Tensor], object]
+PEERS = {
+    "llama": {"litgpt": litgpt, "transformers": transformers},
+    "gpt2": {"transformers": transformers},  # litgpt ties no head, so it has more weights
+}
+
+
+@dataclass
+class Contestant:
+    """Someone who trains.
+
+    Attributes:
+        step: one step on ids (B, T + 1).
+        weights: how many.
+        seconds: that a step took, one for each round.
+        repeats: steps of a round.
+    """
+
+    step: Step
+    weights: int
+    seconds: list[float]
+    repeats: int = 1
+
+    @property
+    def median(self) -> float:
+        """Seconds of a step."""
+        return statistics.median(self.seconds)
+
+
+def main() -> None:
+    """Lets the contestants of each shape take turns."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    kind = torch.float32 if device.type == "cpu" else torch.bfloat16
+    print(f"{device}, {kind}, {torch.get_num_threads()} threads; tokens/s, median (best)")
+    for shape in SHAPES:
+        for family in PEERS:
+            compare(shape, family, options.rounds, device)
+
+
+def compare(shape: Shape, family: str, rounds: int, device: torch.device) -> None:
+    """Prints the speeds at one shape."""
+    torch.manual_seed(1)
+    torch.compiler.reset()
+    ids = torch.randint(0, shape.vocab_size, (shape.batch, shape.context_length + 1), device=device)
+    everyone: dict[str, Contestant] = {}
+    for name, make in PEERS[family].items():
+        for compiled in (False, True):
+            label = f"{name}, {'compiled' if compiled else 'eager'}"
+            everyone[label] = peer(make(shape, family).to(device), compiled)
+    weights = next(iter(everyone.values())).weights
+    config = matched(shape, family, weights)
+    everyone["atlas"] = ours(config, shape, device)
+    for contestant in everyone.values():
+        warm_up(contestant, ids)
+    rates = []
+    for _ in range(rounds):
+        kind = torch.float32 if device.type == "cpu" else torch.bfloat16
+        rates.append(matmul_flops(device, kind))
+        for contestant in everyone.values():
+            contestant.seconds.append(timed(contestant, ids))
+    report(everyone, shape, family, config, statistics.median(rates))
+
+
+def peer(model: nn.Module, compiled: bool) -> Contestant:
+    """A model of another project in a usual loop."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
+    if compiled:
+        model.compile()
+
+    def step(ids: Tensor) -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=ids.is_cuda):
+            logits = model(ids[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Contestant(step, sum(p.numel() for p in model.parameters()), [])
+
+
+def matched(shape: Shape, family: str, weights: int) -> ModelConfig:
+    """A config of ours of the same width and depth, with as many weights."""
+    size = min(HEAD_SIZE, shape.d_model)
+    values = load_params(ROOT / "params.yaml").model.model_dump() | {
+        "d_model": shape.d_model,
+        "n_layer": shape.n_layer,
+        "n_head": shape.d_model // size,
+        "n_kv_head": shape.d_model // size,
+        "context_length": shape.context_length,
+        "feed_forward": "relu2",
+        "tied_head": family == "gpt2",
+        "vocab_size": shape.vocab_size,
+        "eos": 1,
+        "separator": None,
+        "tokenizer_sha256": SHA,
+    }
+    configs = [ModelConfig(**values | {"d_ff": d_ff}) for d_ff in range(32, 8 * shape.d_model, 16)]
+    best = min(configs, key=lambda config: abs(count(config).total_parameters - weights))
+    assert abs(count(best).total_parameters / weights - 1) < WEIGHTS_MAY_DIFFER
+    return best
+
+
+def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
+    """Our learner, compiled as it would be in a run that is long enough."""
+    train = load_params(ROOT / "params.yaml").train.model_copy(
+        update={
+            "batch_size": shape.batch,
+            "clip_norm": CLIP,
+            "lr": 1e-4,
+            "precision": "float32" if device.type == "cpu" else "bfloat16",
+        }
+    )
+    model = Decoder(config)
+    initialise(model, 1)
+    learner = Learner(model.to(device), train, train.steps, World(device), compiled=True)
+
+    def step(ids: Tensor) -> None:
+        mask = torch.ones_like(ids[:, 1:], dtype=torch.bool)
+        learner.learn(Batch(ids[:, :-1], ids[:, 1:], mask), train.warmup_steps)
+
+    return Contestant(step, model.parameter_count(), [])
+
+
+def warm_up(contestant: Contestant, ids: Tensor) -> None:
+    """Takes the first steps, in which compilation happens; finds how many fill a round."""
+    for _ in range(4):
+        contestant.step(ids)
+    contestant.repeats = max(2, round(SECONDS / timed(contestant, ids)))
+
+
+def timed(contestant: Contestant, ids: Tensor) -> float:
+    """Seconds of a step."""
+    wait(ids.device)
+    started = time.perf_counter()
+    for _ in range(contestant.repeats):
+        contestant.step(ids)
+    wait(ids.device)
+    return (time.perf_counter() - started) / contestant.repeats
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def report(
+    everyone: dict[str, Contestant], shape: Shape, family: str, config: ModelConfig, rate: float
+) -> None:
+    """Prints speeds, ratios and utilisation."""
+    tokens = shape.batch * shape.context_length
+    print(f"{family}, {shape}")
+    for name, each in everyone.items():
+        print(
+            f"  {name:23} {tokens / each.median:10,.0f} ({tokens / min(each.seconds):,.0f})  "
+            f"{each.weights:,} weights"
+        )
+    mine = everyone.pop("atlas")
+    best = min(everyone, key=lambda name: everyone[name].median)
+    ratios = sorted(
+        theirs / ours for ours, theirs in zip(mine.seconds, everyone[best].seconds, strict=True)
+    )
+    used = tokens / mine.median * count(config).training_flops / rate
+    print(
+        f"  atlas against {best}: {everyone[best].median / mine.median:.2f} times as fast (rounds "
+        f"{ratios[0]:.2f} to {ratios[-1]:.2f}); {used:.0%} of a matrix product's "
+        f"{rate / 1e9:,.0f} GFLOP/s",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

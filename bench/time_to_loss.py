@@ -1,0 +1,317 @@
+"""Seconds of training to a val loss: Atlas's preset beside nanoGPT's published recipe.
+
+    pip install -e '.[bench]'
+    ATLAS_MIRROR=... python -m bench.time_to_loss     # the mirror only where there is no network
+    python -m bench.time_to_loss --device cuda
+
+Both learn tiny Shakespeare by characters, on the same device and threads. The recipe is that of
+nanoGPT's README: GPT-2 (that of transformers) of 4 layers, 128 wide, T 64, B 12, 2,000 steps of
+AdamW on a CPU; 6 layers, 384 wide, T 256, B 64, 5,000 steps on a GPU. Ours is the preset
+`speedrun-cpu` or `speedrun-gpu`, through the pipeline's own functions. In turn: a slice of the
+recipe's steps, a whole run of ours with another seed, the next slice.
+
+What counts is the time of steps, reading of batches included. The first steps, in which
+torch.compile works, are made before with weights that are thrown away, and shown apart. Val loss,
+in nats a character over the whole val split (the last tenth of the text), is measured between the
+steps and not counted.
+"""
+
+import argparse
+import itertools
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atlas.cleaning.clean import clean_corpus
+from atlas.cleaning.documents import read_documents
+from atlas.corpora.fetch import fetch_corpus
+from atlas.params import Params
+from atlas.presets import with_presets
+from atlas.tokens.batches import Batches, readers
+from atlas.tokens.encode import encode_corpus
+from atlas.tokens.index import TokenIndex
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.train_tokenizer import make_tokenizer
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows
+from atlas.training.make import new_model, steps_of
+from atlas.training.steps.learner import Learner
+from atlas.training.steps.loss import mean_loss
+from atlas.training.steps.world import World
+from bench.shared import ROOT
+
+VAL_BATCH = 128  # windows
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What nanoGPT publishes (config/train_shakespeare_char.py, and its README for a CPU).
+
+    Attributes:
+        preset: ours, which it is compared with.
+        target: val loss that it is known for.
+    """
+
+    preset: str
+    target: float
+    n_layer: int
+    n_head: int
+    n_embd: int
+    context_length: int
+    batch: int
+    steps: int
+    dropout: float
+    lr: float = 1e-3
+    final_lr: float = 1e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+
+
+RECIPES = {
+    "cpu": Recipe("speedrun-cpu", 1.88, 4, 4, 128, 64, 12, 2000, 0.0),
+    "cuda": Recipe("speedrun-gpu", 1.4697, 6, 6, 384, 256, 64, 5000, 0.2),
+}
+
+
+@dataclass
+class Course:
+    """How a training got on.
+
+    Attributes:
+        seconds: of its steps so far.
+        losses: seconds and val loss of each validation.
+    """
+
+    seconds: float = 0.0
+    losses: list[tuple[float, float]] = field(default_factory=list)
+
+    def reached(self, target: float) -> float:
+        """Seconds to the first validation at or below a loss; infinite if there was none."""
+        return next((seconds for seconds, loss in self.losses if loss <= target), math.inf)
+
+
+class NanoGpt:
+    """The recipe: its model, its optimizer, its loop."""
+
+    def __init__(self, recipe: Recipe, train: str, val: str, device: torch.device) -> None:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        self.recipe, self.device, self.course = recipe, device, Course()
+        characters = {
+            character: number for number, character in enumerate(sorted(set(train + val)))
+        }
+        self.train, self.val = (
+            torch.tensor([characters[character] for character in text]) for text in (train, val)
+        )
+        torch.manual_seed(1337)
+        config = GPT2Config(
+            vocab_size=len(characters),
+            n_positions=recipe.context_length,
+            n_embd=recipe.n_embd,
+            n_layer=recipe.n_layer,
+            n_head=recipe.n_head,
+            resid_pdrop=recipe.dropout,
+            embd_pdrop=recipe.dropout,
+            attn_pdrop=recipe.dropout,
+            attn_implementation="sdpa",
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        self.model: nn.Module = GPT2LMHeadModel(config).to(device).train()
+        matrices = [p for p in self.model.parameters() if p.dim() >= 2]
+        vectors = [p for p in self.model.parameters() if p.dim() < 2]
+        groups = [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        # nanoGPT takes the fused kernel on a GPU alone; here it gets it on a CPU as well.
+        self.optimizer = torch.optim.AdamW(groups, recipe.lr, betas=recipe.betas, fused=True)
+        self.generator = torch.Generator().manual_seed(1337)
+
+    def steps(self, first: int, last: int) -> None:
+        """Makes the steps from ``first`` up to ``last``."""
+        started = time.perf_counter()
+        for step in range(first, last):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._lr(step)
+            ids, targets = self._batch()
+            loss = self._loss(ids, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        wait(self.device)
+        self.course.seconds += time.perf_counter() - started
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Val loss over the whole split."""
+        self.model.eval()
+        length = self.recipe.context_length
+        whole = (len(self.val) - 1) // length * length
+        ids, targets = self.val[:whole].view(-1, length), self.val[1 : whole + 1].view(-1, length)
+        parts = [*zip(torch.split(ids, VAL_BATCH), torch.split(targets, VAL_BATCH), strict=True)]
+        if whole < len(self.val) - 1:  # the last window is shorter
+            parts.append((self.val[None, whole:-1], self.val[None, whole + 1 :]))
+        total = 0.0
+        for inputs, outputs in parts:
+            loss = self._loss(inputs.to(self.device), outputs.to(self.device))
+            total += loss.item() * outputs.numel()
+        self.model.train()
+        mean = total / (len(self.val) - 1)
+        self.course.losses.append((self.course.seconds, mean))
+        return mean
+
+    def _loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.model(input_ids=ids, use_cache=False).logits
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        length = self.recipe.context_length
+        starts = torch.randint(
+            len(self.train) - length, (self.recipe.batch,), generator=self.generator
+        )
+        rows = torch.stack([self.train[start : start + length + 1] for start in starts])
+        rows = rows.to(self.device)
+        return rows[:, :-1], rows[:, 1:]
+
+    def _lr(self, step: int) -> float:
+        recipe = self.recipe
+        if step < recipe.warmup_steps:
+            return recipe.lr * (step + 1) / (recipe.warmup_steps + 1)
+        progress = (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return recipe.final_lr + cosine * (recipe.lr - recipe.final_lr)
+
+
+class Atlas:
+    """Our preset, through the pipeline's own functions."""
+
+    def __init__(self, params: Params, folder: Path, device: torch.device) -> None:
+        self.params, self.folder, self.device = params, folder, device
+        mirror = os.environ.get("ATLAS_MIRROR")
+        unfinished = folder / "unfinished"
+        fetch_corpus(params.corpus, folder / "raw", mirror, unfinished)
+        clean_corpus(folder / "raw", folder / "clean", params.clean, unfinished)
+        make_tokenizer(folder / "clean/train", params.tokenizer).save(folder / "tokenizer")
+        encode_corpus(folder / "clean", folder / "tokenizer", folder / "tokens", params.tokenize)
+        self.index = TokenIndex.read(folder / "tokens")
+        self.val = TokenSplit(folder / "tokens", "val")
+
+    def text(self, split: str) -> str:
+        """The clean text of a split."""
+        return "".join(document.text for document in read_documents(self.folder / "clean" / split))
+
+    def run(self, seed: int, most: int | None = None) -> tuple[Course, float]:
+        """A training from its first weights; and its val loss at the end."""
+        params = self.params.model_copy(
+            update={"train": self.params.train.model_copy(update={"seed": seed})}
+        )
+        train, length = params.train, params.model.context_length
+        data = TrainingWindows(
+            TokenSplit(self.folder / "tokens", "train"), length, train.batch_size, seed
+        )
+        steps = steps_of(train, data.per_epoch)
+        model = new_model(params, self.index).to(self.device)
+        learner = Learner(model, train, steps, World(self.device), compiled=True)
+        course = Course()
+        reader = Batches(data, self.device, readers(self.device)).read()
+        started = time.perf_counter()
+        for step in range(most or steps):
+            learner.learn(next(reader), step)
+        wait(self.device)
+        course.seconds = time.perf_counter() - started
+        reader.close()
+        val = EvaluationWindows(self.val, length, VAL_BATCH)
+        with torch.compiler.set_stance("force_eager"), learner.precision.compute():
+            loss = mean_loss(model, val.all())
+        course.losses.append((course.seconds, loss))
+        return course, loss
+
+
+def main() -> None:
+    """Lets both take turns and prints what it took."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=int, default=5, help="of ours, with another seed each")
+    parser.add_argument("--steps", type=int, help="of the recipe, to try the benchmark out")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    recipe = RECIPES[device.type]
+    steps = options.steps or recipe.steps
+    print(f"{device}, {torch.get_num_threads()} threads, to a val loss of {recipe.target}")
+    with tempfile.TemporaryDirectory() as folder:
+        atlas = Atlas(with_presets(ROOT, [recipe.preset]), Path(folder), device)
+        train, val = atlas.text("train"), atlas.text("val")
+        print(f"{len(train):,} characters to learn from, {len(val):,} of val")
+        started = time.perf_counter()
+        atlas.run(seed=0, most=3)
+        print(f"compilation, apart: {time.perf_counter() - started:.0f} s")
+        theirs = NanoGpt(recipe, train, val, device)
+        ours = []
+        for number, (first, last) in enumerate(slices(steps, options.runs), start=1):
+            advance(theirs, first, last, steps)
+            course, loss = atlas.run(seed=number)
+            ours.append(course)
+            print(f"atlas, seed {number}: {course.seconds:.2f} s, val loss {loss:.4f}", flush=True)
+    report(theirs.course, ours, recipe.target)
+
+
+def slices(steps: int, count: int) -> Iterator[tuple[int, int]]:
+    """Cuts steps into even slices."""
+    ends = [steps * number // count for number in range(count + 1)]
+    yield from itertools.pairwise(ends)
+
+
+def advance(recipe: NanoGpt, first: int, last: int, steps: int) -> None:
+    """Makes a slice of the recipe's steps; near the end its val loss is looked at often."""
+    often = max(1, steps // 80)
+    for begin in range(first, last, often):
+        end = min(begin + often, last)
+        recipe.steps(begin, end)
+        if end >= 0.8 * steps:
+            loss = recipe.validate()
+            print(
+                f"recipe, step {end}: {recipe.course.seconds:.1f} s, val loss {loss:.4f}",
+                flush=True,
+            )
+
+
+def report(theirs: Course, ours: list[Course], known: float) -> None:
+    """Prints seconds and ratios, to the loss that the recipe is known for, or else to its last."""
+    final = theirs.losses[-1][1]
+    target = known if math.isfinite(theirs.reached(known)) else final
+    print(f"recipe: {theirs.seconds:.1f} s of steps, final val loss {final:.4f}")
+    if target > known:
+        print(f"it does not get to {known}: all of its steps count, and its final loss does")
+    for name, loss in {"known": known, "reached": target}.items():
+        missed = sum(not math.isfinite(course.reached(loss)) for course in ours)
+        print(f"atlas: {missed} of {len(ours)} runs end above the loss that is {name}, {loss:.4f}")
+    reference = theirs.reached(target)
+    seconds = [course.reached(known) for course in ours]
+    median = statistics.median(seconds)
+    each = ", ".join(f"{reference / second:.1f}" for second in seconds)
+    print(
+        f"recipe {reference:.1f} s, atlas {median:.2f} s: {reference / median:.1f} times ({each})"
+    )
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
