@@ -34,7 +34,7 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
     assert error == (
         "error: preset smal: no such preset; did you mean small? "
         "there are arithmetic, char, fairytales, gutenberg, medium, modular, novels, "
-        "shakespeare, small, stories, tiny, tinystories\n"
+        "shakespeare, small, speedrun-cpu, speedrun-gpu, stories, tiny, tinystories\n"
     )
     dvc = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "run", *printed.split()],

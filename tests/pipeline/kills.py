@@ -17,7 +17,8 @@ from pathlib import Path
 from tests.pipeline.checkout import Checkout
 
 COMMAND = ("python", "-m", "stages.train")
-STEPS_A_TIME = 60  # that a killed run may get on, more or less
+STEPS_A_TIME = 450  # more than a run gets on before it is ended
+LONGEST = 0.5  # seconds from a checkpoint to the end
 OUTPUTS = ("models/model", "metrics/train.csv", "metrics/val.csv", "metrics/train.json")
 
 
@@ -29,7 +30,7 @@ def disturb(checkout: Checkout, times: int, seed: int, number: signal.Signals) -
         process = checkout.start(*COMMAND, ATLAS_CHECKPOINT_SECONDS="0.3")
         before = newest(checkout)
         wait_for_training(checkout, process, before)
-        time.sleep(generator.uniform(0, 1.5))
+        time.sleep(generator.uniform(0, LONGEST))
         assert process.poll() is None, f"it ended before it was ended {time_number} times"
         process.send_signal(number)
         process.wait(timeout=60)
@@ -68,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         whole = Checkout.create(Path(folder) / "whole")
-        whole.set(**{"train.steps": 3 * STEPS_A_TIME * options.times, "train.eval_every": 200})
+        whole.set(**{"train.steps": STEPS_A_TIME * options.times, "train.eval_every": 200})
         whole.dvc("repro", "tokenize")
         disturbed = whole.copy(Path(folder) / "disturbed")
         whole.dvc("repro", "train")

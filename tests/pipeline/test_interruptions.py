@@ -11,7 +11,7 @@ import pytest
 
 from atlas.processes import SECONDS_BETWEEN_LOOKS
 from tests.pipeline.checkout import Checkout, stages_run
-from tests.pipeline.kills import disturb, results
+from tests.pipeline.kills import STEPS_A_TIME, disturb, results
 
 NEW = {"train.lr": 5e-3}  # a run whose results are in no cache
 
@@ -109,7 +109,7 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
     ("kill", "shell"),
     [
         (kill_trainer, "/bin/bash"),
-        (kill_dvc, "/bin/bash"),
+        pytest.param(kill_dvc, "/bin/bash", marks=pytest.mark.slow),
         (kill_dvc, "/bin/sh"),  # dash stays between dvc and the trainer, bash does not
         (press_ctrl_c, "/bin/sh"),
     ],
@@ -127,14 +127,8 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(
     assert not checkpointed(checkout)
 
 
-@pytest.mark.parametrize(
-    "kill",
-    [
-        kill_dvc,
-        pytest.param(kill_launcher, marks=pytest.mark.slow),
-        pytest.param(press_ctrl_c, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [kill_dvc, kill_launcher, press_ctrl_c])
 def test_two_processes_that_are_interrupted_go_on_and_end_the_same(checkout, undisturbed, kill):
     printed = interrupt(checkout, kill, ATLAS_NPROC="2")
     assert printed.count("stopped after step") == (kill is not kill_launcher)
@@ -148,11 +142,12 @@ def test_two_processes_that_are_interrupted_go_on_and_end_the_same(checkout, und
 
 def test_a_training_killed_three_times_ends_the_same(finished, tmp_path):
     whole = finished.copy(tmp_path / "whole")
-    whole.set(**{"train.steps": 600, "train.eval_every": 50})
+    steps = 3 * STEPS_A_TIME
+    whole.set(**{"train.steps": steps, "train.eval_every": 50})
     disturbed = whole.copy(tmp_path / "disturbed")
     whole.dvc("repro", "train")
     reached = disturb(disturbed, 3, seed=1, number=signal.SIGKILL)
-    assert 0 < reached[0] < reached[1] < reached[2] < 600
+    assert 0 < reached[0] < reached[1] < reached[2] < steps
     disturbed.dvc("repro", "train")
     assert results(disturbed) == results(whole)
 

@@ -31,6 +31,25 @@ def test_nothing_is_left_over(finished):
     assert finished.git("status", "--short") == ""
 
 
+def test_sanity_is_a_command_each(finished):
+    assert "learned by heart in" in finished.run("atlas", "overfit-batch")
+    assert "learned by heart in" in finished.run("atlas", "overfit-examples", "3")
+    assert "the gradient reaches all" in finished.run("atlas", "gradients")
+    printed = finished.run("atlas", "overfit-examples", "3", "--steps", "2", check=False)
+    assert "after 2 steps the loss is still" in printed
+
+
+def test_training_leaves_curves_samples_and_what_it_took(finished):
+    (events,) = (finished.root / "metrics/tensorboard").glob("workspace-*")
+    assert list(events.glob("events.out.tfevents.*"))
+    samples = (finished.root / "metrics/train_samples.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in samples[2:]] == ["0", "40", "80", "120"]
+    timing = finished.json("metrics/timing/train.json")
+    assert timing["peak_memory_mb"] > 50
+    assert timing["processes"] == 1
+    assert timing["flop_utilisation"] > 0
+
+
 def test_a_second_run_does_nothing(finished):
     assert stages_run(finished.dvc("repro")) == []
 
