@@ -1,10 +1,11 @@
-"""How much faster two processes train than one, each with one thread: DDP and FSDP2 over gloo.
+"""How much faster two processes of a thread train than one: DDP and FSDP2 over gloo.
 
     python -m bench.processes
     python -m bench.processes --processes 4 --batch-size 16
 
 The model and the optimizer of params.yaml learn random tokens at the same global batch. One process
-and several take turns, each start anew; tokens/s are those of the steps after the first few.
+and several take turns, each start anew, and so does one process with as many threads, which is
+what one would take on a CPU; tokens/s are those of the steps after the first few.
 """
 
 import argparse
@@ -43,24 +44,27 @@ def main() -> None:
     if options.worker:
         work(batch)
         return
-    contestants = {"1": (1, "ddp")} | {
-        f"{options.processes}, {strategy}": (options.processes, strategy)
-        for strategy in ("ddp", "fsdp")
+    count = options.processes
+    contestants = {  # processes, threads of each, strategy
+        "1": (1, 1, "ddp"),
+        f"1 of {count} threads": (1, count, "ddp"),
+        f"{count}, DDP": (count, 1, "ddp"),
+        f"{count}, FSDP2": (count, 1, "fsdp"),
     }
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(options.rounds):
-        for name, (processes, strategy) in contestants.items():
-            speeds[name].append(measured(processes, strategy, batch))
-    print(f"{batch} windows a step, a thread a process; tokens/s, median")
+        for name, contestant in contestants.items():
+            speeds[name].append(measured(*contestant, batch))
+    print(f"{batch} windows a step, tokens/s, median")
     for name, found in speeds.items():
         ratios = sorted(mine / one for mine, one in zip(found, speeds["1"], strict=True))
         print(
-            f"  {name:8} {statistics.median(found):9,.0f}   {statistics.median(ratios):.2f} times "
+            f"  {name:14} {statistics.median(found):9,.0f}   {statistics.median(ratios):.2f} times "
             f"one (rounds {ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 
 
-def measured(processes: int, strategy: str, batch: int) -> float:
+def measured(processes: int, threads: int, strategy: str, batch: int) -> float:
     """Tokens a second of a start of its own."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [sys.executable, "-m", *(torchrun if processes > 1 else []), "bench.processes"]
@@ -68,7 +72,12 @@ def measured(processes: int, strategy: str, batch: int) -> float:
     done = subprocess.run(
         [*command, "--worker", "--batch-size", str(batch)],
         cwd=ROOT,
-        env={**os.environ, STRATEGY: strategy, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        env={
+            **os.environ,
+            STRATEGY: strategy,
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": paths,
+        },
         capture_output=True,
         text=True,
     )

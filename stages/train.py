@@ -46,7 +46,7 @@ def main(run: Run) -> None:
     make_deterministic()
     with the_world(choose_device()) as world:
         splits = open_splits(run)
-        model = new_model(run.params, TokenIndex.read(TOKENS)).to(world.device)
+        model = new_model(run.params, TokenIndex.read(TOKENS), world)
         checkpoints = Checkpoints(run.checkpoints)
         progress, last = train(run, model, splits, checkpoints, world)
         if world.is_first:
@@ -78,7 +78,9 @@ def train(
     check_tokenizer(model.config, tokenizer.sha256, str(TOKENIZER))
     length = run.params.train.sample_tokens
     sample = Sampler(model, tokenizer, splits["val"], length) if length else None
-    if isinstance(model, Bigram):
+    if isinstance(model, Bigram):  # by one process, while others would only write over it
+        if not world.is_first:
+            return Progress(), {}
         return count_pairs(model, splits, run.params, checkpoints, sample)
     training = make_training(
         model, run.params, splits, checkpoints, world, events=run.events, sample=sample
@@ -113,6 +115,7 @@ def write_logs(run: Run, progress: Progress, model: LanguageModel, world: World)
             "last_train_loss": progress.train_rows[-1]["loss"],
             "last_val_loss": progress.val_rows[-1]["loss"],
             "steps": progress.step,
+            "skipped_steps": progress.skipped,
             "tokens_seen": progress.tokens,
             "parameters": model.parameter_count(),
         }

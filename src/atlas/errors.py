@@ -25,6 +25,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk or quota
 EXIT_REFUSED = 1
 EXIT_STOPPED = 130
 SECONDS_FOR_THE_FIRST = 3.0
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # in the environment of what torchrun starts
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def one_line_errors() -> Iterator[None]:
 
 def helps_another() -> bool:
     """Whether this is one of several processes that run one program, and not the first of them."""
-    return os.environ.get("RANK", "0") != "0"
+    return TORCHRUN in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 def _end_stopped(why: str) -> NoReturn:

@@ -6,15 +6,27 @@ import io
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+CHUNK = 1 << 20  # bytes read at once
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file as hexadecimal text, read in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32(path: Path) -> int:
+    """The CRC-32 of a file, read in bounded memory: quick, and enough to find damage."""
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 def files_below(path: Path) -> list[Path]:

@@ -12,10 +12,9 @@ from threading import Thread
 
 import psutil
 
-from atlas.errors import AtlasError
+from atlas.errors import TORCHRUN, AtlasError
 
 DVC = "DVC_STAGE"  # in the environment of what DVC runs
-TORCHRUN = "TORCHELASTIC_RUN_ID"  # in that of what torchrun starts
 SECONDS_BETWEEN_LOOKS = 0.1
 
 

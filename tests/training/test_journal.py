@@ -4,12 +4,13 @@ import math
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from atlas.errors import Stopped
 from atlas.training.samples import Sampler, page_of
 from atlas.training.utilisation import matmul_flops
 from tests.training.conftest import CPU
-from tests.training.runs import stop_after
+from tests.training.runs import logs, stop_after
 
 
 def events_of(folder):
@@ -57,6 +58,19 @@ def test_tensorboard_has_the_same_numbers(training, tmp_path):
     texts = events_of(tmp_path / "events").Tensors("sample/text_summary")
     assert [event.step for event in texts] == [0, 10, 20, 30]
     assert progress.samples == [(step, "a text") for step in (0, 10, 20, 30)]
+
+
+def test_where_the_disk_takes_no_events_training_goes_on(training, tmp_path, monkeypatch, capsys):
+    expected = training("whole").run()
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    assert logs(training("run", events=tmp_path / "events").run()) == logs(expected)
+    assert capsys.readouterr().err.count("no more events for TensorBoard (No space left") == 1
+    monkeypatch.setattr("atlas.training.events.SummaryWriter", full)
+    assert logs(training("again", events=tmp_path / "other").run()) == logs(expected)
+
+
+def full(*_arguments, **_options):
+    raise OSError("No space left on device")
 
 
 def test_a_run_that_went_on_has_each_step_once(training, tmp_path, monkeypatch):

@@ -95,6 +95,17 @@ def test_without_a_better_val_loss_training_ends_early(training, monkeypatch):
     assert [row["step"] for row in progress.train_rows] == [9, 18, 20]
 
 
+def test_stopped_where_it_would_have_ended_early_it_ends(training, monkeypatch):
+    changes = {"patience": 1, "eval_every": 3, "log_every": 2}
+    run = training(**changes)
+    with_losses(monkeypatch, run, [5.0, 6.0])
+    stop_after(monkeypatch, run, 3)
+    with pytest.raises(Stopped):
+        run.run()
+    progress = training(**changes).run()
+    assert [row["step"] for row in progress.train_rows] == [2, 3]
+
+
 @pytest.mark.parametrize("broken", ["gradient", "loss"])
 def test_what_is_not_finite_stops_before_the_update(training, monkeypatch, broken):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
@@ -157,9 +168,10 @@ def test_a_training_that_ended_is_not_done_again(training, monkeypatch):
     assert logs(again.run()) == logs(expected)
 
 
-def test_a_wrong_setting_is_named(training, monkeypatch):
-    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "often")
-    with pytest.raises(AtlasError, match="ATLAS_CHECKPOINT_SECONDS=often"):
+@pytest.mark.parametrize("value", ["often", "-5", "nan", "inf"])
+def test_a_wrong_setting_is_named(training, monkeypatch, value):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", value)
+    with pytest.raises(AtlasError, match=f"ATLAS_CHECKPOINT_SECONDS={value}"):
         training().run()
 
 

@@ -69,6 +69,14 @@ def test_the_gradient_of_a_sound_model_reaches_all(folder, capsys):
     assert "the gradient reaches all" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", [{"init": "zero"}, {"precision": "float16"}])
+def test_what_begins_silent_or_in_half_precision_is_sound_too(folder, change):
+    train = PARAMS.train.model_copy(update=change)
+    flows = gradient_flow(PARAMS.model_copy(update={"train": train}), folder)
+    assert not any(flow.verdict for flow in flows)
+    assert max(flow.gradient for flow in flows) < 1
+
+
 def silence(model):
     nn.init.zeros_(model.blocks[1].attention.output.weight)
 

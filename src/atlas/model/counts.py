@@ -132,13 +132,15 @@ def cache_bytes(config: ModelConfig, batch: int) -> int:
     return batch * values * FLOAT
 
 
-def training_bytes(config: ModelConfig, batch: int, *, recompute: bool = False) -> dict[str, int]:
+def training_bytes(
+    config: ModelConfig, batch: int, *, recompute: bool = False, moments: int = ADAM_MOMENTS
+) -> dict[str, int]:
     """The memory that training a decoder takes, in float32, so many full windows at once.
 
     Activations are what the backward pass needs of the forward one, without dropout (counted as
     Korthikanti et al. 2022, arXiv:2205.05198, do for GPT); what an operation needs for itself
     comes and goes beside it. Where blocks are computed again, those of one and the inputs of all
-    are held.
+    are held. ``moments`` are what the optimizer keeps of each weight.
     """
     weights = count(config).total_parameters * FLOAT
     tokens = batch * config.context_length
@@ -150,7 +152,7 @@ def training_bytes(config: ModelConfig, batch: int, *, recompute: bool = False) 
     return {
         "weights": weights,
         "gradients": weights,
-        "optimizer": ADAM_MOMENTS * weights,
+        "optimizer": moments * weights,
         "activations": kept * FLOAT,
     }
 

@@ -1,7 +1,4 @@
-"""What a training shows and logs: a progress bar, rows for CSV files, TensorBoard events.
-
-tensorboard --logdir .logs
-"""
+"""What a training shows and logs: a progress bar, rows for CSV files, TensorBoard events."""
 
 import math
 import sys
@@ -10,11 +7,11 @@ from statistics import fmean
 from types import TracebackType
 from typing import NoReturn
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from atlas.files import remove
+from atlas.training.events import Events
 from atlas.training.safety.progress import Progress, Row
+from atlas.training.steps.learner import Step
 from atlas.training.utilisation import Speed
 
 MEMORY = 0.98  # of the moving average: about the last fifty steps
@@ -47,13 +44,9 @@ class Journal:
         self.speed = Speed()
         self._utilisation_of_one = utilisation_of_one
         self._progress = progress
-        self._events: SummaryWriter | None = None
-        if folder is not None:
-            if not progress.step:
-                remove(folder)
-            self._events = SummaryWriter(str(folder), purge_step=progress.step + 1)
-            if progress.step:
-                tqdm.write(f"going on from step {progress.step}", file=sys.stderr)
+        self._events = Events(folder, progress.step) if folder is not None else None
+        if folder is not None and progress.step:
+            tqdm.write(f"going on from step {progress.step}", file=sys.stderr)
         self._bar: tqdm[NoReturn] = tqdm(
             desc="train", total=steps, initial=progress.step, unit="step", disable=folder is None
         )
@@ -71,12 +64,18 @@ class Journal:
         if self._events is not None:
             self._events.close()
 
-    def step(self, loss: float, norm: float) -> None:
-        """Notes a step that was made."""
+    def step(self, made: Step) -> None:
+        """Notes a step; one that updated nothing counts, and has no loss worth a mean."""
         progress = self._progress
-        kept = min(MEMORY, 1 - 1 / progress.step)  # the plain mean of the first fifty
-        progress.average = kept * progress.average + (1 - kept) * loss
-        progress.unlogged.append((loss, norm))
+        progress.step += 1
+        progress.tokens += made.tokens
+        if made.updated:
+            updates = progress.step - progress.skipped
+            kept = min(MEMORY, 1 - 1 / updates)  # the plain mean of the first fifty
+            progress.average = kept * progress.average + (1 - kept) * made.loss
+            progress.unlogged.append((made.loss, made.norm))
+        else:
+            progress.skipped += 1
         self._bar.update()
 
     def row(self, lr: float, epoch: float) -> Row:
@@ -123,10 +122,10 @@ class Journal:
         """Adds a sample."""
         self._progress.samples.append((self._progress.step, text))
         if self._events is not None:
-            self._events.add_text("sample", f"    {text}", self._progress.step)
+            self._events.text("sample", text, self._progress.step)
 
     def _write(self, group: str, row: Row) -> None:
         if self._events is not None:
             for key, value in row.items():
                 if key != "step":
-                    self._events.add_scalar(f"{group}/{key}", value, int(row["step"]))
+                    self._events.scalar(f"{group}/{key}", value, int(row["step"]))

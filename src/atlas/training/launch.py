@@ -22,6 +22,7 @@ from atlas.errors import EXIT_REFUSED, EXIT_STOPPED, AtlasError, one_line_errors
 from atlas.processes import end_with_dvc
 
 VARIABLE = "ATLAS_NPROC"
+SECONDS_TO_STOP = 600  # for a last step and a checkpoint; torchrun's own are 30
 
 
 def processes_wanted() -> int:
@@ -64,6 +65,7 @@ def run_in_processes(module: str, program: Callable[[], None]) -> None:
         rdzv_configs={"is_host": True},
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
+        shutdown_timeout=SECONDS_TO_STOP,
     )
     # The processes say what is wrong with them; the launcher would add pages to it.
     logging.disable(logging.CRITICAL)

@@ -5,10 +5,11 @@ drawn, and the best weights are kept. The loop can be stopped at any moment and 
 where it was.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,13 @@ def seconds_between_checkpoints() -> float:
     """``ATLAS_CHECKPOINT_SECONDS``, or 60.
 
     Raises:
-        AtlasError: it is no number.
+        AtlasError: it is no such number.
     """
     value = os.environ.get("ATLAS_CHECKPOINT_SECONDS", "60")
-    try:
-        return float(value)
-    except ValueError:
-        raise AtlasError(f"ATLAS_CHECKPOINT_SECONDS={value}: give a number of seconds") from None
+    with suppress(ValueError):
+        if 0 <= (seconds := float(value)) < math.inf:
+            return seconds
+    raise AtlasError(f"ATLAS_CHECKPOINT_SECONDS={value}: give a number of seconds, 0 or more")
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Training:
             while not self._ended(progress):
                 with journal.speed.steps_of(progress):
                     self._step(next(reader), progress, journal)
-                if self._due(learner.train.log_every, progress):
+                if self._due(learner.train.log_every, progress) and progress.unlogged:
                     self._log(progress, journal)
                 if self._due(learner.train.eval_every, progress):
                     self._validate(progress, journal)
@@ -114,10 +115,7 @@ class Training:
         made = self.learner.learn(batch, progress.step)
         if not made.usable:
             raise AtlasError(not_finite(progress.step, made, self.learner.model, self.data))
-        progress.step += 1
-        progress.tokens += made.tokens
-        progress.skipped += not made.updated
-        journal.step(made.loss, made.norm)
+        journal.step(made)
 
     def _log(self, progress: Progress, journal: Journal) -> None:
         epoch = progress.step * self.data.batch_size / self.data.per_epoch
@@ -131,7 +129,7 @@ class Training:
         with torch.compiler.set_stance("force_eager"), learner.precision.compute():
             total, tokens = world.sums(*total_loss(learner.model, world.shares(windows)))
         loss = total / tokens
-        if not total < float("inf"):
+        if not total < math.inf:
             raise AtlasError(
                 f"training stopped after step {progress.step}: the val loss is {loss:g}. {ADVICE}"
             )
@@ -164,7 +162,7 @@ class Training:
         return Journal(progress, learner.steps, share, self.events if world.is_first else None)
 
     def _stopped(self, progress: Progress, written: bool) -> str:
-        kept = "from there" if written else "from the checkpoint before"
+        kept = "from there" if written else "from the checkpoint before, if there was one"
         return (
             f"stopped after step {progress.step} of {self.learner.steps}; "
             f"`dvc repro`, or the same `dvc exp run`, goes on {kept}"

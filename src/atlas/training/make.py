@@ -22,8 +22,12 @@ from atlas.training.steps.learner import Learner
 from atlas.training.steps.world import World
 
 
-def new_model(params: Params, index: TokenIndex) -> LanguageModel:
-    """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights."""
+def new_model(params: Params, index: TokenIndex, world: World) -> LanguageModel:
+    """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights.
+
+    Raises:
+        AtlasError: its training would not fit into memory.
+    """
     config = ModelConfig(
         **params.model.model_dump(),
         vocab_size=index.vocab_size,
@@ -31,9 +35,10 @@ def new_model(params: Params, index: TokenIndex) -> LanguageModel:
         separator=index.separator,
         tokenizer_sha256=index.tokenizer_sha256,
     )
+    check_memory(config, params.train, world, available_bytes(world))
     model = make_model(config)
     initialise(model, params.train.seed, params.train.init)
-    return model
+    return model.to(world.device)
 
 
 def make_training(
@@ -49,11 +54,9 @@ def make_training(
     """A training that is ready to run.
 
     Raises:
-        AtlasError: it would not fit into memory, the text is too short for the context, or the
-            batch cannot be divided by the processes.
+        AtlasError: the text is too short for the context, or ends within the warm-up.
     """
     train, length = params.train, params.model.context_length
-    check_memory(model.config, train, world.size, available_bytes(world.device))
     data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
     steps = steps_of(train, data.per_epoch)
     tokens = steps * train.batch_size * length

@@ -43,7 +43,7 @@ class Flow:
     Attributes:
         name: of the tensor.
         weight: root mean square of its weights.
-        gradient: root mean square of its gradient, over a few batches; 0 if nothing reaches it.
+        gradient: root mean square of its gradient; 0 if nothing reaches it.
         zeros: share of the gradient that is exactly 0.
         verdict: what is wrong with it; empty if nothing is.
     """
@@ -103,15 +103,23 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
 
 
 def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
-    """The gradient of each weight tensor of a new model, over a few batches.
+    """The mean gradient of each weight tensor of a new model over a few batches, in float32.
+
+    One that begins silent (``train.init=zero``) makes a step before, as what is behind a matrix of
+    zeros gets no gradient, and need not yet.
 
     Raises:
         AtlasError: the data cannot be trained on.
     """
-    train = params.train.model_copy(update={"clip_norm": 0.0})
+    train = params.train.model_copy(update={"precision": "float32", "warmup_steps": 0})
     learner, batches = _begin(params, train, tokens)
+    if train.init == "zero":
+        learner.learn(next(batches), 0)
     for batch in itertools.islice(batches, FLOW_BATCHES):
         learner.add_gradient(batch)
+    for parameter in learner.model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= FLOW_BATCHES
     parameters = dict(learner.model.named_parameters())
     ratios = [
         _size(parameter.grad) / max(_size(parameter), 1e-12)
@@ -150,14 +158,13 @@ def _begin(
         raise AtlasError("model.kind is bigram: it is counted, and has no gradient to look at")
     index = TokenIndex.read(tokens)
     shape = params.model.model_copy(update={"dropout": 0.0})
-    model = new_model(params.model_copy(update={"train": train, "model": shape}), index)
-    device = choose_device()
+    world = World(choose_device())
+    model = new_model(params.model_copy(update={"train": train, "model": shape}), index, world)
     split = TokenSplit(tokens, "train", train.tokens)
     data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
-    learner = Learner(model.to(device), train, train.steps, World(device))
-    batches = (
-        Batch.of(torch.from_numpy(data.rows(step)).to(device), index) for step in range(train.steps)
-    )
+    learner = Learner(model, train, train.steps, world)
+    rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())
+    batches = (Batch.of(each.to(world.device), index) for each in rows)
     return learner, batches
 
 

@@ -41,6 +41,6 @@ class Speed:
 
     def read(self) -> float:
         """Tokens a second; starts anew."""
-        speed = self._tokens / self._seconds
+        speed = self._tokens / self._seconds if self._seconds else 0.0  # no step was made
         self._tokens, self._seconds = 0, 0.0
         return speed

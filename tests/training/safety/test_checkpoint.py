@@ -7,6 +7,7 @@ import torch
 
 from atlas.errors import AtlasError, Stopped
 from atlas.training.safety import checkpoint, snapshot
+from atlas.training.safety.progress import Progress
 from tests.training.runs import logs, same_weights, stop_after
 
 
@@ -42,11 +43,40 @@ def test_a_damaged_checkpoint_is_named_and_not_used(training, monkeypatch, capsy
     second = stopped(training, monkeypatch, 3)  # earlier than the damaged one
     said = capsys.readouterr().err
     assert "step-00000005 is damaged" in said
-    assert damage == "progress.json" or f"{damage} has 1 bytes of " in said
+    assert damage == "progress.json" or f"{damage} is not what was written" in said
     assert [path.name for path in second.checkpoints.newest_first()] == ["step-00000003"]
     third, whole = training(), training("whole")
     assert logs(third.run()) == logs(whole.run())
     assert same_weights(third.learner.model, whole.learner.model)
+
+
+def test_a_byte_that_changed_is_damage(training, monkeypatch, capsys):
+    (written,) = stopped(training, monkeypatch, 5).checkpoints.newest_first()
+    with (written / "model.safetensors").open("r+b") as file:
+        file.seek(-9, 2)
+        file.write(b"\x01\x02")
+    assert training().run().train_rows[0]["step"] == 7
+    assert "model.safetensors is not what was written" in capsys.readouterr().err
+
+
+def test_what_is_whole_and_not_readable_is_refused(training, monkeypatch):
+    (written,) = stopped(training, monkeypatch, 5).checkpoints.newest_first()
+    (written / "state.pt").write_bytes(b"of another time")
+    monkeypatch.setattr(checkpoint, "damage_of", lambda _: "")
+    with pytest.raises(AtlasError, match=r"not readable though it is whole .* remove it"):
+        training().run()
+    assert written.is_dir()
+
+
+def test_a_checkpoint_before_the_first_update_changes_nothing(training, tmp_path):
+    """Asked for its state, an optimizer that has none makes one by a step that counts."""
+    plain, saved = training("plain", dropout=0.0), training("saved", dropout=0.0)
+    assert saved.checkpoints.save(saved.learner, Progress())
+    assert not saved.learner.optimizers.have_begun()
+    again = training("saved", dropout=0.0)
+    again.checkpoints.resume(again.learner)
+    assert not again.learner.optimizers.have_begun()
+    assert logs(again.run()) == logs(plain.run())
 
 
 def test_checkpoints_are_kept_few(training, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.model.counts import training_bytes
+from atlas.model.counts import count, training_bytes
 from atlas.training.safety.memory import (
     available_bytes,
     check_memory,
@@ -13,10 +13,12 @@ from atlas.training.safety.memory import (
     peak_bytes,
     proposal,
 )
+from atlas.training.steps.world import World
 from tests.small import small_config, small_params
 from tests.training.conftest import CPU
 
 CONFIG = small_config(n_layer=4)
+ALONE = World(CPU)
 
 
 def train(batch_size=16, accumulation=1, recompute=False):
@@ -34,10 +36,23 @@ def needed(windows, recompute=False):
 
 
 def test_what_fits_passes():
-    check_memory(CONFIG, train(), 1, needed(16))
-    check_memory(CONFIG, train(), 4, needed(4))
-    check_memory(CONFIG, train(accumulation=8), 1, needed(2))
-    check_memory(small_config(kind="two_layer", window=4), train(), 1, 0)
+    check_memory(CONFIG, train(), ALONE, needed(16))
+    check_memory(CONFIG, train(), World(CPU, 0, 4), needed(4))
+    check_memory(CONFIG, train(accumulation=8), ALONE, needed(2))
+    other = small_config(kind="two_layer", window=4)
+    check_memory(other, train(), ALONE, 16 * count(other).total_parameters)
+    with pytest.raises(AtlasError, match="a smaller model"):
+        check_memory(other, train(), ALONE, 16 * count(other).total_parameters - 1)
+
+
+def test_fsdp_shares_out_what_belongs_to_the_weights():
+    parts = training_bytes(CONFIG, 4)
+    held = parts["weights"] + parts["gradients"] + parts["optimizer"]
+    shared = World(CPU, 0, 4, "fsdp")
+    check_memory(CONFIG, train(), shared, held // 4 + parts["activations"])
+    with pytest.raises(AtlasError, match="GB are free"):
+        check_memory(CONFIG, train(), World(CPU, 0, 4), held // 4 + parts["activations"])
+    assert available_bytes(shared) < 0.3 * available_bytes(ALONE)
 
 
 def test_what_does_not_is_refused_with_the_parts_that_would():
@@ -49,16 +64,18 @@ def test_what_does_not_is_refused_with_the_parts_that_would():
         1000: "a smaller model, such as half of model.d_model or of model.n_layer",
     }.items():
         with pytest.raises(AtlasError, match=message.format(advice)):
-            check_memory(CONFIG, train(), 1, available)
+            check_memory(CONFIG, train(), ALONE, available)
 
 
 @pytest.mark.parametrize("available", [needed(3), needed(1), needed(2, recompute=True)])
 def test_what_is_proposed_fits(available):
-    words = dict(word.split("=") for word in proposal(CONFIG, train(), available).split()[1:])
+    words = dict(
+        word.split("=") for word in proposal(CONFIG, train(), ALONE, available).split()[1:]
+    )
     tried = train(
         accumulation=int(words["train.accumulation"]), recompute="train.recompute" in words
     )
-    check_memory(CONFIG, tried, 1, available)
+    check_memory(CONFIG, tried, ALONE, available)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +96,11 @@ def test_running_out_is_one_line(error):
         memory_errors(train(accumulation=16), CPU),
     ):
         raise error
+    with (
+        pytest.raises(AtlasError, match=r"try a smaller model"),
+        memory_errors(train(accumulation=16, recompute=True), CPU),
+    ):
+        raise error
 
 
 def test_other_errors_pass():
@@ -95,7 +117,7 @@ def test_a_batch_that_cannot_be_allocated_is_one_line():
 
 
 def test_this_machine_has_memory():
-    assert available_bytes(CPU) > 2**20
+    assert available_bytes(ALONE) > 2**20
     held = torch.ones(2**24)
     now = psutil.Process().memory_info().rss
     assert held.nbytes < now < 1.1 * peak_bytes(CPU) < 2**40  # the system counts in blocks

@@ -1,5 +1,7 @@
 """One step of learning: parts, precisions, recomputation, compilation."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +123,7 @@ def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale(training):
         assert torch.equal(parameter, value)
     progress = run.run()
     assert 0 < progress.skipped < 8
+    assert all(math.isfinite(row["gradient_norm"]) for row in progress.train_rows)
     assert progress.best_loss < progress.val_rows[0]["loss"]
 
 
@@ -153,10 +156,13 @@ def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
     monkeypatch.setattr(compilation, "_compiler_works", lambda _: True)
     assert not compilation_pays(config, 10**6, CPU)
     assert compilation_pays(config, 10**10, CPU)
-    monkeypatch.setattr(compilation, "_compiler_works", lambda _: False)
-    assert not compilation_pays(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "1")
     assert compilation_pays(config, 1, CPU)
+    monkeypatch.setattr(compilation, "_compiler_works", lambda _: False)
+    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=1: give 0 or auto"):
+        compilation_pays(config, 1, CPU)
+    monkeypatch.setenv("ATLAS_COMPILE", "auto")
+    assert not compilation_pays(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "0")
     assert not compilation_pays(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "yes")

@@ -21,6 +21,7 @@ from atlas.files import partial_path, put_in_place, remove
 from atlas.model.storage import write_weights
 from atlas.training.safety.progress import Progress
 from atlas.training.safety.snapshot import (
+    damage_of,
     read_progress,
     read_state,
     write_progress,
@@ -107,22 +108,25 @@ class Checkpoints:
         ask.
 
         Raises:
-            AtlasError: it is of another model.
+            AtlasError: it is of another model, or another version of PyTorch wrote it.
         """
+        world = learner.world
         for checkpoint in self.newest_first():
-            damage = ""
+            damage = damage_of(checkpoint) if world.is_first else ""
+            if world.any(bool(damage)):
+                if world.is_first:
+                    _note(f"{checkpoint} is damaged ({damage}): not used, removed")
+                    remove(checkpoint)
+                continue
+            progress = read_progress(checkpoint, learner)
             try:
-                progress = read_progress(checkpoint, learner)
                 read_state(checkpoint, learner)
-            except AtlasError:
-                raise
-            except Exception as error:  # each reader has its own kinds for a damaged file
-                damage = one_line(error)[:80] or type(error).__name__
-            if not learner.world.any(bool(damage)):
-                return progress
-            if learner.world.is_first:
-                _note(f"{checkpoint} is damaged ({damage}): not used, removed")
-                remove(checkpoint)
+            except (Exception, CheckpointException) as error:  # each reader has kinds of its own
+                raise AtlasError(
+                    f"{checkpoint}: not readable though it is whole ({one_line(error)[:80]}); "
+                    "remove it to go on from the one before"
+                ) from error
+            return progress
         return Progress()
 
     def newest_first(self) -> list[Path]:

@@ -10,7 +10,7 @@ from atlas.training.steps.learner import Step
 
 WORST = 3
 DIVERGED = 2.0  # times the loss of guessing
-ADVICE = "Lower train.lr, or lengthen train.warmup_steps"
+ADVICE = "Lower train.lr (of Muon train.muon_lr as well), or lengthen train.warmup_steps"
 
 
 def not_finite(step: int, made: Step, model: nn.Module, data: TrainingWindows) -> str:

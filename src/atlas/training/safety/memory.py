@@ -1,5 +1,6 @@
 """Whether a training fits into memory, and what it took."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,52 +12,53 @@ from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.counts import training_bytes
 from atlas.params import TrainParams
+from atlas.training.steps.world import World
 
 NO_MEMORY = "can't allocate memory"  # of PyTorch's allocator for CPUs, a plain RuntimeError
+SMALLER = "a smaller model, such as half of model.d_model or of model.n_layer"
+# Values that an optimizer keeps of each weight; Muon one of most, AdamW of its rest two.
+MOMENTS = {"adamw": 2, "muon": 2, "sgd": 1}
 
 
-def available_bytes(device: torch.device) -> int:
-    """Free memory of a device."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+def available_bytes(world: World) -> int:
+    """The free memory of a device; of a machine's own each of its processes has an even share."""
+    if world.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(world.device)
         return free
-    return int(psutil.virtual_memory().available)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    return int(psutil.virtual_memory().available) // here
 
 
-def check_memory(config: ModelConfig, train: TrainParams, processes: int, available: int) -> None:
-    """Refuses a training that cannot fit, before it begins.
+def check_memory(config: ModelConfig, train: TrainParams, world: World, available: int) -> None:
+    """Refuses a training that cannot fit, before its model is made.
 
     Args:
-        config: of the model; only decoders are counted.
+        config: of the model; the activations of decoders alone are counted.
         train: batch and parts.
-        processes: that share a batch, each with its own memory.
-        available: bytes of this process.
+        world: processes that share a batch, and under FSDP2 the weights as well.
+        available: bytes of this process's own.
 
     Raises:
         AtlasError: with the largest part of the batch that would fit.
     """
-    if config.kind != "decoder":
-        return
-    at_once = min(train.batch_size // train.accumulation, train.batch_size // processes)
-    needed = _bytes(config, train, max(1, at_once))
+    needed = _bytes(config, train, world)
     if needed > available:
         raise AtlasError(
-            f"train.batch_size: {at_once} windows at once need about {needed / 1e9:.1f} GB, and "
-            f"{available / 1e9:.1f} GB are free; {proposal(config, train, available)}"
+            f"train.batch_size: {_at_once(train, world)} windows at once need about "
+            f"{needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free; "
+            f"{proposal(config, train, world, available)}"
         )
 
 
-def proposal(config: ModelConfig, train: TrainParams, available: int) -> str:
+def proposal(config: ModelConfig, train: TrainParams, world: World, available: int) -> str:
     """What would fit: the batch in more parts, else activations computed again, else less."""
     for recompute in (train.recompute, True):
-        tried = train.model_copy(update={"recompute": recompute})
-        for parts in range(train.accumulation, train.batch_size + 1):
-            if train.batch_size % parts == 0 and (
-                _bytes(config, tried, train.batch_size // parts) <= available
-            ):
+        for parts in _parts(train):
+            tried = train.model_copy(update={"recompute": recompute, "accumulation": parts})
+            if _bytes(config, tried, world) <= available:
                 again = "" if recompute == train.recompute else "train.recompute=true "
                 return f"try {again}train.accumulation={parts}"
-    return "try a smaller model, such as half of model.d_model or of model.n_layer"
+    return f"try {SMALLER}"
 
 
 @contextmanager
@@ -71,16 +73,33 @@ def memory_errors(train: TrainParams, device: torch.device) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
             raise
-        at_once = train.batch_size // train.accumulation
-        smaller = next(
-            (p for p in range(train.accumulation + 1, train.batch_size + 1)
-             if train.batch_size % p == 0), None
-        )  # fmt: skip
-        advice = f"try train.accumulation={smaller}" if smaller else "try train.recompute=true"
+        advice = SMALLER if train.recompute else "train.recompute=true"
+        for parts in _parts(train)[1:2]:
+            advice = f"train.accumulation={parts}"
         raise AtlasError(
-            f"train.batch_size: {at_once} windows at once are more than the memory of {device} "
-            f"holds; {advice} (the last checkpoint stays)"
+            f"train.batch_size: {train.batch_size // train.accumulation} windows at once are more "
+            f"than the memory of {device} holds; try {advice} (the last checkpoint stays)"
         ) from None
+
+
+def _parts(train: TrainParams) -> list[int]:
+    """The numbers of parts that a batch can be cut in, from that of now on."""
+    return [n for n in range(train.accumulation, train.batch_size + 1) if train.batch_size % n == 0]
+
+
+def _at_once(train: TrainParams, world: World) -> int:
+    """The windows that a process computes at once."""
+    return max(1, min(train.batch_size // train.accumulation, train.batch_size // world.size))
+
+
+def _bytes(config: ModelConfig, train: TrainParams, world: World) -> int:
+    """What a process needs."""
+    needed = training_bytes(
+        config, _at_once(train, world), recompute=train.recompute, moments=MOMENTS[train.optimizer]
+    )
+    held = needed["weights"] + needed["gradients"] + needed["optimizer"]
+    activations = needed["activations"] if config.kind == "decoder" else 0
+    return held // (world.size if world.shards else 1) + activations
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -91,7 +110,3 @@ def peak_bytes(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _bytes(config: ModelConfig, train: TrainParams, windows: int) -> int:
-    return sum(training_bytes(config, windows, recompute=train.recompute).values())

@@ -30,8 +30,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from atlas.errors import AtlasError
-from atlas.files import files_below
+from atlas.errors import AtlasError, one_line
+from atlas.files import crc32, files_below
 from atlas.model.storage import weights_of, with_tied_head, without_tied_head, write_weights
 from atlas.training.safety.progress import Progress
 from atlas.training.steps.learner import Learner
@@ -55,53 +55,63 @@ def write_state(folder: Path, learner: Learner) -> None:
         AtlasError: the disk does not take it; other writers say it as an OSError, a RuntimeError
             or a CheckpointException.
     """
-    model, members = learner.model, learner.optimizers.members
-    rest = {"scale": learner.precision.state_dict()}
-    if learner.world.shards:
-        save(_shares(learner), checkpoint_id=folder / SHARDED)
-    else:
+    world = learner.world
+    begun = learner.optimizers.have_begun()
+    rest: dict[str, Any] = {"scale": learner.precision.state_dict(), "begun": begun}
+    if world.shards:
+        save(_shares(learner, begun), checkpoint_id=folder / SHARDED)
+    elif begun:
+        model, members = learner.model, learner.optimizers.members
         rest["optimizers"] = get_optimizer_state_dict(model, members, options=WHOLE)
-    if learner.world.is_first:
-        if not learner.world.shards:
-            write_weights(weights_of(model), folder / WEIGHTS)
+    if world.is_first:
+        if not world.shards:
+            write_weights(weights_of(learner.model), folder / WEIGHTS)
         with (folder / STATE).open("wb") as file:
             torch.save(rest, file)
 
 
 def read_state(folder: Path, learner: Learner) -> None:
-    """Restores weights and optimizers; every process has to do so.
-
-    Nothing is restored before all files are known to be whole.
+    """Restores weights and optimizers from files that are whole; every process has to do so.
 
     Raises:
-        Exception: a file is damaged; each reader has kinds of its own for that.
+        Exception: they cannot be read, and the learner may be restored in part.
     """
     model, members = learner.model, learner.optimizers.members
     state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    # Optimizers go first: an empty one gets a state by a step of length 0.
     if (folder / SHARDED).exists():
-        shares = _shares(learner)
+        shares = _shares(learner, state["begun"])
         load(shares, checkpoint_id=folder / SHARDED)
-        set_optimizer_state_dict(model, members, optim_state_dict=shares["optimizers"])
+        if state["begun"]:
+            set_optimizer_state_dict(model, members, optim_state_dict=shares["optimizers"])
         set_model_state_dict(model, shares["weights"])
     else:
         weights = with_tied_head(model.config, safetensors.torch.load_file(folder / WEIGHTS))
-        # Before the weights: it makes an empty state by a step of length 0.
-        optimizers = state["optimizers"]
-        set_optimizer_state_dict(model, members, optim_state_dict=optimizers, options=WHOLE)
+        if state["begun"]:
+            optimizers = state["optimizers"]
+            set_optimizer_state_dict(model, members, optim_state_dict=optimizers, options=WHOLE)
         set_model_state_dict(model, dict(weights), options=WHOLE)
     learner.precision.load_state_dict(state["scale"])
 
 
 def write_progress(folder: Path, learner: Learner, progress: Progress) -> None:
-    """Writes progress.json, which knows the size of every other file."""
+    """Writes progress.json, which knows the checksum of every other file."""
     values = {
         "made_with": _made_with(learner),
         "progress": asdict(progress),
-        "files": {
-            str(file.relative_to(folder)): file.stat().st_size for file in files_below(folder)
-        },
+        "files": {str(file.relative_to(folder)): crc32(file) for file in files_below(folder)},
     }
     (folder / PROGRESS).write_text(json.dumps(values), encoding="utf-8")
+
+
+def damage_of(folder: Path) -> str:
+    """Which file of a checkpoint is missing or not what was written; empty if all are whole."""
+    try:
+        files = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["files"]
+        wrong = [name for name, checksum in files.items() if crc32(folder / name) != checksum]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return one_line(error)[:80] or type(error).__name__
+    return f"{wrong[0]} is not what was written" if wrong else ""
 
 
 def read_progress(folder: Path, learner: Learner) -> Progress:
@@ -109,13 +119,8 @@ def read_progress(folder: Path, learner: Learner) -> Progress:
 
     Raises:
         AtlasError: it is of another model.
-        Exception: it is damaged, or another file is cut short or missing.
     """
     values = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    for name, size in values["files"].items():
-        found = (folder / name).stat().st_size
-        if found != size:
-            raise ValueError(f"{name} has {found} bytes of {size}")
     before, now = values["made_with"], _made_with(learner)
     different = sorted(key for key in now["model"] if now["model"][key] != before["model"].get(key))
     if different:
@@ -123,11 +128,9 @@ def read_progress(folder: Path, learner: Learner) -> Progress:
             f"{folder}: a checkpoint of another model ({', '.join(different)} differ); remove it "
             "to begin anew, or go back to the params of that run"
         )
-    changed = [
-        key for key in ("device", "torch", "processes", "compiled") if before[key] != now[key]
-    ]
+    changed = [key for key in now if key != "model" and before.get(key) != now[key]]
     if changed and learner.world.is_first:
-        differences = ", ".join(f"{key} {before[key]}, now {now[key]}" for key in changed)
+        differences = ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed)
         print(
             f"note: the checkpoint was made otherwise ({differences}): the result will not be that "
             "of an undisturbed run to the last bit",
@@ -136,13 +139,13 @@ def read_progress(folder: Path, learner: Learner) -> Progress:
     return Progress(**values["progress"])
 
 
-def _shares(learner: Learner) -> dict[str, dict[str, Any]]:
-    """The share of weights and optimizers that this process holds; all of them, if it is alone."""
-    model = learner.model
-    return {
-        "weights": get_model_state_dict(model),
-        "optimizers": get_optimizer_state_dict(model, learner.optimizers.members),
-    }
+def _shares(learner: Learner, begun: bool) -> dict[str, dict[str, Any]]:
+    """What this process holds of the weights, and of optimizers that have made a step."""
+    shares: dict[str, dict[str, Any]] = {"weights": get_model_state_dict(learner.model)}
+    if begun:
+        members = learner.optimizers.members
+        shares["optimizers"] = get_optimizer_state_dict(learner.model, members)
+    return shares
 
 
 def _made_with(learner: Learner) -> dict[str, Any]:
@@ -151,5 +154,7 @@ def _made_with(learner: Learner) -> dict[str, Any]:
         "device": learner.world.device.type,
         "torch": str(torch.__version__),
         "processes": learner.world.size,
+        "strategy": learner.world.strategy if learner.world.size > 1 else "alone",
+        "threads": torch.get_num_threads(),
         "compiled": learner.compiled,
     }

@@ -42,12 +42,14 @@ def compilation_pays(config: ModelConfig, tokens: int, device: torch.device) -> 
     machine and not at that of this one on this day: equal params give equal results.
 
     Raises:
-        AtlasError: ``ATLAS_COMPILE`` is something else.
+        AtlasError: ``ATLAS_COMPILE`` is something else, or asks for what does not work here.
     """
     match os.environ.get(VARIABLE, "auto"):
         case "0":
             return False
         case "1":
+            if not _compiler_works(device):
+                raise AtlasError(f"{VARIABLE}=1: give 0 or auto, or a compiler that it can use")
             return True
         case "auto":
             seconds = tokens * count(config).training_flops / RATES.get(device.type, 1e12)

@@ -36,6 +36,10 @@ class Optimizers:
         rate: float = self.members[-1].param_groups[0]["lr"]
         return rate
 
+    def have_begun(self) -> bool:
+        """Whether they have made a step, and so have something to remember."""
+        return any(member.state for member in self.members)
+
     def step(self) -> None:
         """Updates all weights."""
         for member in self.members:

@@ -29,7 +29,8 @@ def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:
         case "constant":
             return 1.0
         case "wsd":
-            return warmup_stable_decay(done, left, round(train.decay_share * steps), train.final_lr)
+            decay_steps = min(left, round(train.decay_share * steps))
+            return warmup_stable_decay(done, left, decay_steps, train.final_lr)
 
 
 def cosine(progress: float, final: float) -> float:
