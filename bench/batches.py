@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from atlas.cleaning.splits import Split
-from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.params import Params, load_params
@@ -30,10 +29,10 @@ from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import TrainingWindows
 from atlas.training.steps.learner import Learner
 from atlas.training.steps.world import World
+from bench.model import SHA, config_of
 from bench.shared import ROOT
 
 DOCUMENT = 700  # tokens, on average
-SHA = "0" * 64
 CPU = torch.device("cpu")
 Layout = Literal["packed", "padded"]
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
@@ -73,10 +72,7 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
     length, train = params.model.context_length, params.train
     split = TokenSplit(folder, "train")
     windows = TrainingWindows(split, length, train.batch_size, train.seed)
-    config = ModelConfig(
-        **params.model.model_dump(),
-        vocab_size=params.tokenizer.vocab_size, eos=1, separator=None, tokenizer_sha256=SHA,
-    )  # fmt: skip
+    config = config_of(vocab_size=params.tokenizer.vocab_size)
     model = Decoder(config)
     initialise(model, train.seed)
     learner = Learner(model, train, train.steps, World(CPU))

@@ -71,6 +71,18 @@ class Logits(nn.Module):
         return logits
 
 
+def config_of(**options: Any) -> ModelConfig:
+    """The model of params.yaml with other options, for ids that no tokenizer made."""
+    made_up = {"eos": 1, "separator": None, "tokenizer_sha256": SHA}
+    return ModelConfig(**load_params(ROOT / "params.yaml").model.model_dump() | made_up | options)
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def atlas(shape: Shape, family: str) -> nn.Module:
     """Our decoder."""
     options: dict[str, dict[str, Any]] = {
@@ -83,19 +95,14 @@ def atlas(shape: Shape, family: str) -> nn.Module:
             "bias": True,
         },
     }
-    config = ModelConfig(
-        **(load_params(ROOT / "params.yaml").model.model_dump() | options[family])
-        | {
-            "d_model": shape.d_model,
-            "n_layer": shape.n_layer,
-            "n_head": shape.n_head,
-            "n_kv_head": shape.n_head,
-            "context_length": shape.context_length,
-            "vocab_size": shape.vocab_size,
-            "eos": 1,
-            "separator": None,
-            "tokenizer_sha256": SHA,
-        }
+    config = config_of(
+        **options[family],
+        d_model=shape.d_model,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_kv_head=shape.n_head,
+        context_length=shape.context_length,
+        vocab_size=shape.vocab_size,
     )
     model = Decoder(config)
     initialise(model, 1)
@@ -136,8 +143,8 @@ def litgpt(shape: Shape, family: str) -> nn.Module:
     return model
 
 
-def transformers(shape: Shape, family: str) -> nn.Module:
-    """The model of transformers, with its fused attention."""
+def transformers(shape: Shape, family: str, dropout: float = 0.0) -> nn.Module:
+    """The model of transformers, with its fused attention; dropout for GPT-2 alone."""
     import transformers as library
 
     common = {
@@ -162,9 +169,9 @@ def transformers(shape: Shape, family: str) -> nn.Module:
         n_embd=shape.d_model,
         n_layer=shape.n_layer,
         n_head=shape.n_head,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
     )
     return Logits(library.GPT2LMHeadModel(gpt2))
 

@@ -18,18 +18,17 @@ import time
 
 import torch
 
-from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.params import load_params
 from atlas.tokens.windows import Batch
 from atlas.training.steps.learner import Learner
 from atlas.training.steps.world import STRATEGY, the_world
-from bench.model import SHA
+from bench.model import config_of
 from bench.shared import ROOT
 
 WARM_UP = 5
-STEPS = 60
+STEPS = 30
 
 
 def main() -> None:
@@ -91,13 +90,7 @@ def work(batch_size: int) -> None:
     params = load_params(ROOT / "params.yaml")
     train = params.train.model_copy(update={"batch_size": batch_size})
     with the_world(torch.device("cpu")) as world:
-        config = ModelConfig(
-            **params.model.model_dump(),
-            vocab_size=params.tokenizer.vocab_size,
-            eos=1,
-            separator=None,
-            tokenizer_sha256=SHA,
-        )
+        config = config_of(vocab_size=params.tokenizer.vocab_size)
         model = Decoder(config)
         initialise(model, 1)
         learner = Learner(model, train, train.steps, world)

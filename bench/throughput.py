@@ -32,7 +32,7 @@ from atlas.tokens.windows import Batch
 from atlas.training.steps.learner import Learner
 from atlas.training.steps.world import World
 from atlas.training.utilisation import matmul_flops
-from bench.model import SHA, SHAPES, Shape, litgpt, transformers
+from bench.model import SHAPES, Shape, config_of, litgpt, transformers, wait
 from bench.shared import ROOT
 
 SECONDS = 1.0  # of a contestant in a round: short, so that a slow minute is everyone's
@@ -40,7 +40,7 @@ WEIGHTS_MAY_DIFFER = 0.02
 HEAD_SIZE = 128
 CLIP = 1.0
 Step = Callable[[Tensor], object]
-PEERS = {
+PEERS: dict[str, dict[str, Callable[[Shape, str], nn.Module]]] = {
     "llama": {"litgpt": litgpt, "transformers": transformers},
     "gpt2": {"transformers": transformers},  # litgpt ties no head, so it has more weights
 }
@@ -75,8 +75,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    kind = torch.float32 if device.type == "cpu" else torch.bfloat16
-    print(f"{device}, {kind}, {torch.get_num_threads()} threads; tokens/s, median (best)")
+    print(
+        f"{device}, {kind_of(device)}, {torch.get_num_threads()} threads; tokens/s, median (best)"
+    )
     for shape in SHAPES:
         for family in PEERS:
             compare(shape, family, options.rounds, device)
@@ -99,11 +100,15 @@ def compare(shape: Shape, family: str, rounds: int, device: torch.device) -> Non
         warm_up(contestant, ids)
     rates = []
     for _ in range(rounds):
-        kind = torch.float32 if device.type == "cpu" else torch.bfloat16
-        rates.append(matmul_flops(device, kind))
+        rates.append(matmul_flops(device, kind_of(device)))
         for contestant in everyone.values():
             contestant.seconds.append(timed(contestant, ids))
     report(everyone, shape, family, config, statistics.median(rates))
+
+
+def kind_of(device: torch.device) -> torch.dtype:
+    """The numbers that a device multiplies fastest."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 class MeanLoss(nn.Module):
@@ -126,7 +131,7 @@ def peer(model: nn.Module, compiled: bool) -> Contestant:
         loss_of.compile()
 
     def step(ids: Tensor) -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=ids.is_cuda):
+        with torch.autocast(ids.device.type, kind_of(ids.device), enabled=ids.is_cuda):
             loss = loss_of(ids[:, :-1], ids[:, 1:])
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -139,20 +144,18 @@ def peer(model: nn.Module, compiled: bool) -> Contestant:
 def matched(shape: Shape, family: str, weights: int) -> ModelConfig:
     """A config of ours of the same width and depth, with as many weights."""
     size = min(HEAD_SIZE, shape.d_model)
-    values = load_params(ROOT / "params.yaml").model.model_dump() | {
-        "d_model": shape.d_model,
-        "n_layer": shape.n_layer,
-        "n_head": shape.d_model // size,
-        "n_kv_head": shape.d_model // size,
-        "context_length": shape.context_length,
-        "feed_forward": "relu2",
-        "tied_head": family == "gpt2",
-        "vocab_size": shape.vocab_size,
-        "eos": 1,
-        "separator": None,
-        "tokenizer_sha256": SHA,
-    }
-    configs = [ModelConfig(**values | {"d_ff": d_ff}) for d_ff in range(32, 8 * shape.d_model, 16)]
+    config = config_of(
+        d_model=shape.d_model,
+        n_layer=shape.n_layer,
+        n_head=shape.d_model // size,
+        n_kv_head=shape.d_model // size,
+        context_length=shape.context_length,
+        feed_forward="relu2",
+        tied_head=family == "gpt2",
+        vocab_size=shape.vocab_size,
+    )
+    widths = range(32, 8 * shape.d_model, 16)
+    configs = [config.model_copy(update={"d_ff": d_ff}) for d_ff in widths]
     best = min(configs, key=lambda config: abs(count(config).total_parameters - weights))
     assert abs(count(best).total_parameters / weights - 1) < WEIGHTS_MAY_DIFFER
     return best
@@ -168,7 +171,7 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
             "recompute": False,
             "clip_norm": CLIP,
             "lr": 1e-4,
-            "precision": "float32" if device.type == "cpu" else "bfloat16",
+            "precision": str(kind_of(device)).removeprefix("torch."),
         }
     )
     model = Decoder(config)
@@ -197,12 +200,6 @@ def timed(contestant: Contestant, ids: Tensor) -> float:
         contestant.step(ids)
     wait(ids.device)
     return (time.perf_counter() - started) / contestant.repeats
-
-
-def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def report(

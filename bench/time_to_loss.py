@@ -47,6 +47,7 @@ from atlas.training.make import new_model, steps_of
 from atlas.training.steps.learner import Learner
 from atlas.training.steps.loss import mean_loss
 from atlas.training.steps.world import World
+from bench.model import Shape, transformers, wait
 from bench.shared import ROOT
 
 VAL_BATCH = 128  # windows
@@ -105,8 +106,6 @@ class NanoGpt:
     """The recipe: its model, its optimizer, its loop."""
 
     def __init__(self, recipe: Recipe, train: str, val: str, device: torch.device) -> None:
-        from transformers import GPT2Config, GPT2LMHeadModel
-
         self.recipe, self.device, self.course = recipe, device, Course()
         characters = {
             character: number for number, character in enumerate(sorted(set(train + val)))
@@ -115,20 +114,15 @@ class NanoGpt:
             torch.tensor([characters[character] for character in text]) for text in (train, val)
         )
         torch.manual_seed(1337)
-        config = GPT2Config(
-            vocab_size=len(characters),
-            n_positions=recipe.context_length,
-            n_embd=recipe.n_embd,
-            n_layer=recipe.n_layer,
-            n_head=recipe.n_head,
-            resid_pdrop=recipe.dropout,
-            embd_pdrop=recipe.dropout,
-            attn_pdrop=recipe.dropout,
-            attn_implementation="sdpa",
-            bos_token_id=None,
-            eos_token_id=None,
+        shape = Shape(
+            recipe.n_embd,
+            recipe.n_layer,
+            recipe.n_head,
+            recipe.context_length,
+            recipe.batch,
+            len(characters),
         )
-        self.model: nn.Module = GPT2LMHeadModel(config).to(device).train()
+        self.model = transformers(shape, "gpt2", recipe.dropout).to(device).train()
         matrices = [p for p in self.model.parameters() if p.dim() >= 2]
         vectors = [p for p in self.model.parameters() if p.dim() < 2]
         groups = [
@@ -175,7 +169,7 @@ class NanoGpt:
 
     def _loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.model(input_ids=ids, use_cache=False).logits
+            logits = self.model(ids)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def _batch(self) -> tuple[Tensor, Tensor]:
@@ -316,12 +310,6 @@ def report(name: str, theirs: Course, ours: list[Course], target: float) -> None
         f"of {len(ours)} above {target:.4f}: {theirs.reached(target) / median:.1f} times as fast "
         f"({ratios[0]:.1f} to {ratios[-1]:.1f})"
     )
-
-
-def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":
