@@ -57,6 +57,8 @@ VAL_BATCH = 128  # windows
 class Recipe:
     """What nanoGPT publishes (config/train_shakespeare_char.py, and its README for a CPU).
 
+    Its names and numbers; the betas are AdamW's, the learning rate falls along a cosine.
+
     Attributes:
         preset: ours, which it is compared with.
         target: val loss that it is known for.

@@ -44,7 +44,7 @@ Splits = dict[Split, TokenSplit]
 def main(run: Run) -> None:
     """data/tokens to models/model."""
     make_deterministic()
-    with the_world(choose_device()) as world:
+    with the_world(choose_device()) as world, memory_errors(run.params.train, world.device):
         splits = open_splits(run)
         model = new_model(run.params, TokenIndex.read(TOKENS), world)
         checkpoints = Checkpoints(run.checkpoints)
@@ -85,8 +85,7 @@ def train(
     training = make_training(
         model, run.params, splits, checkpoints, world, events=run.events, sample=sample
     )
-    with memory_errors(run.params.train, world.device):
-        progress = training.run()
+    progress = training.run()
     return progress, whole_weights(training.learner)
 
 

@@ -1,6 +1,7 @@
 """Trainings of 30 steps that take a second."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +19,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
-def splits(tmp_path_factory, tokenizer, documents) -> dict[str, TokenSplit]:
+def token_folder(tmp_path_factory, tokenizer, documents) -> Path:
     ids = [tokenizer.encode(document.text) for document in documents]
     shards = {"train": [ids[:80]], "val": [ids[80:]]}
-    folder = write_tokens(tmp_path_factory.mktemp("tokens"), shards)
-    return {split: TokenSplit(folder, split) for split in shards}
+    return write_tokens(tmp_path_factory.mktemp("tokens"), shards)
+
+
+@pytest.fixture(scope="session")
+def splits(token_folder) -> dict[str, TokenSplit]:
+    return {split: TokenSplit(token_folder, split) for split in ("train", "val")}
 
 
 @pytest.fixture

@@ -7,14 +7,7 @@ from torch import nn
 from atlas.errors import AtlasError
 from atlas.training import sanity
 from atlas.training.sanity import gradient_flow, overfit, print_flow
-from tests.small import small_params, write_tokens
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory, tokenizer, documents):
-    ids = [tokenizer.encode(document.text) for document in documents]
-    return write_tokens(tmp_path_factory.mktemp("sane"), {"train": [ids[:80]], "val": [ids[80:]]})
-
+from tests.small import small_params
 
 PARAMS = small_params(**{"train.lr": 0.01, "model.dropout": 0.5, "train.weight_decay": 9.0})
 
@@ -38,30 +31,30 @@ def breaking(monkeypatch):
 
 @pytest.mark.parametrize("windows", [4, 10])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_sound_model_learns_windows_by_heart(folder, windows, optimizer, capsys):
+def test_a_sound_model_learns_windows_by_heart(token_folder, windows, optimizer, capsys):
     """Whatever dropout and decay params.yaml asks for."""
     train = PARAMS.train.model_copy(update={"optimizer": optimizer})
-    taken = overfit(PARAMS.model_copy(update={"train": train}), folder, windows, 400)
+    taken = overfit(PARAMS.model_copy(update={"train": train}), token_folder, windows, 400)
     assert taken < 400
     shown = capsys.readouterr().out
     assert f"{windows} windows, {32 * windows} tokens to learn by heart" in shown
     assert f"step {taken}: loss 0.0" in shown
 
 
-def test_a_model_that_cannot_learn_is_named(folder, breaking):
+def test_a_model_that_cannot_learn_is_named(token_folder, breaking):
     breaking(lambda model: model.requires_grad_(False) and model.norm.requires_grad_(True))
     with pytest.raises(AtlasError, match=r"after 30 steps the loss is still .* another train.lr"):
-        overfit(PARAMS, folder, 4, 30)
+        overfit(PARAMS, token_folder, 4, 30)
 
 
-def test_a_loss_that_is_not_finite_is_named(folder, breaking):
+def test_a_loss_that_is_not_finite_is_named(token_folder, breaking):
     breaking(lambda model: nn.init.constant_(model.norm.weight, float("nan")))
     with pytest.raises(AtlasError, match=r"the loss is nan at step 1\. Lower train.lr"):
-        overfit(PARAMS, folder, 4, 30)
+        overfit(PARAMS, token_folder, 4, 30)
 
 
-def test_the_gradient_of_a_sound_model_reaches_all(folder, capsys):
-    flows = gradient_flow(PARAMS, folder)
+def test_the_gradient_of_a_sound_model_reaches_all(token_folder, capsys):
+    flows = gradient_flow(PARAMS, token_folder)
     assert len(flows) == 20
     assert not any(flow.verdict for flow in flows)
     assert all(flow.gradient > 0 and flow.weight > 0 for flow in flows)
@@ -70,9 +63,9 @@ def test_the_gradient_of_a_sound_model_reaches_all(folder, capsys):
 
 
 @pytest.mark.parametrize("change", [{"init": "zero"}, {"precision": "float16"}])
-def test_what_begins_silent_or_in_half_precision_is_sound_too(folder, change):
+def test_what_begins_silent_or_in_half_precision_is_sound_too(token_folder, change):
     train = PARAMS.train.model_copy(update=change)
-    flows = gradient_flow(PARAMS.model_copy(update={"train": train}), folder)
+    flows = gradient_flow(PARAMS.model_copy(update={"train": train}), token_folder)
     assert not any(flow.verdict for flow in flows)
     assert max(flow.gradient for flow in flows) < 1
 
@@ -109,9 +102,9 @@ def overflow(model):
         (overflow, "blocks.0.attention.key.weight", "not finite"),
     ],
 )
-def test_what_is_wrong_is_named_where_it_is(folder, breaking, capsys, how, name, verdict):
+def test_what_is_wrong_is_named_where_it_is(token_folder, breaking, capsys, how, name, verdict):
     breaking(how)
-    flows = gradient_flow(PARAMS, folder)
+    flows = gradient_flow(PARAMS, token_folder)
     verdicts = {flow.name: flow.verdict for flow in flows}
     assert verdicts[name] == verdict
     assert verdicts["embedding.weight"] == ""
@@ -119,7 +112,7 @@ def test_what_is_wrong_is_named_where_it_is(folder, breaking, capsys, how, name,
     assert "weights to look at" in capsys.readouterr().out
 
 
-def test_what_is_counted_has_no_gradient(folder):
+def test_what_is_counted_has_no_gradient(token_folder):
     params = small_params(**{"model.kind": "bigram", "export.formats": []})
     with pytest.raises(AtlasError, match=r"model\.kind is bigram"):
-        gradient_flow(params, folder)
+        gradient_flow(params, token_folder)

@@ -19,7 +19,7 @@ LARGEST = 700.0  # nats, above which a perplexity is no number
 
 
 def perplexity(loss: float) -> float:
-    """E to a loss in nats a token."""
+    """The perplexity of a loss in nats a token; of a loss too large for a float, the largest."""
     return math.exp(min(loss, LARGEST))
 
 

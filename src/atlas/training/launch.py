@@ -51,7 +51,7 @@ def run_in_processes(module: str, program: Callable[[], None]) -> None:
     if wanted == 1 or is_torchelastic_launched():
         program()
         return
-    # As torchrun does, but with all cores: the processes share them.
+    # torchrun would give each process one thread; ours share all cores.
     os.environ.setdefault(
         "OMP_NUM_THREADS", str(max(1, (psutil.cpu_count(logical=False) or 1) // wanted))
     )

@@ -29,10 +29,8 @@ class Sampler:
 
     def __call__(self) -> str:
         """A text."""
-        was_training = self._model.training
-        self._model.eval()
-        ids = [*self._prompt, *self._continue()]
-        self._model.train(was_training)
+        with self._model.evaluating():
+            ids = [*self._prompt, *self._continue()]
         return self._tokenizer.decode(ids)
 
 

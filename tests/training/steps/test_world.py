@@ -13,14 +13,7 @@ from atlas.errors import AtlasError
 from atlas.tokens.windows import NO_TARGET, Batch
 from atlas.training.steps.world import World, the_world
 from tests.code_walk import ROOT
-from tests.small import write_tokens
 from tests.training.conftest import CPU
-
-
-@pytest.fixture(scope="session")
-def token_folder(tmp_path_factory, tokenizer, documents):
-    ids = [tokenizer.encode(document.text) for document in documents]
-    return write_tokens(tmp_path_factory.mktemp("shared"), {"train": [ids[:80]], "val": [ids[80:]]})
 
 
 def train(tokens, run, processes=1, strategy="ddp", stop_at=0):

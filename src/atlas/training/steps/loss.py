@@ -29,14 +29,12 @@ def total_loss(model: LanguageModel, batches: Iterable[Batch[Any]]) -> tuple[flo
     The model is left in the mode it was in; no random number is drawn.
     """
     device = model.device
-    was_training = model.training
-    model.eval()
     total, tokens = 0.0, 0
-    for batch in batches:
-        inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
-        total += cross_entropy_sum(model(inputs), targets).item()
-        tokens += batch.predicted()
-    model.train(was_training)
+    with model.evaluating():
+        for batch in batches:
+            inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
+            total += cross_entropy_sum(model(inputs), targets).item()
+            tokens += batch.predicted()
     return total, tokens
 
 
