@@ -28,8 +28,8 @@ lint: $(VENV)/installed-dev ## Check style and format
 types: $(VENV)/installed-dev ## Check types
 	@$(BIN)/mypy
 
-unit: $(VENV)/installed-dev ## Run the tests, with coverage
-	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 --cov --cov-report=term
+unit: $(VENV)/installed-dev ## Run the tests; with COVERAGE=1 what they cover too, slower
+	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 $(if $(COVERAGE),--cov --cov-report=term)
 
 slow: $(VENV)/installed-dev ## Run the tests that take minutes each
 	@$(BIN)/pytest -n 2 -m slow
