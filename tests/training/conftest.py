@@ -1,6 +1,7 @@
 """Trainings of 30 steps that take a second."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ from atlas.training.steps.world import World
 from tests.small import small_config, small_params, write_tokens
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Gives this process back what a stopped training keeps."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

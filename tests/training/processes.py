@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -43,10 +44,7 @@ def main() -> None:
             return learn(batch, step)
 
         training.learner.learn = interrupted
-        try:
-            progress = training.run()
-        except Stopped:
-            return
+        progress = training.run()
         weights = whole_weights(training.learner)
         if world.is_first:
             result = {
@@ -60,4 +58,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main()
+    with suppress(Stopped):
+        main()

@@ -1,7 +1,5 @@
 """The training loop on a model of seconds: exact resume, validation, when it ends."""
 
-import signal
-
 import pytest
 import torch
 
@@ -51,15 +49,6 @@ def test_a_run_stopped_where_something_is_due_goes_on_the_same(training, monkeyp
     with pytest.raises(Stopped):
         first.run()
     assert logs(training("stopped").run()) == logs(expected)
-
-
-def test_signals_mean_what_they_did_before_again(training, monkeypatch):
-    before = signal.getsignal(signal.SIGINT)
-    run = training()
-    stop_after(monkeypatch, run, 3)
-    with pytest.raises(Stopped):
-        run.run()
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_evaluating_and_sampling_more_often_changes_no_weight(training):

@@ -1,11 +1,17 @@
 """Ctrl+C and SIGTERM as a request that the training loop grants between two steps."""
 
 import signal
-from types import FrameType
+from types import FrameType, TracebackType
+
+from atlas.errors import Stopped
 
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM set ``requested`` instead of ending the process."""
+    """While active, SIGINT and SIGTERM set ``requested`` instead of ending the process.
+
+    Left by ``Stopped`` it stays: the process is ending, and who asks again, as a launcher does,
+    would only end it without a word.
+    """
 
     requested = False
 
@@ -16,7 +22,14 @@ class StopRequest:
         }
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if kind is Stopped:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -5,7 +5,9 @@ them, the first, writes. DDP keeps the whole model in each; FSDP2 keeps a share 
 each, and gathers a block when it is its turn (arXiv:2304.11277).
 """
 
+import gc
 import os
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,5 +157,20 @@ def the_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield World(device, dist.get_rank(), dist.get_world_size(), strategy)
+    except BaseException as error:
+        _let_go(error)
+        raise
     finally:
+        gc.collect()
         dist.destroy_process_group()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forgets the variables of what an error went through, in which DDP lives on.
+
+    If the last to hold gloo's threads is DDP it waits for them, and they for the interpreter that
+    it holds: the process would never end (pytorch/pytorch#190489).
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
