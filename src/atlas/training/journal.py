@@ -106,7 +106,7 @@ class Journal:
         self._write("train", row)
         self._write("speed", speeds)
         self._bar.set_postfix_str(
-            f"loss {loss:.3f} (average {row['loss_average']:.3f}), ppl {row['perplexity']:.1f}, "
+            f"loss {loss:.3f} (average {row['loss_average']:.3f}), ppl {row['perplexity']:.4g}, "
             f"val {progress.val_rows[-1]['loss']:.3f}, lr {lr:.1e}, "
             f"|g| {row['gradient_norm']:.2f}, {speed:,.0f} tok/s, {used:.0%} of the machine"
         )
