@@ -2,7 +2,7 @@
 
 One table for everyone: the schema refuses what no row fits before any work is done, and the
 export writes a model as the row that fits. Each row was run: PyTorch's logits against
-llama.cpp's (tests/export/test_against_llama_cpp.py repeats it).
+llama.cpp's (tests/export/check/test_against_llama_cpp.py repeats it).
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
 from atlas.errors import AtlasError
-from atlas.export.nasty_strings import NASTY_STRINGS
+from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.tokens import words
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer

@@ -8,8 +8,8 @@ import torch
 from atlas.architectures import architecture_of
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
-from atlas.export.check import compare, expect, refuse_disagreement
-from atlas.export.gguf_file import write_gguf
+from atlas.export.check.agreement import compare, expect, refuse_disagreement
+from atlas.export.gguf.file import write_gguf
 from atlas.model.storage import check_tokenizer, load_model
 from atlas.params import ExportParams
 from atlas.tokens.tokenizer import Tokenizer

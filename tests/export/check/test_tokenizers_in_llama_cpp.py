@@ -10,9 +10,9 @@ import pytest
 
 from atlas.architectures import architecture_of
 from atlas.cleaning.documents import Document
-from atlas.export.check import Expected, compare
-from atlas.export.gguf_file import write_gguf
-from atlas.export.nasty_strings import NASTY_STRINGS
+from atlas.export.check.agreement import Expected, compare
+from atlas.export.check.nasty_strings import NASTY_STRINGS
+from atlas.export.gguf.file import write_gguf
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.storage import save_weights

@@ -1,6 +1,6 @@
 """What llama.cpp makes of a GGUF file, computed in a process of its own.
 
-    python -m atlas.export.llama_runtime FOLDER
+    python -m atlas.export.check.llama_runtime FOLDER
 
 A failed assertion in ggml ends the process, so nothing else may live in it. FOLDER holds
 ``request.json``: the GGUF file ``model``, ``texts`` to tokenize, ``sequences`` of ids to give

@@ -9,8 +9,8 @@ import torch
 
 from atlas.architectures import ARCHITECTURES, COMMON, architecture_of
 from atlas.errors import AtlasError
-from atlas.export.check import compare, expect, refuse_disagreement
-from atlas.export.gguf_file import TYPES, write_gguf
+from atlas.export.check.agreement import compare, expect, refuse_disagreement
+from atlas.export.gguf.file import TYPES, write_gguf
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.storage import load_model, save_weights, weights_of

@@ -10,9 +10,9 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from atlas.architectures import Architecture
-from atlas.export.gguf_changes import Array
-from atlas.export.gguf_tensors import GgufTensor, Translation
-from atlas.export.gguf_tokenizer import add_tokenizer
+from atlas.export.gguf.changes import Array
+from atlas.export.gguf.tensors import GgufTensor, Translation
+from atlas.export.gguf.tokenizer import add_tokenizer
 from atlas.model.config import ModelConfig
 from atlas.model.positions import ALIBI_EXPONENT
 from atlas.model.storage import WEIGHTS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlas.architectures import Architecture
-from atlas.export.gguf_changes import Array, pairs_side_by_side, times, unchanged
+from atlas.export.gguf.changes import Array, pairs_side_by_side, times, unchanged
 from atlas.model.config import ModelConfig
 from atlas.model.feed_forward import GATES
 from atlas.model.positions import sinusoidal_table

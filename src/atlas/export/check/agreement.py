@@ -16,7 +16,7 @@ import torch
 
 import atlas
 from atlas.errors import AtlasError
-from atlas.export.nasty_strings import NASTY_STRINGS
+from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.generation.generate import Continuation
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
@@ -159,7 +159,7 @@ def _ask(gguf: Path, expected: Expected, folder: Path) -> None:
     source = Path(atlas.__file__).parent.parent
     try:
         run = subprocess.run(
-            [sys.executable, "-m", "atlas.export.llama_runtime", str(folder)],
+            [sys.executable, "-m", "atlas.export.check.llama_runtime", str(folder)],
             env=os.environ | {"PYTHONPATH": str(source), "GGML_NO_BACKTRACE": "1"},
             capture_output=True,
             text=True,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.export import check
-from atlas.export.check import Agreement, refuse_disagreement
+from atlas.export.check import agreement as check
+from atlas.export.check.agreement import Agreement, refuse_disagreement
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from tests.small import small_config

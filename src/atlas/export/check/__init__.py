@@ -1,0 +1,1 @@
+"""The proof of an export, in the runtime of those who will use it."""
