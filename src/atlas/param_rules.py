@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from atlas.architectures import architecture_of, combination, nearest_change
+from atlas.formats import ROW, quantised
 
 if TYPE_CHECKING:
     from atlas.params import Params
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 BYTES = 256
 # Pieces that each kind has before any of the text: unknown, end of text, padding, line end, tab.
 FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
-Q8_0_ROW = 32  # values that share a scale
 MIN_HEAD = 2  # channels; llama.cpp ends itself at a head of one
 
 
@@ -145,13 +145,13 @@ def _export_conflicts(params: "Params") -> Iterator[str]:
                 f"channels, 2 or more, and model.d_model / model.n_head is {size}: try "
                 f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
             )
-    if "q8_0" in export.formats:
-        fitting = {"d_model": _fitting_width(params), "d_ff": _round_up(model.d_ff, Q8_0_ROW)}
+    if packed := quantised(export.formats):
+        fitting = {"d_model": _fitting_width(params), "d_ff": _round_up(model.d_ff, ROW)}
         for key, value in fitting.items():
-            if options[key] % Q8_0_ROW:
+            if options[key] % ROW:
                 yield (
-                    f"export.formats: q8_0 packs rows of {Q8_0_ROW}, and model.{key} is "
-                    f"{options[key]}: try model.{key}={value} or leave q8_0 out"
+                    f"export.formats: {packed[0]} packs rows of {ROW}, and model.{key} is "
+                    f"{options[key]}: try model.{key}={value} or leave {', '.join(packed)} out"
                 )
 
 
@@ -161,7 +161,7 @@ def _fitting_width(params: "Params") -> int:
     multiples = [
         model.n_head * (2 if model.positions == "rope" else 1),
         2 if model.positions == "sinusoidal" else 1,
-        Q8_0_ROW if "q8_0" in params.export.formats else 1,
+        ROW if quantised(params.export.formats) else 1,
     ]
     return _round_up(model.d_model, math.lcm(*multiples))
 

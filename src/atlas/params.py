@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError
+from atlas.formats import GgufFormat
 from atlas.param_rules import conflicts
 
 
@@ -194,7 +195,7 @@ class ExportParams(Section):
     """What export writes and how it is checked."""
 
     name: FileName
-    formats: Annotated[tuple[Literal["f32", "f16", "q8_0"], ...], Field(strict=False)]
+    formats: Annotated[tuple[GgufFormat, ...], Field(strict=False)]
     check_prompts: Positive
     check_tokens: Positive
 

@@ -1,5 +1,6 @@
 """Exports a model as GGUF files, which do not stay unless llama.cpp agrees with the F32 one."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import compare, expect, refuse_disagreement
 from atlas.export.gguf.file import write_gguf
+from atlas.export.gguf.types import matrix_types, needs_llama_cpp, quantise
+from atlas.formats import K_ROW, GgufFormat, has_k_types
 from atlas.model.storage import check_tokenizer, load_model
 from atlas.params import ExportParams
 from atlas.tokens.tokenizer import Tokenizer
 
 MOST_CHARACTERS = 20_000_000  # of documents whose tokens are compared
-STRICT = "f32"  # the type in which logits must be equal
+STRICT: GgufFormat = "f32"  # in which logits must be equal
 
 
 def export_gguf(
@@ -52,22 +55,41 @@ def export_gguf(
     texts = _texts(documents, MOST_CHARACTERS)
     expected = expect(model, tokenizer, texts, export.check_prompts, export.check_tokens)
     metrics: dict[str, int | float | str] = {"architecture": architecture.name}
-    for type_name in dict.fromkeys((STRICT, *export.formats)):
-        file = folder / f"{export.name}-{type_name}.gguf"
-        write_gguf(file, model_folder, architecture, tokenizer, export.name, type_name)
+    exact = folder / f"{export.name}-{STRICT}.gguf"
+    for name in dict.fromkeys((STRICT, *export.formats)):
+        file = folder / f"{export.name}-{name}.gguf"
+        if needs_llama_cpp(name, model.config.d_model):
+            quantise(exact, file, name)
+        else:
+            write_gguf(file, model_folder, architecture, tokenizer, export.name, name)
         agreement = compare(file, expected, model, tolerance)
-        if type_name == STRICT:
+        if name == STRICT:
             refuse_disagreement(file, agreement, tolerance)
             metrics |= vars(agreement)
         else:
             refuse_disagreement(file, agreement)
-            metrics[f"{type_name}_logit_difference"] = agreement.logit_difference
-            metrics[f"{type_name}_greedy_mismatches"] = agreement.greedy_mismatches
-        if type_name in export.formats:
-            metrics[f"{type_name}_bytes"] = file.stat().st_size
-        else:
-            file.unlink()
+            metrics[f"{name}_logit_difference"] = agreement.logit_difference
+            metrics[f"{name}_greedy_mismatches"] = agreement.greedy_mismatches
+            metrics[f"{name}_types"] = _describe_types(file, name)
+        if name in export.formats:
+            metrics[f"{name}_bytes"] = file.stat().st_size
+    if STRICT not in export.formats:
+        exact.unlink()
     return metrics
+
+
+def _describe_types(file: Path, name: GgufFormat) -> str:
+    """How many matrices are in which type; says so where they are not in those asked for."""
+    types = matrix_types(file)
+    replaced = sum(count for kind, count in types.items() if not has_k_types(kind))
+    described = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
+    if has_k_types(name) and replaced:
+        print(
+            f"note: {file.name}: the rows of {replaced} of {types.total()} matrices are no "
+            f"multiple of {K_ROW}, as K types want; llama.cpp made them {described}",
+            file=sys.stderr,
+        )
+    return described
 
 
 def _texts(documents: Iterable[Document], most_characters: int) -> list[str]:

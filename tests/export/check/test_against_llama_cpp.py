@@ -10,27 +10,11 @@ import torch
 from atlas.architectures import ARCHITECTURES, COMMON, architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import compare, expect, refuse_disagreement
-from atlas.export.gguf.file import TYPES, write_gguf
-from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
-from atlas.model.storage import load_model, save_weights, weights_of
+from atlas.export.gguf.file import write_gguf
+from atlas.model.storage import save_weights, weights_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
-from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config, small_params, text
-
-WIDE = {"d_model": 64, "d_ff": 96, "n_head": 4, "context_length": 96}
-SHAPES = {
-    "llama": LLAMA_SHAPE | WIDE | {"n_kv_head": 4},
-    "llama-mqa": LLAMA_SHAPE | WIDE | {"bias": True, "n_kv_head": 1, "rope_theta": 500.0},
-    "llama-odd": LLAMA_SHAPE | WIDE | {"d_model": 54, "d_ff": 77, "n_head": 3, "n_kv_head": 1},
-    "llama-scaled": LLAMA_SHAPE | WIDE | {"rope_scaling": 4.0},
-    "qwen3-eps": LLAMA_SHAPE | WIDE | {"qk_norm": "head", "n_kv_head": 4, "norm_eps": 1e-6},
-    "gpt2-bias-untied": GPT2_SHAPE | WIDE | {"bias": True, "tied_head": False, "n_kv_head": 4},
-    "starcoder2-scaled": GPT2_SHAPE | WIDE | {"positions": "rope", "rope_scaling": 2.0},
-    "refact-odd": LLAMA_SHAPE
-    | WIDE
-    | {"positions": "alibi", "d_model": 54, "n_head": 3, "n_kv_head": 1},
-    "mpt-six": GPT2_SHAPE | WIDE | {"positions": "alibi", "d_model": 96, "n_head": 6},
-}
+from tests.export.models import SHAPES, WIDE, store
+from tests.small import small_params, text
 
 
 def rows():
@@ -53,30 +37,6 @@ def rows():
 VAL = [text(seed, sentences=6) for seed in range(500, 504)]
 
 
-def store(folder, options, tokenizer) -> Decoder:
-    """Writes a model whose weights, norms and biases too, look as if they had been trained."""
-    config = small_config(
-        **options,
-        vocab_size=tokenizer.vocab_size,
-        eos=tokenizer.eos,
-        tokenizer_sha256=tokenizer.sha256,
-    )
-    model = Decoder(config).eval()
-    initialise(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 2:
-                parameter.copy_(0.13 * noise)
-            else:
-                parameter.add_(0.1 * noise)
-    folder.mkdir(exist_ok=True)
-    config.write(folder)
-    save_weights(model, folder / "model.safetensors")
-    return load_model(folder, torch.device("cpu"))
-
-
 @pytest.mark.parametrize(
     "options", [*rows(), *(pytest.param(shape, id=name) for name, shape in SHAPES.items())]
 )
@@ -95,7 +55,10 @@ def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, r
     assert deviation > 0.8  # logits near zero would agree with anything
 
 
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+MOST_APART = {"f16": 0.02, "bf16": 0.2, "q8_0": 0.4, "q4_1": 3, "q4_0": 3}
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
 def test_smaller_types_come_close(tmp_path, tokenizer, kind):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
@@ -107,7 +70,7 @@ def test_smaller_types_come_close(tmp_path, tokenizer, kind):
         sizes[type_name] = file.stat().st_size
     agreement = compare(file, expected, model, 1.0)
     assert agreement.token_mismatches == 0
-    assert 1e-4 < agreement.logit_difference < 1.5
+    assert 1e-4 < agreement.logit_difference < MOST_APART.get(kind, 1.5)
     assert sizes[kind] < sizes["f32"]
 
 
@@ -159,7 +122,7 @@ def test_a_file_that_llama_cpp_refuses_is_a_failed_check(tmp_path, tokenizer, da
         compare(file, expected, model, 1e-4)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0"])
 def test_a_file_reads_back_as_written(tmp_path, tokenizer, kind):
     model = store(tmp_path / "model", SHAPES["gpt2-bias-untied"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
@@ -176,7 +139,7 @@ def test_a_file_reads_back_as_written(tmp_path, tokenizer, kind):
     up = tensors["blk.1.ffn_up.weight"]
     values = gguf.quants.dequantize(up.data, up.tensor_type)
     ours = weights_of(model)["blocks.1.feed_forward.up.weight"].numpy()
-    assert np.allclose(values, ours, atol=0 if kind == "f32" else 0.02)
+    assert np.allclose(values, ours, atol=0 if kind == "f32" else 0.03)
     assert tensors["position_embd.weight"].tensor_type == gguf.GGMLQuantizationType.F32
     assert tensors["blk.0.attn_qkv.bias"].tensor_type == gguf.GGMLQuantizationType.F32
 

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import atlas
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
+from atlas.export.llama_process import run_llama_cpp
 from atlas.generation.generate import Continuation
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
-SECONDS = 600  # for one file; a runtime that hangs is a failed check
 
 
 @dataclass(frozen=True)
@@ -156,20 +152,7 @@ def _ask(gguf: Path, expected: Expected, folder: Path) -> None:
         "greedy_tokens": expected.greedy_tokens,
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    source = Path(atlas.__file__).parent.parent
-    try:
-        run = subprocess.run(
-            [sys.executable, "-m", "atlas.export.check.llama_runtime", str(folder)],
-            env=os.environ | {"PYTHONPATH": str(source), "GGML_NO_BACKTRACE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise AtlasError(f"{gguf}: llama.cpp did not answer within {SECONDS} s") from None
-    if run.returncode:
-        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        raise AtlasError(f"{gguf}: llama.cpp failed with exit code {run.returncode}: {reason}")
+    run_llama_cpp("atlas.export.check.llama_runtime", str(folder), file=gguf)
 
 
 @torch.no_grad()

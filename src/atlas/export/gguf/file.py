@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGMLQuantizationType, GGUFWriter
 from safetensors import safe_open
 from tqdm import tqdm
 
@@ -13,16 +13,13 @@ from atlas.architectures import Architecture
 from atlas.export.gguf.changes import Array
 from atlas.export.gguf.tensors import GgufTensor, Translation
 from atlas.export.gguf.tokenizer import add_tokenizer
+from atlas.export.gguf.types import file_type, types_of
+from atlas.formats import GgufFormat
 from atlas.model.config import ModelConfig
 from atlas.model.positions import ALIBI_EXPONENT
 from atlas.model.storage import WEIGHTS
 from atlas.tokens.tokenizer import Tokenizer
 
-TYPES = {
-    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
-    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
-    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-}
 NO_ROTATION = 1e30  # positions divided by it are 0 for every angle
 
 
@@ -32,7 +29,7 @@ def write_gguf(
     architecture: Architecture,
     tokenizer: Tokenizer,
     name: str,
-    type_name: str,
+    format_name: GgufFormat,
 ) -> None:
     """Writes a model with its tokenizer.
 
@@ -42,13 +39,12 @@ def write_gguf(
         architecture: llama.cpp's, to write it as.
         tokenizer: the one that the model was trained with.
         name: of the model, for people.
-        type_name: of the matrices, a key of ``TYPES``; the rest stays F32.
+        format_name: one that needs no K types.
     """
     config = ModelConfig.read(model)
-    smaller, file_type = TYPES[type_name]
     writer = GGUFWriter(path, architecture.name)
     writer.add_name(name)
-    writer.add_file_type(file_type)
+    writer.add_file_type(file_type(format_name))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_shape(writer, config, architecture)
     add_tokenizer(writer, tokenizer)
@@ -60,7 +56,7 @@ def write_gguf(
             return array
 
         tensors = list(Translation(config, architecture, shapes, read).tensors())
-        types = [smaller if t.may_shrink else GGMLQuantizationType.F32 for t in tensors]
+        types = types_of(tensors, format_name)
         for tensor, kind in zip(tensors, types, strict=True):
             writer.add_tensor_info(
                 tensor.name, tensor.shape, np.dtype(np.float32), _size(tensor, kind), kind

@@ -18,6 +18,7 @@ from atlas.model.positions import sinusoidal_table
 Read = Callable[[str], Array]
 Shapes = Mapping[str, tuple[int, ...]]
 
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 POSITIONS = "position_embd.weight"
 BLOCK_NAMES = {
     "attention_norm": "attn_norm",
@@ -54,10 +55,10 @@ class GgufTensor:
     shape: tuple[int, ...]
     read: Callable[[], Array]
 
-    @property
-    def may_shrink(self) -> bool:
-        """Whether a smaller type may hold it: matrices, but not positions, norms and biases."""
-        return len(self.shape) == 2 and self.name != POSITIONS
+
+def may_shrink(name: str, dimensions: int) -> bool:
+    """Whether a smaller type may hold a tensor: matrices, but not positions, norms and biases."""
+    return dimensions == 2 and name != POSITIONS
 
 
 @dataclass(frozen=True)

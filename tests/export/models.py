@@ -1,0 +1,47 @@
+"""Tiny models of many shapes, stored as if they had been trained."""
+
+import torch
+
+from atlas.model.decoder import Decoder
+from atlas.model.initialise import initialise
+from atlas.model.storage import load_model, save_weights
+from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
+
+WIDE = {"d_model": 64, "d_ff": 96, "n_head": 4, "context_length": 96}
+SHAPES = {
+    "llama": LLAMA_SHAPE | WIDE | {"n_kv_head": 4},
+    "llama-mqa": LLAMA_SHAPE | WIDE | {"bias": True, "n_kv_head": 1, "rope_theta": 500.0},
+    "llama-odd": LLAMA_SHAPE | WIDE | {"d_model": 54, "d_ff": 77, "n_head": 3, "n_kv_head": 1},
+    "llama-scaled": LLAMA_SHAPE | WIDE | {"rope_scaling": 4.0},
+    "qwen3-eps": LLAMA_SHAPE | WIDE | {"qk_norm": "head", "n_kv_head": 4, "norm_eps": 1e-6},
+    "gpt2-bias-untied": GPT2_SHAPE | WIDE | {"bias": True, "tied_head": False, "n_kv_head": 4},
+    "starcoder2-scaled": GPT2_SHAPE | WIDE | {"positions": "rope", "rope_scaling": 2.0},
+    "refact-odd": LLAMA_SHAPE
+    | WIDE
+    | {"positions": "alibi", "d_model": 54, "n_head": 3, "n_kv_head": 1},
+    "mpt-six": GPT2_SHAPE | WIDE | {"positions": "alibi", "d_model": 96, "n_head": 6},
+}
+
+
+def store(folder, options, tokenizer) -> Decoder:
+    """Writes a model whose weights, norms and biases too, look as if they had been trained."""
+    config = small_config(
+        **options,
+        vocab_size=tokenizer.vocab_size,
+        eos=tokenizer.eos,
+        tokenizer_sha256=tokenizer.sha256,
+    )
+    model = Decoder(config).eval()
+    initialise(model, 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 2:
+                parameter.copy_(0.13 * noise)
+            else:
+                parameter.add_(0.1 * noise)
+    folder.mkdir(exist_ok=True)
+    config.write(folder)
+    save_weights(model, folder / "model.safetensors")
+    return load_model(folder, torch.device("cpu"))
