@@ -8,6 +8,7 @@ from pathlib import Path
 from atlas.cleaning.documents import read_documents
 from atlas.export.export_gguf import export_gguf
 from atlas.stage import Metric, Run, run_stage
+from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 
 
@@ -20,7 +21,12 @@ def main(run: Run) -> None:
     if export.formats:
         tokenizer = Tokenizer.load(Path("models/tokenizer"))
         held_out = read_documents(Path("data/clean/val"))
-        metrics |= export_gguf(Path("models/model"), tokenizer, held_out, export, folder)
+        val = TokenSplit(Path("data/tokens"), "val")
+        exported, speeds = export_gguf(
+            Path("models/model"), tokenizer, held_out, val, export, folder
+        )
+        metrics |= exported
+        run.timing |= speeds
     run.write_metrics(metrics)
 
 

@@ -198,6 +198,7 @@ class ExportParams(Section):
     formats: Annotated[tuple[GgufFormat, ...], Field(strict=False)]
     check_prompts: Positive
     check_tokens: Positive
+    check_windows: Count
 
 
 class Params(Section):

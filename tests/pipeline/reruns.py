@@ -37,4 +37,5 @@ RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "export.name": ("other", ("export",)),
     "export.formats": (["f16"], ("export",)),
     "export.check_tokens": (5, ("export",)),
+    "export.check_windows": (2, ("export",)),
 }

@@ -9,6 +9,7 @@ logits for, ``prompts`` (ids) to continue greedily by ``greedy_tokens``. The ans
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Runtime:
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = FLASH_ATTENTION_OFF
         self.context = llama_cpp.LlamaContext(self.model, params)
+        threads = os.cpu_count() or 1  # more than the machine has would wait for each other
+        self.context.set_n_threads(threads, threads)
         self.context_length = context_length
 
     def tokenize(self, text: str) -> list[int]:
