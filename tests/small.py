@@ -42,6 +42,7 @@ SMALL: dict[str, Any] = {
     "evaluate.prompts": ["the lamp", "one"],
     "evaluate.sample_tokens": 20,
     "export.check_tokens": 10,
+    "export.check_windows": 4,
 }
 
 

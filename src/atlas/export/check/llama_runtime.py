@@ -44,7 +44,8 @@ class Runtime:
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = FLASH_ATTENTION_OFF
         self.context = llama_cpp.LlamaContext(self.model, params)
-        threads = os.cpu_count() or 1  # more than the machine has would wait for each other
+        # As PyTorch's; llama.cpp's own four would wait for each other on fewer cores.
+        threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
         self.context.set_n_threads(threads, threads)
         self.context_length = context_length
 
