@@ -124,10 +124,7 @@ def overfit_batch(
     steps: Annotated[int, typer.Option(min=1, help="After which it is given up.")] = 500,
 ) -> None:
     """Learn one batch by heart: a sound model can."""
-    from atlas.params import load_params
-
-    windows = load_params(find_project() / "params.yaml").train.batch_size
-    _overfit(windows, steps)
+    _overfit(None, steps)
 
 
 @app.command()
@@ -149,12 +146,14 @@ def gradients() -> None:
     print_flow(gradient_flow(load_params(root / "params.yaml"), root / "data/tokens"))
 
 
-def _overfit(windows: int, steps: int) -> None:
+def _overfit(windows: int | None, steps: int) -> None:
+    """Learns so many windows by heart, or a batch."""
     from atlas.params import load_params
     from atlas.training.sanity import overfit
 
     root = find_project()
-    taken = overfit(load_params(root / "params.yaml"), root / "data/tokens", windows, steps)
+    params = load_params(root / "params.yaml")
+    taken = overfit(params, root / "data/tokens", windows or params.train.batch_size, steps)
     print(f"learned by heart in {taken} steps")
 
 

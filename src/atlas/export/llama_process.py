@@ -1,14 +1,39 @@
 """llama.cpp in a process of its own: a failed assertion of ggml ends the process it is in."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import atlas
 from atlas.errors import AtlasError
 
 SECONDS = 600  # for one file; a runtime that hangs has failed
+
+
+def threads() -> int:
+    """How many such a process uses: as PyTorch does, ``OMP_NUM_THREADS`` or a core each.
+
+    llama.cpp's own four would wait for each other on fewer cores.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdecimal() and int(value) else os.cpu_count() or 1
+
+
+def ask_llama_cpp(module: str, request: dict[str, Any], folder: Path, *, file: Path) -> Any:
+    """Runs a module that reads ``request.json`` of a folder and writes ``answer.json`` beside it.
+
+    Returns:
+        The answer.
+
+    Raises:
+        AtlasError: as ``run_llama_cpp``.
+    """
+    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    run_llama_cpp(module, str(folder), file=file)
+    return json.loads((folder / "answer.json").read_text(encoding="utf-8"))
 
 
 def run_llama_cpp(module: str, *arguments: str, file: Path) -> None:

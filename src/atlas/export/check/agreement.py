@@ -1,6 +1,5 @@
 """The proof of an export: llama.cpp's tokens, logits and greedy text against our own."""
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.export.llama_process import run_llama_cpp
+from atlas.export.llama_process import ask_llama_cpp
 from atlas.generation.generate import Continuation
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
@@ -116,10 +115,17 @@ def compare(gguf: Path, expected: Expected, model: LanguageModel, tolerance: flo
     Raises:
         AtlasError: the runtime crashed or refused the file.
     """
+    request = {
+        "model": str(gguf.resolve()),
+        "context_length": expected.context_length,
+        "texts": [text for text, _ in expected.texts],
+        "sequences": [ids for ids, _ in expected.sequences],
+        "prompts": [ids for ids, _ in expected.prompts],
+        "greedy_tokens": expected.greedy_tokens,
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _ask(gguf, expected, folder)
-        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        answer = ask_llama_cpp("atlas.export.check.llama_runtime", request, folder, file=gguf)
         differences = [
             float(np.abs(np.load(folder / f"logits-{number}.npy") - logits).max())
             for number, (_, logits) in enumerate(expected.sequences)
@@ -140,19 +146,6 @@ def compare(gguf: Path, expected: Expected, model: LanguageModel, tolerance: flo
         greedy_mismatches=partings.count("mismatch"),
         greedy_ties=partings.count("tie"),
     )
-
-
-def _ask(gguf: Path, expected: Expected, folder: Path) -> None:
-    request = {
-        "model": str(gguf.resolve()),
-        "context_length": expected.context_length,
-        "texts": [text for text, _ in expected.texts],
-        "sequences": [ids for ids, _ in expected.sequences],
-        "prompts": [ids for ids, _ in expected.prompts],
-        "greedy_tokens": expected.greedy_tokens,
-    }
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    run_llama_cpp("atlas.export.check.llama_runtime", str(folder), file=gguf)
 
 
 @torch.no_grad()

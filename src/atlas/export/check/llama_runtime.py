@@ -9,7 +9,6 @@ logits for, ``prompts`` (ids) to continue greedily by ``greedy_tokens``. The ans
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from cyllama.llama import llama_cpp
+
+from atlas.export.llama_process import threads
 
 GGML_TYPE_F32 = 0
 FLASH_ATTENTION_OFF = 0
@@ -44,9 +45,7 @@ class Runtime:
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = FLASH_ATTENTION_OFF
         self.context = llama_cpp.LlamaContext(self.model, params)
-        # As PyTorch's; llama.cpp's own four would wait for each other on fewer cores.
-        threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-        self.context.set_n_threads(threads, threads)
+        self.context.set_n_threads(threads(), threads())
         self.context_length = context_length
 
     def tokenize(self, text: str) -> list[int]:

@@ -1,6 +1,5 @@
 """What a smaller type costs: how well a GGUF file predicts the val split, in llama.cpp itself."""
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import AtlasError
-from atlas.export.llama_process import run_llama_cpp
+from atlas.export.llama_process import ask_llama_cpp
 from atlas.tokens.windows import Batch
 
 MOST_APART = 1e-3  # of the perplexity of the F32 file from our own, relative
@@ -53,9 +52,7 @@ def measure(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "windows.npz", inputs=inputs, targets=targets)
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        run_llama_cpp("atlas.export.check.llama_quality", str(folder), file=gguf)
-        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        answer = ask_llama_cpp("atlas.export.check.llama_quality", request, folder, file=gguf)
     tokens = sum(batch.predicted() for batch in batches)
     return Quality(
         perplexity=math.exp(answer["loss"] / tokens),

@@ -1,21 +1,24 @@
 """llama.cpp's own quantiser, for a process of its own.
 
-python -m atlas.export.gguf.quantiser SOURCE TARGET FILE_TYPE
+    python -m atlas.export.gguf.quantiser SOURCE TARGET FILE_TYPE
+
+FILE_TYPE is llama.cpp's number of a format.
 """
 
-import os
 import sys
 
 from cyllama.llama import llama_cpp
 
+from atlas.export.llama_process import threads
+
 
 def main() -> None:
-    """Writes a GGUF file anew, its matrices in the types of a file type (a number)."""
+    """Writes a GGUF file anew, its matrices in the types of another format."""
     source, target, file_type = sys.argv[1:]
     llama_cpp.disable_logging()
     params = llama_cpp.LlamaModelQuantizeParams()
     params.ftype = int(file_type)
-    params.nthread = os.cpu_count() or 1
+    params.nthread = threads()
     llama_cpp.model_quantize(source, target, params)
 
 
