@@ -1,15 +1,19 @@
-"""Export the trained model as GGUF files, and prove in llama.cpp that they are it.
+"""Export the trained model, and prove in the runtimes that read the files that they are it.
 
 dvc repro export
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
-from atlas.export.export_gguf import export_gguf
-from atlas.stage import Metric, Run, run_stage
+from atlas.export.about import About, TrainingData
+from atlas.export.export_model import export_model
+from atlas.export.held_out import HeldOut
+from atlas.export.source import Source
+from atlas.files import write_csv
+from atlas.stage import Run, run_stage
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.tokenizer import Tokenizer
 
 
 def main(run: Run) -> None:
@@ -17,17 +21,28 @@ def main(run: Run) -> None:
     export = run.params.export
     folder = run.output("models/export")
     folder.mkdir()
-    metrics: dict[str, Metric] = {"formats": ", ".join(export.formats) or "none"}
-    if export.formats:
-        tokenizer = Tokenizer.load(Path("models/tokenizer"))
-        held_out = read_documents(Path("data/clean/val"))
-        val = TokenSplit(Path("data/tokens"), "val")
-        exported, speeds = export_gguf(
-            Path("models/model"), tokenizer, held_out, val, export, folder
-        )
-        metrics |= exported
-        run.timing |= speeds
-    run.write_metrics(metrics)
+    table = run.output("metrics/export.csv")
+    if not export.formats:
+        write_csv(table, [{"format": "none"}])
+        run.write_metrics({"formats": "none"})
+        return
+    data = TrainingData.read(Path("data/raw/manifest.json"))
+    about = About(
+        export.name, export.author, export.licence, export.description, export.source, data
+    )
+    source = Source.load(Path("models/model"), Path("models/tokenizer"), about)
+    held_out = HeldOut.of(
+        read_documents(Path("data/clean/val")),
+        TokenSplit(Path("data/tokens"), "val"),
+        source.config.context_length,
+        prompts=export.check_prompts,
+        tokens=export.check_tokens,
+        windows=export.check_windows,
+    )
+    exported = export_model(source, export.formats, held_out, folder)
+    write_csv(table, [asdict(row) for row in exported.files])
+    run.timing |= exported.speeds
+    run.write_metrics(exported.metrics)
 
 
 if __name__ == "__main__":

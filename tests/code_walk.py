@@ -5,7 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MAY_NOT_SHAPE_AN_OUTPUT = {
-    f"src/atlas/{name}.py" for name in ("params", "param_rules", "stage", "errors", "processes")
+    f"src/atlas/{name}.py"
+    for name in ("params", "param_rules", "export_rules", "stage", "errors", "processes")
 }
 
 

@@ -16,6 +16,7 @@ from tests.small import CORPORA, small_params, text
 def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
     """Two workers share two cores; settings of the shell that runs the tests stay out."""
     torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of processes that are started
     for name in (
         "ATLAS_MIRROR",
         "ATLAS_DEVICE",

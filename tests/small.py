@@ -41,6 +41,7 @@ SMALL: dict[str, Any] = {
     "train.eval_windows": 8,
     "evaluate.prompts": ["the lamp", "one"],
     "evaluate.sample_tokens": 20,
+    "export.formats": ["gguf:f32", "gguf:q8_0"],
     "export.check_tokens": 10,
     "export.check_windows": 4,
 }

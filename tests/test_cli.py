@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from atlas import cli
 from tests.code_walk import ROOT
+from tests.export.models import SHAPES, store
 from tests.pipeline.checkout import Checkout
 
 RUNNER = CliRunner()
@@ -57,7 +58,7 @@ def test_apply_writes_params(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [["show"], ["preset", "tiny"], ["generate", "x"], ["tokenize", "x"]]
+    "command", [["show"], ["preset", "tiny"], ["generate", "x"], ["tokenize", "x"], ["export"]]
 )
 def test_outside_a_project_the_commands_say_so(tmp_path, command):
     code, _, error = atlas(*command, cwd=tmp_path)
@@ -90,6 +91,25 @@ def test_tokenize_prints_pieces_and_ids(tmp_path, tokenizer):
     assert "README.md: not a sentencepiece model" in error
 
 
+def test_export_and_inspect_a_model_from_anywhere(tmp_path, tokenizer):
+    store(tmp_path / "mine", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    told = ("--to", "gguf:f16", "--author", "Ann", "--licence", "mit")
+    code, printed, error = atlas("export", "mine", *told, cwd=tmp_path)
+    assert code == 0, error
+    assert "mine-export/mine-f16.gguf" in printed
+    code, printed, _ = atlas("inspect", "mine-export/mine-f16.gguf", cwd=tmp_path)
+    assert code == 0
+    assert "general.author" in printed
+    assert "'mit'" in printed
+    code, _, error = atlas("export", "mine", *told, cwd=tmp_path)
+    assert (code, error.count("\n")) == (1, 1)
+    assert "mine-export: it is there already" in error
+    code, _, error = atlas("inspect", "tokenizer/tokenizer.model", cwd=tmp_path)
+    assert (code, error.count("\n")) == (1, 1)
+    assert "tokenizer.model: not a GGUF file" in error
+
+
 def test_wrong_options_are_refused():
     code, _, error = atlas("generate", "x", "--top-p", "0")
     assert (code, error) == (1, "error: --top-p is 0: give a number above 0 and up to 1\n")
@@ -102,7 +122,7 @@ def test_wrong_options_are_refused():
 def test_help_names_each_command():
     code, printed, _ = atlas("--help")
     assert code == 0
-    for name in ("generate", "tokenize", "preset", "show", "overfit-batch", "gradients"):
+    for name in ("generate", "tokenize", "preset", "show", "export", "inspect", "overfit-batch"):
         assert name in printed
 
 

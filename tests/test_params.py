@@ -66,12 +66,12 @@ QUESTIONS = {"tokenize.answer_after": "=", "tokenize.windows": "padded"}
         ({"clean.duplicates": True}, "clean.duplicates is True: it must be 'near', 'exact' or"),
         ({"clean.similarity": 0.1}, "clean.similarity is 0.1: it must be greater than or"),
         (
-            {"export.formats": ["f64"]},
-            "export.formats.0 is 'f64': it must be 'f32', 'f16', 'bf16', 'q8_0'",
+            {"export.formats": ["gguf:f64"]},
+            "export.formats.0 is 'gguf:f64': it must be one of gguf:f32, gguf:f16,",
         ),
         ({"export.formats": "f32"}, "export.formats is 'f32': it must be a list"),
         ({"export.name": "../x"}, "export.name is '../x': use letters"),
-        ({"export.formats": ["f32", "f32"]}, "export.formats names a format twice"),
+        ({"export.formats": ["gguf:f32", "gguf:f32"]}, "export.formats: a format is named twice"),
         (
             {"clean.filters": ["shrt"]},
             "clean.filters.0 is 'shrt': it must be 'short', 'word_length',",

@@ -1,11 +1,9 @@
 """The rules of params.yaml that join several keys."""
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from atlas.architectures import architecture_of, combination, nearest_change
-from atlas.formats import ROW, quantised
+from atlas.export_rules import export_conflicts, fitting_width
 
 if TYPE_CHECKING:
     from atlas.params import Params
@@ -13,7 +11,6 @@ if TYPE_CHECKING:
 BYTES = 256
 # Pieces that each kind has before any of the text: unknown, end of text, padding, line end, tab.
 FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
-MIN_HEAD = 2  # channels; llama.cpp ends itself at a head of one
 
 
 def conflicts(params: "Params") -> Iterator[str]:
@@ -45,9 +42,8 @@ def conflicts(params: "Params") -> Iterator[str]:
             f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
             "the learning rate would never reach train.lr"
         )
-    if len(set(export.formats)) < len(export.formats):
-        yield f"export.formats names a format twice: {', '.join(export.formats)}"
-    yield from _export_conflicts(params)
+    for problem in export_conflicts(params.model, export.formats):
+        yield f"export.formats: {problem}"
 
 
 def _model_conflicts(params: "Params") -> Iterator[str]:
@@ -62,7 +58,7 @@ def _model_conflicts(params: "Params") -> Iterator[str]:
         if model.positions == "sinusoidal" and model.d_model % 2:
             yield (
                 f"model.d_model is {model.d_model}: sinusoids come in pairs, so it must be even: "
-                f"try model.d_model={_fitting_width(params)}"
+                f"try model.d_model={fitting_width(params.model, params.export.formats)}"
             )
     if model.kind == "decoder" and model.window >= model.context_length:
         yield (
@@ -110,61 +106,16 @@ def _head_conflicts(params: "Params") -> Iterator[str]:
     if model.d_model % model.n_head:
         yield (
             f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
-            f"try model.d_model={_fitting_width(params)}"
+            f"try model.d_model={fitting_width(params.model, params.export.formats)}"
         )
     elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
         yield (
             f"model.d_model / model.n_head is {model.d_model // model.n_head}: "
             "RoPE rotates pairs, so the head size must be even: "
-            f"try model.d_model={_fitting_width(params)}"
+            f"try model.d_model={fitting_width(params.model, params.export.formats)}"
         )
     if model.n_head % model.n_kv_head:
         yield (
             f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
             f"({model.n_kv_head}): each key head serves the same number of query heads"
         )
-
-
-def _export_conflicts(params: "Params") -> Iterator[str]:
-    model, export = params.model, params.export
-    if not export.formats:
-        return
-    options = model.model_dump()
-    architecture = architecture_of(options)
-    if architecture is None:
-        yield (
-            f"export.formats: llama.cpp runs no model with {combination(options)}; "
-            f"nearest: {nearest_change(options)} (or export.formats=[] to train without export)"
-        )
-    elif not model.d_model % model.n_head:
-        multiple = 2 if architecture.rotates else 1
-        size = model.d_model // model.n_head
-        if model.positions != "rope" and (size < MIN_HEAD or size % multiple):
-            yield (
-                f"export.formats: a head of llama.cpp's {architecture.name} has an even number of "
-                f"channels, 2 or more, and model.d_model / model.n_head is {size}: try "
-                f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
-            )
-    if packed := quantised(export.formats):
-        fitting = {"d_model": _fitting_width(params), "d_ff": _round_up(model.d_ff, ROW)}
-        for key, value in fitting.items():
-            if options[key] % ROW:
-                yield (
-                    f"export.formats: {packed[0]} packs rows of {ROW}, and model.{key} is "
-                    f"{options[key]}: try model.{key}={value} or leave {', '.join(packed)} out"
-                )
-
-
-def _fitting_width(params: "Params") -> int:
-    """The next d_model that suits heads, positions and the formats of the export, all at once."""
-    model = params.model
-    multiples = [
-        model.n_head * (2 if model.positions == "rope" else 1),
-        2 if model.positions == "sinusoidal" else 1,
-        ROW if quantised(params.export.formats) else 1,
-    ]
-    return _round_up(model.d_model, math.lcm(*multiples))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return math.ceil(value / multiple) * multiple

@@ -7,16 +7,24 @@ validates the whole file first: what could not be trained or exported is refused
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError
-from atlas.formats import GgufFormat
+from atlas.formats import known_format
 from atlas.param_rules import conflicts
 
 
@@ -43,6 +51,7 @@ FilterName = Literal[
     "english",
     "repetition",
 ]
+Format = Annotated[str, AfterValidator(known_format)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -195,7 +204,11 @@ class ExportParams(Section):
     """What export writes and how it is checked."""
 
     name: FileName
-    formats: Annotated[tuple[GgufFormat, ...], Field(strict=False)]
+    author: str
+    licence: str
+    description: str
+    source: str
+    formats: Annotated[tuple[Format, ...], Field(strict=False)]
     check_prompts: Positive
     check_tokens: Positive
     check_windows: Count
@@ -273,7 +286,7 @@ def _explain(details: ErrorDetails) -> str:
         case "tuple_type":
             return f"{key} is {details['input']!r}: it must be a list, as [a, b]"
         case _:
-            requirement = details["msg"].removeprefix("Input should be ")
+            requirement = re.sub("^(Input should be|Value error,) ", "", details["msg"])
             return f"{key} is {details['input']!r}: it must be {requirement}"
 
 

@@ -6,7 +6,7 @@ import pytest
 from atlas.corpora import fairytales
 from atlas.corpora import fetch as module
 from atlas.corpora.fetch import MAKERS, fetch_corpus
-from atlas.corpora.manifest import read_manifest
+from atlas.corpora.manifest import read_raw_files
 from atlas.corpora.python_docs import docstrings
 from atlas.corpora.registry import BOOK_URLS, Corpus, Download, book
 from atlas.corpora.registry import corpora as registry
@@ -26,7 +26,7 @@ def test_python_docs_are_on_this_machine(tmp_path):
     metrics = fetch(tmp_path, "python-docs")
     assert metrics["files"] == 2
     assert metrics["bytes"] > 1_500_000
-    for file in read_manifest(tmp_path / "raw"):
+    for file in read_raw_files(tmp_path / "raw"):
         data = (tmp_path / "raw" / file.name).read_bytes()
         assert hashlib.sha256(data).hexdigest() == file.sha256
         assert all(json.loads(line)["text"] for line in data.decode().split("\n")[:-1])
@@ -53,7 +53,7 @@ def test_docstrings_come_with_their_signatures(tmp_path):
 )
 def test_what_is_made_here_is_in_the_manifest(tmp_path, name, lines):
     metrics = fetch(tmp_path, name, examples=50)
-    (file,) = read_manifest(tmp_path / "raw")
+    (file,) = read_raw_files(tmp_path / "raw")
     assert (metrics["files"], metrics["bytes"]) == (1, file.bytes)
     assert (tmp_path / "raw" / file.name).read_text().count("\n") == lines
 
@@ -94,7 +94,7 @@ def test_any_book_comes_and_its_checksum_goes_into_the_manifest(tmp_path, server
     monkeypatch.setattr("atlas.corpora.registry.BOOK_URLS", urls)
     server.files = {"/files/99/99-8.txt": TEXT, "/cache/epub/98/pg98.txt": TEXT * 2}
     fetch(tmp_path, "gutenberg", books=[99, 98])
-    files = read_manifest(tmp_path / "raw")
+    files = read_raw_files(tmp_path / "raw")
     assert [(file.name, file.sha256) for file in files] == [
         ("pg99.txt", hashlib.sha256(TEXT).hexdigest()),
         ("pg98.txt", hashlib.sha256(TEXT * 2).hexdigest()),
@@ -157,7 +157,7 @@ def test_corpora_of_the_mirror(tmp_path, corpora, name, params, files):
     metrics = fetch(tmp_path, name, mirror=str(corpora), **params)
     assert metrics["files"] == files
     known = {file.name: file.sha256 for file in registry()[name].files}
-    for file in read_manifest(tmp_path / "raw"):
+    for file in read_raw_files(tmp_path / "raw"):
         assert known.get(file.name, file.sha256) == file.sha256
 
 
@@ -176,4 +176,4 @@ def test_a_damaged_raw_folder_is_refused(tmp_path, damage):
         case "no manifest":
             (raw / "manifest.json").unlink()
     with pytest.raises(AtlasError, match="dvc repro -f fetch"):
-        read_manifest(raw)
+        read_raw_files(raw)

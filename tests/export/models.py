@@ -2,6 +2,9 @@
 
 import torch
 
+from atlas.export.about import About
+from atlas.export.source import Source
+from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.storage import load_model, save_weights
@@ -45,3 +48,8 @@ def store(folder, options, tokenizer) -> Decoder:
     config.write(folder)
     save_weights(model, folder / "model.safetensors")
     return load_model(folder, torch.device("cpu"))
+
+
+def source_of(folder, tokenizer, name="test") -> Source:
+    """A stored model and its tokenizer, to be exported."""
+    return Source(folder, ModelConfig.read(folder), tokenizer, About(name))

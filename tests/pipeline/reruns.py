@@ -35,7 +35,7 @@ RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "evaluate.batch_size": (4, ("evaluate",)),
     "evaluate.top_k": (5, ("evaluate",)),
     "export.name": ("other", ("export",)),
-    "export.formats": (["f16"], ("export",)),
+    "export.formats": (["gguf:f16"], ("export",)),
     "export.check_tokens": (5, ("export",)),
     "export.check_windows": (2, ("export",)),
 }

@@ -20,7 +20,7 @@ def test_the_run_ends_with_a_model_that_llama_cpp_agrees_with(finished):
     assert export["logit_difference"] <= 1e-4
     assert finished.json("metrics/evaluate.json")["val_perplexity"] < 50
     names = {path.name for path in (finished.root / "models/export").iterdir()}
-    assert names == {"atlas-f32.gguf", "atlas-f16.gguf", "atlas-q8_0.gguf"}
+    assert names == {"atlas-f32.gguf", "atlas-q8_0.gguf", "Modelfile", "README.md"}
     for stage in STAGES:
         assert finished.json(f"metrics/timing/{stage}.json")["seconds"] >= 0
 
@@ -143,7 +143,7 @@ def test_without_network_and_mirror_fetch_says_what_to_do(finished, tmp_path):
     ("content", "expected"),
     [
         ("trian: {}", "params.yaml: trian is not a known key: did you mean train?"),
-        ("export: {formats: [f31]}", "params.yaml: export.formats.0 is 'f31'"),
+        ("export: {formats: ['gguf:f31']}", "params.yaml: export.formats.0 is 'gguf:f31'"),
     ],
 )
 def test_wrong_params_are_one_line(checkout, content, expected):

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
@@ -183,6 +185,14 @@ def test_any_damage_to_a_model_is_refused_or_harmless(of_kind, data):
         model[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(AtlasError):
         assert isinstance(Tokenizer(bytes(model)).encode("the lamp"), list)
+
+
+def test_a_piece_that_is_there_twice_is_named(tokenizer):
+    spec = ModelProto.FromString(tokenizer.model)
+    spec.pieces.append(spec.pieces[-1])
+    piece = re.escape(repr(spec.pieces[-1].piece))
+    with pytest.raises(AtlasError, match=rf"own\.model: the piece {piece} is in it 2 times"):
+        Tokenizer(spec.SerializeToString(), "own.model")
 
 
 def test_a_model_of_words_of_another_kind_is_refused():

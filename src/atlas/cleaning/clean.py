@@ -32,7 +32,7 @@ from atlas.cleaning.splitting import split_by
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.apply import CHANGES
 from atlas.cleaning.words import Hashes, distinct, joined
-from atlas.corpora.manifest import read_manifest
+from atlas.corpora.manifest import read_raw_files
 from atlas.errors import AtlasError
 from atlas.files import write_json
 from atlas.parallel import in_order
@@ -63,7 +63,7 @@ def clean_corpus(
             was asked for is empty.
     """
     folder.mkdir(parents=True)
-    units = plan(raw.resolve(), read_manifest(raw))
+    units = plan(raw.resolve(), read_raw_files(raw))
     done = unfinished.resolve() / "units"
     remove_half_done(done)
     results = list(in_order(clean_unit, [UnitTask(unit, clean, done) for unit in units], "clean"))

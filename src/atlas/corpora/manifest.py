@@ -37,20 +37,44 @@ class RawFile:
 
 def write_manifest(folder: Path, corpus: str, files: list[RawFile]) -> None:
     """Writes manifest.json into a folder of raw files."""
-    write_json(folder / NAME, {"corpus": corpus, "files": [asdict(file) for file in files]})
+    write_json(folder / NAME, asdict(Manifest(corpus, files)))
 
 
-def read_manifest(folder: Path) -> list[RawFile]:
-    """Reads the manifest of a folder of raw files.
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of raw files holds.
+
+    Attributes:
+        corpus: its name.
+        files: all of them.
+    """
+
+    corpus: str
+    files: list[RawFile]
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Reads a manifest.json.
+
+        Raises:
+            AtlasError: there is none.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(values["corpus"], [RawFile(**file) for file in values["files"]])
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise AtlasError(
+                f"{path}: no manifest ({error}); `dvc repro -f fetch` makes it"
+            ) from None
+
+
+def read_raw_files(folder: Path) -> list[RawFile]:
+    """What the manifest of a folder of raw files says, and they are.
 
     Raises:
         AtlasError: there is none, or a file that it names has another size.
     """
-    path = folder / NAME
-    try:
-        files = [RawFile(**file) for file in json.loads(path.read_text(encoding="utf-8"))["files"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise AtlasError(f"{path}: no manifest ({error}); `dvc repro -f fetch` makes it") from None
+    files = Manifest.read(folder / NAME).files
     for file in files:
         raw = folder / file.name
         if not raw.is_file() or raw.stat().st_size != file.bytes:

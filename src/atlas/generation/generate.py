@@ -32,6 +32,7 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0, top_k=0, top_p=1, seed=0)
+USUAL = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=1)  # gives varied, sound text
 
 
 class Continuation:

@@ -47,7 +47,7 @@ class Decoder(Transformer):
             mask = cache.remember(ids, mask)
         length = before + ids.shape[1]
         keys = torch.arange(length, device=ids.device) if mask is None else positions_of(mask)
-        queries = keys[..., before:]
+        queries = keys.narrow(-1, before, ids.shape[1])
         x = self.embed(ids, queries)  # (B, T, C)
         metadata = self.attention_metadata(queries, keys, mask, causal=True, weights=weights)
         for number, block in enumerate(self.blocks):

@@ -52,14 +52,17 @@ def save_weights(model: LanguageModel, path: Path) -> None:
     write_weights(weights_of(model), path)
 
 
-def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+def write_weights(
+    weights: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Writes weights by name as a safetensors file.
 
     Raises:
         AtlasError: the disk does not take it.
     """
     try:
-        safetensors.torch.save_file(weights, path)
+        safetensors.torch.save_file(weights, path, metadata)
+        path.chmod(path.parent.stat().st_mode & 0o666)  # it is its owner's alone else
     except (SafetensorError, OSError) as error:
         raise AtlasError(f"{path}: not written ({error}); free some space and run again") from None
 
@@ -81,7 +84,9 @@ def load_model(folder: Path, device: torch.device) -> LanguageModel:
     return model.to(device).eval()
 
 
-def check_tokenizer(config: ModelConfig, tokenizer_sha256: str, made_with: str) -> None:
+def check_tokenizer(
+    config: ModelConfig, tokenizer_sha256: str, made_with: str, model: str = "models/model"
+) -> None:
     """Refuses a tokenizer, or what was made with one, that the model was not trained with.
 
     Raises:
@@ -89,6 +94,6 @@ def check_tokenizer(config: ModelConfig, tokenizer_sha256: str, made_with: str) 
     """
     if config.tokenizer_sha256 != tokenizer_sha256:
         raise AtlasError(
-            f"{made_with}: of another tokenizer than the one that models/model was trained with; "
+            f"{made_with}: of another tokenizer than the one that {model} was trained with; "
             "`dvc repro` makes both fit"
         )

@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from atlas.architectures import architecture_of, nearest_change
+from atlas.architectures.expressible import nearest_change
+from atlas.architectures.llama_cpp import ARCHITECTURES, architecture_of
 from atlas.model.config import ModelConfig
 from atlas.model.counts import cache_bytes, count, training_bytes
 from atlas.params import Params
@@ -45,7 +46,11 @@ def print_summary(params: Params) -> None:
         section("memory of training", {key: _megabytes(size) for key, size in memory.items()})
         section("memory of a text", {"keys and values": _megabytes(cache_bytes(config, 1))})
     architecture = architecture_of(options)
-    runs = architecture.name if architecture else f"not; nearest: {nearest_change(options)}"
+    runs = (
+        architecture.name
+        if architecture
+        else f"not; nearest: {nearest_change(ARCHITECTURES, options)}"
+    )
     section("llama.cpp runs it", {"as": runs})
     Console(highlight=False).print(table)
 

@@ -30,7 +30,7 @@ def visible_keys(
     """
     count, among = queries.shape[1], keys.shape[1]
     places = torch.arange(among, device=keys.device)
-    own = places[among - count :, None]  # (T, 1)
+    own = places.narrow(0, among - count, count)[:, None]  # (T, 1)
     visible = (places <= own if causal else torch.ones_like(places <= own))[None]  # (1, T, S)
     if mask is not None:
         visible = visible & mask[:, None, :]  # (B, T, S)

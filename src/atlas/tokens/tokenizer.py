@@ -6,6 +6,7 @@ words are Atlas's own: white space of any kind divides words, and line ends coun
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -215,13 +216,24 @@ def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]
     wrong = AtlasError(f"{name}: not a sentencepiece model; {WAYS_OUT}")
     try:
         spec = ModelProto.FromString(model)
-        processor = SentencePieceProcessor(model_proto=model)
         pieces = [piece.piece.encode() for piece in spec.pieces]
+        _refuse_duplicates(spec, name)
+        processor = SentencePieceProcessor(model_proto=model)
     except (DecodeError, RuntimeError, AttributeError, TypeError, ValueError):
         raise wrong from None  # damaged in one of many ways
     if not pieces:
         raise wrong
     return spec, processor
+
+
+def _refuse_duplicates(spec: ModelProto, name: str) -> None:
+    """Stops where two ids are one text, which neither sentencepiece nor llama.cpp can read."""
+    (piece, count), *_ = Counter(piece.piece for piece in spec.pieces).most_common(1) or [("", 0)]
+    if count > 1:
+        raise AtlasError(
+            f"{name}: the piece {piece!r} is in it {count} times, and a token is known by its "
+            "text: leave it in once, and train anew"
+        )
 
 
 def _encode_of(spec: ModelProto) -> Callable[[list[bytes]], Sequence[Sequence[int]]]:

@@ -4,13 +4,11 @@ from collections.abc import Iterable
 from functools import partial
 
 from atlas.errors import one_line
-from atlas.generation.generate import Sampling, generate
+from atlas.generation.generate import USUAL, generate
 from atlas.generation.prompts import beginnings
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
-
-HOW = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=1)
 
 
 class Sampler:
@@ -24,7 +22,7 @@ class Sampler:
     ) -> None:
         self._prompt = (beginnings(val, 1) or [[]])[0]
         self._tokenizer = tokenizer
-        self._continue = partial(generate, model, self._prompt, tokens, HOW)
+        self._continue = partial(generate, model, self._prompt, tokens, USUAL)
         self._model = model
 
     def __call__(self) -> str:

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.architectures import ARCHITECTURES, COMMON, architecture_of
+from atlas.architectures.llama_cpp import ARCHITECTURES, architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import compare, expect, refuse_disagreement
 from atlas.export.gguf.file import write_gguf
 from atlas.model.storage import save_weights, weights_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
-from tests.export.models import SHAPES, WIDE, store
+from tests.export.models import SHAPES, WIDE, source_of, store
 from tests.small import small_params, text
 
 
 def rows():
     """Every value that a row of the table allows, with each kind of bias, head and heads."""
     for row in ARCHITECTURES:
-        allowed = {**COMMON, **row.allows}
+        allowed = row.allowed
         usual = {key: values[0] for key, values in allowed.items()}
         free = {"bias": (False, True), "tied_head": (True, False)}
         for bias, tied in product(*(allowed.get(key, free[key]) for key in free)):
@@ -46,7 +46,7 @@ def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, r
     assert architecture.name == request.node.callspec.id.split("-")[0]
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     file = tmp_path / "model.gguf"
-    write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", "f32")
+    write_gguf(file, source_of(tmp_path / "model", tokenizer), architecture, "f32")
     agreement = compare(file, expected, model, architecture.logit_tolerance)
     refuse_disagreement(file, agreement, architecture.logit_tolerance)
     assert agreement.token_mismatches == 0
@@ -66,7 +66,7 @@ def test_smaller_types_come_close(tmp_path, tokenizer, kind):
     sizes = {}
     for type_name in ("f32", kind):
         file = tmp_path / f"{type_name}.gguf"
-        write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", type_name)
+        write_gguf(file, source_of(tmp_path / "model", tokenizer), architecture, type_name)
         sizes[type_name] = file.stat().st_size
     agreement = compare(file, expected, model, 1.0)
     assert agreement.token_mismatches == 0
@@ -80,7 +80,7 @@ def test_a_character_tokenizer_agrees(tmp_path, documents):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
-    write_gguf(tmp_path / "m.gguf", tmp_path / "model", architecture, tokenizer, "test", "f32")
+    write_gguf(tmp_path / "m.gguf", source_of(tmp_path / "model", tokenizer), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
     refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
 
@@ -92,7 +92,7 @@ def test_a_wrong_weight_is_noticed(tmp_path, tokenizer):
         model.blocks[1].attention.key.weight[3] += 0.5
     save_weights(model, tmp_path / "model/model.safetensors")
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(tmp_path / "m.gguf", tmp_path / "model", architecture, tokenizer, "test", "f32")
+    write_gguf(tmp_path / "m.gguf", source_of(tmp_path / "model", tokenizer), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
     with pytest.raises(AtlasError, match=r"llama\.cpp does not agree: logits differ by"):
         refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
@@ -104,7 +104,7 @@ def test_another_tokenizer_is_noticed(tmp_path, tokenizer, documents):
     assert other.sha256 != tokenizer.sha256
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(tmp_path / "m.gguf", tmp_path / "model", architecture, other, "test", "f32")
+    write_gguf(tmp_path / "m.gguf", source_of(tmp_path / "model", other), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
     with pytest.raises(AtlasError, match="texts tokenize apart"):
         refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
@@ -116,7 +116,7 @@ def test_a_file_that_llama_cpp_refuses_is_a_failed_check(tmp_path, tokenizer, da
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
     file = tmp_path / "m.gguf"
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(file, tmp_path / "model", architecture, tokenizer, "test", "f32")
+    write_gguf(file, source_of(tmp_path / "model", tokenizer), architecture, "f32")
     file.write_bytes(file.read_bytes()[:5000] if damage == "cut" else b"")
     with pytest.raises(AtlasError, match=r"m\.gguf: llama\.cpp failed with exit code"):
         compare(file, expected, model, 1e-4)
@@ -127,7 +127,7 @@ def test_a_file_reads_back_as_written(tmp_path, tokenizer, kind):
     model = store(tmp_path / "model", SHAPES["gpt2-bias-untied"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     file = tmp_path / "m.gguf"
-    write_gguf(file, tmp_path / "model", architecture, tokenizer, "a name", kind)
+    write_gguf(file, source_of(tmp_path / "model", tokenizer, "a name"), architecture, kind)
     reader = gguf.GGUFReader(file)
     fields = {key: field.contents() for key, field in reader.fields.items()}
     assert fields["general.name"] == "a name"
@@ -148,5 +148,5 @@ def test_writing_again_gives_the_same_bytes(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     for name in ("a.gguf", "b.gguf"):
-        write_gguf(tmp_path / name, tmp_path / "model", architecture, tokenizer, "test", "q8_0")
+        write_gguf(tmp_path / name, source_of(tmp_path / "model", tokenizer), architecture, "q8_0")
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()

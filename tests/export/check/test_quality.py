@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atlas.architectures import architecture_of
+from atlas.architectures.llama_cpp import architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check.llama_quality import log_softmax
 from atlas.export.check.quality import Quality, measure, refuse_perplexity
@@ -16,7 +16,7 @@ from atlas.model.storage import save_weights
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 from atlas.training.steps.loss import mean_loss
-from tests.export.models import SHAPES, store
+from tests.export.models import SHAPES, source_of, store
 from tests.small import text, write_tokens
 
 
@@ -33,7 +33,7 @@ def batches(request, tmp_path, tokenizer):
 def write(folder, model, tokenizer, name):
     save_weights(model, folder / "model/model.safetensors")
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(folder / name, folder / "model", architecture, tokenizer, "test", "f32")
+    write_gguf(folder / name, source_of(folder / "model", tokenizer), architecture, "f32")
     return folder / name
 
 

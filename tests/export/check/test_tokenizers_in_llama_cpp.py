@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas.architectures import architecture_of
+from atlas.architectures.llama_cpp import architecture_of
 from atlas.cleaning.documents import Document
 from atlas.export.check.agreement import Expected, compare
 from atlas.export.check.nasty_strings import NASTY_STRINGS
@@ -18,6 +18,7 @@ from atlas.model.initialise import initialise
 from atlas.model.storage import save_weights
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
+from tests.export.models import source_of
 from tests.small import small_config, small_params, text
 
 KINDS = ("bpe", "char", "unigram")
@@ -55,7 +56,7 @@ def mismatches(tokenizer: Tokenizer, texts: list[str], folder: Path) -> int:
     config.write(folder / "model")
     save_weights(model, folder / "model/model.safetensors")
     architecture = architecture_of(config.model_dump())
-    write_gguf(folder / "m.gguf", folder / "model", architecture, tokenizer, "test", "f32")
+    write_gguf(folder / "m.gguf", source_of(folder / "model", tokenizer), architecture, "f32")
     ids = [each.tolist() for each in tokenizer.encode_batch(texts)]
     sequence = [3]
     expected = Expected(list(zip(texts, ids, strict=True)), [(sequence, 0)], [(sequence, [])], 0, 8)

@@ -4,11 +4,11 @@ import gguf
 import numpy as np
 import pytest
 
-from atlas.architectures import architecture_of
+from atlas.architectures.llama_cpp import architecture_of
 from atlas.errors import AtlasError
 from atlas.export.gguf.file import write_gguf
 from atlas.export.gguf.types import matrix_types, needs_llama_cpp, quantise
-from tests.export.models import SHAPES, store
+from tests.export.models import SHAPES, source_of, store
 
 OURS = ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 WIDE = SHAPES["llama"] | {"d_model": 256, "d_ff": 512}
@@ -19,7 +19,7 @@ def write(folder, tokenizer, options, name):
     model = store(folder / "model", options, tokenizer)
     architecture = architecture_of(model.config.model_dump())
     file = folder / f"ours-{name}.gguf"
-    write_gguf(file, folder / "model", architecture, tokenizer, "test", name)
+    write_gguf(file, source_of(folder / "model", tokenizer), architecture, name)
     return file
 
 

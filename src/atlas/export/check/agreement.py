@@ -1,4 +1,4 @@
-"""The proof of an export: llama.cpp's tokens, logits and greedy text against our own."""
+"""The proof of an export: a runtime's tokens, logits and greedy text against our own."""
 
 import math
 import tempfile
@@ -12,11 +12,15 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.export.llama_process import ask_llama_cpp
+from atlas.export.runtime_process import RuntimeModule
 from atlas.generation.generate import Continuation
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 
+LLAMA_CPP = RuntimeModule("llama.cpp", "atlas.export.check.llama_runtime")
+TRANSFORMERS = RuntimeModule("transformers", "atlas.export.check.transformers_runtime")
+ONNXRUNTIME = RuntimeModule("onnxruntime", "atlas.export.check.onnx_runtime")
+TORCH_EXPORT = RuntimeModule("torch.export", "atlas.export.check.torch_runtime")
 PROMPT_TOKENS = 16
 
 
@@ -41,7 +45,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How llama.cpp's results compare.
+    """How a runtime's results compare.
 
     Attributes:
         texts: number of texts tokenized.
@@ -71,7 +75,7 @@ def expect(
     prompts: int,
     greedy_tokens: int,
 ) -> Expected:
-    """Computes what llama.cpp should say, from texts of the val split and the nasty strings.
+    """Computes what a runtime should say, from held-out texts and the nasty strings.
 
     A vocabulary of words is compared on texts alone: where it knows no word, llama.cpp finds
     one that it begins with.
@@ -79,7 +83,7 @@ def expect(
     Args:
         model: on the CPU, in float32.
         tokenizer: of the model.
-        texts: of the val split.
+        texts: held out.
         prompts: how many of them give logits and a greedy continuation.
         greedy_tokens: length of a continuation, cut at the end of the context.
     """
@@ -109,37 +113,49 @@ def _continue_greedily(model: LanguageModel, prompt: list[int], tokens: int) -> 
     return ids[len(prompt) :]
 
 
-def compare(gguf: Path, expected: Expected, model: LanguageModel, tolerance: float) -> Agreement:
-    """Runs a GGUF file in llama.cpp and compares.
+def compare(
+    file: Path,
+    expected: Expected,
+    model: LanguageModel,
+    tolerance: float,
+    runtime: RuntimeModule = LLAMA_CPP,
+) -> Agreement:
+    """Runs an exported file or folder in its runtime and compares.
+
+    Args:
+        file: that was exported.
+        expected: of it.
+        model: that it was made from.
+        tolerance: difference of logits that arithmetic explains.
+        runtime: that runs it; those of programs alone have no tokenizer.
 
     Raises:
         AtlasError: the runtime crashed or refused the file.
     """
+    texts = [] if runtime in (ONNXRUNTIME, TORCH_EXPORT) else expected.texts
     request = {
-        "model": str(gguf.resolve()),
+        "model": str(file.resolve()),
         "context_length": expected.context_length,
-        "texts": [text for text, _ in expected.texts],
+        "texts": [text for text, _ in texts],
         "sequences": [ids for ids, _ in expected.sequences],
         "prompts": [ids for ids, _ in expected.prompts],
         "greedy_tokens": expected.greedy_tokens,
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        answer = ask_llama_cpp("atlas.export.check.llama_runtime", request, folder, file=gguf)
+        answer = runtime.ask(request, folder, file=file)
         differences = [
             float(np.abs(np.load(folder / f"logits-{number}.npy") - logits).max())
             for number, (_, logits) in enumerate(expected.sequences)
         ]
-    mismatches = sum(
-        ids != theirs for (_, ids), theirs in zip(expected.texts, answer["texts"], strict=True)
-    )
+    mismatches = sum(ids != theirs for (_, ids), theirs in zip(texts, answer["texts"], strict=True))
     partings = [
         _parting(model, prompt, ours, theirs, tolerance)
         for (prompt, ours), theirs in zip(expected.prompts, answer["continuations"], strict=True)
     ]
     return Agreement(
-        texts=len(expected.texts),
-        tokens=sum(len(ids) for _, ids in expected.texts),
+        texts=len(texts),
+        tokens=sum(len(ids) for _, ids in texts),
         token_mismatches=mismatches,
         logit_difference=max(differences),
         greedy_tokens=sum(len(ours) for _, ours in expected.prompts),
@@ -162,8 +178,13 @@ def _parting(
     return "tie" if gap <= 2 * tolerance else "mismatch"
 
 
-def refuse_disagreement(gguf: Path, agreement: Agreement, tolerance: float = math.inf) -> None:
-    """Stops an export that llama.cpp reads differently.
+def refuse_disagreement(
+    file: Path,
+    agreement: Agreement,
+    tolerance: float = math.inf,
+    runtime: RuntimeModule = LLAMA_CPP,
+) -> None:
+    """Stops an export that its runtime reads differently.
 
     Without a tolerance, as for the smaller types, only the tokens must be equal.
 
@@ -178,4 +199,6 @@ def refuse_disagreement(gguf: Path, agreement: Agreement, tolerance: float = mat
     if agreement.greedy_mismatches and tolerance < math.inf:
         problems.append(f"{agreement.greedy_mismatches} greedy continuations differ")
     if problems:
-        raise AtlasError(f"{gguf}: llama.cpp does not agree: {'; '.join(problems)}; not exported")
+        raise AtlasError(
+            f"{file}: {runtime.runtime} does not agree: {'; '.join(problems)}; not exported"
+        )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atlas.export.check.llama_runtime import Runtime
+from atlas.export.check.llama_runtime import LlamaRuntime
 
 Array = npt.NDArray[np.float64]
 
@@ -34,8 +34,8 @@ def answer(folder: Path) -> None:
     request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     windows = np.load(folder / "windows.npz")
     length = windows["inputs"].shape[1]
-    runtime = Runtime(request["model"], length)
-    exact = Runtime(request["exact"], length) if request["exact"] else None
+    runtime = LlamaRuntime(request["model"], length)
+    exact = LlamaRuntime(request["exact"], length) if request["exact"] else None
     loss = divergence = seconds = 0.0
     same = 0
     for inputs, targets in zip(windows["inputs"], windows["targets"], strict=True):

@@ -1,23 +1,17 @@
-"""What llama.cpp makes of a GGUF file, computed in a process of its own.
+"""What llama.cpp makes of a GGUF file, computed in a process of its own (see ``runtime``).
 
-    python -m atlas.export.check.llama_runtime FOLDER
-
-A failed assertion in ggml ends the process, so nothing else may live in it. FOLDER holds
-``request.json``: the GGUF file ``model``, ``texts`` to tokenize, ``sequences`` of ids to give
-logits for, ``prompts`` (ids) to continue greedily by ``greedy_tokens``. The answer goes to
-``answer.json`` (``texts`` as ids, ``continuations`` as ids) and ``logits-N.npy``, (T, V).
+python -m atlas.export.check.llama_runtime FOLDER
 """
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from cyllama.llama import llama_cpp
 
-from atlas.export.llama_process import threads
+from atlas.export.check.runtime import Runtime, answer
+from atlas.export.runtime_process import threads
 
 GGML_TYPE_F32 = 0
 FLASH_ATTENTION_OFF = 0
@@ -33,7 +27,7 @@ class Model(llama_cpp.LlamaModel):  # type: ignore[misc]
         return size
 
 
-class Runtime:
+class LlamaRuntime(Runtime):
     """A GGUF file loaded in llama.cpp, everything that may be exact set to exact."""
 
     def __init__(self, path: str, context_length: int) -> None:
@@ -66,32 +60,6 @@ class Runtime:
             rows[offset] = self.context.get_logits_ith(offset)
         return rows
 
-    def continue_greedily(self, prompt: list[int], tokens: int) -> list[int]:
-        """The likeliest tokens after a prompt."""
-        found: list[int] = []
-        newest, position = prompt, 0
-        while len(found) < tokens:
-            found.append(int(self.logits(newest, position)[-1].argmax()))
-            position += len(newest)
-            newest = found[-1:]
-        return found
-
-
-def answer(folder: Path) -> None:
-    """Reads the request of a folder and writes the answer beside it."""
-    request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    runtime = Runtime(request["model"], request["context_length"])
-    for number, sequence in enumerate(request["sequences"]):
-        np.save(folder / f"logits-{number}.npy", runtime.logits(sequence, 0))
-    result = {
-        "texts": [runtime.tokenize(text) for text in request["texts"]],
-        "continuations": [
-            runtime.continue_greedily(prompt, request["greedy_tokens"])
-            for prompt in request["prompts"]
-        ],
-    }
-    (folder / "answer.json").write_text(json.dumps(result), encoding="utf-8")
-
 
 if __name__ == "__main__":
-    answer(Path(sys.argv[1]))
+    answer(Path(sys.argv[1]), LlamaRuntime)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import AtlasError
-from atlas.export.llama_process import ask_llama_cpp
+from atlas.export.runtime_process import RuntimeModule
 from atlas.tokens.windows import Batch
 
+MODULE = RuntimeModule("llama.cpp", "atlas.export.check.llama_quality")
 MOST_APART = 1e-3  # of the perplexity of the F32 file from our own, relative
 
 
@@ -52,7 +53,7 @@ def measure(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "windows.npz", inputs=inputs, targets=targets)
-        answer = ask_llama_cpp("atlas.export.check.llama_quality", request, folder, file=gguf)
+        answer = MODULE.ask(request, folder, file=gguf)
     tokens = sum(batch.predicted() for batch in batches)
     return Quality(
         perplexity=math.exp(answer["loss"] / tokens),

@@ -4,19 +4,18 @@ GGUF keeps matrices as (out, in), as PyTorch does. Legend: T context length, C d
 D head size, F feed-forward width.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from atlas.architectures import Architecture
-from atlas.export.gguf.changes import Array, pairs_side_by_side, times, unchanged
+from atlas.architectures.llama_cpp import Architecture
+from atlas.export.gguf.changes import Change, pairs_side_by_side, times, unchanged
+from atlas.export.weights import Array, ReadPart, StoredWeights
 from atlas.model.config import ModelConfig
 from atlas.model.feed_forward import GATES
 from atlas.model.positions import sinusoidal_table
-
-Read = Callable[[str], Array]
-Shapes = Mapping[str, tuple[int, ...]]
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 POSITIONS = "position_embd.weight"
@@ -43,17 +42,17 @@ NORMS = ("attention_norm", "feed_forward_norm", "norm")
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file, read when it is written.
+    """A tensor of a GGUF file, read part by part when it is written.
 
     Attributes:
         name: llama.cpp's.
         shape: of the values.
-        read: gives them in float32.
+        parts: what reads them, some rows after the other, in float32.
     """
 
     name: str
     shape: tuple[int, ...]
-    read: Callable[[], Array]
+    parts: Callable[[], Iterator[ReadPart]]
 
 
 def may_shrink(name: str, dimensions: int) -> bool:
@@ -68,14 +67,12 @@ class Translation:
     Attributes:
         config: of the model.
         architecture: llama.cpp's.
-        shapes: of each of our weights, by name.
-        read: gives one of our weights, float32.
+        weights: ours.
     """
 
     config: ModelConfig
     architecture: Architecture
-    shapes: Shapes
-    read: Read
+    weights: StoredWeights
 
     def tensors(self) -> Iterator[GgufTensor]:
         """All tensors of the file."""
@@ -92,9 +89,10 @@ class Translation:
         shape = (self.config.context_length, self.config.d_model)
         match self.config.positions:
             case "learned":
-                yield GgufTensor(POSITIONS, shape, lambda: self.read("positions.weight"))
+                yield self._tensor(POSITIONS, "positions.weight", unchanged)
             case "sinusoidal":
-                yield GgufTensor(POSITIONS, shape, lambda: sinusoidal_table(*shape).numpy())
+                table: Array = sinusoidal_table(*shape).numpy()
+                yield GgufTensor(POSITIONS, shape, lambda: iter([lambda: table]))
             case "none" if self.architecture.always_positions:
                 yield _constant(POSITIONS, shape, 0.0)
 
@@ -132,15 +130,24 @@ class Translation:
     def _module(self, ours: str, theirs: str) -> Iterator[GgufTensor]:
         """The weight and the bias of one of our modules, of those that it has."""
         weight, bias = f"{ours}.weight", f"{ours}.bias"
-        if weight not in self.shapes:
+        if weight not in self.weights.shapes:
             return
         change = self._change(ours)
-        yield GgufTensor(f"{theirs}.weight", self.shapes[weight], lambda: change(self.read(weight)))
-        if bias in self.shapes:
-            yield GgufTensor(f"{theirs}.bias", self.shapes[bias], lambda: change(self.read(bias)))
+        yield self._tensor(f"{theirs}.weight", weight, change)
+        if bias in self.weights.shapes:
+            yield self._tensor(f"{theirs}.bias", bias, change)
         elif self._wants_bias(ours):
-            rows = self.shapes[weight][0]
+            rows = self.weights.shapes[weight][0]
             yield _constant(f"{theirs}.bias", (rows,), 0.0)
+
+    def _tensor(self, name: str, ours: str, change: Change) -> GgufTensor:
+        """One of our weights, changed."""
+
+        def parts() -> Iterator[ReadPart]:
+            for read in self.weights.parts(ours, multiple=self.config.head_size):
+                yield lambda read=read: change(read())  # type: ignore[misc]
+
+        return GgufTensor(name, self.weights.shapes[ours], parts)
 
     def _wants_bias(self, ours: str) -> bool:
         if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
@@ -148,7 +155,7 @@ class Translation:
         is_norm = ours.endswith(NORMS)
         return self.architecture.always_bias or (is_norm and self.architecture.always_norm_bias)
 
-    def _change(self, ours: str) -> Callable[[Array], Array]:
+    def _change(self, ours: str) -> Change:
         """What has to be done to the values of a module."""
         config, architecture = self.config, self.architecture
         match ours.split(".", 2)[-1] if ours.startswith("blocks.") else ours:
@@ -156,9 +163,8 @@ class Translation:
                 return times(config.d_model**-0.5)
             case "norm" if architecture.scales_embedding:  # the head is the same matrix
                 return times(config.d_model**0.5)
-            case "attention.query" | "attention.key" as module if architecture.adjacent_rope:
-                heads = config.n_head if module == "attention.query" else config.n_kv_head
-                return pairs_side_by_side(heads)
+            case "attention.query" | "attention.key" if architecture.adjacent_rope:
+                return pairs_side_by_side(config.head_size)
             case "attention.query" if not architecture.scales_scores:
                 return times(config.head_size**0.5)
             case "feed_forward.up" if config.feed_forward == "relu":
@@ -174,9 +180,9 @@ class Translation:
             yield GgufTensor(
                 f"blk.{number}.attn_qkv.{kind}",
                 (rows, *same[0].shape[1:]),
-                lambda same=same: np.concatenate([part.read() for part in same]),  # type: ignore[misc]
+                lambda same=same: chain.from_iterable(part.parts() for part in same),  # type: ignore[misc]
             )
 
 
 def _constant(name: str, shape: tuple[int, ...], value: float) -> GgufTensor:
-    return GgufTensor(name, shape, lambda: np.full(shape, value, np.float32))
+    return GgufTensor(name, shape, lambda: iter([lambda: np.full(shape, value, np.float32)]))

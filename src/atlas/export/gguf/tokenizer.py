@@ -1,6 +1,7 @@
 """The tokenizer inside a GGUF file, with every flag that llama.cpp looks at."""
 
-from gguf import GGUFWriter, TokenType
+from gguf import GGUFValueType, GGUFWriter, Keys
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.tokens.tokenizer import Tokenizer
 
@@ -12,14 +13,18 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
     is one without merges. Its ``t5`` tokenizer finds the best path, as unigram models do; a
     vocabulary of words is one whose words are the only pieces.
     """
-    processor = tokenizer.processor
     normalizer = tokenizer.normalizer
-    identities = range(tokenizer.vocab_size)
+    pieces = ModelProto.FromString(tokenizer.model).pieces
     writer.add_tokenizer_model("llama" if tokenizer.kind in ("bpe", "char") else "t5")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([tokenizer.piece(i).encode() for i in identities])
-    writer.add_token_scores([processor.get_score(i) for i in identities])
-    writer.add_token_types([_type(tokenizer, i) for i in identities])
+    lists = (  # told its type, gguf-py need not look at each value
+        (Keys.Tokenizer.LIST, [each.piece.encode() for each in pieces], GGUFValueType.STRING),
+        (Keys.Tokenizer.SCORES, [each.score for each in pieces], GGUFValueType.FLOAT32),
+        # The numbers of the types are sentencepiece's own.
+        (Keys.Tokenizer.TOKEN_TYPE, [each.type for each in pieces], GGUFValueType.INT32),
+    )
+    for key, values, kind in lists:
+        writer.add_key_value(key, values, GGUFValueType.ARRAY, kind)
     writer.add_bos_token_id(tokenizer.bos)
     writer.add_eos_token_id(tokenizer.eos)
     writer.add_unk_token_id(tokenizer.unk)
@@ -30,18 +35,3 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_remove_extra_whitespaces(normalizer.remove_extra_whitespaces)
     if normalizer.precompiled_charsmap:
         writer.add_precompiled_charsmap(normalizer.precompiled_charsmap)
-
-
-def _type(tokenizer: Tokenizer, identity: int) -> TokenType:
-    processor = tokenizer.processor
-    if processor.is_unknown(identity):
-        return TokenType.UNKNOWN
-    if processor.is_control(identity):
-        return TokenType.CONTROL
-    if processor.is_byte(identity):
-        return TokenType.BYTE
-    if processor.is_unused(identity):
-        return TokenType.UNUSED
-    if identity in tokenizer.user_defined:
-        return TokenType.USER_DEFINED
-    return TokenType.NORMAL

@@ -11,9 +11,10 @@ from pathlib import Path
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
 from atlas.export.gguf.tensors import EMBEDDING, HEAD, GgufTensor, may_shrink
-from atlas.export.llama_process import run_llama_cpp
+from atlas.export.runtime_process import RuntimeModule
 from atlas.formats import K_ROW, GgufFormat, has_k_types
 
+QUANTISER = RuntimeModule("llama.cpp", "atlas.export.gguf.quantiser")
 FINER_HEAD = ("q5_1", "q5_0", "q4_1", "q4_0")
 
 
@@ -52,7 +53,7 @@ def quantise(source: Path, target: Path, name: GgufFormat) -> None:
         AtlasError: it failed.
     """
     number = str(int(file_type(name)))
-    run_llama_cpp("atlas.export.gguf.quantiser", str(source), str(target), number, file=target)
+    QUANTISER.run(str(source), str(target), number, file=target)
 
 
 def matrix_types(file: Path) -> Counter[str]:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from atlas.export.llama_process import threads
+from atlas.export.runtime_process import threads
 
 
 @pytest.mark.parametrize(

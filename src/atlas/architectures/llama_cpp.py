@@ -5,31 +5,18 @@ export writes a model as the row that fits. Each row was run: PyTorch's logits a
 llama.cpp's (tests/export/check/test_against_llama_cpp.py repeats it).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-Options = Mapping[str, Any]
-Allowed = Mapping[str, tuple[Any, ...]]
+from atlas.architectures.expressible import Expressible, Options, fitting
 
-# What holds for each row unless it says otherwise: options not named anywhere are free.
-COMMON: Allowed = {
-    "kind": ("decoder",),
-    "norm_place": ("pre",),
-    "qk_norm": ("none",),
-    "window": (0,),  # llama.cpp has no architecture that looks back so far in every block
-}
 HALF_PRECISION_GELU = 5e-3  # ggml computes GELU from a table in half precision
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """One architecture of llama.cpp and the model options that it can express.
+class Architecture(Expressible):
+    """One architecture of llama.cpp; its name is ``general.architecture`` in a GGUF file.
 
     Attributes:
-        name: llama.cpp's own name, the value of ``general.architecture`` in a GGUF file.
-        allows: values of each model option that it can express, the usual one first; options not
-            named are free. Together with ``COMMON``.
         adjacent_rope: its RoPE rotates adjacent pairs of a head instead of its two halves,
             so the rows of the query and key weights have to be permuted.
         fused_qkv: queries, keys and values are one tensor.
@@ -47,8 +34,6 @@ class Architecture:
             arithmetic explains.
     """
 
-    name: str
-    allows: Allowed
     adjacent_rope: bool = False
     fused_qkv: bool = False
     always_bias: bool = False
@@ -60,16 +45,6 @@ class Architecture:
     scales_scores: bool = True
     scales_embedding: bool = False
     logit_tolerance: float = 1e-4
-
-    @property
-    def rotates(self) -> bool:
-        """Whether it has RoPE, be it turned down to nothing."""
-        return "rope" in self.allows["positions"]
-
-    def misfits(self, options: Options) -> dict[str, Any]:
-        """The options that would have to change, with the value that each needs."""
-        allowed = {**COMMON, **self.allows}
-        return {key: values[0] for key, values in allowed.items() if options[key] not in values}
 
 
 ROTARY = ("rope", "none")  # none is RoPE whose angles are scaled down to nothing
@@ -186,20 +161,4 @@ ARCHITECTURES = (
 
 def architecture_of(options: Options) -> Architecture | None:
     """The architecture that can express these model options, None where there is none."""
-    return next((a for a in ARCHITECTURES if not a.misfits(options)), None)
-
-
-def combination(options: Options) -> str:
-    """The options on which it depends, as ``learned + rmsnorm + swiglu``, unusual ones named."""
-    if options["kind"] != "decoder":
-        return f"model.kind={options['kind']}"
-    parts = [str(options[key]) for key in ("positions", "norm", "feed_forward")]
-    parts += [f"{key}={options[key]}" for key, usual in COMMON.items() if options[key] not in usual]
-    parts += [key for key in ("bias", "tied_head") if options[key]]
-    return " + ".join(parts)
-
-
-def nearest_change(options: Options) -> str:
-    """The fewest changes that make a model exportable, as ``model.norm=layernorm ...``."""
-    misfits = min((a.misfits(options) for a in ARCHITECTURES), key=len)
-    return " ".join(f"model.{key}={str(value).lower()}" for key, value in misfits.items())
+    return fitting(ARCHITECTURES, options)

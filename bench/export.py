@@ -1,0 +1,179 @@
+"""How fast a large model becomes a GGUF file, beside a plain copy and gguf-py's own path.
+
+    python -m bench.export
+    python -m bench.export --layers 4 --rounds 3      # a small one, to try it
+
+A model of 500 million random weights is written as F16 and as Q8_0. Beside F16 stands a copy of a
+file of that size; beside Q8_0 what gguf-py does when it is handed whole tensors: quantise, add,
+write. All take turns, each in a process of its own; the seconds are those of the writing, the
+memory is the largest that the process ever had (VmHWM of Linux), PyTorch included.
+"""
+
+import argparse
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from safetensors import safe_open
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from atlas.architectures.llama_cpp import architecture_of
+from atlas.export.about import About
+from atlas.export.gguf.file import write_gguf
+from atlas.export.source import Source
+from atlas.formats import GgufFormat
+from atlas.model.config import ModelConfig
+from atlas.model.make import make_model
+from atlas.model.storage import save_weights
+from atlas.params import load_params
+from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.train_tokenizer import train_tokenizer
+from bench.shared import ROOT, measure
+
+SHAPE = {"d_model": 1280, "n_head": 20, "n_kv_head": 20, "d_ff": 3456, "context_length": 2048}
+LAYERS, VOCABULARY = 23, 32768
+QUIET = {"TQDM_DISABLE": "1"}
+CONTESTANTS = ("ours_f16", "copy_f16", "ours_q8_0", "gguf_py_q8_0")
+Measured = tuple[float, float]  # seconds, MB
+
+
+def main() -> None:
+    """Makes the model, lets the contestants take turns, prints medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        count, _, _ = measure("bench.export:make", name, options.layers, environment={})
+        measure("bench.export:ours_f16", name, environment=QUIET)
+        (folder / "out.gguf").rename(folder / "f16.gguf")
+        found: dict[str, list[Measured]] = {each: [] for each in CONTESTANTS}
+        for _ in range(options.rounds):
+            for each in CONTESTANTS:
+                result, _, _ = measure(f"bench.export:{each}", name, environment=QUIET)
+                found[each].append(tuple(result))
+                (folder / "out.gguf").unlink()
+    print(f"{count:,} weights, {options.rounds} rounds, median (least to most)")
+    for each, results in found.items():
+        seconds, memory = zip(*results, strict=True)
+        print(
+            f"{each:13}{statistics.median(seconds):7.2f} s ({min(seconds):.2f} to "
+            f"{max(seconds):.2f}), at most {max(memory):,.0f} MB"
+        )
+    print(f"F16 over a plain copy: {ratio(found, 'ours_f16', 'copy_f16')}")
+    print(f"gguf-py's Q8_0 over ours: {ratio(found, 'gguf_py_q8_0', 'ours_q8_0')}")
+
+
+def ratio(found: dict[str, list[Measured]], first: str, second: str) -> str:
+    """Of the seconds of two contestants, round by round."""
+    ratios = sorted(a / b for (a, _), (b, _) in zip(found[first], found[second], strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def make(name: str, layers: str) -> int:
+    """Stores a model of random weights with a tokenizer of as many pieces; gives its size."""
+    folder = Path(name)
+    tokenizer = large_tokenizer()
+    tokenizer.save(folder / "tokenizer")
+    options = (
+        load_params(ROOT / "params.yaml").model.model_dump() | SHAPE | {"n_layer": int(layers)}
+    )
+    config = ModelConfig(
+        **options,
+        vocab_size=tokenizer.vocab_size,
+        eos=tokenizer.eos,
+        separator=None,
+        tokenizer_sha256=tokenizer.sha256,
+    )
+    model = make_model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02)
+    (folder / "model").mkdir()
+    config.write(folder / "model")
+    save_weights(model, folder / "model/model.safetensors")
+    return model.parameter_count()
+
+
+def large_tokenizer() -> Tokenizer:
+    """A vocabulary filled up with pieces that no text has."""
+    params = load_params(ROOT / "params.yaml").tokenizer.model_copy(update={"vocab_size": 300})
+    lines = [f"{first}{second}\n" for first in "the lamp river" for second in "a stone garden"]
+    spec = ModelProto.FromString(train_tokenizer(lines * 9, params).model)
+    while len(spec.pieces) < VOCABULARY:
+        spec.pieces.add(piece=f"\u2581piece{len(spec.pieces)}", score=-len(spec.pieces))
+    return Tokenizer(spec.SerializeToString())
+
+
+def ours_f16(folder: str) -> Measured:
+    """Atlas, F16."""
+    return write_with_atlas(Path(folder), "f16")
+
+
+def ours_q8_0(folder: str) -> Measured:
+    """Atlas, Q8_0."""
+    return write_with_atlas(Path(folder), "q8_0")
+
+
+def copy_f16(folder: str) -> Measured:
+    """A copy of the F16 file, read and written."""
+    source, target = Path(folder) / "f16.gguf", Path(folder) / "out.gguf"
+
+    def copy() -> None:
+        with source.open("rb") as read, target.open("wb") as written:
+            shutil.copyfileobj(read, written, 1 << 20)
+
+    return timed(copy)
+
+
+def gguf_py_q8_0(folder: str) -> Measured:
+    """gguf-py: whole tensors quantised, added and written, as its documentation does."""
+
+    def write() -> None:
+        writer = gguf.GGUFWriter(Path(folder) / "out.gguf", "llama")
+        with safe_open(Path(folder) / "model/model.safetensors", framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118
+                values = weights.get_tensor(name)
+                kind = gguf.GGMLQuantizationType.Q8_0
+                if values.ndim == 2:
+                    writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+                else:
+                    writer.add_tensor(name, values.astype(np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    return timed(write)
+
+
+def write_with_atlas(folder: Path, name: GgufFormat) -> Measured:
+    """The model as a GGUF file, vocabulary and metadata included."""
+    source = Source.load(folder / "model", folder / "tokenizer", About("bench"))
+    architecture = architecture_of(source.config.model_dump())
+    if architecture is None:
+        raise RuntimeError("params.yaml describes a model that llama.cpp has no architecture for")
+    return timed(lambda: write_gguf(folder / "out.gguf", source, architecture, name))
+
+
+def timed(work: Callable[[], None]) -> Measured:
+    """Seconds of some work, and the most memory that this process ever had, in MB."""
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    # Not ru_maxrss, which begins at what the process had that this one was forked from.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return seconds, int(peak) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

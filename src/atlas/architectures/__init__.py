@@ -1,0 +1,1 @@
+"""Which combinations of model options the runtimes that people use can express."""

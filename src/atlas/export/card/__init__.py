@@ -1,0 +1,1 @@
+"""What goes with exported files: a model card, and what Ollama needs."""

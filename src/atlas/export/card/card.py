@@ -1,0 +1,177 @@
+"""Writes README.md, the model card, and Ollama's Modelfile beside exported files."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from atlas.errors import one_line
+from atlas.export.check.agreement import Expected
+from atlas.export.exported import Exported, FileRow
+from atlas.export.source import Source
+from atlas.files import write_text
+from atlas.formats import HUGGING_FACE, ONNX, TORCH, WHOLE
+from atlas.generation.generate import USUAL, generate
+from atlas.model.config import ModelConfig
+from atlas.model.language_model import LanguageModel
+
+CARD, MODELFILE = "README.md", "Modelfile"
+SAMPLE_TOKENS = 100
+RUNTIMES = {"f32": "llama.cpp", HUGGING_FACE: "transformers", ONNX: "onnxruntime"}
+RUNTIMES |= {TORCH: "torch.export"}
+
+
+def write_card(
+    source: Source,
+    model: LanguageModel,
+    expected: Expected,
+    exported: Exported,
+    formats: Sequence[str],
+    over: str,
+    folder: Path,
+) -> None:
+    """Writes what goes with the files of an export.
+
+    Args:
+        source: the model.
+        model: the same, loaded.
+        expected: of it; its first prompt begins the sample.
+        exported: what was found while exporting.
+        formats: of the files.
+        over: what perplexities are over.
+        folder: receives the card; a Hugging Face folder in it does as well.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
+        keep_trailing_newline=True,
+    )
+    about = source.about
+    prompt = _question(source.config, expected.prompts[0][0])
+    continuation = list(generate(model, prompt, SAMPLE_TOKENS, USUAL))
+    whole, given = (source.tokenizer.decode(ids) for ids in ([*prompt, *continuation], prompt))
+    card = templates.get_template("card.md.j2").render(
+        front_matter=_front_matter(source),
+        about=about,
+        shape=_shape(source.config, model.parameter_count()),
+        over=over,
+        files=exported.files,
+        agreements=list(_agreements(exported)),
+        sampling=(
+            f"Sampled with temperature {USUAL.temperature}, top-k {USUAL.top_k}, top-p "
+            f"{USUAL.top_p}, seed {USUAL.seed}"
+        ),
+        prompt=given,
+        continuation=whole.removeprefix(given),
+        ways=list(_ways(about.name, _words(given), formats)),
+    )
+    write_text(folder / CARD, card)
+    if HUGGING_FACE in formats:
+        write_text(folder / f"{about.name}-{HUGGING_FACE}" / CARD, card)
+    if gguf := [row for row in exported.files if row.format != "pytorch"]:
+        modelfile = templates.get_template("Modelfile.j2").render(
+            about=about,
+            file=_usual(gguf).file,
+            context_length=source.config.context_length,
+            sampling=USUAL,
+            end=source.tokenizer.piece(source.tokenizer.eos),
+        )
+        write_text(folder / MODELFILE, modelfile)
+
+
+def _usual(files: Sequence[FileRow]) -> FileRow:
+    """The file to run: the finest quantised one, or the smallest."""
+    quantised = [row for row in files if row.format not in WHOLE]
+    return max(quantised, key=lambda row: row.bytes) if quantised else min(files, key=_bytes)
+
+
+def _bytes(row: FileRow) -> int:
+    return row.bytes
+
+
+def _front_matter(source: Source) -> str:
+    """What the Hugging Face Hub reads."""
+    about = source.about
+    values: dict[str, Any] = {"pipeline_tag": "text-generation", "library_name": "transformers"}
+    if about.licence:
+        values["license"] = about.licence
+    values["tags"] = ["atlas", "text-generation"]
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
+    """The hyperparameters in words."""
+    heads = f"{config.n_head} of {config.head_size} channels, {config.n_kv_head} for keys"
+    yes_or_no = {True: "yes", False: "no"}
+    return {
+        "parameters": f"{parameters:,}",
+        "vocabulary": f"{config.vocab_size:,}",
+        "context": f"{config.context_length:,} tokens",
+        "blocks": str(config.n_layer),
+        "width": str(config.d_model),
+        "heads": heads,
+        "feed-forward": f"{config.feed_forward}, {config.d_ff} channels",
+        "positions": config.positions,
+        "norm": f"{config.norm}, {config.norm_place}",
+        "norm of queries and keys": config.qk_norm,
+        "biases": yes_or_no[config.bias],
+        "tied head": yes_or_no[config.tied_head],
+    }
+
+
+def _agreements(exported: Exported) -> Iterator[str]:
+    """How near each runtime comes to PyTorch."""
+    for name, runtime in RUNTIMES.items():
+        key = "logit_difference" if name == "f32" else f"{name}_logit_difference"
+        if key in exported.metrics:
+            difference = exported.metrics[key]
+            yield f"logits of {runtime} are within {difference:.1g} of PyTorch's"
+
+
+def _question(config: ModelConfig, ids: list[int]) -> list[int]:
+    """What is asked, of a model that answers questions; else all."""
+    if config.separator in ids:
+        return ids[: ids.index(config.separator) + 1]
+    return ids
+
+
+def _words(prompt: str) -> str:
+    """As much of a prompt as stands between quotes in any shell."""
+    return re.sub(r"[^\w .,:+*/=-]", "", one_line(prompt))[:40].strip() or "The"
+
+
+def _ways(name: str, prompt: str, formats: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """How to run the files: a title, the language of the lines, and the lines."""
+    gguf = [each for each in formats if each.startswith("gguf:")]
+    if gguf:
+        file = f"{name}-{gguf[-1].removeprefix('gguf:')}.gguf"
+        yield "llama.cpp", "sh", f'llama-cli -no-cnv -m {file} -p "{prompt}"'
+        yield "Ollama", "sh", f"ollama create {name} -f Modelfile && ollama run {name}"
+    if HUGGING_FACE in formats:
+        folder = f"{name}-{HUGGING_FACE}"
+        yield (
+            "transformers",
+            "python",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
+            f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
+            f'ids = tokenizer("{prompt}", return_tensors="pt")\n'
+            "print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))",
+        )
+    if ONNX in formats:
+        yield (
+            "onnxruntime, whose inputs and outputs docs/export.md of Atlas describes",
+            "python",
+            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}.onnx")',
+        )
+    if TORCH in formats:
+        yield (
+            "PyTorch, without the code of the model",
+            "python",
+            f'import torch\n\nmodule = torch.export.load("{name}.pt2").module()',
+        )

@@ -1,0 +1,39 @@
+"""What onnxruntime makes of an ONNX file, in a process of its own (see ``runtime``).
+
+python -m atlas.export.check.onnx_runtime FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from onnxruntime import InferenceSession, SessionOptions
+
+from atlas.export.check.program_runtime import Array, ProgramRuntime
+from atlas.export.check.runtime import answer
+from atlas.export.runtime_process import threads
+
+
+class OnnxRuntime(ProgramRuntime):
+    """A session on the CPU."""
+
+    def __init__(self, path: str, _context_length: int) -> None:
+        options = SessionOptions()
+        options.intra_op_num_threads = threads()
+        self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.names = [each.name for each in self.session.get_inputs()]
+        self.shapes = [each.shape for each in self.session.get_inputs()[2:]]
+
+    def empty_past(self) -> list[Array]:
+        """Keys and values of no tokens, (1, K, 0, D) each."""
+        return [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in self.shapes]
+
+    def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:
+        """Logits, and the keys and values of all tokens."""
+        inputs = dict(zip(self.names, (ids, mask, *past), strict=True))
+        outputs: list[Array] = self.session.run(None, inputs)
+        return outputs
+
+
+if __name__ == "__main__":
+    answer(Path(sys.argv[1]), OnnxRuntime)

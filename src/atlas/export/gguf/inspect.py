@@ -1,0 +1,129 @@
+"""``atlas inspect``: what is in a GGUF file, whoever wrote it."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader, GGUFValueType, ReaderField
+from rich.console import Console
+from rich.table import Table
+
+from atlas.errors import AtlasError
+
+MAGIC = b"GGUF"
+WIDTH = 160  # where there is no terminal
+LONGEST, FIRST = 80, 5  # characters of a value, and items of a list, that are printed
+
+
+def print_gguf(path: Path) -> None:
+    """Prints the header, the metadata, what the tensors hold, and each of them.
+
+    Raises:
+        AtlasError: it is no GGUF file, or a part of one.
+    """
+    reader = open_gguf(path)
+    with _damage_named(path):
+        weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
+        stored = sum(int(tensor.n_bytes) for tensor in reader.tensors)
+        version = int(reader.fields["GGUF.version"].contents())
+        tables = (
+            _table(("key", "type", "value"), _metadata(reader)),
+            _table(("type", "tensors", "values", "bytes"), _types(reader)),
+            _table(("tensor", "type", "shape", "bytes"), _tensors(reader)),
+        )
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(
+        f"{path}: GGUF version {version}, {path.stat().st_size:,} bytes, "
+        f"{len(reader.tensors)} tensors of {weights:,} values, "
+        f"{8 * stored / max(weights, 1):.2f} bits each",
+        soft_wrap=True,
+    )
+    for table in tables:
+        console.print()
+        console.print(table)
+
+
+def open_gguf(path: Path) -> GGUFReader:
+    """Reads all of a file but the values of its tensors, which are mapped.
+
+    Raises:
+        AtlasError: it is no GGUF file, or a part of one.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
+    except OSError as error:
+        raise AtlasError(f"{path}: {error.strerror}; name a GGUF file") from None
+    if magic != MAGIC:
+        raise AtlasError(f"{path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r})")
+    with _damage_named(path):
+        return GGUFReader(path)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever gguf-py stumbles over is a damaged file."""
+    try:
+        yield
+    except (ValueError, IndexError, KeyError, OverflowError):
+        size = path.stat().st_size
+        raise AtlasError(
+            f"{path}: damaged, or cut short at {size:,} bytes: download or export it again"
+        ) from None
+
+
+def _metadata(reader: GGUFReader) -> Iterator[tuple[str, str, str]]:
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF."):
+            kinds = "[".join(kind.name.lower() for kind in field.types)
+            yield key, kinds + "]" * (len(field.types) - 1), _value(field)
+
+
+def _value(field: ReaderField) -> str:
+    """A value in one line; of a list its length and its first items."""
+    if field.types[0] != GGUFValueType.ARRAY:
+        return _short(field.contents())
+    items = [field.contents(index) for index in range(min(FIRST, len(field.data)))]
+    more = ", ..." if len(field.data) > FIRST else ""
+    return f"{len(field.data):,}: {', '.join(map(_short, items))}{more}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.7g}"  # as many digits as float32 has
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(value):,} characters)"
+
+
+def _types(reader: GGUFReader) -> Iterator[tuple[str, str, str, str]]:
+    tensors: Counter[str] = Counter()
+    values: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        name = tensor.tensor_type.name
+        tensors[name] += 1
+        values[name] += int(np.prod(tensor.shape))
+        sizes[name] += int(tensor.n_bytes)
+    for name, count in tensors.most_common():
+        yield name, str(count), f"{values[name]:,}", f"{sizes[name]:,}"
+
+
+def _tensors(reader: GGUFReader) -> Iterator[tuple[str, str, str, str]]:
+    for tensor in reader.tensors:
+        shape = " x ".join(str(int(each)) for each in reversed(tensor.shape))
+        yield tensor.name, tensor.tensor_type.name, shape, f"{int(tensor.n_bytes):,}"
+
+
+def _table(titles: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        numeric = title in ("tensors", "values", "bytes")
+        justify: Any = "right" if numeric else "left"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=title != "value")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    return table

@@ -1,0 +1,128 @@
+"""Our weights under the names that transformers has for them.
+
+Legend: C d_model, H heads, K key heads, D head size, F feed-forward width.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from atlas.architectures.hugging_face import HuggingFaceClass
+from atlas.export.weights import StoredWeights
+from atlas.model.config import ModelConfig
+from atlas.model.feed_forward import GATES
+from atlas.model.positions import sinusoidal_table
+
+NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+BLOCK_NAMES = {
+    "attention_norm": "input_layernorm",
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.output": "self_attn.o_proj",
+    "attention.query_norm": "self_attn.q_norm",
+    "attention.key_norm": "self_attn.k_norm",
+    "feed_forward_norm": "post_attention_layernorm",
+    "feed_forward.gate": "mlp.gate_proj",
+    "feed_forward.up": "mlp.up_proj",
+    "feed_forward.down": "mlp.down_proj",
+}
+OWN_BLOCK_NAMES = {
+    "olmo2": {
+        "attention_norm": "post_attention_layernorm",
+        "feed_forward_norm": "post_feedforward_layernorm",
+    },
+    "starcoder2": {"feed_forward.up": "mlp.c_fc", "feed_forward.down": "mlp.c_proj"},
+    "gpt2": {
+        "attention_norm": "ln_1",
+        "attention.output": "attn.c_proj",
+        "feed_forward_norm": "ln_2",
+        "feed_forward.up": "mlp.c_fc",
+        "feed_forward.down": "mlp.c_proj",
+    },
+}
+GPT2_NAMES = {"embedding": "transformer.wte", "norm": "transformer.ln_f", "head": "lm_head"}
+QKV = ("query", "key", "value")
+NORMS = ("norm", "attention_norm", "feed_forward_norm")
+Named = Iterator[tuple[str, Tensor]]
+
+
+class Translation:
+    """A model to be written as a class of transformers."""
+
+    def __init__(self, config: ModelConfig, kind: HuggingFaceClass, weights: StoredWeights) -> None:
+        self._config, self._kind, self._weights = config, kind, weights
+        self._gpt2 = kind.model_type == "gpt2"
+        self._names = GPT2_NAMES if self._gpt2 else NAMES
+        self._layers = "transformer.h" if self._gpt2 else "model.layers"
+        self._plain_as_gated = not kind.plain and config.feed_forward not in GATES
+        self._block_names = BLOCK_NAMES | OWN_BLOCK_NAMES.get(kind.model_type, {})
+        if self._plain_as_gated:
+            self._block_names |= {"feed_forward.up": "mlp.gate_proj"}
+
+    def tensors(self) -> Named:
+        """All weights, by their new names, contiguous."""
+        for ours, theirs in self._names.items():
+            yield from self._module(ours, theirs)
+        if self._gpt2:
+            yield "transformer.wpe.weight", self._positions()
+        for number in range(self._config.n_layer):
+            block, layer = f"blocks.{number}", f"{self._layers}.{number}"
+            for ours, theirs in self._block_names.items():
+                if not (self._gpt2 and ours.removeprefix("attention.") in QKV):
+                    yield from self._module(f"{block}.{ours}", f"{layer}.{theirs}")
+            if self._gpt2:
+                yield f"{layer}.attn.c_attn.weight", self._fused(block, "weight").T.contiguous()
+                yield f"{layer}.attn.c_attn.bias", self._fused(block, "bias")
+            if self._plain_as_gated:  # activation(gate) * 1 is the activation
+                f, c = self._config.d_ff, self._config.d_model
+                yield f"{layer}.mlp.up_proj.weight", torch.zeros(f, c)
+                yield f"{layer}.mlp.up_proj.bias", torch.ones(f)
+
+    def _module(self, ours: str, theirs: str) -> Named:
+        """The weight and the bias of one of our modules, of those that it has or must have."""
+        weight, bias = f"{ours}.weight", f"{ours}.bias"
+        if weight not in self._weights.shapes:
+            return
+        values = self._weights.whole(weight)
+        transposed = self._gpt2 and values.dim() == 2 and ours not in self._names
+        yield f"{theirs}.weight", values.T.contiguous() if transposed else values
+        if bias in self._weights.shapes:
+            yield f"{theirs}.bias", self._weights.whole(bias)
+        elif self._must_have_bias(ours):
+            yield f"{theirs}.bias", torch.zeros(len(values))
+
+    def _must_have_bias(self, ours: str) -> bool:
+        if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
+            return False
+        if ours.endswith(NORMS):
+            return self._config.norm == "layernorm"
+        return self._gpt2 or (self._plain_as_gated and ".feed_forward." in ours)
+
+    def _positions(self) -> Tensor:
+        """(T, C); GPT-2 has a table of them, of zeros where there are none."""
+        shape = (self._config.context_length, self._config.d_model)
+        match self._config.positions:
+            case "learned":
+                return self._weights.whole("positions.weight")
+            case "sinusoidal":
+                return sinusoidal_table(*shape)
+        return torch.zeros(shape)
+
+    def _fused(self, block: str, part: str) -> Tensor:
+        """Queries, keys and values one below the other, (3C, C) or (3C,).
+
+        GPT-2 has as many key heads as query heads, so each of ours is there several times.
+        """
+        config = self._config
+        found = []
+        for name in QKV:
+            stored = f"{block}.attention.{name}.{part}"
+            rows = config.d_model if name == "query" else config.key_channels
+            there = stored in self._weights.shapes
+            values = self._weights.whole(stored) if there else torch.zeros(rows)
+            heads = values.reshape(-1, config.head_size, *values.shape[1:])  # (K, D, ...)
+            times = 1 if name == "query" else config.n_head // config.n_kv_head
+            found.append(heads.repeat_interleave(times, dim=0).flatten(0, 1))
+        return torch.cat(found)

@@ -1,0 +1,132 @@
+"""A sentencepiece model as a tokenizer.json, which the tokenizers library reads."""
+
+from collections.abc import Iterator
+from re import escape
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as FastTokenizer
+
+from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
+
+# Words of Atlas: white space of any kind is one blank, each line and each word begins anew.
+WORDS = ((r"[^\S\n]+", " "), (r" ?\n ?", "\n"), (r"^ | $", ""), (r"(?<=\n|^)(?=[^\n])", " "))
+
+
+def fast_tokenizer(tokenizer: Tokenizer) -> FastTokenizer:
+    """The same vocabulary, and the same ids for the same text."""
+    fast = FastTokenizer(_model(tokenizer))
+    fast.normalizer = normalizers.Sequence(list(_normalizers(tokenizer)))
+    special = [i for i in range(tokenizer.vocab_size) if tokenizer.processor.is_control(i)]
+    if tokenizer.kind == "word":
+        blank_and_word = Regex(rf"\n|{SPACE_MARK}[^\n{SPACE_MARK}]+")
+        fast.pre_tokenizer = pre_tokenizers.Split(blank_and_word, "isolated")
+    elif tokenizer.kind == "unigram":
+        # Its pieces are all found in a text, those that stand for no text as well.
+        apart = "|".join(_cut_in_two(tokenizer, i) for i in (tokenizer.unk, *special))
+        fast.pre_tokenizer = pre_tokenizers.Split(Regex(apart), "merged_with_previous")
+    fast.decoder = decoders.Sequence(list(_decoders(tokenizer)))
+    fast.add_special_tokens(
+        [AddedToken(tokenizer.piece(i), special=True, normalized=False) for i in special]
+    )
+    fast.add_tokens(
+        [
+            AddedToken(tokenizer.piece(i).replace(SPACE_MARK, " "), special=False, normalized=False)
+            for i in sorted(tokenizer.user_defined)
+        ]
+    )
+    return fast
+
+
+def tokenizer_settings(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
+    """What tokenizer_config.json says beside it."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "bos_token": tokenizer.piece(tokenizer.bos),
+        "eos_token": tokenizer.piece(tokenizer.eos),
+        "pad_token": tokenizer.piece(tokenizer.pad),
+        "unk_token": tokenizer.piece(tokenizer.unk),
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def _cut_in_two(tokenizer: Tokenizer, identity: int) -> str:
+    """A pattern of the first part of a piece, where the rest of it follows.
+
+    It is cut beside a letter that the vocabulary knows: two unknown ones are one token.
+    """
+    piece = tokenizer.piece(identity)
+    known = (tokenizer.processor.piece_to_id(letter) != tokenizer.unk for letter in piece)
+    cut = max(next((place for place, there in enumerate(known) if there), 1), 1)
+    return f"{escape(piece[:cut])}(?={escape(piece[cut:])})"
+
+
+def _model(tokenizer: Tokenizer) -> models.Model:
+    identities = range(tokenizer.vocab_size)
+    vocabulary = {tokenizer.piece(i): i for i in identities}
+    unknown = tokenizer.piece(tokenizer.unk)
+    score = tokenizer.processor.get_score
+    match tokenizer.kind:
+        case "unigram":
+            scores = [(tokenizer.piece(i), score(i)) for i in identities]
+            return models.Unigram(scores, tokenizer.unk, tokenizer.has_bytes)
+        case "word":
+            return models.WordLevel(vocabulary, unknown)
+    return models.BPE(
+        vocabulary,
+        list(_merges(tokenizer)) if tokenizer.kind == "bpe" else [],
+        unk_token=unknown,
+        byte_fallback=tokenizer.has_bytes,
+        fuse_unk=not tokenizer.has_bytes,
+    )
+
+
+def _merges(tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
+    """Every pair of pieces whose sum is a piece, the best sum first.
+
+    sentencepiece merges what makes the piece of the highest score; tokenizers the pair that stands
+    first.
+    """
+    processor = tokenizer.processor
+    normal = [
+        i
+        for i in range(tokenizer.vocab_size)
+        if tokenizer.is_text(i) and i not in tokenizer.user_defined
+    ]
+    pieces = {tokenizer.piece(i) for i in normal}
+    for identity in sorted(normal, key=lambda i: (-processor.get_score(i), i)):
+        whole = tokenizer.piece(identity)
+        for cut in range(1, len(whole)):
+            if whole[:cut] in pieces and whole[cut:] in pieces:
+                yield whole[:cut], whole[cut:]
+
+
+def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
+    """What sentencepiece does to a text before it cuts it."""
+    spec = tokenizer.normalizer
+    if tokenizer.kind == "word":
+        for pattern, replacement in WORDS:
+            yield normalizers.Replace(Regex(pattern), replacement)
+    else:
+        if spec.precompiled_charsmap:
+            yield normalizers.Precompiled(spec.precompiled_charsmap)
+        if spec.remove_extra_whitespaces:
+            yield normalizers.Strip()
+            yield normalizers.Replace(Regex(" {2,}"), " ")
+        if spec.add_dummy_prefix:
+            yield normalizers.Prepend(" ")
+    if spec.escape_whitespaces:
+        yield normalizers.Replace(" ", SPACE_MARK)
+
+
+def _decoders(tokenizer: Tokenizer) -> Iterator[decoders.Decoder]:
+    """What makes text of pieces again."""
+    yield decoders.Replace(tokenizer.piece(tokenizer.unk), tokenizer.decode([tokenizer.unk]))
+    yield decoders.Replace(SPACE_MARK, " ")
+    yield decoders.ByteFallback()
+    yield decoders.Fuse()
+    if tokenizer.kind == "word":
+        yield decoders.Replace("\n ", "\n")
+    if tokenizer.normalizer.add_dummy_prefix:
+        yield decoders.Strip(" ", 1, 0)

@@ -1,0 +1,1 @@
+"""The model as a program of its own: torch.export and ONNX, with keys and values as inputs."""

@@ -1,0 +1,55 @@
+"""Another build of llama.cpp, and its server instead of its library, reads our files alike."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atlas.architectures.llama_cpp import architecture_of
+from atlas.export.check.agreement import expect
+from atlas.export.gguf.file import write_gguf
+from tests.export.models import SHAPES, source_of, store
+from tests.small import text
+
+pytest.importorskip("xllamacpp", reason="not installed: pip install '.[server]'")
+SERVER = Path(__file__).with_name("llama_server.py")
+VAL = [text(seed, sentences=6) for seed in range(500, 503)]
+
+
+def ask(file, **request):
+    """What the server answers; what else it prints is left out."""
+    run = subprocess.run(
+        [sys.executable, SERVER, file],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"no_proxy": "127.0.0.1"},
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    (answer,) = [line for line in run.stdout.splitlines() if line.startswith("answer:")]
+    return json.loads(answer.removeprefix("answer:"))
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen3-eps", "gpt2-bias-untied", "mpt-six"])
+def test_the_server_gives_the_same_tokens_and_the_same_greedy_text(tmp_path, tokenizer, shape):
+    model = store(tmp_path / "model", SHAPES[shape], tokenizer)
+    architecture = architecture_of(model.config.model_dump())
+    source = source_of(tmp_path / "model", tokenizer)
+    write_gguf(tmp_path / "m.gguf", source, architecture, "f32")
+    expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
+    answer = ask(
+        tmp_path / "m.gguf",
+        context_length=model.config.context_length,
+        texts=[each for each, _ in expected.texts],
+        prompts=[ids for ids, _ in expected.prompts],
+        tokens=60,
+    )
+    assert answer["texts"] == [ids for _, ids in expected.texts]
+    for (_, ours), theirs in zip(expected.prompts, answer["continuations"], strict=True):
+        ended = ours.index(tokenizer.eos) if tokenizer.eos in ours else len(ours)
+        assert theirs[:ended] == ours[:ended]
+        assert len(theirs) >= ended

@@ -1,0 +1,107 @@
+"""Tiny models of every row of the table of classes, written and run in transformers."""
+
+import json
+from itertools import product
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from atlas.architectures.hugging_face import CLASSES, class_of
+from atlas.errors import AtlasError
+from atlas.export.check.agreement import TRANSFORMERS, compare, expect, refuse_disagreement
+from atlas.export.check.transformers_runtime import TransformersRuntime
+from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.generation.generate import GREEDY, generate
+from atlas.model.storage import save_weights
+from tests.export.models import SHAPES, WIDE, source_of, store
+from tests.export.runtimes import InThisProcess
+from tests.small import text
+
+HERE = InThisProcess("transformers", "", TransformersRuntime)
+VAL = [text(seed, sentences=6) for seed in range(500, 503)]
+FREE = {
+    "feed_forward": ("swiglu", "geglu", "gelu", "silu", "relu", "relu2"),
+    "bias": (False, True),
+}
+
+
+def rows():
+    """Every value that a row of the table allows, heads and head as they come."""
+    for row in CLASSES:
+        allowed = {**FREE, **row.allowed}
+        usual = {key: values[0] for key, values in allowed.items()}
+        varied = product(*(allowed[key] for key in ("positions", "feed_forward", "bias")))
+        for number, (position, part, bias) in enumerate(varied):
+            options = {"positions": position, "feed_forward": part, "bias": bias}
+            options |= {"tied_head": number % 2 == 0, "n_kv_head": (1, 2, 4)[number % 3]}
+            options |= {"rope_scaling": 3.0 if position == "rope" and number % 3 == 0 else 1.0}
+            name = f"{row.model_type}-{position}-{part}{'-bias' * bias}"
+            marks = (
+                () if number < 3 or (bias and part == usual["feed_forward"]) else pytest.mark.slow
+            )
+            yield pytest.param(WIDE | usual | options, id=name, marks=marks)
+
+
+@pytest.mark.parametrize("options", list(rows()))
+def test_transformers_gives_the_same_tokens_logits_and_text(tmp_path, tokenizer, options, request):
+    model = store(tmp_path / "model", options, tokenizer)
+    kind = class_of(model.config.model_dump())
+    assert kind.model_type == request.node.callspec.id.split("-")[0]
+    folder = tmp_path / "hf"
+    write_hugging_face(folder, source_of(tmp_path / "model", tokenizer), kind)
+    expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
+    agreement = compare(folder, expected, model, 1e-4, HERE)
+    refuse_disagreement(folder, agreement, 1e-4, TRANSFORMERS)
+    assert agreement.texts > 60
+    assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
+
+
+def test_the_check_takes_a_process_of_its_own_and_notices_a_wrong_weight(tmp_path, tokenizer):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=10)
+    with torch.no_grad():
+        model.blocks[1].attention.key.weight[3] += 0.5
+    save_weights(model, tmp_path / "model/model.safetensors")
+    kind = class_of(model.config.model_dump())
+    write_hugging_face(tmp_path / "hf", source_of(tmp_path / "model", tokenizer), kind)
+    agreement = compare(tmp_path / "hf", expected, model, 1e-4, TRANSFORMERS)
+    assert agreement.token_mismatches == 0
+    with pytest.raises(AtlasError, match=r"hf: transformers does not agree: logits differ by"):
+        refuse_disagreement(tmp_path / "hf", agreement, 1e-4, TRANSFORMERS)
+
+
+def test_generate_stops_and_samples_as_the_folder_says(tmp_path, tokenizer):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    kind = class_of(model.config.model_dump())
+    write_hugging_face(tmp_path / "hf", source_of(tmp_path / "model", tokenizer), kind)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    told = loaded.generation_config
+    assert (told.do_sample, told.temperature, told.top_k, told.top_p) == (True, 0.8, 50, 0.95)
+    assert told.eos_token_id == loaded.config.eos_token_id == tokenizer.eos
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs.eos_token == "<|endoftext|>"
+    assert theirs("<|endoftext|>")["input_ids"] == [tokenizer.eos]  # as is usual there
+    ids = theirs("the lamp", return_tensors="pt")
+    greedy = loaded.generate(**ids, do_sample=False, max_new_tokens=20)[0].tolist()
+    ours = list(generate(model, tokenizer.encode("the lamp"), 20, GREEDY))
+    assert greedy[len(ids["input_ids"][0]) :][: len(ours)] == ours
+    padded = theirs(["the lamp", "one"], padding=True)
+    assert padded["input_ids"][1][-1] == tokenizer.pad
+
+
+@pytest.mark.parametrize("rope_scaling", [1.0, 4.0])
+def test_config_has_the_keys_that_other_readers_look_for(tmp_path, tokenizer, rope_scaling):
+    store(tmp_path / "model", SHAPES["llama"] | {"rope_scaling": rope_scaling}, tokenizer)
+    source = source_of(tmp_path / "model", tokenizer)
+    write_hugging_face(tmp_path / "hf", source, class_of(source.config.model_dump()))
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert (config["hidden_size"], config["head_dim"]) == (64, 16)
+    assert config["rope_theta"] == source.config.rope_theta
+    scaling = config["rope_scaling"]
+    assert scaling is None if rope_scaling == 1 else scaling["factor"] == 4
+
+
+def test_every_model_is_described_once():
+    assert len({row.name for row in CLASSES}) == len(CLASSES)
