@@ -1,10 +1,11 @@
-"""The command line: ``atlas generate``, ``tokenize``, ``model``, ``preset``, ``show`` and more.
+"""The command line: ``atlas generate``, ``tokenize``, ``export``, ``inspect``, ``show`` and more.
 
 Heavy imports stand inside the commands, so that the light ones answer at once.
 """
 
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -104,7 +105,9 @@ def export(
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="Text it was not trained on, to check it by; else what it writes."),
+        typer.Option(
+            help="Text it was not trained on, to check it by; the card shows its first words."
+        ),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer's file or folder; else beside the model.")
@@ -120,6 +123,7 @@ def export(
     from atlas.export.command import export_to
     from atlas.export.source import Source
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = model or find_project() / "models/model"
     called = name or ("atlas" if folder.resolve().name == "model" else folder.resolve().name)
     about = About(called, author, licence, description, source)

@@ -2,7 +2,7 @@ import pytest
 
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.errors import AtlasError
-from atlas.export.about import MOST_SOURCES, TrainingData
+from atlas.export.about import MOST_SOURCES, About, TrainingData
 from atlas.export.gguf.metadata import size_label
 
 
@@ -22,6 +22,11 @@ def test_of_many_files_some_addresses_are_told(tmp_path):
     files = [RawFile(str(i), f"http://x.org/{i}", "0" * 64, 1, "MIT") for i in range(50)]
     write_manifest(tmp_path, "many", files)
     assert len(TrainingData.read(tmp_path / "manifest.json").urls) == MOST_SOURCES
+
+
+def test_what_is_said_is_one_line_without_quotes():
+    about = About("m", 'Ann "A" Other', "MIT", "One\n# two", "x")
+    assert (about.author, about.description) == ("Ann 'A' Other", "One # two")
 
 
 def test_no_manifest_is_named(tmp_path):

@@ -36,7 +36,7 @@ def test_a_folder_is_made_and_what_was_found_is_printed(tmp_path, source, given,
     assert float(row.split()[2]) > 1  # a perplexity
     assert "logit difference: " in printed.out
     assert "are no multiple of 256, as K types want" in printed.err
-    over = "held-out.txt" if given else "text that it wrote itself"
+    over = "held-out text" if given else "text that it wrote itself"
     assert f"tokens of {over}." in (tmp_path / "out/README.md").read_text()
 
 
@@ -65,6 +65,8 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path, source):
     (tmp_path / "out").mkdir()
     with pytest.raises(AtlasError, match="out: it is there already"):
         export_to(tmp_path / "out", source(), ["gguf:f32"], None)
+    with pytest.raises(AtlasError, match="x/out: there is no folder"):
+        export_to(tmp_path / "x/out", source(), ["gguf:f32"], None)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "there is no text"), (b"\xff", "UTF-8")])

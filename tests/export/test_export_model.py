@@ -79,9 +79,7 @@ def test_a_hugging_face_folder_needs_no_gguf(source, held_out, folder):
     assert exported.metrics["hugging_face_token_mismatches"] == 0
     assert exported.metrics["hugging_face_logit_difference"] < 1e-4
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "mine-hugging_face"]
-    assert (folder / "mine-hugging_face/README.md").read_text() == (
-        folder / "README.md"
-    ).read_text()
+    assert 'from_pretrained(".")' in (folder / "mine-hugging_face/README.md").read_text()
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_what_no_stage_depends_on_is_left_out_on_purpose():
     rest = {name for name in library - used if not name.endswith("__init__.py")}
     names = (
         *("cli", "presets", "show", "model/summary", "tokens/byte_pair", "training/sanity"),
-        *("export/command", "export/gguf/inspect"),
+        *("console", "export/command", "export/gguf/inspect"),
     )
     tools = {f"src/atlas/{name}.py" for name in names}
     teaching = {name for name in library if name.startswith("src/atlas/reference/")}

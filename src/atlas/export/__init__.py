@@ -1,1 +1,1 @@
-"""Models in the formats that others open: GGUF, and the proof that llama.cpp agrees."""
+"""A model in every format that its users open, proven in the runtimes that read them."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlas.corpora.manifest import Manifest, RawFile
+from atlas.errors import one_line
 
 MOST_SOURCES = 20  # addresses of texts that are listed
 
@@ -73,6 +74,11 @@ class About:
     description: str = ""
     source: str = ""
     data: TrainingData | None = None
+
+    def __post_init__(self) -> None:
+        """Keeps each text to one line, without quotes: it stands in Markdown and between quotes."""
+        for key in ("author", "licence", "description", "source"):
+            object.__setattr__(self, key, one_line(getattr(self, key)).replace('"', "'"))
 
 
 def _commonest(files: Iterable[RawFile]) -> tuple[str, ...]:

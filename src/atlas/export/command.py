@@ -1,16 +1,15 @@
 """``atlas export``: a model outside the pipeline."""
 
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from atlas.cleaning.documents import Document
+from atlas.console import plain_console
 from atlas.errors import AtlasError
 from atlas.export.export_model import export_model
 from atlas.export.exported import Exported
@@ -21,7 +20,6 @@ from atlas.files import files_below, partial_path, put_in_place, remove
 from atlas.formats import known_format
 from atlas.model.storage import load_model
 
-WIDTH = 160  # where there is no terminal
 PROMPTS, TOKENS, WINDOWS = 3, 60, 32  # that the check takes
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -42,7 +40,7 @@ def export_to(folder: Path, source: Source, formats: Sequence[str], text: Path |
     partial = partial_path(folder)
     remove(partial)
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir()
         with tempfile.TemporaryDirectory() as name:
             texts = _texts(source, text)
             held_out = HeldOut.of(
@@ -52,7 +50,7 @@ def export_to(folder: Path, source: Source, formats: Sequence[str], text: Path |
                 prompts=PROMPTS,
                 tokens=TOKENS,
                 windows=WINDOWS,
-                described=f"{text.name}" if text else "text that it wrote itself",
+                described="held-out text" if text else "text that it wrote itself",
             )
             exported = export_model(source, formats, held_out, partial)
         put_in_place(partial, folder)
@@ -72,6 +70,8 @@ def _refuse(folder: Path, source: Source, formats: Sequence[str]) -> None:
         raise AtlasError(f"--to: {problem}")
     if not SAFE_NAME.fullmatch(source.about.name):
         raise AtlasError(f"--name {source.about.name}: use letters, digits, '.', '_' and '-' alone")
+    if not folder.absolute().parent.is_dir():
+        raise AtlasError(f"--out {folder}: there is no folder {folder.parent}; make it first")
     if folder.exists():
         raise AtlasError(f"--out {folder}: it is there already; name a folder that is not")
 
@@ -90,7 +90,7 @@ def _texts(source: Source, text: Path | None) -> list[str]:
 
 def print_exported(exported: Exported, folder: Path) -> None:
     """Prints a row for each file, and how near the runtimes come to PyTorch."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = plain_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("file", "bytes", "perplexity", "KL divergence", "same likeliest", "matrices"):
         named = title in ("file", "matrices")

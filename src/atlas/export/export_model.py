@@ -71,7 +71,9 @@ def export_model(
 def _itself(source: Source, model: LanguageModel, perplexity: float) -> FileRow:
     size = (source.folder / WEIGHTS).stat().st_size
     exact = Quality(perplexity, 0.0, 1.0, 0.0)
-    return FileRow.of(WEIGHTS, "pytorch", size, model.parameter_count(), exact, "f32")
+    return FileRow.of(
+        "the model in PyTorch", "pytorch", size, model.parameter_count(), exact, "f32"
+    )
 
 
 def _export_hugging_face(

@@ -56,7 +56,7 @@ class RuntimeModule:
         quiet = {"GGML_NO_BACKTRACE": "1", "TQDM_DISABLE": "1"}
         try:
             run = subprocess.run(
-                [sys.executable, "-m", self.module, *arguments],
+                [sys.executable, "-P", "-m", self.module, *arguments],  # no code from the folder
                 env=os.environ | {"PYTHONPATH": str(source)} | offline | quiet,
                 capture_output=True,
                 text=True,

@@ -71,7 +71,7 @@ def load_model(folder: Path, device: torch.device) -> LanguageModel:
     """Reads a model that train wrote, ready for evaluation.
 
     Raises:
-        AtlasError: a file is missing or not what config.json says.
+        AtlasError: a file is missing or not what config.json says, or a weight is NaN or infinite.
     """
     config = ModelConfig.read(folder)
     model = make_model(config)
@@ -81,6 +81,9 @@ def load_model(folder: Path, device: torch.device) -> LanguageModel:
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise AtlasError(f"{path}: not the weights of config.json ({reason})") from None
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise AtlasError(f"{path}: {name} has values that are no numbers; train it again")
     return model.to(device).eval()
 
 

@@ -41,6 +41,7 @@ def test_header_metadata_types_and_tensors_are_printed(file, capsys):
 def test_a_file_of_another_program_is_described(tmp_path, capsys):
     writer = gguf.GGUFWriter(tmp_path / "other.gguf", "clip")
     writer.add_array("other.list", [[1, 2], [3, 4]])
+    writer.add_string("odd\x1b[31m", "x")
     writer.add_string("other.text", "x [bold] " * 50)
     writer.add_tensor("a", np.ones((2, 3, 4), np.float16))
     writer.write_header_to_file()
@@ -50,6 +51,8 @@ def test_a_file_of_another_program_is_described(tmp_path, capsys):
     print_gguf(tmp_path / "other.gguf")
     output = capsys.readouterr().out
     assert "x [bold] x [bold]" in output
+    assert "4 values: 1, 2, 3, 4" in output
+    assert "odd\\x1b[31m" in output
     assert "(450 characters)" in output
     assert ["a", "F16", "2", "x", "3", "x", "4", "48"] in map(str.split, output.splitlines())
 

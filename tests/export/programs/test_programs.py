@@ -18,6 +18,7 @@ from atlas.export.check.torch_runtime import TorchRuntime
 from atlas.export.programs.cached_decoder import CachedDecoder, empty_past, input_names
 from atlas.export.programs.write import write_programs
 from atlas.export.programs.writer import main
+from tests.code_walk import ROOT
 from tests.export.models import SHAPES, WIDE, store
 from tests.export.runtimes import InThisProcess
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, text
@@ -63,6 +64,7 @@ def test_programs_give_the_same_logits_and_text_token_by_token(written, tokenize
     model, targets = written
     expected = expect(model, tokenizer, VAL, prompts=2, greedy_tokens=60)
     for target in targets:
+        assert str(ROOT).encode() not in target.read_bytes()  # nobody's paths are published
         runtime = RUNTIMES[target.name]
         # Nobody asks programs for tokens, whichever runtime they are in.
         expected.texts.clear()

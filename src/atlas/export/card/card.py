@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from atlas.errors import one_line
+from atlas.export.about import About
 from atlas.export.check.agreement import Expected
 from atlas.export.exported import Exported, FileRow
 from atlas.export.source import Source
 from atlas.files import write_text
-from atlas.formats import HUGGING_FACE, ONNX, TORCH, WHOLE
+from atlas.formats import GGUF, HUGGING_FACE, ONNX, TORCH, WHOLE
 from atlas.generation.generate import USUAL, generate
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
@@ -54,12 +56,11 @@ def write_card(
     prompt = _question(source.config, expected.prompts[0][0])
     continuation = list(generate(model, prompt, SAMPLE_TOKENS, USUAL))
     whole, given = (source.tokenizer.decode(ids) for ids in ([*prompt, *continuation], prompt))
-    card = templates.get_template("card.md.j2").render(
-        front_matter=_front_matter(source),
+    card = partial(
+        templates.get_template("card.md.j2").render,
         about=about,
         shape=_shape(source.config, model.parameter_count()),
         over=over,
-        files=exported.files,
         agreements=list(_agreements(exported)),
         sampling=(
             f"Sampled with temperature {USUAL.temperature}, top-k {USUAL.top_k}, top-p "
@@ -67,15 +68,21 @@ def write_card(
         ),
         prompt=given,
         continuation=whole.removeprefix(given),
-        ways=list(_ways(about.name, _words(given), formats)),
+        fence=_fence(whole),
     )
-    write_text(folder / CARD, card)
+    itself, *gguf = exported.files
+    usual = _usual(gguf).file if gguf else None
+    folders = {folder: (exported.files, formats, f"{about.name}-{HUGGING_FACE}")}
     if HUGGING_FACE in formats:
-        write_text(folder / f"{about.name}-{HUGGING_FACE}" / CARD, card)
-    if gguf := [row for row in exported.files if row.format != "pytorch"]:
+        folders[folder / f"{about.name}-{HUGGING_FACE}"] = ([itself], [HUGGING_FACE], ".")
+    for there, (files, named, loaded) in folders.items():
+        ways = list(_ways(about.name, _words(given), named, usual, loaded))
+        front_matter = _front_matter(about, named)
+        write_text(there / CARD, card(files=files, ways=ways, front_matter=front_matter))
+    if gguf:
         modelfile = templates.get_template("Modelfile.j2").render(
             about=about,
-            file=_usual(gguf).file,
+            file=usual,
             context_length=source.config.context_length,
             sampling=USUAL,
             end=source.tokenizer.piece(source.tokenizer.eos),
@@ -93,12 +100,18 @@ def _bytes(row: FileRow) -> int:
     return row.bytes
 
 
-def _front_matter(source: Source) -> str:
-    """What the Hugging Face Hub reads."""
-    about = source.about
-    values: dict[str, Any] = {"pipeline_tag": "text-generation", "library_name": "transformers"}
+def _fence(text: str) -> str:
+    """More of the marks that end a block of text than stand together in it."""
+    return "~" * max(4, 1 + max(map(len, re.findall("~+", text)), default=0))
+
+
+def _front_matter(about: About, formats: Sequence[str]) -> str:
+    """What the Hugging Face Hub reads; its names of licences have small letters."""
+    values: dict[str, Any] = {"pipeline_tag": "text-generation"}
+    if HUGGING_FACE in formats:
+        values["library_name"] = "transformers"
     if about.licence:
-        values["license"] = about.licence
+        values["license"] = about.licence.lower()
     values["tags"] = ["atlas", "text-generation"]
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text
@@ -129,8 +142,8 @@ def _agreements(exported: Exported) -> Iterator[str]:
     for name, runtime in RUNTIMES.items():
         key = "logit_difference" if name == "f32" else f"{name}_logit_difference"
         if key in exported.metrics:
-            difference = exported.metrics[key]
-            yield f"logits of {runtime} are within {difference:.1g} of PyTorch's"
+            above = 1.05 * float(exported.metrics[key])  # so that rounding never goes below it
+            yield f"logits of {runtime} differ from PyTorch's by at most {above:.1e}"
 
 
 def _question(config: ModelConfig, ids: list[int]) -> list[int]:
@@ -145,21 +158,21 @@ def _words(prompt: str) -> str:
     return re.sub(r"[^\w .,:+*/=-]", "", one_line(prompt))[:40].strip() or "The"
 
 
-def _ways(name: str, prompt: str, formats: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def _ways(
+    name: str, prompt: str, formats: Sequence[str], gguf: str | None, loaded: str
+) -> Iterator[tuple[str, str, str]]:
     """How to run the files: a title, the language of the lines, and the lines."""
-    gguf = [each for each in formats if each.startswith("gguf:")]
-    if gguf:
-        file = f"{name}-{gguf[-1].removeprefix('gguf:')}.gguf"
-        yield "llama.cpp", "sh", f'llama-cli -no-cnv -m {file} -p "{prompt}"'
+    if gguf and any(each.startswith(GGUF) for each in formats):
+        told = "llama.cpp (`llama-cli` in builds before 2026)"
+        yield told, "sh", f'llama-completion -no-cnv -m {gguf} -p "{prompt}"'
         yield "Ollama", "sh", f"ollama create {name} -f Modelfile && ollama run {name}"
     if HUGGING_FACE in formats:
-        folder = f"{name}-{HUGGING_FACE}"
         yield (
             "transformers",
             "python",
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
-            f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{loaded}")\n'
+            f'model = AutoModelForCausalLM.from_pretrained("{loaded}")\n'
             f'ids = tokenizer("{prompt}", return_tensors="pt")\n'
             "print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))",
         )

@@ -6,7 +6,6 @@ python -m atlas.export.check.onnx_runtime FOLDER
 import sys
 from pathlib import Path
 
-import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
 
 from atlas.export.check.program_runtime import Array, ProgramRuntime
@@ -22,11 +21,7 @@ class OnnxRuntime(ProgramRuntime):
         options.intra_op_num_threads = threads()
         self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.names = [each.name for each in self.session.get_inputs()]
-        self.shapes = [each.shape for each in self.session.get_inputs()[2:]]
-
-    def empty_past(self) -> list[Array]:
-        """Keys and values of no tokens, (1, K, 0, D) each."""
-        return [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in self.shapes]
+        self.shapes = [tuple(each.shape) for each in self.session.get_inputs()[2:]]
 
     def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:
         """Logits, and the keys and values of all tokens."""

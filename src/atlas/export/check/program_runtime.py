@@ -12,13 +12,15 @@ Array = npt.NDArray[Any]
 
 
 class ProgramRuntime(Runtime):
-    """Keeps what the program says of the past, and hands it back."""
+    """Keeps what the program says of the past, and hands it back.
 
+    Attributes:
+        shapes: of the keys and values that it takes, (batch, heads, past, head size) each.
+        past: those of the tokens so far.
+    """
+
+    shapes: list[tuple[Any, ...]]
     past: list[Array]
-
-    @abstractmethod
-    def empty_past(self) -> list[Array]:
-        """Keys and values of no tokens."""
 
     @abstractmethod
     def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:
@@ -26,7 +28,8 @@ class ProgramRuntime(Runtime):
 
     def logits(self, ids: list[int], position: int) -> npt.NDArray[np.float32]:
         """Logits (T, V) after each of ``ids`` (T), the first of which is at ``position``."""
-        past = self.past if position else self.empty_past()
+        empty = [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in self.shapes]
+        past = self.past if position else empty
         mask = np.ones((1, position + len(ids)), np.int64)
         logits, *self.past = self.run(np.array([ids], np.int64), mask, past)
         found: npt.NDArray[np.float32] = logits[0]

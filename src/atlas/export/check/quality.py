@@ -1,4 +1,4 @@
-"""What a smaller type costs: how well a GGUF file predicts the val split, in llama.cpp itself."""
+"""What a smaller type costs: how well a GGUF file predicts held-out text, in llama.cpp itself."""
 
 import math
 import tempfile
@@ -40,7 +40,7 @@ def measure(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
     Args:
         gguf: the file.
         exact: the F32 file of the same model; may be the same one.
-        batches: windows of the val split, of the model's context length.
+        batches: windows of held-out text, of the model's context length.
 
     Raises:
         AtlasError: the runtime crashed or refused the file.

@@ -8,7 +8,6 @@ None of our own model's code is loaded.
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from atlas.export.check.program_runtime import Array, ProgramRuntime
@@ -23,10 +22,6 @@ class TorchRuntime(ProgramRuntime):
         self.module = program.module()
         (_, _, past), _ = program.example_inputs
         self.shapes = [tuple(each.shape) for each in past]
-
-    def empty_past(self) -> list[Array]:
-        """Keys and values of no tokens, (1, K, 0, D) each."""
-        return [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in self.shapes]
 
     @torch.no_grad()
     def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:

@@ -1,6 +1,5 @@
 """``atlas inspect``: what is in a GGUF file, whoever wrote it."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from gguf import GGUFReader, GGUFValueType, ReaderField
-from rich.console import Console
 from rich.table import Table
 
+from atlas.console import plain_console, printable
 from atlas.errors import AtlasError
 
 MAGIC = b"GGUF"
-WIDTH = 160  # where there is no terminal
 LONGEST, FIRST = 80, 5  # characters of a value, and items of a list, that are printed
 
 
@@ -35,7 +33,7 @@ def print_gguf(path: Path) -> None:
             _table(("type", "tensors", "values", "bytes"), _types(reader)),
             _table(("tensor", "type", "shape", "bytes"), _tensors(reader)),
         )
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = plain_console()
     console.print(
         f"{path}: GGUF version {version}, {path.stat().st_size:,} bytes, "
         f"{len(reader.tensors)} tensors of {weights:,} values, "
@@ -89,7 +87,8 @@ def _value(field: ReaderField) -> str:
         return _short(field.contents())
     items = [field.contents(index) for index in range(min(FIRST, len(field.data)))]
     more = ", ..." if len(field.data) > FIRST else ""
-    return f"{len(field.data):,}: {', '.join(map(_short, items))}{more}"
+    nested = " values" if GGUFValueType.ARRAY in field.types[1:] else ""
+    return f"{len(field.data):,}{nested}: {', '.join(map(_short, items))}{more}"
 
 
 def _short(value: Any) -> str:
@@ -125,5 +124,5 @@ def _table(titles: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
         justify: Any = "right" if numeric else "left"
         table.add_column(title, justify=justify, overflow="fold", no_wrap=title != "value")
     for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*map(printable, row))
     return table

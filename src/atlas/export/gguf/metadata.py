@@ -5,10 +5,9 @@ from gguf import GGUFWriter
 
 from atlas.architectures.llama_cpp import Architecture
 from atlas.export.about import About
+from atlas.export.rope import scaling_of
 from atlas.model.config import ModelConfig
 from atlas.model.positions import ALIBI_EXPONENT
-
-NO_ROTATION = 1e30  # positions divided by it are 0 for every angle
 
 
 def add_about(writer: GGUFWriter, about: About, parameters: int) -> None:
@@ -59,7 +58,7 @@ def add_shape(writer: GGUFWriter, config: ModelConfig, architecture: Architectur
     if architecture.rotates:
         writer.add_rope_freq_base(config.rope_theta)
         writer.add_rope_dimension_count(config.head_size)
-        scaling = NO_ROTATION if config.positions == "none" else config.rope_scaling
+        scaling = scaling_of(config)
         if scaling != 1:
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(scaling)

@@ -3,11 +3,12 @@
 from typing import Any
 
 from atlas.architectures.hugging_face import HuggingFaceClass
+from atlas.export.rope import scaling_of
 from atlas.generation.generate import USUAL
 from atlas.model.config import ModelConfig
+from atlas.model.feed_forward import GATES
 from atlas.tokens.tokenizer import Tokenizer
 
-NO_ROTATION = 1e30  # positions divided by it are 0 for every angle
 ACTIVATIONS = {
     "swiglu": "silu",
     "geglu": "gelu_pytorch_tanh",
@@ -73,7 +74,7 @@ def gpt2_shape(config: ModelConfig) -> dict[str, Any]:
 
 def rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
     """What Llama and its kin share, and what sets them apart."""
-    scaling = NO_ROTATION if config.positions == "none" else config.rope_scaling
+    scaling = scaling_of(config)
     linear = {"rope_type": "linear", "type": "linear", "factor": scaling}
     shape = {
         "hidden_size": config.d_model,
@@ -97,7 +98,7 @@ def rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
             own = {"layer_norm_eps": config.norm_eps, "partial_rotary_factor": 1.0}
             own |= {"use_qkv_bias": False, "hidden_dropout": 0.0}
         case "llama":
-            plain_as_gated = config.feed_forward not in ("swiglu", "geglu")
+            plain_as_gated = config.feed_forward not in GATES
             own = {"rms_norm_eps": config.norm_eps, "attention_bias": config.bias}
             own |= {"mlp_bias": config.bias or plain_as_gated}
         case _:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from atlas.export.programs.cached_decoder import (
     ALL,
@@ -33,12 +34,20 @@ def main() -> None:
     model = load_model(folder, torch.device("cpu"))
     if not isinstance(model, Decoder):
         raise TypeError(f"{folder}: not a decoder")
-    program = trace(model)
+    program = without_traces(trace(model))
     for target in targets:
         if target.suffix == ".onnx":
             write_onnx(program, model.config, target)
         else:
             torch.export.save(program, target)
+
+
+def without_traces(program: ExportedProgram) -> ExportedProgram:
+    """The program without the lines of code that it came from, which have the machine's paths."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
 
 
 def write_onnx(program: ExportedProgram, config: ModelConfig, path: Path) -> None:
