@@ -53,3 +53,10 @@ def store(folder, options, tokenizer) -> Decoder:
 def source_of(folder, tokenizer, name="test") -> Source:
     """A stored model and its tokenizer, to be exported."""
     return Source(folder, ModelConfig.read(folder), tokenizer, About(name))
+
+
+def store_another(folder, model) -> None:
+    """Stores a model in which a weight is not what it was."""
+    with torch.no_grad():
+        model.blocks[1].attention.key.weight[3] += 0.5
+    save_weights(model, folder / "model.safetensors")

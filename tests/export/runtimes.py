@@ -16,7 +16,7 @@ class InThisProcess(RuntimeModule):
         load: what it loads.
     """
 
-    load: Callable[[str, int], Runtime]
+    load: Callable[[str, int], Runtime] | None = None
 
     def run(self, *arguments: str, file: Path) -> None:
         """Answers."""

@@ -3,27 +3,15 @@
 import pytest
 import torch
 
+from atlas.export.hugging_face.tensors import BLOCK_NAMES, OWN_BLOCK_NAMES
 from tests.model.family import T, V, decoder, ids_of
 
 transformers = pytest.importorskip("transformers", reason="of the extra `dev`")
 
 COMMON = {"vocab_size": V, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-LAYER = {
-    "attention_norm": "input_layernorm",
-    "attention.query": "self_attn.q_proj",
-    "attention.key": "self_attn.k_proj",
-    "attention.value": "self_attn.v_proj",
-    "attention.output": "self_attn.o_proj",
-    "attention.query_norm": "self_attn.q_norm",
-    "attention.key_norm": "self_attn.k_norm",
-    "feed_forward_norm": "post_attention_layernorm",
-    "feed_forward.gate": "mlp.gate_proj",
-    "feed_forward.up": "mlp.up_proj",
-    "feed_forward.down": "mlp.down_proj",
-}
 
 
-def llama_weights(model, layer=LAYER):
+def llama_weights(model, layer=BLOCK_NAMES):
     """Our weights under the names of Llama, and of its many children."""
     renamed = {}
     for name, weight in model.state_dict().items():
@@ -133,11 +121,7 @@ def test_olmo2():
     ours = decoder(norm_place="branch", qk_norm="all")
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
     config = transformers.Olmo2Config(**llama_shape(ours.config), rope_parameters=rope)
-    after = {
-        "attention_norm": "post_attention_layernorm",
-        "feed_forward_norm": "post_feedforward_layernorm",
-    }
-    weights = llama_weights(ours, LAYER | after)
+    weights = llama_weights(ours, BLOCK_NAMES | OWN_BLOCK_NAMES["olmo2"])
     compare(ours, transformers.Olmo2ForCausalLM(config), weights)
 
 

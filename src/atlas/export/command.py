@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.table import Table
 
 from atlas.cleaning.documents import Document
@@ -18,7 +17,6 @@ from atlas.export.source import Source
 from atlas.export_rules import export_conflicts
 from atlas.files import files_below, partial_path, put_in_place, remove
 from atlas.formats import known_format
-from atlas.model.storage import load_model
 
 PROMPTS, TOKENS, WINDOWS = 3, 60, 32  # that the check takes
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -78,7 +76,7 @@ def _refuse(folder: Path, source: Source, formats: Sequence[str]) -> None:
 
 def _texts(source: Source, text: Path | None) -> list[str]:
     if text is None:
-        return own_samples(load_model(source.folder, torch.device("cpu")), source.tokenizer)
+        return own_samples(source.model, source.tokenizer)
     try:
         found = text.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

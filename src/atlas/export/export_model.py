@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from atlas.architectures.hugging_face import class_of
 from atlas.errors import AtlasError
 from atlas.export.card.card import write_card
@@ -27,8 +25,7 @@ from atlas.export.programs.write import write_programs
 from atlas.export.runtime_process import RuntimeModule
 from atlas.export.source import Source
 from atlas.formats import HUGGING_FACE, ONNX, TORCH, gguf_formats
-from atlas.model.language_model import LanguageModel
-from atlas.model.storage import WEIGHTS, load_model
+from atlas.model.storage import WEIGHTS
 from atlas.training.steps.loss import mean_loss
 
 TOLERANCE = 1e-4  # of logits where the arithmetic is PyTorch's own, or as good
@@ -50,34 +47,34 @@ def export_model(
     Raises:
         AtlasError: a runtime does not agree, or cannot run such a model at all.
     """
-    model = load_model(source.folder, torch.device("cpu"))
+    model = source.model
     expected = expect(model, source.tokenizer, held_out.texts, held_out.prompts, held_out.tokens)
     perplexity = math.exp(mean_loss(model, held_out.batches))
     exported = Exported({"formats": ", ".join(formats), "perplexity": perplexity})
-    exported.files.append(_itself(source, model, perplexity))
+    exported.files.append(_itself(source, perplexity))
     if gguf_formats(formats):
         names = gguf_formats(formats)
-        export_gguf(source, model, names, expected, held_out.batches, folder, exported)
+        export_gguf(source, names, expected, held_out.batches, folder, exported)
     if HUGGING_FACE in formats:
-        _export_hugging_face(source, model, expected, folder, exported)
+        _export_hugging_face(source, expected, folder, exported)
     if programs := [name for name in formats if name in PROGRAMS]:
-        _export_programs(source, model, programs, expected, folder, exported)
+        _export_programs(source, programs, expected, folder, exported)
     tokens = sum(batch.predicted() for batch in held_out.batches)
     over = f"{tokens:,} tokens of {held_out.described}"
-    write_card(source, model, expected, exported, formats, over, folder)
+    write_card(source, expected, exported, formats, over, folder)
     return exported
 
 
-def _itself(source: Source, model: LanguageModel, perplexity: float) -> FileRow:
+def _itself(source: Source, perplexity: float) -> FileRow:
     size = (source.folder / WEIGHTS).stat().st_size
     exact = Quality(perplexity, 0.0, 1.0, 0.0)
     return FileRow.of(
-        "the model in PyTorch", "pytorch", size, model.parameter_count(), exact, "f32"
+        "the model in PyTorch", "pytorch", size, source.model.parameter_count(), exact, "f32"
     )
 
 
 def _export_hugging_face(
-    source: Source, model: LanguageModel, expected: Expected, folder: Path, exported: Exported
+    source: Source, expected: Expected, folder: Path, exported: Exported
 ) -> None:
     kind = class_of(source.config.model_dump())
     if kind is None:
@@ -85,12 +82,11 @@ def _export_hugging_face(
     target = folder / f"{source.about.name}-{HUGGING_FACE}"
     write_hugging_face(target, source, kind)
     exported.metrics["hugging_face_class"] = kind.name
-    _prove(target, HUGGING_FACE, TRANSFORMERS, model, expected, exported)
+    _prove(target, HUGGING_FACE, TRANSFORMERS, source, expected, exported)
 
 
 def _export_programs(
     source: Source,
-    model: LanguageModel,
     names: Sequence[str],
     expected: Expected,
     folder: Path,
@@ -101,18 +97,18 @@ def _export_programs(
     targets = {name: folder / f"{source.about.name}{SUFFIXES[name]}" for name in names}
     write_programs(source.folder, list(targets.values()))
     for name, target in targets.items():
-        _prove(target, name, PROGRAMS[name], model, expected, exported)
+        _prove(target, name, PROGRAMS[name], source, expected, exported)
 
 
 def _prove(
     target: Path,
     name: str,
     runtime: RuntimeModule,
-    model: LanguageModel,
+    source: Source,
     expected: Expected,
     exported: Exported,
 ) -> None:
-    agreement = compare(target, expected, model, TOLERANCE, runtime)
+    agreement = compare(target, expected, source.model, TOLERANCE, runtime)
     refuse_disagreement(target, agreement, TOLERANCE, runtime)
     if agreement.texts:
         exported.metrics[f"{name}_token_mismatches"] = agreement.token_mismatches

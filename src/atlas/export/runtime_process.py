@@ -23,10 +23,12 @@ class RuntimeModule:
     Attributes:
         runtime: its name, for messages.
         module: as ``python -m`` takes it.
+        tokenizes: whether what it reads has a tokenizer.
     """
 
     runtime: str
     module: str
+    tokenizes: bool = True
 
     def ask(self, request: dict[str, Any], folder: Path, *, file: Path) -> Any:
         """Has it read ``request.json`` of a folder and write ``answer.json`` beside it.

@@ -1,12 +1,16 @@
 """A model that is to be exported, with all that goes with it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import torch
 
 from atlas.errors import AtlasError
 from atlas.export.about import About
 from atlas.model.config import ModelConfig
-from atlas.model.storage import check_tokenizer
+from atlas.model.language_model import LanguageModel
+from atlas.model.storage import check_tokenizer, load_model
 from atlas.tokens.tokenizer import Tokenizer
 
 
@@ -25,6 +29,11 @@ class Source:
     config: ModelConfig
     tokenizer: Tokenizer
     about: About
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The model itself, on the CPU; loaded when it is first asked for."""
+        return load_model(self.folder, torch.device("cpu"))
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Path, about: About) -> "Source":

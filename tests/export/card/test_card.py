@@ -33,7 +33,7 @@ def card(tmp_path, tokenizer):
         exported = Exported({"logit_difference": 1.7e-5, "onnx_logit_difference": 2e-6}, {}, files)
         folder = tmp_path / "out"
         (folder / "mine-hugging_face").mkdir(parents=True)
-        write_card(source, model, expected, exported, formats, "1,234 tokens of this", folder)
+        write_card(source, expected, exported, formats, "1,234 tokens of this", folder)
         cards = ("README.md", "mine-hugging_face/README.md")
         texts = {name: (folder / name).read_text() for name in cards if (folder / name).exists()}
         return texts, folder / "Modelfile"

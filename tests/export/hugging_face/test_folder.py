@@ -4,7 +4,6 @@ import json
 from itertools import product
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.architectures.hugging_face import CLASSES, class_of
@@ -13,12 +12,11 @@ from atlas.export.check.agreement import TRANSFORMERS, compare, expect, refuse_d
 from atlas.export.check.transformers_runtime import TransformersRuntime
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.generation.generate import GREEDY, generate
-from atlas.model.storage import save_weights
-from tests.export.models import SHAPES, WIDE, source_of, store
+from tests.export.models import SHAPES, WIDE, source_of, store, store_another
 from tests.export.runtimes import InThisProcess
 from tests.small import text
 
-HERE = InThisProcess("transformers", "", TransformersRuntime)
+HERE = InThisProcess("transformers", "", load=TransformersRuntime)
 VAL = [text(seed, sentences=6) for seed in range(500, 503)]
 FREE = {
     "feed_forward": ("swiglu", "geglu", "gelu", "silu", "relu", "relu2"),
@@ -60,9 +58,7 @@ def test_transformers_gives_the_same_tokens_logits_and_text(tmp_path, tokenizer,
 def test_the_check_takes_a_process_of_its_own_and_notices_a_wrong_weight(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=10)
-    with torch.no_grad():
-        model.blocks[1].attention.key.weight[3] += 0.5
-    save_weights(model, tmp_path / "model/model.safetensors")
+    store_another(tmp_path / "model", model)
     kind = class_of(model.config.model_dump())
     write_hugging_face(tmp_path / "hf", source_of(tmp_path / "model", tokenizer), kind)
     agreement = compare(tmp_path / "hf", expected, model, 1e-4, TRANSFORMERS)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,22 @@ from atlas.export.check.agreement import Expected
 from atlas.export.exported import Exported, FileRow
 from atlas.export.source import Source
 from atlas.files import write_text
-from atlas.formats import GGUF, HUGGING_FACE, ONNX, TORCH, WHOLE
+from atlas.formats import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
 from atlas.generation.generate import USUAL, generate
 from atlas.model.config import ModelConfig
-from atlas.model.language_model import LanguageModel
 
 CARD, MODELFILE = "README.md", "Modelfile"
 SAMPLE_TOKENS = 100
-RUNTIMES = {"f32": "llama.cpp", HUGGING_FACE: "transformers", ONNX: "onnxruntime"}
-RUNTIMES |= {TORCH: "torch.export"}
+RUNTIMES = {
+    "f32": "llama.cpp",
+    HUGGING_FACE: "transformers",
+    ONNX: "onnxruntime",
+    TORCH: "torch.export",
+}
 
 
 def write_card(
     source: Source,
-    model: LanguageModel,
     expected: Expected,
     exported: Exported,
     formats: Sequence[str],
@@ -39,7 +42,6 @@ def write_card(
 
     Args:
         source: the model.
-        model: the same, loaded.
         expected: of it; its first prompt begins the sample.
         exported: what was found while exporting.
         formats: of the files.
@@ -54,12 +56,12 @@ def write_card(
     )
     about = source.about
     prompt = _question(source.config, expected.prompts[0][0])
-    continuation = list(generate(model, prompt, SAMPLE_TOKENS, USUAL))
+    continuation = list(generate(source.model, prompt, SAMPLE_TOKENS, USUAL))
     whole, given = (source.tokenizer.decode(ids) for ids in ([*prompt, *continuation], prompt))
     card = partial(
         templates.get_template("card.md.j2").render,
         about=about,
-        shape=_shape(source.config, model.parameter_count()),
+        shape=_shape(source.config, source.model.parameter_count()),
         over=over,
         agreements=list(_agreements(exported)),
         sampling=(
@@ -92,12 +94,9 @@ def write_card(
 
 def _usual(files: Sequence[FileRow]) -> FileRow:
     """The file to run: the finest quantised one, or the smallest."""
+    size = attrgetter("bytes")
     quantised = [row for row in files if row.format not in WHOLE]
-    return max(quantised, key=lambda row: row.bytes) if quantised else min(files, key=_bytes)
-
-
-def _bytes(row: FileRow) -> int:
-    return row.bytes
+    return max(quantised, key=size) if quantised else min(files, key=size)
 
 
 def _fence(text: str) -> str:
@@ -162,7 +161,7 @@ def _ways(
     name: str, prompt: str, formats: Sequence[str], gguf: str | None, loaded: str
 ) -> Iterator[tuple[str, str, str]]:
     """How to run the files: a title, the language of the lines, and the lines."""
-    if gguf and any(each.startswith(GGUF) for each in formats):
+    if gguf and gguf_formats(formats):
         told = "llama.cpp (`llama-cli` in builds before 2026)"
         yield told, "sh", f'llama-completion -no-cnv -m {gguf} -p "{prompt}"'
         yield "Ollama", "sh", f"ollama create {name} -f Modelfile && ollama run {name}"

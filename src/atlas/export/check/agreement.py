@@ -19,8 +19,8 @@ from atlas.tokens.tokenizer import Tokenizer
 
 LLAMA_CPP = RuntimeModule("llama.cpp", "atlas.export.check.llama_runtime")
 TRANSFORMERS = RuntimeModule("transformers", "atlas.export.check.transformers_runtime")
-ONNXRUNTIME = RuntimeModule("onnxruntime", "atlas.export.check.onnx_runtime")
-TORCH_EXPORT = RuntimeModule("torch.export", "atlas.export.check.torch_runtime")
+ONNXRUNTIME = RuntimeModule("onnxruntime", "atlas.export.check.onnx_runtime", tokenizes=False)
+TORCH_EXPORT = RuntimeModule("torch.export", "atlas.export.check.torch_runtime", tokenizes=False)
 PROMPT_TOKENS = 16
 
 
@@ -127,12 +127,12 @@ def compare(
         expected: of it.
         model: that it was made from.
         tolerance: difference of logits that arithmetic explains.
-        runtime: that runs it; those of programs alone have no tokenizer.
+        runtime: that runs it.
 
     Raises:
         AtlasError: the runtime crashed or refused the file.
     """
-    texts = [] if runtime in (ONNXRUNTIME, TORCH_EXPORT) else expected.texts
+    texts = expected.texts if runtime.tokenizes else []
     request = {
         "model": str(file.resolve()),
         "context_length": expected.context_length,

@@ -14,7 +14,6 @@ from atlas.export.gguf.file import write_gguf
 from atlas.export.gguf.types import matrix_types, needs_llama_cpp, quantise
 from atlas.export.source import Source
 from atlas.formats import K_ROW, GgufFormat, has_k_types
-from atlas.model.language_model import LanguageModel
 from atlas.tokens.windows import Batch
 
 STRICT: GgufFormat = "f32"  # in which logits must be equal
@@ -22,7 +21,6 @@ STRICT: GgufFormat = "f32"  # in which logits must be equal
 
 def export_gguf(
     source: Source,
-    model: LanguageModel,
     formats: Sequence[GgufFormat],
     expected: Expected,
     batches: Sequence[Batch[Any]],
@@ -36,7 +34,6 @@ def export_gguf(
 
     Args:
         source: the model.
-        model: the same, loaded.
         formats: of the files that stay.
         expected: what llama.cpp should say.
         batches: windows of held-out text, over which perplexities are computed.
@@ -59,7 +56,7 @@ def export_gguf(
             quantise(exact, file, name)
         else:
             write_gguf(file, source, architecture, name)
-        agreement = compare(file, expected, model, tolerance)
+        agreement = compare(file, expected, source.model, tolerance)
         quality = measure(file, exact, batches)
         types = _describe_types(file, name)
         if name == STRICT:
@@ -78,7 +75,7 @@ def export_gguf(
             metrics[f"{name}_perplexity"] = quality.perplexity
             metrics[f"{name}_bytes"] = size
             exported.speeds[f"{name}_tokens_per_second"] = round(quality.tokens_per_second)
-            parameters = model.parameter_count()
+            parameters = source.model.parameter_count()
             exported.files.append(FileRow.of(file.name, name, size, parameters, quality, types))
     if STRICT not in formats:
         exact.unlink()
