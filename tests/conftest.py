@@ -26,6 +26,7 @@ def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
         "ATLAS_COMPILE",
         "ATLAS_NPROC",
         "ATLAS_STRATEGY",
+        "ATLAS_API_KEY",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)

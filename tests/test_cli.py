@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -13,11 +14,15 @@ from tests.pipeline.checkout import Checkout
 RUNNER = CliRunner()
 
 
-def atlas(*arguments, cwd=ROOT):
+def atlas(*arguments, cwd=ROOT, given=""):
     """Runs the console command; gives its exit code and what it printed on each stream."""
     code = "from atlas.cli import run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        input=given,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -58,7 +63,16 @@ def test_apply_writes_params(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [["show"], ["preset", "tiny"], ["generate", "x"], ["tokenize", "x"], ["export"]]
+    "command",
+    [
+        ["show"],
+        ["preset", "tiny"],
+        ["generate", "x"],
+        ["chat"],
+        ["serve"],
+        ["tokenize", "x"],
+        ["export"],
+    ],
 )
 def test_outside_a_project_the_commands_say_so(tmp_path, command):
     code, _, error = atlas(*command, cwd=tmp_path)
@@ -110,19 +124,75 @@ def test_export_and_inspect_a_model_from_anywhere(tmp_path, tokenizer):
     assert "tokenizer.model: not a GGUF file" in error
 
 
+def test_a_prompt_comes_from_anywhere(tmp_path, tokenizer):
+    store(tmp_path / "mine", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    told = ("--model", str(tmp_path / "mine"), "--tokens", "12", "--seed", "3")
+    code, printed, error = atlas("generate", "the lamp", *told)
+    assert (code, error) == (0, "")
+    (tmp_path / "prompt.txt").write_text("the lamp\n")
+    assert atlas("generate", "--file", str(tmp_path / "prompt.txt"), *told)[1] == printed
+    for argument in ((), ("-",)):
+        assert atlas("generate", *argument, *told, given="the lamp\n")[1] == printed
+    _, lines, _ = atlas("generate", "the lamp", *told, "--json", "--count", "2")
+    first, second = map(json.loads, lines.splitlines())
+    assert first["text"] + "\n" == printed
+    assert first | {"text": ""} == {
+        "prompt": "the lamp", "text": "", "tokens": 12, "finish_reason": "length", "seed": 3,
+    }  # fmt: skip
+    assert second["seed"] == 4
+    code, printed, error = atlas("generate", "the lamp " * 60, *told)
+    assert code == 0
+    assert re.fullmatch(r"note: of \d+ tokens the model sees the last 96\n", error)
+
+
+def test_a_chat_through_a_pipe(tmp_path, tokenizer):
+    store(tmp_path / "mine", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    lines = "the lamp\n/temperature 0\n/nothing\nthe lamp\n/quit\nnever\n"
+    code, printed, error = atlas(
+        "chat", "--model", str(tmp_path / "mine"), "--tokens", "9", given=lines
+    )
+    assert code == 0
+    assert error.splitlines()[1:] == ["/nothing: no such command; /help lists them"]
+    assert "never" not in printed
+
+
+def test_who_stops_reading_gets_no_error(tmp_path, tokenizer):
+    store(tmp_path / "mine", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    code = "from atlas.cli import run; run()"
+    told = ("generate", "the lamp", "--model", str(tmp_path / "mine"), "--tokens", "5000")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *told], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.read(5)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait(30)
+
+
 def test_wrong_options_are_refused():
     code, _, error = atlas("generate", "x", "--top-p", "0")
-    assert (code, error) == (1, "error: --top-p is 0: give a number above 0 and up to 1\n")
-    assert atlas("generate", "x", "--temperature", "inf")[0] == 1
-    assert atlas("generate", "x", "--seed", str(2**64))[0] == 2
+    assert (code, error) == (1, "error: --top-p is 0.0: it must be greater than 0\n")
+    code, _, error = atlas("generate", "x", "--temperature", "inf")
+    assert (code, error) == (1, "error: --temperature is inf: it must be a finite number\n")
+    code, _, error = atlas("chat", "--seed", str(2**64))
+    assert (code, error.count("\n")) == (1, 1)
+    assert "error: --seed is 18446744073709551616: it must be less than" in error
     assert atlas("generate", "x", "--tokens", "0")[0] == 2
-    assert atlas("generate")[0] == 2
+    assert atlas("generate", "x", "--beyond", "x")[0] == 2
+    code, _, error = atlas("generate", "x", "--file", "README.md")
+    assert (code, error) == (
+        1,
+        "error: --file README.md: there is a prompt beside it; give one of the two\n",
+    )
 
 
 def test_help_names_each_command():
     code, printed, _ = atlas("--help")
     assert code == 0
-    for name in ("generate", "tokenize", "preset", "show", "export", "inspect", "overfit-batch"):
+    for name in ("generate", "chat", "serve", "tokenize", "preset", "show", "export", "inspect"):
         assert name in printed
 
 

@@ -81,3 +81,12 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def threads() -> int:
+    """How many a runtime beside PyTorch uses: as that does, ``OMP_NUM_THREADS`` or a core each.
+
+    llama.cpp's own four would wait for each other on fewer cores.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdecimal() and int(value) else os.cpu_count() or 1

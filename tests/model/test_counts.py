@@ -113,7 +113,7 @@ def test_weights_gradients_and_moments_of_adam():
 @pytest.mark.parametrize("n_kv_head", [1, 4])
 def test_the_cache(n_kv_head):
     model = decoder(n_kv_head=n_kv_head)
-    cache = KVCache(model.config, 3, model.embedding.weight)
+    cache = KVCache.empty(model.config, 3, model.embedding.weight)
     size = sum(each.nbytes for layer in cache.layers for each in (layer.keys, layer.values))
     assert cache_bytes(model.config, 3) == size
 

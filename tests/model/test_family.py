@@ -44,7 +44,7 @@ def test_what_fills_up_a_row_changes_nothing(options, count, side):
 @given(OPTIONS, st.lists(st.integers(1, 6), min_size=1, max_size=6))
 def test_with_a_cache_the_logits_are_those_without(options, parts):
     model, ids = decoder(**options), ids_of(2, T)
-    cache = KVCache(model.config, 2, model.embedding.weight)
+    cache = KVCache.empty(model.config, 2, model.embedding.weight)
     whole, position = model(ids), 0
     for part in [*parts, *[1] * T]:
         new = ids[:, position : position + part]
@@ -53,21 +53,36 @@ def test_with_a_cache_the_logits_are_those_without(options, parts):
         logits = model(new, cache=cache)
         assert torch.allclose(logits, whole[:, position : position + part], atol=CLOSE)
         position += part
-        assert cache.length == min(position, T)
+        assert cache.lengths == [min(position, T)] * 2
 
 
 @examples
 @family
-def test_a_cache_of_rows_that_are_filled_up_on_the_left(options):
+def test_each_row_of_a_cache_is_a_text_of_its_own_length(options):
     model, ids = decoder(**options), ids_of(2, 10)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[1, :4] = False
-    cache = KVCache(model.config, 2, model.embedding.weight)
-    model(ids[:, :7], mask[:, :7], cache)
-    for position in range(7, 10):
-        logits = model(ids[:, position : position + 1], cache=cache)[:, 0]
-        assert torch.allclose(logits[0], model(ids[:1, : position + 1])[0, -1], atol=CLOSE)
-        assert torch.allclose(logits[1], model(ids[1:, 4 : position + 1])[0, -1], atol=CLOSE)
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[1, 3:] = False
+    cache = KVCache.empty(model.config, 2, model.embedding.weight)
+    whole = model(ids)
+    logits = model(ids[:, :7], mask, cache)
+    assert torch.allclose(logits[0], whole[0, :7], atol=CLOSE)
+    assert torch.allclose(logits[1, :3], whole[1, :3], atol=CLOSE)
+    for step in range(3):
+        new = torch.stack((ids[0, 7 + step], ids[1, 3 + step]))[:, None]
+        logits = model(new, cache=cache)[:, 0]
+        assert torch.allclose(logits[0], whole[0, 7 + step], atol=CLOSE)
+        assert torch.allclose(logits[1], whole[1, 3 + step], atol=CLOSE)
+    assert cache.lengths == [10, 6]
+    first = cache.row(0)
+    model(ids[:1, :4], cache=first)
+    assert (first.lengths, cache.lengths) == ([4], [10, 6])
+
+
+def test_a_cache_is_filled_up_on_the_right_alone():
+    model = decoder()
+    mask = torch.tensor([[True, True, True], [False, True, True]])
+    with pytest.raises(ValueError, match="on the right alone"):
+        model(ids_of(2, 3), mask, KVCache.empty(model.config, 2, model.embedding.weight))
 
 
 @examples
@@ -214,10 +229,10 @@ def test_what_no_model_can_read_is_refused_by_name(ids, mask, words):
 
 def test_a_cache_holds_no_more_than_the_context():
     model = decoder()
-    cache = KVCache(model.config, 1, model.embedding.weight)
+    cache = KVCache.empty(model.config, 1, model.embedding.weight)
     model(ids_of(1, T - 1), cache=cache)
     with pytest.raises(ValueError, match="17 tokens"):
         model(ids_of(1, 2), cache=cache)
     with pytest.raises(ValueError, match="2 texts, and the cache was made for 1"):
         model(ids_of(2, 1), cache=cache)
-    assert cache.length == T - 1
+    assert cache.lengths == [T - 1]

@@ -11,7 +11,7 @@ from atlas.model.block import Block
 from atlas.model.feed_forward import make_feed_forward
 from atlas.model.norm import make_norm
 from atlas.model.positions import RotaryPositions, alibi_slopes, rotate, sinusoidal_table
-from atlas.model.visibility import positions_of, visible_keys
+from atlas.model.visibility import Places, positions_of, visible_keys
 from tests.small import small_config
 
 CAUSAL = AttentionMetadata(causal=True)
@@ -69,7 +69,8 @@ def test_positions_count_tokens_alone():
 def test_what_is_visible_written_out():
     def seen(**options):
         positions = torch.arange(4)[None]
-        table = visible_keys(positions[:, -rows:], positions, mask, **options)
+        new = positions[:, -rows:]
+        table = visible_keys(Places(new, positions, new, mask), **options)
         return ["".join(".x"[key] for key in row) for row in table[0, 0].long().tolist()]
 
     rows, mask = 4, None

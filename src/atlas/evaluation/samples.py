@@ -1,7 +1,8 @@
 """Samples: what the model writes after given prompts."""
 
-from atlas.generation.generate import Sampling, generate
+from atlas.generation.generate import generate
 from atlas.generation.prompts import beginnings
+from atlas.generation.sampling import Sampling
 from atlas.model.language_model import LanguageModel
 from atlas.params import EvaluateParams
 from atlas.tokens.split import TokenSplit
@@ -26,7 +27,9 @@ def write_samples(
         val, DOCUMENTS
     )
     for seed, ids in enumerate(prompts, start=evaluate.seed):
-        sampling = Sampling(evaluate.temperature, evaluate.top_k, evaluate.top_p, seed)
+        sampling = Sampling(
+            temperature=evaluate.temperature, top_k=evaluate.top_k, top_p=evaluate.top_p, seed=seed
+        )
         text = tokenizer.decode([*ids, *generate(model, ids, evaluate.sample_tokens, sampling)])
         page.append("\n".join(f"    {line}" for line in text.split("\n")))
     return "\n\n".join(page) + "\n"

@@ -79,12 +79,3 @@ def _reason(printed: str) -> str:
     lines = printed.strip().splitlines() or ["no message"]
     errors = [line for line in lines if "error" in line.lower() or "what():" in line]
     return one_line((errors or lines)[-1])
-
-
-def threads() -> int:
-    """How many such a process uses: as PyTorch does, ``OMP_NUM_THREADS`` or a core each.
-
-    llama.cpp's own four would wait for each other on fewer cores.
-    """
-    value = os.environ.get("OMP_NUM_THREADS", "")
-    return int(value) if value.isdecimal() and int(value) else os.cpu_count() or 1

@@ -1,98 +1,92 @@
-"""Continues a prompt, token by token."""
+"""Continues prompts, token by token."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator, Sequence
 
 from atlas.errors import AtlasError
-from atlas.generation.sampling import next_token
-from atlas.model.cache import KVCache
+from atlas.generation.batch import Batch, Beyond, Text
+from atlas.generation.sampling import Sampling
+from atlas.generation.slots import slots_of
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
 from atlas.model.language_model import LanguageModel
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to pick tokens.
-
-    Attributes:
-        temperature: 0 picks the likeliest, 1 samples from the model's own probabilities.
-        top_k: sample among the k likeliest; 0 among all.
-        top_p: sample among the fewest whose probabilities reach p; 1 among all.
-        seed: of the random choices.
-    """
-
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-
-
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, seed=0)
-USUAL = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=1)  # gives varied, sound text
-
-
-class Continuation:
-    """The logits after a text that grows, from a cache where the model has one."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-        self._cache: KVCache | None = None
-        if isinstance(model, Decoder):
-            self._cache = KVCache(model.config, batch=1, like=model.embedding.weight)
-
-    @torch.no_grad()
-    def after(self, ids: list[int]) -> Tensor:
-        """Logits (V,), on the CPU, of the token after ``ids``, which go on from those of before.
-
-        The model sees the newest ``context_length`` of them. Once there are more, every token
-        moves to another position, and the cache is of no use.
-        """
-        longest = self._model.config.context_length
-        if isinstance(self._model, Decoder) and self._cache is not None and len(ids) <= longest:
-            logits = self._model(self._row(ids[self._cache.length :]), cache=self._cache)
-        else:
-            logits = self._model(self._row(ids[-longest:]))
-        last: Tensor = logits[0, -1].float().cpu()
-        return last
-
-    def _row(self, ids: list[int]) -> Tensor:
-        return torch.tensor([ids], device=self._model.device)  # (1, T)
-
-
 def generate(
-    model: LanguageModel, prompt: list[int], most_tokens: int, sampling: Sampling
+    model: LanguageModel,
+    prompt: Sequence[int],
+    most_tokens: int,
+    sampling: Sampling,
+    beyond: Beyond = "slide",
 ) -> Iterator[int]:
     """Yields the ids that continue a prompt, at most ``most_tokens``, up to the end of a text.
 
     An empty prompt begins a new text, and so does a question, to a model that answers questions.
-    The model sees the newest ``context_length`` tokens.
+
+    Args:
+        model: that continues it.
+        prompt: ids, of which the model sees the newest ``context_length``.
+        most_tokens: at least 1.
+        sampling: how tokens are picked.
+        beyond: what happens where the context ends, see ``Batch``.
 
     Raises:
         AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads.
     """
-    config = model.config
+    text = Text(opening(model.config, prompt), most_tokens, sampling)
+    batch = Batch(slots_of(model, 1), {model.config.eos}, beyond_of(model.config, beyond))
+    batch.add(text)
+    while text.newest is not None:
+        yield text.newest.id
+        if text.ended is not None:
+            return
+        batch.step()
+
+
+def generate_batch(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    most_tokens: int,
+    samplings: Sequence[Sampling],
+    beyond: Beyond = "slide",
+) -> list[list[int]]:
+    """What continues each of some prompts, of any lengths, all at once.
+
+    Each is what ``generate`` gives it alone with its own sampling, but for rounding: two tokens
+    that are equally likely to the sixth digit may change places.
+
+    Raises:
+        AtlasError: as ``generate``.
+    """
+    texts = [
+        Text(opening(model.config, prompt), most_tokens, sampling)
+        for prompt, sampling in zip(prompts, samplings, strict=True)
+    ]
+    slots = slots_of(model, max(1, len(texts)))
+    batch = Batch(slots, {model.config.eos}, beyond_of(model.config, beyond))
+    for text in texts:
+        batch.add(text)
+    while any(text.ended is None for text in texts):
+        batch.step()
+    return [text.written for text in texts]
+
+
+def opening(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
+    """The ids that a model reads of a prompt: with the beginning of a text where one begins.
+
+    Raises:
+        AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads.
+    """
     if config.kind == "encoder_decoder":
         _check_question(config, prompt)
-        # Beyond the context the question would be lost, and with it what is answered.
-        most_tokens = min(most_tokens, config.context_length - len(prompt))
-    generator = torch.Generator().manual_seed(sampling.seed)
     begins = not prompt or config.separator is not None
-    ids = [config.eos, *prompt] if begins else list(prompt)
-    continuation = Continuation(model)
-    for _ in range(most_tokens):
-        logits = continuation.after(ids)
-        token = next_token(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
-        if token == config.eos:
-            return
-        ids.append(token)
-        yield token
+    return [config.eos, *prompt] if begins else list(prompt)
 
 
-def _check_question(config: ModelConfig, prompt: list[int]) -> None:
+def beyond_of(config: ModelConfig, beyond: Beyond) -> Beyond:
+    """What a model can do where its context ends: without its question there is no answer."""
+    return "stop" if config.kind == "encoder_decoder" else beyond
+
+
+def _check_question(config: ModelConfig, prompt: Sequence[int]) -> None:
     if config.separator not in prompt:
         raise AtlasError(
             "the prompt ends no question, and this model answers questions: end it with the "

@@ -1,33 +1,165 @@
-"""From logits to the next token. Pure functions; V is the vocabulary."""
+"""From logits to the next token: pure functions in NumPy. V is the vocabulary.
 
-import torch
-from torch import Tensor
+A token that may not be drawn has the logit -inf. In the order in which ``choices`` applies them:
+penalties of what is in the text already, temperature, top-k, top-p, min-p.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+TINY = np.finfo(np.float32).tiny
+Logits = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+class Sampling(BaseModel):
+    """How to pick tokens.
+
+    Attributes:
+        temperature: 0 picks the likeliest, 1 samples from the model's own probabilities.
+        top_k: sample among the k likeliest; 0 among all.
+        top_p: sample among the fewest whose probabilities reach p; 1 among all.
+        min_p: sample among those at least p times as likely as the likeliest; 0 among all.
+        repetition_penalty: divides what speaks for a token that is in the text; 1 changes nothing.
+        presence_penalty: taken from the logit of a token that the continuation has.
+        frequency_penalty: taken from it as often as the continuation has it.
+        logit_bias: added to the logits of ids.
+        seed: of the random choices.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    temperature: Annotated[float, Field(ge=0, le=100)] = 0.8
+    top_k: Annotated[int, Field(ge=0)] = 50
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    presence_penalty: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    logit_bias: Mapping[int, Annotated[float, Field(ge=-100, le=100)]] = {}
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 1
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance has a part in it."""
+        return self.temperature > 0
+
+
+USUAL = Sampling()  # gives varied, sound text
+GREEDY = Sampling(temperature=0, top_k=0, top_p=1)
+
+
+def penalise_repetition(logits: Logits, seen: Ids, penalty: float) -> Logits:
+    """Logits (V,) with those of seen ids divided by the penalty, or multiplied where negative.
+
+    From CTRL (arXiv:1909.05858, section 4.1), for both signs as transformers has it.
+    """
+    changed = logits.copy()
+    changed[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    return changed
+
+
+def penalise_frequency(logits: Logits, seen: Ids, presence: float, frequency: float) -> Logits:
+    """Logits (V,) less ``presence`` for each id seen and ``frequency`` for each time (OpenAI)."""
+    ids, counts = np.unique(seen, return_counts=True)
+    changed = logits.copy()
+    changed[ids] -= presence + frequency * counts.astype(np.float32)
+    return changed
+
+
+def add_bias(logits: Logits, bias: Mapping[int, float]) -> Logits:
+    """Logits (V,) with what is given added to those of some ids."""
+    changed = logits.copy()
+    changed[list(bias)] += np.array(list(bias.values()), np.float32)
+    return changed
+
+
+def keep_top_k(logits: Logits, k: int) -> Logits:
     """The k largest logits (V,), the rest -inf; 0 keeps all. Ties at the border all stay."""
     if not 0 < k < len(logits):
         return logits
-    return logits.masked_fill(logits < logits.topk(k).values[-1], -torch.inf)
+    smallest = np.partition(logits, -k)[-k]
+    return np.where(logits < smallest, -np.inf, logits)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Logits, p: float) -> Logits:
     """The fewest likeliest tokens whose probabilities reach p, the rest -inf (arXiv:1904.09751)."""
     if p >= 1:
         return logits
-    ordered, order = logits.sort(descending=True, stable=True)
-    probabilities = ordered.softmax(0)
-    before = probabilities.cumsum(0) - probabilities  # probability of all that are likelier
-    return logits.masked_fill(
-        torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before >= p), -torch.inf
-    )
+    places = np.flatnonzero(logits > -np.inf)
+    order = places[np.argsort(-logits[places], kind="stable")]
+    reached = np.cumsum(softmax(logits[order]), dtype=np.float64)
+    kept = order[: int(np.searchsorted(reached, p)) + 1]
+    alone = np.full_like(logits, -np.inf)
+    alone[kept] = logits[kept]
+    return alone
+
+
+def keep_min_p(logits: Logits, p: float) -> Logits:
+    """Tokens at least p times as likely as the likeliest, the rest -inf (arXiv:2407.01082)."""
+    if p <= 0:
+        return logits
+    return np.where(logits < logits.max() + np.float32(np.log(p)), -np.inf, logits)
+
+
+def softmax(logits: Logits) -> Logits:
+    """Probabilities (V,) of logits."""
+    powers = np.exp(logits - logits.max())
+    shares: Logits = powers / powers.sum()
+    return shares
+
+
+def log_softmax(logits: Logits) -> Logits:
+    """Natural logarithms of the probabilities (V,) of logits."""
+    shifted = logits - logits.max()
+    logprobs: Logits = shifted - np.log(np.exp(shifted).sum())
+    return logprobs
+
+
+def choices(
+    logits: Logits, sampling: Sampling, prompt: Sequence[int], continuation: Sequence[int]
+) -> Logits:
+    """Logits (V,) of what may come next, as likely as it should be, after a text of ids."""
+    if sampling.repetition_penalty != 1:
+        seen = np.unique(np.array([*prompt, *continuation], np.int64))
+        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        written = np.array(continuation, np.int64)
+        logits = penalise_frequency(
+            logits, written, sampling.presence_penalty, sampling.frequency_penalty
+        )
+    if sampling.logit_bias:
+        logits = add_bias(logits, sampling.logit_bias)
+    if not sampling.draws:
+        return logits
+    # Before the division, so that no logit overflows at a low temperature.
+    logits = (logits - logits.max()) / np.float32(max(sampling.temperature, 1e-6))
+    logits = keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p)
+    return keep_min_p(logits, sampling.min_p)
+
+
+def draw(logits: Logits, generator: np.random.Generator) -> int:
+    """Draws an id with the probabilities of logits (V,).
+
+    By a race in which each id takes an exponential time with its probability as rate, so that a
+    difference of a rounding error, as between one row and a batch, hardly ever changes who wins.
+    """
+    times = generator.standard_exponential(len(logits), dtype=np.float32)
+    winner: np.intp = (softmax(logits) / np.maximum(times, TINY)).argmax()
+    return int(winner)
 
 
 def next_token(
-    logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator
+    logits: Logits,
+    sampling: Sampling,
+    generator: np.random.Generator,
+    prompt: Sequence[int] = (),
+    continuation: Sequence[int] = (),
 ) -> int:
-    """Draws a token from logits (V,); the likeliest one at temperature 0."""
-    if temperature == 0:
-        return int(logits.argmax())
-    logits = keep_top_p(keep_top_k(logits / temperature, top_k), top_p)
-    return int(torch.multinomial(logits.softmax(0), 1, generator=generator))
+    """Picks the id that comes after a text, from the logits (V,) there."""
+    left = choices(logits, sampling, prompt, continuation)
+    return draw(left, generator) if sampling.draws else int(left.argmax())

@@ -1,12 +1,19 @@
-"""The keys and values of the tokens so far, so that a new token costs one token's work."""
+"""The keys and values of the tokens so far, so that a new token costs one token's work.
 
+Each row of a batch is a text of its own length: a row is filled from its first column on, and the
+column of a token is its position.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from atlas.model.config import ModelConfig
+from atlas.model.visibility import Places
 
 
 @dataclass
@@ -14,22 +21,26 @@ class LayerCache:
     """The keys and values of one block.
 
     Attributes:
-        keys: (B, K, T, D), of which ``length`` are there.
+        keys: (B, K, T, D).
         values: (B, K, T, D).
-        length: tokens so far.
+        columns: where new ones go, (T,) or (B, T).
+        end: the first column that no row has come to.
     """
 
     keys: Tensor
     values: Tensor
-    length: int = 0
+    columns: Tensor | None = None
+    end: int = 0
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Adds those of new tokens (B, K, n, D); returns those of all."""
-        end = self.length + key.shape[2]
-        self.keys[:, :, self.length : end] = key
-        self.values[:, :, self.length : end] = value
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        for all_of_them, new in ((self.keys, key), (self.values, value)):
+            if self.columns is None:
+                all_of_them[:, :, self.end - new.shape[2] : self.end] = new
+            else:
+                rows = torch.arange(len(new), device=new.device)[:, None]
+                all_of_them[rows, :, self.columns] = new.transpose(1, 2)
+        return self.keys[:, :, : self.end], self.values[:, :, : self.end]
 
 
 class KVCache:
@@ -37,33 +48,59 @@ class KVCache:
 
     Attributes:
         layers: one for each block.
-        mask: which of what came so far are tokens, (B, length).
-        padded: whether some are not, and fill up a row.
+        lengths: tokens of each row so far.
     """
 
-    def __init__(self, config: ModelConfig, batch: int, like: Tensor) -> None:
-        """An empty one, of the type and on the device of ``like``."""
+    def __init__(self, layers: Sequence[LayerCache], rows: int) -> None:
+        self.layers = list(layers)
+        self.lengths = [0] * rows
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int, like: Tensor) -> Self:
+        """One of so many texts, of the type and on the device of ``like``."""
         shape = (batch, config.n_kv_head, config.context_length, config.head_size)
         # Not like.new_zeros: of weights that are shared out (FSDP2) that would be shared out too.
-        empty = partial(torch.zeros, shape, dtype=like.dtype, device=like.device)
-        self.layers = [LayerCache(empty(), empty()) for _ in range(config.n_layer)]
-        self.mask = torch.ones(batch, 0, dtype=torch.bool, device=like.device)
-        self.padded = False
+        zeros = partial(torch.zeros, shape, dtype=like.dtype, device=like.device)
+        return cls([LayerCache(zeros(), zeros()) for _ in range(config.n_layer)], batch)
 
     @property
-    def length(self) -> int:
-        """Tokens so far, and what fills up their rows."""
-        return self.mask.shape[1]
+    def longest(self) -> int:
+        """Tokens of the row that has most."""
+        return max(self.lengths)
 
-    def remember(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Adds new ids (B, T); returns which of all are tokens, (B, S), None if all are.
+    def row(self, number: int) -> "KVCache":
+        """One row, begun anew; it shares the memory of this one, not its lengths."""
+        this = slice(number, number + 1)
+        return KVCache([LayerCache(each.keys[this], each.values[this]) for each in self.layers], 1)
+
+    def remember(self, ids: Tensor, mask: Tensor | None) -> Places:
+        """Makes room for new ids (B, T), which the blocks then fill; says where they stand.
+
+        Args:
+            ids: new tokens of each row.
+            mask: which of them are tokens, (B, T), all but some on the right; None if all are.
 
         Raises:
-            ValueError: the cache is of another number of texts.
+            ValueError: the cache is of another number of texts, or a row is filled up elsewhere.
         """
-        if len(ids) != len(self.mask):
-            raise ValueError(f"{len(ids)} texts, and the cache was made for {len(self.mask)}")
-        self.padded = self.padded or mask is not None
-        new = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        self.mask = torch.cat((self.mask, new), dim=1)
-        return self.mask if self.padded else None
+        if len(ids) != len(self.lengths):
+            raise ValueError(f"{len(ids)} texts, and the cache was made for {len(self.lengths)}")
+        before, new = self.lengths, ids.shape[1]
+        counts = _counts(mask) if mask is not None else [new] * len(ids)
+        even = len(set(before)) == 1
+        queries = torch.arange(before[0], before[0] + new, device=ids.device)  # (T,)
+        if not even:
+            starts = torch.tensor(before, device=ids.device)[:, None]  # (B, 1)
+            queries = starts + torch.arange(new, device=ids.device)  # (B, T)
+        end = max(before) + new
+        for layer in self.layers:
+            layer.columns, layer.end = (None if even else queries), end
+        self.lengths = [start + count for start, count in zip(before, counts, strict=True)]
+        return Places(queries, torch.arange(end, device=ids.device), queries)
+
+
+def _counts(mask: Tensor) -> list[int]:
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("a cache remembers rows that are filled up on the right alone")
+    counts: list[int] = mask.sum(dim=1).tolist()
+    return counts

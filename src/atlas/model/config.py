@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError
-
 from atlas.errors import AtlasError, one_line
 from atlas.files import write_json
 from atlas.params import ModelParams
@@ -54,7 +52,7 @@ class ModelConfig(ModelParams):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise AtlasError(f"{path}: no such file; `dvc repro` makes it") from None
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise AtlasError(
                 f"{path}: not a model of this version ({one_line(error)[:120]}); "
                 "`dvc repro -f train` makes it again"

@@ -4,7 +4,6 @@ One class covers the whole family, from the GPT-2 shape (learned positions, Laye
 head) over the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads) to all that lies between.
 """
 
-import torch
 from torch import Tensor, nn
 
 from atlas.model.block import Block
@@ -12,7 +11,7 @@ from atlas.model.cache import KVCache
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import check_ids
 from atlas.model.transformer import Transformer
-from atlas.model.visibility import positions_of
+from atlas.model.visibility import Places
 
 
 class Decoder(Transformer):
@@ -33,23 +32,23 @@ class Decoder(Transformer):
 
         Args:
             ids: of texts below each other; with a cache, of what is new in them.
-            mask: which of them are tokens, (B, T); None if all are, or, without a cache, all but
-                some on the right.
+            mask: which of them are tokens, (B, T), with a cache all but some on the right; None
+                if all are, or, without a cache, all but some on the right.
             cache: of what came before; it learns these.
             weights: receives the attention weights of each block, (B, H, T, S).
 
         Raises:
             ValueError: what ``check_ids`` refuses.
         """
-        before = cache.length if cache is not None else 0
-        check_ids(self.config, ids, mask, before)
+        check_ids(self.config, ids, mask, cache.longest if cache is not None else 0)
         if cache is not None:
-            mask = cache.remember(ids, mask)
-        length = before + ids.shape[1]
-        keys = torch.arange(length, device=ids.device) if mask is None else positions_of(mask)
-        queries = keys.narrow(-1, before, ids.shape[1])
-        x = self.embed(ids, queries)  # (B, T, C)
-        metadata = self.attention_metadata(queries, keys, mask, causal=True, weights=weights)
+            places = cache.remember(ids, mask)
+        elif mask is not None:
+            places = Places.of_masked(mask)
+        else:
+            places = Places.of_whole(ids.shape[1], ids.device)
+        x = self.embed(ids, places.queries)  # (B, T, C)
+        metadata = self.attention_metadata(places, causal=True, weights=weights)
         for number, block in enumerate(self.blocks):
             x = block(x, metadata, cache.layers[number] if cache is not None else None)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)

@@ -7,7 +7,7 @@ from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
 from atlas.model.norm import make_norm
 from atlas.model.positions import RotaryPositions, alibi_slopes, sinusoidal_table
-from atlas.model.visibility import additive_mask, alibi_bias, visible_keys
+from atlas.model.visibility import Places, additive_mask, alibi_bias, visible_keys
 
 
 class Transformer(LanguageModel):
@@ -61,9 +61,7 @@ class Transformer(LanguageModel):
 
     def attention_metadata(
         self,
-        queries: Tensor,
-        keys: Tensor,
-        mask: Tensor | None,
+        places: Places,
         *,
         causal: bool,
         weights: list[Tensor] | None = None,
@@ -71,22 +69,19 @@ class Transformer(LanguageModel):
         """What a text sees of itself.
 
         Args:
-            queries: positions of the new tokens, (T,) or (B, T).
-            keys: positions of all tokens, (S,) or (B, S).
-            mask: which of these are tokens, (B, S); None if all are.
+            places: of its tokens.
             causal: whether what comes later is hidden.
             weights: receives the attention weights.
         """
-        rotation = self.rotary.at(queries) if self.rotary is not None else None
-        everything = mask is None and not self.config.window
-        new, among = queries.shape[-1], keys.shape[-1]
+        rotation = self.rotary.at(places.queries) if self.rotary is not None else None
+        even = places.mask is None and places.queries.dim() == 1  # the same in every row
+        everything = even and not self.config.window
+        new, among = places.queries.shape[-1], places.keys.shape[-1]
         if self.config.positions != "alibi" and everything and (new in (1, among) or not causal):
             hides = causal if new > 1 else False  # an `and` would be a symbol to torch.compile
             return AttentionMetadata(causal=hides, rotation=rotation, weights=weights)
-        if queries.dim() == 1:  # the same in every row
-            queries, keys = queries[None], keys[None]
-        visible = visible_keys(queries, keys, mask, causal=causal, window=self.config.window)
+        visible = visible_keys(places, causal=causal, window=self.config.window)
         bias = additive_mask(visible, self.embedding.weight)
         if self.config.positions == "alibi":
-            bias = bias + alibi_bias(queries, keys, self.slopes)
+            bias = bias + alibi_bias(places, self.slopes)
         return AttentionMetadata(causal=False, bias=bias, rotation=rotation, weights=weights)

@@ -1,7 +1,40 @@
 """Which keys each query may see, and how well."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass
+class Places:
+    """Where the new tokens of a text stand, and all that they may look back at.
+
+    Attributes:
+        queries: positions of the new tokens, (T,) or (B, T).
+        keys: positions of all tokens, (S,) or (B, S).
+        columns: which of the keys each new token is, (T,) or (B, T).
+        mask: which of the keys are tokens, (B, S); None if all up to a new one are.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    columns: Tensor
+    mask: Tensor | None = None
+
+    @classmethod
+    def of_masked(cls, mask: Tensor, before: int = 0) -> "Places":
+        """Those of rows in which only some are tokens, (B, S), ``before`` of them not new."""
+        keys = positions_of(mask)
+        new = mask.shape[1] - before
+        columns = torch.arange(before, before + new, device=mask.device)
+        return cls(keys.narrow(1, before, new), keys, columns, mask)
+
+    @classmethod
+    def of_whole(cls, length: int, device: torch.device) -> "Places":
+        """Those of texts of so many tokens, all of which are new."""
+        all_of_them = torch.arange(length, device=device)
+        return cls(all_of_them, all_of_them, all_of_them)
 
 
 def positions_of(mask: Tensor) -> Tensor:
@@ -13,30 +46,33 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def visible_keys(
-    queries: Tensor, keys: Tensor, mask: Tensor | None, *, causal: bool, window: int
-) -> Tensor:
+def visible_keys(places: Places, *, causal: bool, window: int) -> Tensor:
     """Which keys each query may see, (B or 1, 1, T, S).
 
-    The T queries are the last of the S tokens. A query always sees itself, so even one that only
-    fills up a row has something to look at.
+    A query always sees itself, so even one that only fills up a row has something to look at.
 
     Args:
-        queries: their positions, (B or 1, T).
-        keys: positions of the keys, (B or 1, S).
-        mask: which keys are tokens, (B, S); None if all are.
+        places: of queries and keys.
         causal: whether later keys are hidden.
         window: how many tokens up to itself a query sees; 0 for all.
     """
-    count, among = queries.shape[1], keys.shape[1]
-    places = torch.arange(among, device=keys.device)
-    own = places.narrow(0, among - count, count)[:, None]  # (T, 1)
-    visible = (places <= own if causal else torch.ones_like(places <= own))[None]  # (1, T, S)
-    if mask is not None:
-        visible = visible & mask[:, None, :]  # (B, T, S)
+    columns = torch.arange(places.keys.shape[-1], device=places.keys.device)  # (S,)
+    own = _with_batch(places.columns)[:, :, None]  # (B or 1, T, 1)
+    visible = columns <= own if causal else torch.ones_like(columns <= own)  # (B or 1, T, S)
+    if places.mask is not None:
+        visible = visible & places.mask[:, None, :]  # (B, T, S)
     if window:
-        visible = visible & (queries[:, :, None] - keys[:, None, :] < window)
-    return (visible | (places == own))[:, None]
+        visible = visible & (_distance(places) < window)
+    return (visible | (columns == own))[:, None]
+
+
+def _distance(places: Places) -> Tensor:
+    """How far before each query each key stands, (B or 1, T, S)."""
+    return _with_batch(places.queries)[:, :, None] - _with_batch(places.keys)[:, None, :]
+
+
+def _with_batch(positions: Tensor) -> Tensor:
+    return positions if positions.dim() == 2 else positions[None]
 
 
 def additive_mask(visible: Tensor, like: Tensor) -> Tensor:
@@ -44,7 +80,6 @@ def additive_mask(visible: Tensor, like: Tensor) -> Tensor:
     return like.new_zeros(()).masked_fill(~visible, -torch.inf)
 
 
-def alibi_bias(queries: Tensor, keys: Tensor, slopes: Tensor) -> Tensor:
+def alibi_bias(places: Places, slopes: Tensor) -> Tensor:
     """What ALiBi adds to the scores, (B or 1, H, T, S): the farther away, the less."""
-    distance = (queries[:, None, :, None] - keys[:, None, None, :]).abs()  # (B, 1, T, S)
-    return -slopes[:, None, None] * distance
+    return -slopes[:, None, None] * _distance(places).abs()[:, None]

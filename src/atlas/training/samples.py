@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from functools import partial
 
 from atlas.errors import one_line
-from atlas.generation.generate import USUAL, generate
+from atlas.generation.generate import generate
 from atlas.generation.prompts import beginnings
+from atlas.generation.sampling import USUAL
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer

@@ -11,7 +11,8 @@ from atlas.errors import AtlasError
 from atlas.export.check.agreement import TRANSFORMERS, compare, expect, refuse_disagreement
 from atlas.export.check.transformers_runtime import TransformersRuntime
 from atlas.export.hugging_face.folder import write_hugging_face
-from atlas.generation.generate import GREEDY, generate
+from atlas.generation.generate import generate
+from atlas.generation.sampling import GREEDY
 from tests.export.models import SHAPES, WIDE, source_of, store, store_another
 from tests.export.runtimes import InThisProcess
 from tests.small import text

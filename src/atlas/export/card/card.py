@@ -17,7 +17,8 @@ from atlas.export.exported import Exported, FileRow
 from atlas.export.source import Source
 from atlas.files import write_text
 from atlas.formats import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
-from atlas.generation.generate import USUAL, generate
+from atlas.generation.generate import generate
+from atlas.generation.sampling import USUAL
 from atlas.model.config import ModelConfig
 
 CARD, MODELFILE = "README.md", "Modelfile"

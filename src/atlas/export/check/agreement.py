@@ -13,7 +13,7 @@ import torch
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.runtime_process import RuntimeModule
-from atlas.generation.generate import Continuation
+from atlas.generation.slots import slots_of
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 
@@ -106,11 +106,11 @@ def expect(
 
 def _continue_greedily(model: LanguageModel, prompt: list[int], tokens: int) -> list[int]:
     """The likeliest tokens after a prompt, beyond the end of a text as well."""
-    ids = list(prompt)
-    continuation = Continuation(model)
-    for _ in range(tokens):
-        ids.append(int(continuation.after(ids).argmax()))
-    return ids[len(prompt) :]
+    slots = slots_of(model, count=1)
+    found = [int(slots.begin(0, prompt).argmax())]
+    while len(found) < tokens:
+        found.append(int(slots.step({0: found[-1]}).argmax()))
+    return found
 
 
 def compare(

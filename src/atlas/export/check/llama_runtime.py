@@ -11,20 +11,11 @@ import numpy.typing as npt
 from cyllama.llama import llama_cpp
 
 from atlas.export.check.runtime import Runtime, answer
-from atlas.export.runtime_process import threads
+from atlas.generation.llama_model import LlamaModel
+from atlas.processes import threads
 
 GGML_TYPE_F32 = 0
 FLASH_ATTENTION_OFF = 0
-
-
-class Model(llama_cpp.LlamaModel):  # type: ignore[misc]
-    """cyllama 0.2.18 asks the model for ``n_vocab`` when it copies logits, and has none."""
-
-    @property
-    def n_vocab(self) -> int:
-        """V, the number of tokens."""
-        size: int = self.get_vocab().n_vocab
-        return size
 
 
 class LlamaRuntime(Runtime):
@@ -32,7 +23,7 @@ class LlamaRuntime(Runtime):
 
     def __init__(self, path: str, context_length: int) -> None:
         llama_cpp.disable_logging()
-        self.model = Model(path)
+        self.model = LlamaModel(path)
         self.vocabulary = self.model.get_vocab()
         params = llama_cpp.LlamaContextParams()
         params.n_ctx = params.n_batch = params.n_ubatch = context_length

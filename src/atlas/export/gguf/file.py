@@ -23,10 +23,10 @@ from atlas.export.gguf.quick_writer import QuickWriter
 from atlas.export.gguf.tensors import GgufTensor, Translation
 from atlas.export.gguf.tokenizer import add_tokenizer
 from atlas.export.gguf.types import file_type, types_of
-from atlas.export.runtime_process import threads
 from atlas.export.source import Source
 from atlas.export.weights import Array, ReadPart, StoredWeights
 from atlas.formats import ROW, GgufFormat
+from atlas.processes import threads
 
 AHEAD = 8  # parts of a tensor that are made while one is written
 KINDS = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}

@@ -9,7 +9,7 @@ import sys
 
 from cyllama.llama import llama_cpp
 
-from atlas.export.runtime_process import threads
+from atlas.processes import threads
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from atlas.architectures.hugging_face import HuggingFaceClass
 from atlas.export.rope import scaling_of
-from atlas.generation.generate import USUAL
+from atlas.generation.sampling import USUAL
 from atlas.model.config import ModelConfig
 from atlas.model.feed_forward import GATES
 from atlas.tokens.tokenizer import Tokenizer

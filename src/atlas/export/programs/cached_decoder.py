@@ -15,6 +15,7 @@ from torch.fx.experimental import _config
 from atlas.model.cache import KVCache, LayerCache
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
+from atlas.model.visibility import Places
 
 EXAMPLE = (2, 3, 4)  # B, P, T of what the program is traced with
 BATCH, NEW, ALL, PAST = "batch", "new", "all", "past"  # B, T, P + T, P
@@ -43,13 +44,13 @@ class GivenCache(KVCache):
         self.mask = mask
 
     @property
-    def length(self) -> int:
+    def longest(self) -> int:
         """P."""
         return self.layers[0].keys.shape[2]
 
-    def remember(self, ids: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Which of all are tokens."""
-        return self.mask
+    def remember(self, ids: Tensor, mask: Tensor | None) -> Places:  # noqa: ARG002
+        """Where the new ones stand among all."""
+        return Places.of_masked(self.mask, before=self.longest)
 
 
 class CachedDecoder(nn.Module):

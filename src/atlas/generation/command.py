@@ -1,0 +1,70 @@
+"""``atlas generate``: continues a prompt on the terminal, or as JSON."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from atlas.generation.batch import Beyond, Text
+from atlas.generation.opened.opened_model import OpenedModel
+from atlas.generation.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written.
+
+    Attributes:
+        tokens: the most of each continuation.
+        stops: strings before which it ends.
+        count: of continuations, with seeds that follow each other.
+        beyond: what happens where the context ends.
+    """
+
+    tokens: int
+    stops: Sequence[str] = ()
+    count: int = 1
+    beyond: Beyond = "slide"
+
+
+def print_continuations(
+    opened: OpenedModel, prompt: str, sampling: Sampling, wanted: Wanted, *, as_json: bool
+) -> None:
+    """Prints what continues a prompt as it comes, or a line of JSON for each continuation.
+
+    Raises:
+        AtlasError: the prompt is none for this model.
+    """
+    ids = opened.encode(prompt)
+    if len(ids) > opened.context_length:
+        length = opened.context_length
+        print(f"note: of {len(ids)} tokens the model sees the last {length}", file=sys.stderr)
+    for seed in range(sampling.seed, sampling.seed + wanted.count):
+        text = Text(ids, wanted.tokens, sampling.model_copy(update={"seed": seed}))
+        parts = opened.stream(text, wanted.stops, wanted.beyond)
+        if as_json:
+            print(json.dumps(_result(prompt, "".join(parts), text), ensure_ascii=False), flush=True)
+            continue
+        if wanted.count > 1:
+            print(f"--- seed {seed}")
+        print_as_it_comes(parts)
+
+
+def print_as_it_comes(parts: Iterator[str]) -> str:
+    """Prints the parts of a text, then ends the line; returns the text."""
+    whole = ""
+    for part in parts:
+        print(part, end="", flush=True)
+        whole += part
+    print()
+    return whole
+
+
+def _result(prompt: str, written: str, text: Text) -> dict[str, object]:
+    return {
+        "prompt": prompt,
+        "text": written,
+        "tokens": len(text.written),
+        "finish_reason": text.ended,
+        "seed": text.sampling.seed,
+    }

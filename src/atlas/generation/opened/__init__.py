@@ -1,0 +1,1 @@
+"""Models with their tokenizers, opened from whatever they were stored as."""
