@@ -1,0 +1,468 @@
+"""The page of the server, in a real browser."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as BrowserError
+
+from tests.serve.live import opened_model, running
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+NARROW = {"width": 360, "height": 740}
+NO_WORDS = re.compile("^$")
+CONTRAST = """(selector) => {
+  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const painted = (...colours) => {
+    for (const colour of colours) {
+      context.fillStyle = colour;
+      context.fillRect(0, 0, 1, 1);
+    }
+    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((each) => {
+      const part = each / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return [...document.querySelectorAll(selector)].filter((each) => each.checkVisibility()).map(
+    (each) => {
+      const behind = [];
+      for (let at = each; at; at = at.parentElement) {
+        behind.unshift(getComputedStyle(at).backgroundColor);
+      }
+      const ground = painted(...behind);
+      const ink = painted(getComputedStyle(each).color);
+      return (Math.max(ground, ink) + 0.05) / (Math.min(ground, ink) + 0.05);
+    }
+  );
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
+        try:
+            found = playwright.chromium.launch(**options)
+        except BrowserError as error:
+            if os.environ.get("ATLAS_NEEDS_BROWSER"):
+                raise
+            pytest.skip(f"no browser can be started: {error.message.splitlines()[0]}")
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def opened(tokenizer):
+    return opened_model(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def server(opened, tmp_path_factory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("metrics")
+    steps = range(10, 210, 10)
+    train = [f"{step},{5 - step / 100},{5.5 - step / 100}" for step in steps]
+    (folder / "train.csv").write_text("\n".join(["step,loss,loss_average", *train]) + "\n")
+    (folder / "val.csv").write_text("step,loss\n0,6\n100,4.5\n200,3.25\n")
+    with running(opened, metrics_folder=folder) as address:
+        yield address
+
+
+@contextmanager
+def visiting(
+    browser: Browser, address: str, *expected: str, viewport=DESKTOP, **options
+) -> Iterator[Page]:
+    """A page that must not complain, but of what is expected."""
+    context = browser.new_context(viewport=viewport, reduced_motion="reduce", **options)
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+    page.on("requestfailed", lambda request: complaints.append(f"{request.url} {request.failure}"))
+
+    def console(message) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(f"console: {message.text}")
+
+    def answered(response) -> None:
+        if response.status >= 400:
+            complaints.append(f"{response.url}: status of {response.status}")
+
+    page.on("console", console)
+    page.on("response", answered)
+    try:
+        page.goto(address)
+        yield page
+        left = [each for each in complaints if not any(one in each for one in expected)]
+        assert left == []
+    finally:
+        context.close()
+
+
+def setting(page: Page, name: str, lane: str = "a"):
+    return page.locator(f"#{lane}-{name}")
+
+
+def generate(page: Page, prompt: str = "the lamp", tokens: int = 12) -> None:
+    """Presses the button and waits until all is written."""
+    page.get_by_label("Prompt").fill(prompt)
+    setting(page, "max_tokens").fill(str(tokens))
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#lane-a .facts")).to_contain_text("ended:")
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+
+def text_of(page: Page, lane: str = "a") -> str:
+    texts = "(all) => all.map((each) => each.dataset.text).join('')"
+    return page.locator(f"#lane-{lane} .token[data-text]").evaluate_all(texts)
+
+
+def stream(*chunks: dict) -> str:
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+
+
+def chunk(**choice) -> dict:
+    return {"choices": [{"index": 0, **choice}]}
+
+
+def made_up(piece: str, text: str) -> dict:
+    told = {"tokens": [piece], "token_logprobs": [-1.0], "top_logprobs": [{"0": -0.5}]}
+    return chunk(text=text, logprobs=told, finish_reason=None, token_ids=[3])
+
+
+def answer_with(page: Page, text: str) -> None:
+    page.route(
+        "**/v1/completions",
+        lambda route: route.fulfill(body=text, content_type="text/event-stream"),
+    )
+
+
+def test_tokens_come_one_by_one_until_they_are_stopped(browser, server):
+    with visiting(browser, server, "ERR_ABORTED") as page:
+        tokens = page.locator("#lane-a .token")
+        page.get_by_label("Prompt").fill("the lamp")
+        setting(page, "max_tokens").fill("4000")
+        page.get_by_role("button", name="Generate").click()
+        expect(tokens.nth(3)).to_be_attached()
+        before = tokens.count()
+        expect(tokens.nth(before + 10)).to_be_attached()
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#lane-a .facts")).to_contain_text("ended: you stopped it")
+        expect(page.locator("#lane-a .facts")).to_contain_text("tokens/s")
+        assert before < tokens.count() < 4000
+        expect(page.locator("#problem")).to_have_text("")
+        expect(page.get_by_role("button", name="Generate")).to_be_focused()
+
+        generate(page, tokens=12)
+        expect(tokens).to_have_count(12)
+        for fact in ("12 tokens", "first after", "perplexity", "most tokens reached"):
+            expect(page.locator("#lane-a .facts")).to_contain_text(fact)
+        expect(page.locator("#lane-a .prompt")).to_have_text("the lamp")
+
+
+def test_the_colour_of_a_token_is_its_probability(browser, server):
+    with visiting(browser, server) as page:
+        setting(page, "temperature").fill("2")
+        setting(page, "top_k").fill("0")
+        setting(page, "top_p").fill("1")
+        generate(page, tokens=60)
+        found = page.locator("#lane-a .token").evaluate_all(
+            """(all) => all.map((each) => {
+                 const colour = getComputedStyle(each).backgroundColor;
+                 return [Number(each.dataset.probability), Number(colour.match(/[\\d.]+/g)[0])];
+               })"""
+        )
+        found.sort()
+        assert all(0 <= probability <= 1 for probability, _ in found)
+        lightness = [light for _, light in found]
+        assert len(set(lightness)) > 5
+        assert lightness == sorted(lightness, reverse=True)  # the deeper, the more probable
+
+
+def test_a_click_shows_alternatives_and_attention(browser, server, opened):
+    config = opened.model.config
+    with visiting(browser, server) as page:
+        generate(page)
+        page.locator("#lane-a .token").nth(5).click()
+        rows = page.locator("#alternatives tbody tr")
+        expect(rows.last).to_contain_text("others")
+        expect(page.locator("#alternatives [aria-current=true]")).to_have_count(1)
+        shares = page.locator("#alternatives .bar").evaluate_all(
+            "(all) => all.map((each) => Number(each.style.getPropertyValue('--share')))"
+        )
+        assert len(shares) in (9, 10)  # the picked one may not be among the eight likeliest
+        assert sum(shares) == pytest.approx(1, abs=0.002)
+        assert shares[:-1] == sorted(shares[:-1], reverse=True)
+
+        heads = page.locator(".heat-rows [role=option]")
+        expect(heads).to_have_count(1 + config.n_layer * config.n_head)
+        prompt = len(opened.encode("the lamp"))
+        for head in (0, 1, config.n_layer * config.n_head):
+            heads.nth(head).click()
+            expect(heads.nth(head)).to_have_attribute("aria-selected", "true")
+            name = heads.nth(head).get_attribute("aria-label")
+            expect(page.locator("#attention .readout")).to_contain_text(f"{name} looks most at")
+            weights = page.locator(".looked-at [data-weight]").evaluate_all(
+                "(all) => all.map((each) => Number(each.dataset.weight))"
+            )
+            assert len(weights) == prompt + 5
+            assert sum(weights) == pytest.approx(1, abs=1e-3)
+        page.locator(".heat-cells").click(position={"x": 3, "y": 3})
+        expect(heads.first).to_have_attribute("aria-selected", "true")
+        expect(page.locator("#attention .readout")).to_contain_text("looks at token 1, ")
+
+
+def test_all_of_it_by_keyboard(browser, server):
+    with visiting(browser, server) as page:
+        press = page.keyboard.press
+        expect(page.locator("#model")).to_contain_text("small")
+        focused = page.locator(":focus")
+        for name in ("theme", "prompt"):
+            press("Tab")
+            expect(focused).to_have_id(name)
+        press("Control+a")
+        page.keyboard.type("the river")
+        press("Control+Enter")
+        expect(page.locator("#lane-a .facts")).to_contain_text("ended:")
+        reached = []
+        for _ in range(20):
+            press("Tab")
+            if focused.get_attribute("role") == "option":
+                break
+            reached.append(focused.get_attribute("id"))
+        names = [
+            "temperature",
+            "top_k",
+            "top_p",
+            "min_p",
+            "repetition_penalty",
+            "max_tokens",
+            "seed",
+            "stop",
+        ]
+        assert reached == ["generate", "compare", *(f"a-{name}" for name in names)]
+
+        tokens = page.locator("#lane-a .token")
+        for key, at in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 79)):
+            press(key)
+            expect(tokens.nth(at)).to_be_focused()
+        press("Home")
+        press("ArrowRight")
+        press("Enter")
+        expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
+        readout = page.locator("#attention .readout")
+        expect(readout).to_contain_text("The average of all heads looks most at")
+        press("ArrowRight")
+        press("Space")
+        expect(page.locator("#details-title")).to_contain_text("Token 3")
+        expect(page.locator("#attention")).to_have_attribute("aria-busy", "false")
+
+        press("Tab")
+        expect(focused).to_have_attribute("role", "listbox")
+        press("ArrowDown")
+        expect(readout).to_contain_text("Head 1 of layer 1 looks most at")
+        press("ArrowLeft")
+        expect(readout).to_contain_text(re.compile(r"looks at token \d+, .* with weight [01]\.\d"))
+        press("Tab")
+        expect(page.locator("#chart svg")).to_be_focused()
+
+
+def test_two_samplings_side_by_side(browser, server):
+    with visiting(browser, server) as page:
+        expect(page.locator("#lane-b")).to_be_hidden()
+        page.get_by_label("Compare two samplings").check()
+        setting(page, "max_tokens", "b").fill("20")
+        setting(page, "seed", "b").fill("77")
+        setting(page, "temperature", "b").fill("1.5")
+        generate(page, tokens=10)
+        expect(page.locator("#lane-a .token")).to_have_count(10)
+        expect(page.locator("#lane-b .token")).to_have_count(20)
+        expect(page.locator("#lane-b .facts")).to_contain_text("seed 77")
+        left, right = (page.locator(f"#lane-{lane} .text").bounding_box() for lane in "ab")
+        assert left["x"] + left["width"] < right["x"]
+        page.locator("#lane-b .token").nth(4).click()
+        expect(page.locator("#details-title")).to_contain_text("Token 5 of text B")
+        page.locator("#lane-a .token").nth(2).click()
+        expect(page.locator("#details-title")).to_contain_text("Token 3 of text A")
+        expect(page.locator('.token[aria-selected="true"]')).to_have_count(1)
+        page.set_viewport_size(PHONE)
+        left, right = (page.locator(f"#lane-{lane} .text").bounding_box() for lane in "ab")
+        assert left["y"] + left["height"] < right["y"]
+
+
+def test_a_seed_gives_a_text_again(browser, server):
+    with visiting(browser, server) as page:
+        texts = []
+        for seed in ("5", "5", "6"):
+            setting(page, "seed").fill(seed)
+            generate(page, tokens=30)
+            texts.append(text_of(page))
+        assert texts[0] == texts[1] != texts[2]
+        setting(page, "seed").fill("")
+        generate(page, tokens=30)
+        new = text_of(page)
+        found = re.search(r"seed (\d+)", page.locator("#lane-a .facts").text_content())
+        setting(page, "seed").fill(found[1])
+        generate(page, tokens=30)
+        assert text_of(page) == new
+
+
+def test_a_stop_string_ends_a_text_and_is_no_part_of_it(browser, server):
+    with visiting(browser, server) as page:
+        generate(page, tokens=30)
+        whole = page.locator("#lane-a .token", has_text=re.compile("[a-z]{2}")).nth(3)
+        stop = whole.get_attribute("data-text").strip()
+        setting(page, "stop").fill(stop)
+        generate(page, tokens=30)
+        expect(page.locator("#lane-a .facts")).to_contain_text("the stop string came")
+        assert stop not in text_of(page)
+
+
+def test_a_character_of_several_tokens_is_never_broken(browser, server):
+    with visiting(browser, server) as page:
+        chunks = [
+            made_up("<0xC3>", ""),
+            made_up("<0xA9>", "é"),
+            made_up("\n", "\n"),
+            made_up("<b>", "<b>"),
+            made_up("<0xE2>", ""),
+            chunk(text="\ufffd", logprobs=None, finish_reason="length", token_ids=[]),
+        ]
+        answer_with(page, stream(*chunks) + "data: [DONE]\n\n")
+        page.get_by_role("button", name="Generate").click()
+        tokens = page.locator("#lane-a .token")
+        expect(tokens).to_have_text(["", "é", "\n", "<b>", "<0xE2>"])
+        expect(tokens.locator("b")).to_have_count(0)  # text, never markup
+        expect(page.locator("#lane-a .facts")).to_contain_text("perplexity 2.7")
+
+
+def test_loss_curves(browser, server, opened):
+    with visiting(browser, server) as page:
+        chart = page.locator("#chart svg")
+        expect(chart).to_have_attribute("role", "img")
+        expect(chart).to_have_attribute("aria-label", re.compile("validation from 6.00 to 3.25"))
+        expect(chart.locator("polyline")).to_have_count(3)
+        expect(chart.locator("text", has_text="step")).to_be_visible()
+        points = chart.locator("polyline.train_average").get_attribute("points").split()
+        assert len(points) == 20
+        heights = [float(point.split(",")[1]) for point in points]
+        assert heights == sorted(heights)  # loss falls, and y grows downwards
+        chart.focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#chart .readout")).to_contain_text("Step 10: ")
+        expect(page.locator("#chart .readout")).to_contain_text("training, each step 4.900")
+        chart.hover(position={"x": chart.bounding_box()["width"] - 10, "y": 100})
+        expect(page.locator("#chart .readout")).to_contain_text("Step 200: ")
+    with running(opened) as address, visiting(browser, address) as page:
+        expect(page.locator("#model")).to_contain_text("small")
+        expect(page.locator("#curves")).to_be_hidden()
+
+
+def test_what_the_server_refuses_is_told(browser, server):
+    with visiting(browser, server, "status of 400") as page:
+        page.get_by_label("Prompt").fill("the lamp " * 200)
+        page.get_by_role("button", name="Generate").click()
+        problem = page.locator("#problem")
+        expect(problem).to_have_text(
+            re.compile(r"The server refused: prompt: \d+ tokens, and this model sees 32\.")
+        )
+        expect(problem).to_have_attribute("role", "alert")
+        expect(page.locator("#lane-a .facts")).to_contain_text("ended: an error")
+        generate(page)
+        expect(problem).to_have_text(NO_WORDS)
+
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        for name, value in (("temperature", "-1"), ("top_p", "0"), ("max_tokens", "")):
+            field = setting(page, name)
+            kept = field.input_value()
+            field.fill(value)
+            page.get_by_role("button", name="Generate").click()
+            expect(field).to_be_focused()
+            assert not field.evaluate("(field) => field.validity.valid")
+            field.fill(kept)
+        assert asked == []
+
+
+def test_failures_on_the_way_are_told(browser, server):
+    with visiting(browser, server, "ERR_FAILED") as page:
+        problem = page.locator("#problem")
+        page.route("**/v1/completions", lambda route: route.abort("failed"))
+        page.get_by_role("button", name="Generate").click()
+        expect(problem).to_contain_text("The server does not answer")
+        failed = {"error": {"message": "the model failed; the server's log says how"}}
+        answer_with(page, stream(made_up("a", "a"), failed))
+        page.get_by_role("button", name="Generate").click()
+        expect(problem).to_have_text("the model failed; the server's log says how.")
+        expect(page.locator("#lane-a .token")).to_have_count(1)
+        answer_with(page, stream(made_up("a", "a")))
+        page.get_by_role("button", name="Generate").click()
+        expect(problem).to_contain_text("broke off")
+
+
+def test_a_key_is_asked_for_when_it_is_needed(browser, opened):
+    with (
+        running(opened, key="k") as address,
+        visiting(browser, address, "status of 401") as page,
+    ):
+        key = page.get_by_label("API key")
+        expect(key).to_be_focused()
+        expect(page.locator("#problem")).to_contain_text("asks for its API key")
+        key.fill("wrong")
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.locator("#problem")).to_contain_text("does not take this API key")
+        key.fill("k")
+        page.keyboard.press("Enter")
+        expect(page.locator("#model")).to_contain_text("small")
+        expect(key).to_be_hidden()
+        generate(page)
+        expect(page.locator("#lane-a .token")).to_have_count(12)
+        page.locator("#lane-a .token").nth(2).click()
+        expect(page.locator("#attention .readout")).to_contain_text("looks most at")
+        page.reload()
+        expect(page.locator("#model")).to_contain_text("small")
+        assert "k" not in page.evaluate("Object.values({...localStorage})")
+
+
+def test_prompt_and_settings_outlive_a_reload(browser, server):
+    with visiting(browser, server) as page:
+        page.get_by_label("Prompt").fill("two\nlines")
+        setting(page, "temperature").fill("0.35")
+        page.get_by_label("Compare two samplings").check()
+        setting(page, "stop", "b").fill("\\n\\n")
+        page.get_by_role("button", name="Dark colours").click()
+        page.reload()
+        expect(page.get_by_label("Prompt")).to_have_value("two\nlines")
+        expect(setting(page, "temperature")).to_have_value("0.35")
+        expect(setting(page, "stop", "b")).to_have_value("\\n\\n")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        page.get_by_role("button", name="Light colours").click()
+        expect(page.locator("html")).to_have_attribute("data-theme", "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE, NARROW], ids=["desktop", "phone", "narrow"])
+def test_fits_and_can_be_read(browser, server, viewport, scheme):
+    with visiting(browser, server, viewport=viewport, color_scheme=scheme) as page:
+        page.get_by_label("Compare two samplings").check()
+        generate(page, tokens=40)
+        page.locator("#lane-a .token").last.click()
+        expect(page.locator("#attention .readout")).to_contain_text("looks most at")
+        expect(page.locator("#chart svg")).to_be_visible()
+        wide, seen = page.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        )
+        assert wide <= seen
+        read = (
+            ".token, .facts, .hint, small, .legend span, .piece, .picked, .looked-at span, button"
+        )
+        ratios = page.evaluate(CONTRAST, f"{read}, .heat-rows span, dt, dd, label, .readout, .rest")
+        assert len(ratios) > 150
+        assert min(ratios) >= 4.5  # WCAG's AA
