@@ -223,8 +223,9 @@ async def _stream(answer: httpx.Response, asked: Asked, seen: Seen, *, leaves: b
             if "error" in chunk:
                 seen.errors.append(line)
                 return
-            text += chunk["choices"][0]["text"]
-            seen.tokens += 1
+            (choice,) = chunk["choices"]
+            text += choice["text"]
+            seen.tokens += choice["finish_reason"] is None
             if leaves:
                 seen.left += 1
                 return

@@ -141,6 +141,13 @@ def test_a_prompt_comes_from_anywhere(tmp_path, tokenizer):
         "prompt": "the lamp", "text": "", "tokens": 12, "finish_reason": "length", "seed": 3,
     }  # fmt: skip
     assert second["seed"] == 4
+    stopped = json.loads(atlas("generate", "the lamp", *told, "--json", "--stop", "e")[1])
+    assert first["text"].startswith(stopped["text"] + "e" * ("e" in first["text"]))
+    assert atlas("generate", "x", *told, "--stop", "")[2].startswith("error: --stop is empty")
+    assert (
+        atlas("generate", "the lamp", "--model", ".", "--tokens", "1", cwd=tmp_path / "mine")[0]
+        == 0
+    )
     code, printed, error = atlas("generate", "the lamp " * 60, *told)
     assert code == 0
     assert re.fullmatch(r"note: of \d+ tokens the model sees the last 96\n", error)

@@ -1,5 +1,6 @@
 """The command line: ``atlas generate``, ``chat``, ``export``, ``show`` and more."""
 
+import io
 import sys
 
 import typer
@@ -32,6 +33,8 @@ for command in (
 
 def run() -> None:
     """The console command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters of a text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with one_line_errors():
             app()

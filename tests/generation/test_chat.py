@@ -64,6 +64,10 @@ def test_options_are_set_and_printed(chat, opened, capsys):
         chat.take(line)
     chat.take("/top-k")
     assert capsys.readouterr().out == "/top-k 3\n"
+    chat.take("/seed 1234567890")
+    chat.take("/seed")
+    chat.take("/seed 11")
+    assert capsys.readouterr().out == "/seed 1234567890\n"
     chat.take("/options")
     printed = capsys.readouterr().out
     assert "/temperature 0.5\n" in printed

@@ -19,8 +19,12 @@ from atlas.generation.sampling import GREEDY, Sampling
 from tests.export.models import SHAPES, source_of, store
 
 FORMS = {"model": "Atlas", "mine": "Hugging Face", "mine.gguf": "GGUF"}
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}" + (
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
+REFUSAL = "{% if m.role != 'user' %}{{ raise_exception('users alone') }}{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}"
+    + REFUSAL
+    + "<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    + ("{% if add_generation_prompt %}<assistant>{% endif %}")
 )
 
 
@@ -88,7 +92,9 @@ def test_the_ids_are_those_of_generate(ours):
 
 def test_without_a_template_a_conversation_is_one_text(opened):
     messages = [{"role": "user", "content": "the lamp"}, {"role": "assistant", "content": "sees"}]
-    assert opened.decode(opened.conversation(messages)) == "the lamp\nsees"
+    assert opened.decode(opened.conversation(messages)) == "the lampsees"
+    messages.append({"role": "user", "content": "one"})
+    assert opened.decode(opened.conversation(messages)) == "the lampsees\none"
 
 
 def test_a_template_is_used(folder, tmp_path, tokenizer):
@@ -119,6 +125,8 @@ def test_a_template_is_used(folder, tmp_path, tokenizer):
     for name in ("mine", "mine.gguf"):
         opened = open_model(tmp_path / name)
         assert opened.decode(opened.conversation(messages)) == "<user>hello\n<assistant>"
+        with pytest.raises(AtlasError, match="its chat template refuses this: users alone"):
+            opened.conversation([{"role": "system", "content": "hello"}])
 
 
 def test_attention_of_the_last_token(ours, opened):

@@ -1,6 +1,7 @@
 """Texts of many clients over one model: none lost, none mixed, none left behind."""
 
 import asyncio
+import math
 import time
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 
 from atlas.generation.batch import Text
 from atlas.generation.sampling import Sampling
-from atlas.serve.engine import Busy, Engine, EngineFailed, WaitedTooLong
+from atlas.serve.engine import Busy, Engine, EngineFailed, Stopping, WaitedTooLong
 from atlas.serve.limits import Limits
 from atlas.serve.metrics import Metrics
 from tests.serve.live import opened_model, running
@@ -118,11 +119,43 @@ def test_what_fails_is_told_and_the_engine_goes_on(opened):
     assert asyncio.run(check()) == [alone(opened, 3), alone(opened, 4)]
 
 
+def test_a_text_without_numbers_fails_alone(opened, monkeypatch):
+    batch = opened.batch(2)
+    begin = batch._slots.begin
+    monkeypatch.setattr(
+        batch._slots,
+        "begin",
+        lambda slot, ids: begin(slot, ids) * (math.nan if len(ids) == 1 else 1),
+    )
+
+    async def check():
+        async with Started(opened, batch, slots=2) as engine:
+            sound = engine.submit([text_of(opened, 4)])
+            broken = engine.submit([text_of(opened, 3)])  # the empty prompt
+            with pytest.raises(EngineFailed):
+                await collected(broken)
+            return await collected(sound)
+
+    assert asyncio.run(check()) == [alone(opened, 4)]
+
+
+def test_who_waits_is_told_that_the_engine_stops(opened):
+    async def check():
+        async with Started(opened, slots=1, queue=3) as engine:
+            tickets = [engine.submit([text_of(opened, seed, 10**6)]) for seed in range(2)]
+            engine.stop()
+            for ticket in tickets:
+                with pytest.raises(Stopping):
+                    await collected(ticket)
+
+    asyncio.run(check())
+
+
 def test_a_stopped_engine_takes_nothing(opened):
     async def check():
         async with Started(opened) as engine:
             pass
-        with pytest.raises(EngineFailed):
+        with pytest.raises(Stopping):
             engine.submit([text_of(opened, 1)])
 
     asyncio.run(check())
@@ -189,7 +222,7 @@ def test_metrics_count_what_was_done(tokenizer):
         running(opened_model(tokenizer)) as address,
         httpx.Client(base_url=address) as client,
     ):
-        client.post("/v1/completions", json=LONG | {"max_tokens": 7, "n": 2})
+        client.post("/v1/completions", json=LONG | {"max_tokens": 7, "n": 2, "stream": True})
         client.post("/v1/completions", json={})
         client.get("/nothing")
         page = client.get("/metrics").text

@@ -148,6 +148,11 @@ def test_a_stop_string_ends_a_text_and_is_not_in_it(client, opened):
         chunks = list(done) if stream else [done]
         assert "".join(chunk.choices[0].text for chunk in chunks) == whole[: whole.find(stop)]
         assert chunks[-1].choices[0].finish_reason == "stop"
+    ids = client.completions.create(
+        model="small", prompt="the lamp", max_tokens=60, seed=9, stop=stop,
+        extra_body={"return_token_ids": True},
+    )  # fmt: skip
+    assert ids.usage.completion_tokens == len(ids.choices[0].token_ids) < 60
 
 
 def test_without_a_seed_texts_differ(client):
@@ -156,6 +161,16 @@ def test_without_a_seed_texts_differ(client):
         for _ in range(4)
     }
     assert len(texts) > 1
+
+
+def test_the_bytes_of_a_part_of_a_character(client, opened):
+    byte = opened.tokenizer.encode("\u00e9")[0]  # no piece of this vocabulary
+    done = client.chat.completions.create(
+        model="small", messages=[{"role": "user", "content": "x"}], max_tokens=5,
+        max_completion_tokens=1, temperature=0, logit_bias={str(byte): 100}, logprobs=True,
+    )  # fmt: skip
+    (token,) = done.choices[0].logprobs.content
+    assert (token.token, token.bytes) == ("<0xC3>", [0xC3])
 
 
 def test_token_ids_may_be_had(client, opened):

@@ -44,7 +44,8 @@ def export(
     folder = model or find_project() / "models/model"
     called = name or ("atlas" if folder.resolve().name == "model" else folder.resolve().name)
     about = About(called, author, licence, description, source)
-    found = Source.load(folder, tokenizer or folder.parent / "tokenizer", about)
+    beside = (folder if folder.name else folder.absolute()).parent / "tokenizer"
+    found = Source.load(folder, tokenizer or beside, about)
     export_to(out or Path(f"{called}-export"), found, to or ["gguf:q8_0"], text)
 
 

@@ -52,7 +52,8 @@ def generate(
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="A text before which to end; again for more.")
+        list[str] | None,
+        typer.Option(help="A text before which to end, \\n for a line end; again for more."),
     ] = None,
     count: Annotated[
         int, typer.Option(min=1, help="How many texts, with seeds that follow each other.")
@@ -69,7 +70,7 @@ def generate(
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt(prompt, file)
     opened = open_model(model or find_project() / "models/model", tokenizer)
-    wanted = Wanted(tokens, stop or (), count, beyond)
+    wanted = Wanted(tokens, [_unescaped(each) for each in stop or ()], count, beyond)
     print_continuations(opened, text, sampling, wanted, as_json=as_json)
 
 
@@ -103,7 +104,7 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, help="Texts written at the same time.")] = 16,
     queue: Annotated[int, typer.Option(min=0, help="Texts that may wait; then 429.")] = 64,
     most_tokens: Annotated[int, typer.Option(min=1, help="The most a request may ask for.")] = 4096,
-    seconds: Annotated[float, typer.Option(min=0.1, help="For each request, waiting too.")] = 120,
+    seconds: Annotated[float, typer.Option(min=0.1, help="To write a text in.")] = 120,
     beyond: BeyondContext = "slide",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
@@ -113,6 +114,8 @@ def serve(
     from atlas.serve.command import serve as serve_model
     from atlas.serve.limits import Limits
 
+    if key == "":
+        raise AtlasError("--key is empty: give the key that clients must send, or leave it out")
     project = None if model else find_project()
     opened = open_model(model or find_project() / "models/model", tokenizer)
     limits = Limits(slots=slots, queue=queue, tokens=most_tokens, seconds=seconds)
@@ -124,6 +127,14 @@ def _sampling(*values: float | None) -> "Sampling":
     from atlas.generation.options import sampling_of
 
     return sampling_of(dict(zip(SAMPLING, values, strict=True)))
+
+
+def _unescaped(stop: str) -> str:
+    """A stop string as it is typed: a shell hands a line end on as backslash and n."""
+    if not stop:
+        raise AtlasError("--stop is empty: give the text before which to end")
+    parts = [part.replace("\\n", "\n").replace("\\t", "\t") for part in stop.split("\\\\")]
+    return "\\".join(parts)
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:

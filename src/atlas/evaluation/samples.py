@@ -1,6 +1,6 @@
 """Samples: what the model writes after given prompts."""
 
-from atlas.generation.generate import generate
+from atlas.generation.generate import generate_batch
 from atlas.generation.prompts import beginnings
 from atlas.generation.sampling import Sampling
 from atlas.model.language_model import LanguageModel
@@ -26,10 +26,14 @@ def write_samples(
     prompts = [tokenizer.encode(prompt) for prompt in evaluate.prompts] or beginnings(
         val, DOCUMENTS
     )
-    for seed, ids in enumerate(prompts, start=evaluate.seed):
-        sampling = Sampling(
+    samplings = [
+        Sampling(
             temperature=evaluate.temperature, top_k=evaluate.top_k, top_p=evaluate.top_p, seed=seed
         )
-        text = tokenizer.decode([*ids, *generate(model, ids, evaluate.sample_tokens, sampling)])
+        for seed in range(evaluate.seed, evaluate.seed + len(prompts))
+    ]
+    written = generate_batch(model, prompts, evaluate.sample_tokens, samplings)
+    for ids, more in zip(prompts, written, strict=True):
+        text = tokenizer.decode([*ids, *more])
         page.append("\n".join(f"    {line}" for line in text.split("\n")))
     return "\n\n".join(page) + "\n"

@@ -10,7 +10,7 @@ from atlas.generation.sampling import Logits, Sampling, log_softmax, next_token
 from atlas.generation.slots import Slots
 
 Beyond = Literal["slide", "stop"]
-Ended = Literal["stop", "length"]
+Ended = Literal["stop", "length", "failed"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Text:
             probability of the one picked.
         written: ids that were added.
         newest: the token of the last step; None if the text ended without one.
-        ended: why it has, ``stop`` for the end of a text; None while it grows.
+        ended: why it has, ``stop`` for the end of a text, ``failed`` where the model computed no
+            numbers; None while it grows.
     """
 
     prompt: Sequence[int]
@@ -57,6 +58,9 @@ class Text:
 
     def pick(self, logits: Logits, ends: Collection[int]) -> None:
         """Adds a token, or ends, by the logits (V,) of what comes next."""
+        if not np.isfinite(logits).all():
+            self.newest, self.ended = None, "failed"
+            return
         token = next_token(logits, self.sampling, self._generator, self.prompt, self.written)
         if token in ends:
             self.newest, self.ended = None, "stop"

@@ -7,7 +7,7 @@ from typing import Any
 from atlas.console import printable
 from atlas.errors import AtlasError
 from atlas.generation.batch import Text
-from atlas.generation.command import print_as_it_comes
+from atlas.generation.command import note_what_is_cut, print_as_it_comes
 from atlas.generation.opened.opened_model import OpenedModel
 from atlas.generation.options import option, sampling_of
 from atlas.generation.sampling import Sampling
@@ -94,7 +94,9 @@ class Chat:
 
     def _answer(self) -> None:
         """Writes an answer to the messages; what came before Ctrl+C counts."""
-        text = Text(self._opened.conversation(self.messages), self.most_tokens, self.sampling)
+        ids = self._opened.conversation(self.messages)
+        note_what_is_cut(self._opened, ids)
+        text = Text(ids, self.most_tokens, self.sampling)
         came: list[str] = []
         try:
             print_as_it_comes(_kept(self._opened.stream(text), came))
@@ -114,8 +116,12 @@ class Chat:
     def _retry(self, _: str) -> None:
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise AtlasError("/retry: nothing was said yet")
-        self.messages.pop()
-        self._answer()
+        before = self.messages.pop()
+        try:
+            self._answer()
+        except AtlasError:
+            self.messages.append(before)
+            raise
 
     def _print_history(self, _: str) -> None:
         for message in self.messages:
@@ -133,15 +139,19 @@ class Chat:
 
     def _set_number(self, name: str, value: str) -> None:
         if not value:
-            print(f"{option(name, '/')} {getattr(self.sampling, name):g}")
+            print(self._described(name))
             return
         given: dict[str, Any] = {name: printable(value)}
         self.sampling = sampling_of(given, self.sampling, prefix="/")
 
     def _print_options(self, _: str) -> None:
         for name in NUMBERS:
-            print(f"{option(name, '/')} {getattr(self.sampling, name):g}")
+            print(self._described(name))
         print(f"/tokens {self.most_tokens}")
+
+    def _described(self, name: str) -> str:
+        value = getattr(self.sampling, name)
+        return f"{option(name, '/')} {value if isinstance(value, int) else f'{value:g}'}"
 
 
 def help_text() -> str:

@@ -36,9 +36,7 @@ def print_continuations(
         AtlasError: the prompt is none for this model.
     """
     ids = opened.encode(prompt)
-    if len(ids) > opened.context_length:
-        length = opened.context_length
-        print(f"note: of {len(ids)} tokens the model sees the last {length}", file=sys.stderr)
+    note_what_is_cut(opened, ids)
     for seed in range(sampling.seed, sampling.seed + wanted.count):
         text = Text(ids, wanted.tokens, sampling.model_copy(update={"seed": seed}))
         parts = opened.stream(text, wanted.stops, wanted.beyond)
@@ -48,6 +46,13 @@ def print_continuations(
         if wanted.count > 1:
             print(f"--- seed {seed}")
         print_as_it_comes(parts)
+
+
+def note_what_is_cut(opened: OpenedModel, ids: Sequence[int]) -> None:
+    """Says that a prompt is longer than what the model sees."""
+    length = opened.context_length
+    if len(ids) > length:
+        print(f"note: of {len(ids)} tokens the model sees the last {length}", file=sys.stderr)
 
 
 def print_as_it_comes(parts: Iterator[str]) -> str:

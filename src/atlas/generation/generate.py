@@ -29,7 +29,8 @@ def generate(
         beyond: what happens where the context ends, see ``Batch``.
 
     Raises:
-        AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads.
+        AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads;
+            the model computes no numbers.
     """
     text = Text(opening(model.config, prompt), most_tokens, sampling)
     batch = Batch(slots_of(model, 1), {model.config.eos}, beyond_of(model.config, beyond))
@@ -39,6 +40,7 @@ def generate(
         if text.ended is not None:
             return
         batch.step()
+    refuse_failed(text)
 
 
 def generate_batch(
@@ -64,8 +66,10 @@ def generate_batch(
     batch = Batch(slots, {model.config.eos}, beyond_of(model.config, beyond))
     for text in texts:
         batch.add(text)
-    while any(text.ended is None for text in texts):
+    while batch.growing:
         batch.step()
+    for text in texts:
+        refuse_failed(text)
     return [text.written for text in texts]
 
 
@@ -79,6 +83,16 @@ def opening(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
         _check_question(config, prompt)
     begins = not prompt or config.separator is not None
     return [config.eos, *prompt] if begins else list(prompt)
+
+
+def refuse_failed(text: Text) -> None:
+    """Stops where a model computed no numbers.
+
+    Raises:
+        AtlasError: it did.
+    """
+    if text.ended == "failed":
+        raise AtlasError("what the model computes are no numbers; train it again")
 
 
 def beyond_of(config: ModelConfig, beyond: Beyond) -> Beyond:

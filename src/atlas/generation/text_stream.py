@@ -11,7 +11,8 @@ class Characters:
     """Decodes ids one by one.
 
     Some tokens are a single byte of a character: its text comes when it is whole. What comes is,
-    all together, what decoding all ids at once gives.
+    all together, what decoding all ids at once gives; where bytes make no character at all, a
+    tokenizer may give another number of U+FFFD for a run of them than for its parts.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int]) -> None:

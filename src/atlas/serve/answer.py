@@ -42,6 +42,7 @@ class Answer:
     Attributes:
         texts: that grow in the engine.
         prompt_tokens: read for them, copies of a prompt counted once.
+        written_tokens: that have come of all texts, the one with a stop string too.
     """
 
     def __init__(
@@ -61,16 +62,13 @@ class Answer:
         self.texts = texts
         self.prompt_tokens = sum({id(text.prompt): len(text.prompt) for text in texts}.values())
         self._served = served
+        self._streamed = streamed
         self._shown = [TextStream(served.opened.decode, text.prompt, stops) for text in texts]
         self._offsets = [0] * len(texts)
         self._finished: set[int] = set()
+        self.written_tokens = 0
         self._started = time.monotonic()
         self._ticket = served.engine.submit(texts, at_once=streamed)
-
-    @property
-    def written_tokens(self) -> int:
-        """Tokens of all texts so far."""
-        return sum(len(text.written) for text in self.texts)
 
     async def parts(self) -> AsyncIterator[list[Part]]:
         """All parts, as many at a time as there are; the last of a text says why it ended.
@@ -81,14 +79,13 @@ class Answer:
         """
         first = True
         async for events in self._ticket.events():
-            if first:
+            if first and self._streamed:
                 self._served.metrics.first_token(time.monotonic() - self._started)
                 first = False
-            parts = [
-                self._part(number, token)
-                for number, token in events
-                if number not in self._finished
-            ]
+            parts: list[Part] = []
+            for number, token in events:  # one after the other, as a part may be the last
+                if number not in self._finished:
+                    parts.append(self._part(number, token))
             if parts:
                 yield parts
             if len(self._finished) == len(self.texts):
@@ -97,6 +94,7 @@ class Answer:
     def _part(self, number: int, token: Token | None) -> Part:
         shown, offset = self._shown[number], self._offsets[number]
         delta = shown.end() if token is None else shown.feed(token.id)
+        self.written_tokens += token is not None
         finish = None
         if shown.stopped:
             finish = "stop"

@@ -1,5 +1,6 @@
 """The paths of OpenAI's API, and those that the page asks beside them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from atlas.generation.batch import Text, visible
 from atlas.serve.answer import Answer, Part, unless_gone
-from atlas.serve.engine import EngineFailed, WaitedTooLong
+from atlas.serve.engine import EngineFailed, Stopping, WaitedTooLong
 from atlas.serve.errors import ErrorResponse, RequestError, error_body, of_failure
 from atlas.serve.requests import Asked, AttentionRequest, ChatRequest, CompletionRequest
 from atlas.serve.responses import Chat, Completions, Envelope, Form
@@ -33,6 +34,8 @@ def routes(served: Served) -> APIRouter:
         if not served.engine.works:
             raise EngineFailed
         return {"status": "ok"}
+
+    api.head("/health", include_in_schema=False)(health)
 
     @api.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -63,16 +66,17 @@ def routes(served: Served) -> APIRouter:
         texts = served.chat_texts(asked)
         return await respond(served, asked, texts, Chat(), request)
 
+    one_at_a_time = asyncio.Semaphore(1)
+
     @api.post("/atlas/attention")
-    def attention(asked: AttentionRequest) -> dict[str, Any]:
+    async def attention(asked: AttentionRequest) -> dict[str, Any]:
         """How each layer and head looks back from the last of some ids."""
         count = visible(len(asked.ids), served.opened.context_length)
         seen = asked.ids[-count:]
         served.check_ids(seen, "ids")
-        return {
-            "tokens": [served.piece(each) for each in seen],
-            "layers": served.opened.attention(seen),
-        }
+        async with one_at_a_time:  # beside what the engine computes
+            layers = await asyncio.to_thread(served.opened.attention, seen)
+        return {"tokens": [served.piece(each) for each in seen], "layers": layers}
 
     return api
 
@@ -129,7 +133,7 @@ async def _chunks(
             yield _events(envelope, parts, with_usage=with_usage)
         if with_usage:
             yield _event(envelope.last_chunk())
-    except (WaitedTooLong, EngineFailed) as failure:
+    except (WaitedTooLong, EngineFailed, Stopping) as failure:
         error = of_failure(failure)
         yield _event(error_body(error.status, str(error), code=error.code))
     finally:

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
 from atlas.errors import AtlasError
@@ -84,6 +83,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    app.state.engine = engine
     answer_errors(app)
     app.include_router(routes(served))
 
@@ -109,7 +109,5 @@ def create_app(
     for asked in ("CompletionRequest", "ChatRequest"):
         schema["components"]["schemas"][asked]["properties"]["model"]["enum"] = [opened.name]
     paths = [*schema["paths"], "/"]
-    app.add_middleware(Guard, limits=limits, metrics=metrics, key=key, paths=paths)
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(Guard, limits=limits, metrics=metrics, key=key, hosts=hosts, paths=paths)
     return app

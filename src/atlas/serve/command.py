@@ -7,13 +7,15 @@ from pathlib import Path
 
 import uvicorn
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line
 from atlas.generation.batch import Beyond
 from atlas.generation.opened.opened_model import OpenedModel
 from atlas.serve.app import create_app
+from atlas.serve.engine import Engine
 from atlas.serve.limits import Limits
 
 SECONDS_TO_END = 3  # for answers that are being written when the server is stopped
+LOCAL = ("127.0.0.1", "localhost", "::1")
 SECONDS_KEPT = 30  # a connection that asks nothing more
 
 
@@ -32,16 +34,27 @@ def serve(
     Raises:
         AtlasError: the address can't be had.
     """
-    loopback = _is_loopback(host)
     listening = _listen(host, port)
-    app = create_app(
-        opened,
-        limits,
-        key=key,
-        hosts=["127.0.0.1", "localhost"] if loopback else None,
-        metrics_folder=metrics_folder,
-        beyond=beyond,
-    )
+    loopback = _is_loopback(host)
+    try:
+        app = create_app(
+            opened,
+            limits,
+            key=key,
+            hosts=[*LOCAL, host] if loopback else None,
+            metrics_folder=metrics_folder,
+            beyond=beyond,
+        )
+    except (RuntimeError, MemoryError) as error:
+        raise AtlasError(
+            f"--slots {limits.slots}: there is no memory for so many, give fewer "
+            f"({one_line(error)[:80]})"
+        ) from None
+    named = f"[{host}]" if ":" in host else host
+    address = f"http://{named}:{listening.getsockname()[1]}"
+    print(f"{opened.name} ({opened.form}): {address} is the page, {address}/v1 the API", flush=True)
+    if not loopback and key is None:
+        print("note: anybody who reaches this address may use it; --key KEY", file=sys.stderr)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -50,12 +63,20 @@ def serve(
         timeout_keep_alive=SECONDS_KEPT,
         timeout_graceful_shutdown=SECONDS_TO_END,
     )
-    address = f"http://{'127.0.0.1' if loopback else host}:{listening.getsockname()[1]}"
-    print(f"{opened.name} ({opened.form}): {address} is the page, {address}/v1 the API")
-    if not loopback and key is None:
-        print("note: anybody who reaches this address may use it; --key KEY", file=sys.stderr)
-    sys.stdout.flush()
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config, app.state.engine).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """Tells the engine first when it is to end, so that every client gets an end of its answer."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the answers, then the connections."""
+        self._engine.stop()
+        await super().shutdown(sockets)
 
 
 def _is_loopback(host: str) -> bool:
@@ -66,6 +87,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not host:
+        raise AtlasError("--host is empty: give 127.0.0.1, or 0.0.0.0 for others to reach it")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -35,7 +35,12 @@ class EngineFailed(Exception):  # noqa: N818
     """The model raised an error, which is in the log."""
 
 
-News = Token | None | WaitedTooLong | EngineFailed  # a token, the end, or what went wrong
+class Stopping(Exception):  # noqa: N818
+    """The server is being stopped."""
+
+
+# A token, the end of a text, or why there is none.
+News = Token | None | WaitedTooLong | EngineFailed | Stopping
 
 
 class Ticket:
@@ -64,6 +69,7 @@ class Ticket:
         Raises:
             WaitedTooLong: one of them got no slot in time.
             EngineFailed: the model failed.
+            Stopping: the server ends.
         """
         left = len(self.texts)
         while left:
@@ -143,11 +149,15 @@ class Engine:
             self._batch.step()
 
     def stop(self) -> None:
-        """Ends the work after the step that is being computed."""
+        """Ends the work after the step that is being computed; who waits still is told."""
         with self._change:
             self._stopping = True
             self._change.notify()
         self._thread.join()
+        left = [*self._growing.values(), *self._waiting]
+        self._growing.clear()
+        self._waiting.clear()
+        _deliver([(job, Stopping()) for job in left])
 
     def submit(self, texts: Sequence[Text], *, at_once: bool = True) -> Ticket:
         """Hands texts in, all or none.
@@ -158,11 +168,14 @@ class Engine:
 
         Raises:
             Busy: the queue has no room for them.
+            Stopping: it takes no more.
             EngineFailed: it works no more.
         """
         deadline = time.monotonic() + self._limits.queue_seconds
         ticket = Ticket(texts, at_once=at_once)
         with self._change:
+            if self._stopping:
+                raise Stopping
             if not self.works:
                 raise EngineFailed
             if len(texts) > self.free:
@@ -231,8 +244,8 @@ class Engine:
             if text.ended is not None:
                 with self._change:
                     del self._growing[id(text)]
-                news.append((job, None))
-        self._metrics.written_tokens(sum(each is not None for _, each in news))
+                news.append((job, EngineFailed() if text.ended == "failed" else None))
+        self._metrics.written_tokens(sum(isinstance(each, Token) for _, each in news))
         return news
 
     def _give_up(self) -> list[tuple[Job, News]]:

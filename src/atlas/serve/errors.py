@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from atlas.console import printable
 from atlas.errors import AtlasError
-from atlas.serve.engine import Busy, EngineFailed, WaitedTooLong
+from atlas.serve.engine import Busy, EngineFailed, Stopping, WaitedTooLong
 
 COME_AGAIN = {"Retry-After": "1"}  # seconds
 
@@ -76,6 +76,8 @@ def of_failure(error: Exception) -> RequestError:
             return RequestError(429, "too many requests are waiting; try again", code="busy")
         case WaitedTooLong():
             return RequestError(503, "no slot became free in time; try again", code="timeout")
+        case Stopping():
+            return RequestError(503, "the server is being stopped", code="stopping")
         case EngineFailed():
             return RequestError(500, "the model failed; the server's log says how", code="engine")
     raise error
@@ -94,6 +96,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Busy)
     @app.exception_handler(WaitedTooLong)
     @app.exception_handler(EngineFailed)
+    @app.exception_handler(Stopping)
     async def failed(request: Request, error: Exception) -> JSONResponse:
         return await refused(request, of_failure(error))
 
@@ -106,11 +109,17 @@ def answer_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return error_response(400, "the body is not JSON")
-        path = ".".join(str(part) for part in first["loc"] if part != "body")
-        message = "is not known" if first["type"] == "extra_forbidden" else first["msg"]
-        return error_response(
-            400, f"{path or 'the body'}: {message}", param=printable(path) or None
-        )
+        _, *where = first["loc"]
+        if not where:
+            message = "the body is no JSON object; send one, with Content-Type: application/json"
+            return error_response(400, message)
+        param, path = printable(str(where[0])), ".".join(map(str, where))
+        message = f"{path}: {first['msg']}"
+        if first["type"] == "extra_forbidden":
+            message = f"{path}: is not known"
+        elif param == "prompt":
+            message = "prompt: give a text, a list of texts, ids, or a list of lists of ids"
+        return error_response(400, message, param=param)
 
     @app.exception_handler(HTTPException)
     async def by_the_framework(request: Request, error: HTTPException) -> JSONResponse:

@@ -5,6 +5,7 @@ import hmac
 import logging
 import time
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,7 @@ class Guard:
         limits: Limits,
         metrics: Metrics,
         key: str | None,
+        hosts: Collection[str] | None,
         paths: Collection[str],
     ) -> None:
         """Guards an app.
@@ -37,12 +39,14 @@ class Guard:
             limits: of a body.
             metrics: that count answers.
             key: that clients must have; None for no key.
+            hosts: names by which the server may be called; None for any.
             paths: that are counted by name.
         """
         self._app = app
         self._limits = limits
         self._metrics = metrics
         self._key = key
+        self._hosts = None if hosts is None else frozenset(hosts)
         self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +64,10 @@ class Guard:
             await send(message)
 
         try:
-            if self._may_enter(scope):
+            if not self._is_called_by_name(scope):
+                refusal = error_response(400, "this server does not go by that name (Host)")
+                await refusal(scope, receive, noticing)
+            elif self._may_enter(scope):
                 await self._app(scope, self._limited(receive), noticing)
             else:
                 await _wants_key(scope, receive, noticing)
@@ -74,12 +81,18 @@ class Guard:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.answered(path, status or FAILED, time.monotonic() - started)
 
+    def _is_called_by_name(self, scope: Scope) -> bool:
+        """Whether no web page elsewhere had a browser call a name of its own for this machine."""
+        given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        return self._hosts is None or urlsplit(f"//{given}").hostname in self._hosts
+
     def _may_enter(self, scope: Scope) -> bool:
         path: str = scope["path"]
         if self._key is None or path in OPEN or path.startswith(OPEN_FOLDER):
             return True
         given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, b"Bearer " + self._key.encode())
+        scheme, _, key = given.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key, self._key.encode())
 
     def _limited(self, receive: Receive) -> Receive:
         """What a client sends, which has a largest size and a last time."""

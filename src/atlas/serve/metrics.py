@@ -32,7 +32,7 @@ class Metrics:
             "atlas_texts_waiting", "Texts that wait for a slot.", registry=self.registry
         )
         self._first_token = Histogram(
-            "atlas_first_token_seconds", "From a request to its first token.",
+            "atlas_first_token_seconds", "From a streamed request to its first token.",
             registry=self.registry, buckets=SECONDS,
         )  # fmt: skip
         self._answer = Histogram(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from atlas.generation.sampling import Sampling
 
@@ -104,10 +104,11 @@ class ChatRequest(Asked):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="256 if not given."
+    )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None,
-        validation_alias=AliasChoices("max_completion_tokens", "max_tokens"),
-        description="256 if not given.",
+        None, description="Its older name, which gives way to it."
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None

@@ -147,5 +147,9 @@ def _told(part: Part) -> Token | None:
 
 
 def _probable(served: Served, identity: int, logprob: float | None) -> Body:
-    text = served.piece(identity)
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    data = served.opened.piece_bytes(identity)
+    return {
+        "token": served.piece(identity),
+        "logprob": logprob,
+        "bytes": None if data is None else list(data),
+    }

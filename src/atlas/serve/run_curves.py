@@ -1,6 +1,7 @@
 """The curves of the training run that made the served model, for the page."""
 
 import csv
+import math
 from pathlib import Path
 
 MOST_POINTS = 500  # of a curve
@@ -28,5 +29,6 @@ def _points(path: Path, column: str) -> list[list[float]]:
             points = [[float(row["step"]), float(row[column])] for row in csv.DictReader(file)]
     except (OSError, KeyError, ValueError, TypeError):
         return []
+    points = [point for point in points if math.isfinite(point[1])]
     every = -(-len(points) // MOST_POINTS) or 1
     return points[::every]

@@ -56,7 +56,7 @@ class Served:
             RequestError: as ``completion_texts``.
             AtlasError: it can't be continued by this model.
         """
-        tokens = asked.max_tokens or CHAT_TOKENS
+        tokens = asked.max_completion_tokens or asked.max_tokens or CHAT_TOKENS
         self._check(asked, 1, tokens)
         if asked.top_logprobs is not None and not asked.logprobs:
             raise RequestError(400, "top_logprobs needs logprobs", param="top_logprobs")
@@ -107,11 +107,11 @@ class Served:
                 param="model",
                 code="model_not_found",
             )
-        longest = limits.stop_characters
+        longest, most = limits.stop_characters, min(limits.texts, limits.slots + limits.queue)
         ids = [key for key in asked.logit_bias or () if not self._is_id(key)]
         for param, wrong, message in (
             ("max_tokens", tokens > limits.tokens, f"{tokens}: at most {limits.tokens}"),
-            ("n", texts > limits.texts, f"{texts} texts: a request may ask for {limits.texts}"),
+            ("n", texts > most, f"{texts} texts: a request may ask for {most}"),
             ("stop", len(stops) > limits.stops, f"{len(stops)} strings: at most {limits.stops}"),
             (
                 "stop",

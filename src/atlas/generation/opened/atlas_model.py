@@ -56,6 +56,12 @@ class AtlasModel(OpenedModel):
         text = self.decode([identity])
         return text if text and UNKNOWN not in text else self.tokenizer.piece(identity)
 
+    def piece_bytes(self, identity: int) -> bytes | None:
+        """The bytes of one id."""
+        if self.tokenizer.processor.is_byte(identity):
+            return bytes([int(self.tokenizer.piece(identity)[1:-1], 16)])  # <0xE2>
+        return super().piece_bytes(identity)
+
     def slots(self, count: int) -> Slots:
         """Places in which to continue so many texts at once."""
         return slots_of(self.model, count)

@@ -13,6 +13,7 @@ from atlas.generation.opened.opened_model import (
     Message,
     OpenedModel,
     refuse_no_beginning,
+    template_of,
 )
 from atlas.generation.sampling import Logits
 from atlas.generation.slots import Slots
@@ -59,6 +60,10 @@ class GGUFModel(OpenedModel):
         """The text of ids."""
         return b"".join(self._pieces[each] for each in ids).decode("utf-8", errors="replace")
 
+    def piece_bytes(self, identity: int) -> bytes:
+        """The bytes of one id."""
+        return self._pieces[identity]
+
     def slots(self, count: int) -> Slots:
         """Places in which to continue so many texts at once."""
         return GGUFSlots(self._model, count, self.context_length)
@@ -70,13 +75,14 @@ class GGUFModel(OpenedModel):
         from transformers.utils.chat_template_utils import render_jinja_template
 
         begin, end = self._vocabulary.token_bos(), self._vocabulary.token_eos()
-        (text,), _ = render_jinja_template(
-            conversations=[list(messages)],
-            chat_template=self._metadata[TEMPLATE],
-            add_generation_prompt=True,
-            bos_token=self._vocabulary.get_text(begin) if begin >= 0 else "",
-            eos_token=self._vocabulary.get_text(end) if end >= 0 else "",
-        )
+        with template_of(self.name):
+            (text,), _ = render_jinja_template(
+                conversations=[list(messages)],
+                chat_template=self._metadata[TEMPLATE],
+                add_generation_prompt=True,
+                bos_token=self._vocabulary.get_text(begin) if begin >= 0 else "",
+                eos_token=self._vocabulary.get_text(end) if end >= 0 else "",
+            )
         return self._encode(text, add_special=False, parse_special=True)
 
     def _encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

@@ -13,6 +13,7 @@ from atlas.generation.opened.opened_model import (
     Message,
     OpenedModel,
     refuse_no_beginning,
+    template_of,
 )
 from atlas.generation.sampling import Logits
 from atlas.generation.slots import Slots
@@ -70,9 +71,10 @@ class HuggingFaceModel(OpenedModel):
         """In the template of the tokenizer, if it has one."""
         if not self._tokenizer.chat_template:
             return super().conversation(messages)
-        text = self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
+        with template_of(self.name):
+            text = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
         return self._begun(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _begun(self, ids: list[int]) -> list[int]:

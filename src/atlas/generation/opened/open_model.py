@@ -38,7 +38,8 @@ def open_model(path: Path, tokenizer: Path | None = None) -> OpenedModel:
         return HuggingFaceModel(path, choose_device())
     from atlas.generation.opened.atlas_model import AtlasModel
 
-    return AtlasModel.load(path, tokenizer or path.parent / "tokenizer", choose_device())
+    beside = (path if path.name else path.absolute()).parent / "tokenizer"
+    return AtlasModel.load(path, tokenizer or beside, choose_device())
 
 
 def _is_hugging_face(config: Path) -> bool:

@@ -2,11 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from atlas.errors import AtlasError
+from jinja2 import TemplateError
+
+from atlas.errors import AtlasError, one_line
 from atlas.generation.batch import Batch, Beyond, Text
+from atlas.generation.generate import refuse_failed
 from atlas.generation.slots import Slots
-from atlas.generation.text_stream import TextStream
+from atlas.generation.text_stream import UNKNOWN, TextStream
 
 MOST_CONTEXT = 4096  # tokens that a slot gets of a model that was made for more; they cost memory
 Message = Mapping[str, str]  # role and content
@@ -47,6 +51,11 @@ class OpenedModel(ABC):
         """The text of one id, for people, also where it is but a part of a character."""
         return self.decode([identity])
 
+    def piece_bytes(self, identity: int) -> bytes | None:
+        """The bytes of one id in UTF-8, which may be a part of a character; None if unknown."""
+        text = self.decode([identity])
+        return None if UNKNOWN in text else text.encode()
+
     @abstractmethod
     def slots(self, count: int) -> Slots:
         """Places in which to continue so many texts at once."""
@@ -54,10 +63,14 @@ class OpenedModel(ABC):
     def conversation(self, messages: Sequence[Message]) -> list[int]:
         """The ids that the model reads of a conversation, to add what is said next.
 
-        A model without a template of its own follows no instructions: it continues the
-        conversation as one text, a line a message.
+        A model without a template of its own follows no instructions: the conversation is one
+        text, in which an answer goes on where the message before it ends, as it was written.
         """
-        return self.encode("\n".join(message["content"] for message in messages))
+        text = ""
+        for message in messages:
+            begins = not text or message["role"] == "assistant"
+            text += message["content"] if begins else f"\n{message['content']}"
+        return self.encode(text)
 
     def beyond(self, wanted: Beyond) -> Beyond:
         """What happens where the context ends, if the model can do that."""
@@ -88,15 +101,33 @@ class OpenedModel(ABC):
     def stream(
         self, text: Text, stops: Sequence[str] = (), beyond: Beyond = "slide"
     ) -> Iterator[str]:
-        """Yields what continues a text as it comes, up to the first of some strings."""
+        """Yields what continues a text as it comes, up to the first of some strings.
+
+        Raises:
+            AtlasError: the model computes no numbers.
+        """
         shown = TextStream(self.decode, text.prompt, stops)
         for each in self.continue_all([text], beyond):
+            refuse_failed(each)
             if each.newest is not None:
                 yield shown.feed(each.newest.id)
             if shown.stopped:
                 text.ended = "stop"
                 return
         yield shown.end()
+
+
+@contextmanager
+def template_of(name: str) -> Iterator[None]:
+    """Says in a line what a chat template refuses, as some do of certain roles.
+
+    Raises:
+        AtlasError: the template refused the conversation, or is broken.
+    """
+    try:
+        yield
+    except TemplateError as error:
+        raise AtlasError(f"{name}: its chat template refuses this: {one_line(error)}") from None
 
 
 def refuse_no_beginning(name: str, ids: list[int], begin: int | None) -> list[int]:
