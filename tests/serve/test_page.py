@@ -47,7 +47,10 @@ CONTRAST = """(selector) => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
+        options = {
+            "executable_path": shutil.which("chromium"),
+            "args": ["--no-sandbox", "--disable-dev-shm-usage"],
+        }
         try:
             found = playwright.chromium.launch(**options)
         except BrowserError as error:
