@@ -136,7 +136,7 @@ def test_a_prompt_comes_from_anywhere(tmp_path, tokenizer):
         assert atlas("generate", *argument, *told, given="the lamp\n")[1] == printed
     _, lines, _ = atlas("generate", "the lamp", *told, "--json", "--count", "2")
     first, second = map(json.loads, lines.splitlines())
-    assert first["text"] + "\n" == printed
+    assert f"the lamp{first['text']}\n" == printed
     assert first | {"text": ""} == {
         "prompt": "the lamp", "text": "", "tokens": 12, "finish_reason": "length", "seed": 3,
     }  # fmt: skip

@@ -8,6 +8,8 @@ import sys
 import psutil
 import pytest
 
+from atlas.processes import threads
+
 CHILD = """
 import os, signal
 from atlas.errors import one_line_errors
@@ -102,3 +104,12 @@ def test_a_stage_whose_dvc_is_gone_already_does_not_start(tmp_path):
     assert starter.stdout == b""
     said = (tmp_path / "said").read_text()
     assert "what started this process is gone; run `dvc repro` again" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("3", 3), ("", os.cpu_count()), ("0", os.cpu_count()), ("2,1", os.cpu_count())],
+)
+def test_threads_are_those_of_pytorch_or_a_core_each(monkeypatch, value, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads() == expected

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from atlas.generation.batch import Beyond, Text
 from atlas.generation.opened.opened_model import OpenedModel
@@ -30,7 +31,7 @@ class Wanted:
 def print_continuations(
     opened: OpenedModel, prompt: str, sampling: Sampling, wanted: Wanted, *, as_json: bool
 ) -> None:
-    """Prints what continues a prompt as it comes, or a line of JSON for each continuation.
+    """Prints a prompt and what continues it as it comes, or a line of JSON for each continuation.
 
     Raises:
         AtlasError: the prompt is none for this model.
@@ -45,7 +46,7 @@ def print_continuations(
             continue
         if wanted.count > 1:
             print(f"--- seed {seed}")
-        print_as_it_comes(parts)
+        print_as_it_comes(chain([prompt], parts))
 
 
 def note_what_is_cut(opened: OpenedModel, ids: Sequence[int]) -> None:

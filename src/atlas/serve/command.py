@@ -52,9 +52,9 @@ def serve(
         ) from None
     named = f"[{host}]" if ":" in host else host
     address = f"http://{named}:{listening.getsockname()[1]}"
-    print(f"{opened.name} ({opened.form}): {address} is the page, {address}/v1 the API", flush=True)
     if not loopback and key is None:
         print("note: anybody who reaches this address may use it; --key KEY", file=sys.stderr)
+    print(f"{opened.name} ({opened.form}): {address} is the page, {address}/v1 the API", flush=True)
     config = uvicorn.Config(
         app,
         log_level="warning",
