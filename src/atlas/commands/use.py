@@ -10,6 +10,7 @@ from atlas.commands.given import find_project, given_text
 from atlas.errors import AtlasError
 
 if TYPE_CHECKING:
+    from atlas.generation.opened.opened_model import OpenedModel
     from atlas.generation.sampling import Sampling
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
@@ -65,11 +66,10 @@ def generate(
 ) -> None:
     """Continue a prompt with the trained model, or with another one."""
     from atlas.generation.command import Wanted, print_continuations
-    from atlas.generation.opened.open_model import open_model
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt(prompt, file)
-    opened = open_model(model or find_project() / "models/model", tokenizer)
+    opened = _opened(model, tokenizer)
     wanted = Wanted(tokens, [_unescaped(each) for each in stop or ()], count, beyond)
     print_continuations(opened, text, sampling, wanted, as_json=as_json)
 
@@ -87,10 +87,9 @@ def chat(
 ) -> None:
     """Talk with a model, line by line; /help lists what else can be typed."""
     from atlas.generation.chat import Chat, typed_lines
-    from atlas.generation.opened.open_model import open_model
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    opened = open_model(model or find_project() / "models/model", tokenizer)
+    opened = _opened(model, tokenizer)
     print(f"{opened.name} ({opened.form}); /help lists commands, Ctrl+D ends", file=sys.stderr)
     Chat(opened, sampling, tokens).run(typed_lines())
 
@@ -110,17 +109,22 @@ def serve(
     tokenizer: TokenizerPath = None,
 ) -> None:
     """Serve a model: a web page, and the API that OpenAI's clients speak."""
-    from atlas.generation.opened.open_model import open_model
     from atlas.serve.command import serve as serve_model
     from atlas.serve.limits import Limits
 
     if key == "":
         raise AtlasError("--key is empty: give the key that clients must send, or leave it out")
-    project = None if model else find_project()
-    opened = open_model(model or find_project() / "models/model", tokenizer)
+    opened = _opened(model, tokenizer)
     limits = Limits(slots=slots, queue=queue, tokens=most_tokens, seconds=seconds)
-    curves = project / "metrics" if project else None
+    curves = None if model else find_project() / "metrics"
     serve_model(opened, host, port, limits, key=key, metrics_folder=curves, beyond=beyond)
+
+
+def _opened(model: Path | None, tokenizer: Path | None) -> "OpenedModel":
+    """The model that is named, or that of the project."""
+    from atlas.generation.opened.open_model import open_model
+
+    return open_model(model or find_project() / "models/model", tokenizer)
 
 
 def _sampling(*values: float | None) -> "Sampling":

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from atlas.generation.batch import Text, visible
 from atlas.serve.answer import Answer, Part, unless_gone
@@ -106,8 +107,23 @@ async def respond(
     except BaseException:
         answer.abandon()
         raise
-    chunks = _chunks(answer, envelope, first, parts_to_come, asked)
-    return StreamingResponse(chunks, media_type=STREAM, headers={"Cache-Control": "no-cache"})
+    chunks = _chunks(envelope, first, parts_to_come, asked)
+    return Stream(answer, chunks, media_type=STREAM, headers={"Cache-Control": "no-cache"})
+
+
+class Stream(StreamingResponse):
+    """An answer in parts; however it ends, also before its first one, what grows is given up."""
+
+    def __init__(self, answer: Answer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.abandon()
 
 
 async def _first(parts: AsyncIterator[list[Part]]) -> list[Part]:
@@ -119,13 +135,11 @@ async def _all(answer: Answer) -> list[Part]:
 
 
 async def _chunks(
-    answer: Answer,
     envelope: Envelope,
     first: list[Part],
     rest: AsyncIterator[list[Part]],
     asked: Asked,
 ) -> AsyncIterator[bytes]:
-    """The stream; however it ends, what still grows is given up."""
     with_usage = asked.stream_options is not None and asked.stream_options.include_usage
     try:
         yield _events(envelope, first, with_usage=with_usage)
@@ -136,8 +150,6 @@ async def _chunks(
     except (WaitedTooLong, EngineFailed, Stopping) as failure:
         error = of_failure(failure)
         yield _event(error_body(error.status, str(error), code=error.code))
-    finally:
-        answer.abandon()
     yield END
 
 

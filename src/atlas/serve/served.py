@@ -2,8 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from atlas.generation.batch import Text
 from atlas.generation.opened.opened_model import OpenedModel
@@ -29,6 +28,7 @@ class Served:
         limits: of requests.
         metrics: that are counted.
         started: when, in seconds of the epoch.
+        pieces: the texts of ids that were asked for.
     """
 
     opened: OpenedModel
@@ -36,6 +36,7 @@ class Served:
     limits: Limits
     metrics: Metrics
     started: int
+    pieces: dict[int, str] = field(default_factory=dict)
 
     def completion_texts(self, asked: CompletionRequest) -> list[Text]:
         """The texts of a request, ``n`` for each prompt.
@@ -64,11 +65,6 @@ class Served:
         self._check_length(ids, "messages")
         alternatives = (asked.top_logprobs or 0) if asked.logprobs else None
         return self._texts(asked, [ids], tokens, alternatives)
-
-    @cached_property
-    def pieces(self) -> dict[int, str]:
-        """The texts of ids that were asked for."""
-        return {}
 
     def piece(self, identity: int) -> str:
         """The text of one id, for people."""
