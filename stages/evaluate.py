@@ -1,42 +1,40 @@
-"""Evaluate the trained model on all of val and test, and sample from it.
+"""Evaluate the trained model on all of val and test, sample from it, and look inside.
 
 dvc repro evaluate
 """
 
 from pathlib import Path
 
-from atlas.cleaning.splits import Split
-from atlas.evaluation.perplexity import evaluate_split
-from atlas.evaluation.samples import write_samples
-from atlas.model.device import choose_device
-from atlas.model.storage import check_tokenizer, load_model
-from atlas.stage import Metric, Run, run_stage
-from atlas.tokens.split import TokenSplit
-from atlas.tokens.tokenizer import Tokenizer
-from atlas.tokens.windows import EvaluationWindows
+import pandas as pd
 
-TOKENS = Path("data/tokens")
-HELD_OUT: tuple[Split, ...] = ("val", "test")
+from atlas.evaluation.look import look_inside
+from atlas.evaluation.perplexity import Numbers
+from atlas.evaluation.subject import Subject
+from atlas.evaluation.tables import write_question_tables, write_samples, write_split_tables
+from atlas.model.device import choose_device
+from atlas.stage import Run, run_stage
+
+MODEL, TOKENIZER = Path("models/model"), Path("models/tokenizer")
+TOKENS, DOCUMENTS = Path("data/tokens"), Path("data/clean")
+VAL_ROWS = Path("metrics/val.csv")
 
 
 def main(run: Run) -> None:
-    """models/model to metrics/evaluate.json and metrics/samples.md."""
-    model = load_model(Path("models/model"), choose_device())
-    tokenizer = Tokenizer.load(Path("models/tokenizer"))
-    check_tokenizer(model.config, tokenizer.sha256, "models/tokenizer")
-    metrics: dict[str, Metric] = {}
-    held_out = {split: TokenSplit(TOKENS, split) for split in HELD_OUT}
-    for split, tokens in held_out.items():
-        check_tokenizer(model.config, tokens.index.tokenizer_sha256, f"data/tokens/{split}")
-        if len(tokens):
-            windows = EvaluationWindows(
-                tokens, model.config.context_length, run.params.evaluate.batch_size
-            )
-            measured = evaluate_split(model, windows)
-            metrics |= {f"{split}_{name}": value for name, value in measured.items()}
+    """models/model to metrics/evaluate.json, samples, tables and pictures."""
+    subject = Subject.load(
+        MODEL, TOKENIZER, TOKENS, DOCUMENTS, run.params.evaluate, choose_device()
+    )
+    tables, pictures = run.output_folder("metrics/tables"), run.output_folder("metrics/pictures")
+    metrics: Numbers = {}
+    for split in subject.held_out:
+        scores = subject.scores(split)
+        measured = subject.measure(split, scores)
+        metrics |= {f"{split}_{name}": value for name, value in measured.items()}
+    write_split_tables(subject, scores, tables)  # of the last one
+    metrics |= write_question_tables(subject, scores, tables)
+    metrics |= write_samples(subject, run.output("metrics/samples.md"), tables)
+    metrics |= look_inside(subject, pd.read_csv(VAL_ROWS), tables, pictures)
     run.write_metrics(metrics)
-    samples = write_samples(model, tokenizer, held_out["val"], run.params.evaluate)
-    run.output("metrics/samples.md").write_text(samples, encoding="utf-8")
 
 
 if __name__ == "__main__":

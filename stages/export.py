@@ -19,8 +19,7 @@ from atlas.tokens.split import TokenSplit
 def main(run: Run) -> None:
     """models/model and models/tokenizer to models/export."""
     export = run.params.export
-    folder = run.output("models/export")
-    folder.mkdir()
+    folder = run.output_folder("models/export")
     table = run.output("metrics/export.csv")
     if not export.formats:
         write_csv(table, [{"format": "none"}])

@@ -20,7 +20,7 @@ from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.device import choose_device
 from atlas.model.language_model import LanguageModel
-from atlas.model.storage import WEIGHTS, check_tokenizer, write_weights
+from atlas.model.storage import LAST_WEIGHTS, WEIGHTS, check_tokenizer, write_weights
 from atlas.stage import Run, project_root, run_stage
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
@@ -34,10 +34,10 @@ from atlas.training.safety.memory import memory_errors, peak_bytes
 from atlas.training.safety.progress import Progress
 from atlas.training.safety.snapshot import whole_weights
 from atlas.training.samples import Sampler, page_of
+from atlas.training.steps.norms import COLUMNS as LAYER_COLUMNS
 from atlas.training.steps.world import World, the_world
 
 TOKENS, TOKENIZER = Path("data/tokens"), Path("models/tokenizer")
-LAST_WEIGHTS = "last.safetensors"
 Splits = dict[Split, TokenSplit]
 
 
@@ -93,8 +93,7 @@ def write_model(
     run: Run, config: ModelConfig, checkpoints: Checkpoints, last: dict[str, Tensor]
 ) -> None:
     """The best weights as the model, the last ones beside them."""
-    folder = run.output("models/model")
-    folder.mkdir()
+    folder = run.output_folder("models/model")
     config.write(folder)
     shutil.copyfile(checkpoints.best, folder / WEIGHTS)
     write_weights(last, folder / LAST_WEIGHTS)
@@ -104,21 +103,12 @@ def write_logs(run: Run, progress: Progress, model: LanguageModel, world: World)
     """Metrics, curves, samples and speeds."""
     pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
+    layers = pd.DataFrame(progress.layer_rows, columns=list(LAYER_COLUMNS))
+    layers.to_csv(run.output("metrics/layers.csv"), index=False)
     page = page_of(progress.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
     run.timing_rows += progress.speed_rows
-    run.write_metrics(
-        {
-            "best_val_loss": progress.best_loss,
-            "best_step": progress.best_step,
-            "last_train_loss": progress.train_rows[-1]["loss"],
-            "last_val_loss": progress.val_rows[-1]["loss"],
-            "steps": progress.step,
-            "skipped_steps": progress.skipped,
-            "tokens_seen": progress.tokens,
-            "parameters": model.parameter_count(),
-        }
-    )
+    run.write_metrics(progress.metrics() | {"parameters": model.parameter_count()})
     speeds = pd.DataFrame(progress.speed_rows).drop(columns="step").median()
     run.timing |= {str(key): float(value) for key, value in speeds.items()}
     run.timing["peak_memory_mb"] = round(peak_bytes(world.device) / 1e6)

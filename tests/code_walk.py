@@ -6,7 +6,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MAY_NOT_SHAPE_AN_OUTPUT = {
     f"src/atlas/{name}.py"
-    for name in ("params", "param_rules", "export_rules", "stage", "errors", "processes")
+    for name in (
+        "params",
+        "param_types",
+        "param_rules",
+        "export_rules",
+        "stage",
+        "errors",
+        "processes",
+    )
 }
 
 

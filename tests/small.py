@@ -39,6 +39,7 @@ SMALL: dict[str, Any] = {
     "train.warmup_steps": 5,
     "train.eval_every": 40,
     "train.eval_windows": 8,
+    "train.eval_train_windows": 0,
     "evaluate.prompts": ["the lamp", "one"],
     "evaluate.sample_tokens": 20,
     "export.formats": ["gguf:f32", "gguf:q8_0"],

@@ -5,7 +5,6 @@ no unknown key passes, so params.yaml is the one place where a value can come fr
 validates the whole file first: what could not be trained or exported is refused at once.
 """
 
-import contextlib
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -13,64 +12,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError
-from atlas.formats import known_format
 from atlas.param_rules import conflicts
-
-
-def _number(value: object) -> object:
-    """YAML 1.1 reads 3e-4 as text (dvc#5971)."""
-    with contextlib.suppress(ValueError):
-        return float(value) if isinstance(value, str) else value
-    return value
-
-
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-PositiveReal = Annotated[Real, Field(gt=0)]
-Share = Annotated[Real, Field(ge=0, lt=1)]
-FilterName = Literal[
-    "short",
-    "word_length",
-    "symbols",
-    "bullets",
-    "ellipsis",
-    "letters",
-    "english",
-    "repetition",
-]
-Format = Annotated[str, AfterValidator(known_format)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-CorpusName = Literal[
-    "python-docs",
-    "shakespeare",
-    "gutenberg",
-    "novels",
-    "fairytales",
-    "tinystories",
-    "babylm",
-    "arithmetic",
-    "modular",
-    "stories",
-    "files",
-]
-ModularOperation = Literal[
-    "add", "subtract", "multiply", "divide", "square_sum", "quadratic", "cubic"
-]
+from atlas.param_types import (
+    CorpusName,
+    Count,
+    FileName,
+    FilterName,
+    Format,
+    ModularOperation,
+    Positive,
+    PositiveReal,
+    Real,
+    Seed,
+    Share,
+)
 
 
 class Section(BaseModel):
@@ -184,6 +143,8 @@ class TrainParams(Section):
     log_every: Positive
     eval_every: Positive
     eval_windows: Positive
+    eval_train_windows: Count
+    log_layers: Count
     patience: Count
     sample_tokens: Count
 
@@ -191,12 +152,16 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     """What evaluate measures and samples."""
 
+    weights: Literal["best", "last"]
     batch_size: Positive
+    stride: Count
     prompts: Annotated[tuple[str, ...], Field(strict=False)]
     sample_tokens: Positive
     temperature: Annotated[Real, Field(ge=0)]
     top_k: Count
     top_p: Annotated[Real, Field(gt=0, le=1)]
+    free_samples: Count
+    attention_prompts: Annotated[tuple[str, ...], Field(strict=False)]
     seed: Seed
 
 

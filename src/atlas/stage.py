@@ -137,6 +137,12 @@ class Run:
         self._written.append(final)
         return partial
 
+    def output_folder(self, path: str) -> Path:
+        """The same for a folder of files, which is there, empty."""
+        folder = self.output(path)
+        folder.mkdir()
+        return folder
+
     def write_metrics(self, metrics: Mapping[str, Metric]) -> None:
         """Writes metrics/<stage>.json: numbers that the same inputs give again."""
         write_json(self.output(f"metrics/{self.name}.json"), _finite(metrics))

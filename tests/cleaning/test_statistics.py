@@ -71,3 +71,9 @@ def test_tables_show_what_cannot_be_seen_by_name():
 @pytest.mark.parametrize("texts", [[], [""]])
 def test_nothing_has_no_statistics(texts):
     assert counted(texts).report()["most_frequent_words"] == {}
+
+
+def test_a_corpus_without_letters_has_tables_as_well():
+    found = tables([counted(["1 + 2", "= 3"])])
+    assert found["scripts"] == [{"script": "none", "letters": 0}]
+    assert tables([])["words"] == [{"word": "none", "count": 0}]

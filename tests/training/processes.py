@@ -38,10 +38,10 @@ def main() -> None:
         training = make_training(model, params, splits, Checkpoints(run), world)
         learn = training.learner.learn
 
-        def interrupted(batch, step):
+        def interrupted(batch, step, watch=None):
             if step + 1 == stop_at and world.rank == world.size - 1:
                 os.kill(os.getpid(), signal.SIGINT)
-            return learn(batch, step)
+            return learn(batch, step, watch)
 
         training.learner.learn = interrupted
         progress = training.run()

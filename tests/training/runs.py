@@ -10,6 +10,7 @@ from atlas.model.language_model import LanguageModel
 from atlas.model.storage import weights_of
 from atlas.training.loop import Training
 from atlas.training.safety.progress import Progress
+from atlas.training.steps.loss import Tally
 
 
 def same_weights(a: LanguageModel, b: LanguageModel) -> bool:
@@ -25,10 +26,10 @@ def stop_after(monkeypatch, training: Training, step: int) -> None:
     """Lets a signal come in the middle of a step (the first is 1)."""
     learn = training.learner.learn
 
-    def interrupted(batch, number):
+    def interrupted(batch, number, watch=None):
         if number + 1 == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return learn(batch, number)
+        return learn(batch, number, watch)
 
     monkeypatch.setattr(training.learner, "learn", interrupted)
 
@@ -36,4 +37,5 @@ def stop_after(monkeypatch, training: Training, step: int) -> None:
 def with_losses(monkeypatch, training: Training, losses: list[float]) -> None:
     """Gives validations these losses."""
     given = iter(losses)
-    monkeypatch.setattr("atlas.training.loop.total_loss", lambda *_: (next(given), 1))
+    measured = "atlas.training.validation.tally"
+    monkeypatch.setattr(measured, lambda *_: Tally(next(given), 1, 0, 1))

@@ -14,12 +14,15 @@ def tables(splits: Iterable[Statistics]) -> dict[str, list[Row]]:
     total = Statistics()
     for split in splits:
         total.merge(split)
+    characters = [(VISIBLE.get(each, each), n) for each, n in total.frequent_characters()[:ROWS]]
     return {
-        "words": [{"word": word, "count": n} for word, n in total.frequent_words()[:ROWS]],
-        "characters": [
-            {"character": VISIBLE.get(character, character), "count": count}
-            for character, count in total.frequent_characters()[:ROWS]
-        ],
-        "scripts": [{"script": name, "letters": n} for name, n in total.scripts().most_common()],
-        "lengths": [{"words": span, "documents": n} for span, n in total.document_lengths()],
+        "words": _rows("word", "count", total.frequent_words()[:ROWS]),
+        "characters": _rows("character", "count", characters),
+        "scripts": _rows("script", "letters", total.scripts().most_common()),
+        "lengths": _rows("words", "documents", total.document_lengths()),
     }
+
+
+def _rows(name: str, number: str, found: list[tuple[str, int]]) -> list[Row]:
+    """Rows of a table, at least one: equations have no letters, and a plot wants something."""
+    return [{name: each, number: count} for each, count in found or [("none", 0)]]

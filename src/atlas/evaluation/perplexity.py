@@ -2,20 +2,44 @@
 
 import math
 
-from atlas.model.language_model import LanguageModel
-from atlas.tokens.windows import EvaluationWindows
-from atlas.training.steps.loss import total_loss
+from atlas.evaluation.scores import Scores
+from atlas.tokens.pairs import Pairs
+from atlas.tokens.split import TokenSplit
+from atlas.training.steps.loss import perplexity
+
+Numbers = dict[str, float | int]
 
 
-def evaluate_split(model: LanguageModel, windows: EvaluationWindows) -> dict[str, float | int]:
-    """Measures how well a model predicts each token of a split.
+def measures(total: float, predicted: int, tokens: TokenSplit) -> Numbers:
+    """Loss (nats a token), perplexity and bits per byte.
 
-    Windows lie side by side, so a token has between 0 and T - 1 tokens before it. Bits per
-    byte do not depend on the tokenizer: all that was spent on the tokens, ends of documents
-    included, over the size of the text in UTF-8.
+    Bits per byte do not depend on the tokenizer: all that was spent on the tokens, ends of
+    documents included, over the size of the text in UTF-8. Of questions there are none, as these
+    were not paid for.
+
+    Args:
+        total: sum of the losses, nats.
+        predicted: tokens that they are of.
+        tokens: the split.
     """
-    total, tokens = total_loss(model, windows.all())
-    measured = {"loss": total / tokens, "perplexity": math.exp(total / tokens), "tokens": tokens}
-    if windows.tokens.index.separator is None:  # else the questions were not paid for
-        measured["bits_per_byte"] = total / math.log(2) / windows.tokens.bytes
-    return measured
+    found: Numbers = {"loss": total / predicted, "perplexity": perplexity(total / predicted)}
+    if tokens.index.separator is None:
+        found["bits_per_byte"] = bits_per_byte(total, tokens.bytes)
+    return found
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """Bits that were spent on a text, over its bytes."""
+    return nats / math.log(2) / size
+
+
+def baseline_measures(scores: Scores, pairs: Pairs, tokens: TokenSplit) -> Numbers:
+    """The same of two models that only count: every token by itself, and after the one before."""
+    found: Numbers = {}
+    for name, losses in (
+        ("unigram", pairs.unigram_losses(scores.targets)),
+        ("bigram", pairs.bigram_losses(scores.before, scores.targets)),
+    ):
+        by_name = measures(float(losses.sum()), len(scores), tokens)
+        found |= {f"{name}_{key}": value for key, value in by_name.items()}
+    return found

@@ -1,6 +1,7 @@
 """Models on disk: config.json and model.safetensors."""
 
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -12,7 +13,7 @@ from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
 from atlas.model.make import make_model
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, LAST_WEIGHTS = "model.safetensors", "last.safetensors"
 HEAD = "head.weight"
 
 
@@ -67,15 +68,22 @@ def write_weights(
         raise AtlasError(f"{path}: not written ({error}); free some space and run again") from None
 
 
-def load_model(folder: Path, device: torch.device) -> LanguageModel:
+def load_model(
+    folder: Path, device: torch.device, weights: Literal["best", "last"] = "best"
+) -> LanguageModel:
     """Reads a model that train wrote, ready for evaluation.
+
+    Args:
+        folder: of the model.
+        device: where it goes.
+        weights: those with the lowest val loss while it was trained, or the last ones.
 
     Raises:
         AtlasError: a file is missing or not what config.json says, or a weight is NaN or infinite.
     """
     config = ModelConfig.read(folder)
     model = make_model(config)
-    path = folder / WEIGHTS
+    path = folder / (LAST_WEIGHTS if weights == "last" else WEIGHTS)
     try:
         load_weights(model, safetensors.torch.load_file(path))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:

@@ -1,6 +1,5 @@
 """What a training shows and logs: a progress bar, rows for CSV files, TensorBoard events."""
 
-import math
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -12,15 +11,10 @@ from tqdm import tqdm
 from atlas.training.events import Events
 from atlas.training.safety.progress import Progress, Row
 from atlas.training.steps.learner import Step
+from atlas.training.steps.loss import perplexity
 from atlas.training.utilisation import Speed
 
 MEMORY = 0.98  # of the moving average: about the last fifty steps
-LARGEST = 700.0  # nats, above which a perplexity is no number
-
-
-def perplexity(loss: float) -> float:
-    """The perplexity of a loss in nats a token; of a loss too large for a float, the largest."""
-    return math.exp(min(loss, LARGEST))
 
 
 class Journal:
@@ -112,9 +106,8 @@ class Journal:
         )
         return row
 
-    def validation(self, loss: float) -> None:
-        """Adds a val loss."""
-        row: Row = {"step": self._progress.step, "loss": loss, "perplexity": perplexity(loss)}
+    def validation(self, row: Row) -> None:
+        """Adds what was measured."""
         self._progress.val_rows.append(row)
         self._write("val", row)
 

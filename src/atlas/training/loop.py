@@ -18,16 +18,17 @@ import torch
 from atlas.errors import AtlasError, Stopped
 from atlas.model.counts import count
 from atlas.tokens.batches import Batches, TensorBatch, readers
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows
+from atlas.tokens.windows import TrainingWindows
 from atlas.training.journal import Journal
 from atlas.training.safety.checkpoint import Checkpoints
-from atlas.training.safety.diagnosis import ADVICE, divergence, not_finite
+from atlas.training.safety.diagnosis import divergence, not_finite
 from atlas.training.safety.progress import Progress
 from atlas.training.safety.snapshot import whole_weights
 from atlas.training.safety.stopping import StopRequest
 from atlas.training.steps.learner import Learner
-from atlas.training.steps.loss import total_loss
+from atlas.training.steps.norms import LayerNorms
 from atlas.training.utilisation import matmul_flops
+from atlas.training.validation import Validation
 
 
 def seconds_between_checkpoints() -> float:
@@ -50,7 +51,7 @@ class Training:
     Attributes:
         learner: the model, and what updates it.
         data: the windows to learn from.
-        val: the windows that pick the best weights.
+        validation: what is measured now and then.
         checkpoints: where the run is kept safe.
         events: folder of the TensorBoard events; None for none.
         sample: writes a text with the model of now; None for no samples.
@@ -58,7 +59,7 @@ class Training:
 
     learner: Learner
     data: TrainingWindows
-    val: EvaluationWindows
+    validation: Validation
     checkpoints: Checkpoints
     events: Path | None = None
     sample: Callable[[], str] | None = None
@@ -112,10 +113,15 @@ class Training:
         return progress
 
     def _step(self, batch: TensorBatch, progress: Progress, journal: Journal) -> None:
-        made = self.learner.learn(batch, progress.step)
+        learner = self.learner
+        every = learner.train.log_layers
+        watch = LayerNorms(learner.model) if every and not (progress.step + 1) % every else None
+        made = learner.learn(batch, progress.step, watch)
         if not made.usable:
-            raise AtlasError(not_finite(progress.step, made, self.learner.model, self.data))
+            raise AtlasError(not_finite(progress.step, made, learner.model, self.data))
         journal.step(made)
+        if watch is not None:
+            progress.layer_rows += watch.rows(progress.step)
 
     def _log(self, progress: Progress, journal: Journal) -> None:
         epoch = progress.step * self.data.batch_size / self.data.per_epoch
@@ -124,21 +130,14 @@ class Training:
             raise AtlasError(problem)
 
     def _validate(self, progress: Progress, journal: Journal) -> None:
-        learner, world = self.learner, self.learner.world
-        windows = self.val.spread(learner.train.eval_windows)
-        with torch.compiler.set_stance("force_eager"), learner.precision.compute():
-            total, tokens = world.sums(*total_loss(learner.model, world.shares(windows)))
-        loss = total / tokens
-        if not total < math.inf:
-            raise AtlasError(
-                f"training stopped after step {progress.step}: the val loss is {loss:g}. {ADVICE}"
-            )
-        journal.validation(loss)
+        row = self.validation.row(self.learner, progress.step)
+        journal.validation(row)
         progress.worse += 1
-        if loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
-            weights = whole_weights(learner)
-            if world.is_first:
+        if row["loss"] < progress.best_loss:
+            progress.best_loss, progress.best_step = row["loss"], progress.step
+            progress.worse = 0
+            weights = whole_weights(self.learner)
+            if self.learner.world.is_first:
                 self.checkpoints.keep_best(weights)
         if self.sample is not None:
             with torch.compiler.set_stance("force_eager"):

@@ -20,6 +20,7 @@ from atlas.training.safety.memory import available_bytes, check_memory
 from atlas.training.steps.compilation import compilation_pays
 from atlas.training.steps.learner import Learner
 from atlas.training.steps.world import World
+from atlas.training.validation import Validation
 
 
 def new_model(params: Params, index: TokenIndex, world: World) -> LanguageModel:
@@ -67,8 +68,12 @@ def make_training(
         world,
         compiled=compilation_pays(model.config, tokens, world.device),
     )
-    val = EvaluationWindows(splits["val"], length, train.batch_size // train.accumulation)
-    return Training(learner, data, val, checkpoints, events, sample)
+    at_once = train.batch_size // train.accumulation
+    validation = Validation(
+        EvaluationWindows(splits["val"], length, at_once),
+        EvaluationWindows(splits["train"], length, at_once),
+    )
+    return Training(learner, data, validation, checkpoints, events, sample)
 
 
 def steps_of(train: TrainParams, windows: int) -> int:

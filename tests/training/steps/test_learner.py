@@ -13,7 +13,7 @@ from atlas.tokens.batches import Batches
 from atlas.tokens.windows import Batch
 from atlas.training.steps import compilation
 from atlas.training.steps.compilation import compilation_pays
-from atlas.training.steps.loss import cross_entropy_sum, mean_loss, total_loss
+from atlas.training.steps.loss import cross_entropy_sum, mean_loss, tally
 from atlas.training.steps.precision import Precision
 from tests.small import small_config
 from tests.training.conftest import CPU
@@ -192,9 +192,9 @@ def test_losses_weigh_tokens_not_batches():
     inputs, targets = (torch.randint(0, 400, (3, 8)).numpy() for _ in range(2))
     long = Batch(inputs, targets, np.ones((3, 8), bool))
     short = Batch(*(part[:1, :2] for part in long))
-    total, tokens = total_loss(model, [long, short])
+    total, tokens, *_ = tally(model, [long, short])
     assert tokens == 26
-    parts = [total_loss(model, [batch])[0] for batch in (long, short)]
+    parts = [tally(model, [batch]).loss for batch in (long, short)]
     assert total == pytest.approx(sum(parts), rel=1e-6)
     expected = F.cross_entropy(
         model(torch.tensor(long[0])).flatten(0, 1), torch.tensor(long[1]).flatten()

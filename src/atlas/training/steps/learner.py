@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from atlas.model.language_model import LanguageModel
 from atlas.params import TrainParams
 from atlas.tokens.batches import TensorBatch
 from atlas.training.steps.compilation import blocks_of, compile_parts, recompute_activations
 from atlas.training.steps.loss import cross_entropy_sum
+from atlas.training.steps.norms import LayerNorms, norm
 from atlas.training.steps.optimizers import make_optimizers
 from atlas.training.steps.precision import Precision
 from atlas.training.steps.schedule import learning_rate_factor
@@ -84,24 +84,29 @@ class Learner:
         self.optimizers = make_optimizers(model, train)  # FSDP2 has made new parameters
         self.precision = Precision(train.precision, world.device)
 
-    def learn(self, batch: TensorBatch, step: int) -> Step:
+    def learn(self, batch: TensorBatch, step: int, watch: LayerNorms | None = None) -> Step:
         """One step (0-based) from this process's share of a batch.
 
         Unless loss and gradient are finite nothing is updated, and the gradient is left to look at;
-        in float16, where the scale may be at fault, it is halved instead.
+        in float16, where the scale may be at fault, it is halved instead. An update that is made is
+        shown to ``watch`` before.
         """
         self.optimizers.set_factor(learning_rate_factor(self.train, step, self.steps))
         if self.model.config.dropout:
             self._seed(step)
         loss, tokens = self.add_gradient(batch)
         self.precision.unscale(self.optimizers)
-        norm = self._norm()
-        measured, size = torch.stack([loss, norm]).tolist()  # here a GPU is waited for
+        length = norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        measured, size = torch.stack([loss, length]).tolist()  # here a GPU is waited for
         read = int(tokens)
         finite = math.isfinite(measured) and math.isfinite(size)
         if finite:
+            if watch is not None:
+                watch.before()
             if 0 < self.train.clip_norm < size:  # else each would be multiplied by 1
-                nn.utils.clip_grads_with_norm_(self.model.parameters(), self.train.clip_norm, norm)
+                nn.utils.clip_grads_with_norm_(
+                    self.model.parameters(), self.train.clip_norm, length
+                )
             self.precision.update(self.optimizers)
         elif self.precision.may_skip():
             self.precision.skip()
@@ -130,12 +135,6 @@ class Learner:
                 self.precision.scaled(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return self.world.sum(torch.stack(losses).sum()), read
-
-    def _norm(self) -> Tensor:
-        """The norm of the gradient, shares in other processes among it."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _seed(self, step: int) -> None:
         """Dropout depends on seed, step and process alone: no state of it has to be kept."""

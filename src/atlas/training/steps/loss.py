@@ -1,7 +1,8 @@
-"""Loss over windows, weighted by tokens: the one measure of training and evaluation."""
+"""What a model makes of windows: loss and accuracy, the measures of training and evaluation."""
 
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,40 @@ from torch import Tensor
 
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.windows import NO_TARGET, Batch
+
+LARGEST = 700.0  # nats, above which a perplexity is no number
+
+
+class Tally(NamedTuple):
+    """Sums over windows, so that those of parts and of processes add up.
+
+    Attributes:
+        loss: cross-entropies, nats.
+        tokens: that were predicted.
+        right: answers of which every token was the likeliest one. Where documents are no
+            questions, each token is an answer.
+        answers: how many there are.
+    """
+
+    loss: float
+    tokens: float
+    right: float
+    answers: float
+
+    @property
+    def mean(self) -> float:
+        """Cross-entropy a token, nats."""
+        return self.loss / self.tokens
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the answers that are right."""
+        return self.right / self.answers
+
+
+def perplexity(loss: float) -> float:
+    """The perplexity of a loss in nats a token; of a loss too large for a float, the largest."""
+    return math.exp(min(loss, LARGEST))
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -23,22 +58,28 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def total_loss(model: LanguageModel, batches: Iterable[Batch[Any]]) -> tuple[float, int]:
-    """Sum of the cross-entropies (nats) over batches, and the number of tokens predicted.
+def tally(model: LanguageModel, batches: Iterable[Batch[Any]]) -> Tally:
+    """Measures a model over batches.
 
     The model is left in the mode it was in; no random number is drawn.
     """
-    device = model.device
-    total, tokens = 0.0, 0
+    device, questions = model.device, model.config.separator is not None
+    loss, tokens, right, answers = 0.0, 0, 0, 0
     with model.evaluating():
         for batch in batches:
             inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
-            total += cross_entropy_sum(model(inputs), targets).item()
+            logits = model(inputs)
+            loss += cross_entropy_sum(logits, targets).item()
             tokens += batch.predicted()
-    return total, tokens
+            asked = targets != NO_TARGET
+            found = asked & (logits.argmax(dim=-1) == targets)
+            if questions:  # a window each
+                found, asked = (found == asked).all(dim=1) & asked.any(dim=1), asked.any(dim=1)
+            right += int(found.sum())
+            answers += int(asked.sum())
+    return Tally(loss, tokens, right, answers)
 
 
 def mean_loss(model: LanguageModel, batches: Iterable[Batch[Any]]) -> float:
     """Cross-entropy (nats) a token over batches."""
-    total, tokens = total_loss(model, batches)
-    return total / tokens
+    return tally(model, batches).mean

@@ -1,0 +1,127 @@
+"""Pictures for ``dvc plots`` and for the report, as PNG files.
+
+The same numbers give the same bytes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import PercentFormatter
+
+Reals = npt.NDArray[np.floating]
+DOTS_PER_INCH = 110
+MOST_LABELS = 24  # tokens of a map that are written beside it
+TRAIN, VAL = "#8a6d00", "#1f6fb4"  # readable beside each other, also without colours by their order
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure without anything that changes from run to run."""
+    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+
+
+def draw_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) -> None:
+    """Draws a map of each head, and of the mean of a layer's heads; a layer a row.
+
+    Args:
+        weights: of each layer, (H, T, T).
+        labels: the T tokens.
+        path: of the picture.
+    """
+    heads, tokens = weights[0].shape[:2]
+    side = max(1.3, 0.12 * min(tokens, MOST_LABELS))  # inches of a map
+    figure = Figure(
+        figsize=((heads + 1) * side + 1.2, len(weights) * side + 1.4), layout="constrained"
+    )
+    grid = figure.subplots(len(weights), heads + 1, squeeze=False, sharex=True, sharey=True)
+    for layer, (axes, maps) in enumerate(zip(grid, weights, strict=True), start=1):
+        for axis, each in zip(axes, [*maps, maps.mean(axis=0)], strict=True):
+            image = axis.imshow(each, vmin=0, vmax=1, cmap="viridis")
+        axes[0].set_ylabel(f"layer {layer}", fontsize=9)
+    for number, axis in enumerate(grid[0], start=1):
+        axis.set_title(f"head {number}" if number <= heads else "mean", fontsize=9)
+    label_tokens(grid[-1][0], labels)
+    figure.colorbar(image, ax=grid, shrink=0.6, label="weight of a key (column) for a query (row)")
+    save(figure, path)
+
+
+def drawable(text: str) -> str:
+    """A text with a box for every letter that the font has not."""
+    letters = get_font(findfont("monospace")).get_charmap()
+    return "".join(each if ord(each) in letters else "□" for each in text)
+
+
+def label_tokens(axis: Axes, labels: Sequence[str]) -> None:
+    """Writes tokens along both sides of a map, if there are not too many."""
+    shown = [drawable(label) for label in labels] if len(labels) <= MOST_LABELS else []
+    places = range(len(shown))
+    axis.set_xticks(places, shown, rotation=90, fontsize=6, family="monospace", parse_math=False)
+    axis.set_yticks(places, shown, fontsize=6, family="monospace", parse_math=False)
+
+
+def draw_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
+    """Draws the scores of every head, a row each, with their numbers."""
+    values = table[list(kinds)].to_numpy()
+    figure = Figure(figsize=(1.1 * len(kinds) + 2, 0.28 * len(table) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axis.set_xticks(range(len(kinds)), kinds)
+    names = [f"{row.layer}.{row.head}" for row in table.itertuples()]
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_ylabel("layer.head")
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value < 0.6 else "black"
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    axis.set_title("Mean weight that a head gives to")
+    save(figure, path)
+
+
+def draw_dynamics(rows: pd.DataFrame, path: Path) -> None:
+    """Draws loss, accuracy and the norm of the weights over the steps, which are logarithmic.
+
+    Args:
+        rows: of metrics/val.csv.
+        path: of the picture.
+    """
+    rows = rows[rows["step"] > 0]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    loss, accuracy, weights = figure.subplots(1, 3)
+    for axis, column in ((loss, "loss"), (accuracy, "accuracy")):
+        if f"train_{column}" in rows:
+            axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN, label="train")
+        axis.plot(rows["step"], rows[column], color=VAL, label="val")
+        axis.legend(frameon=False)
+    best = rows.nsmallest(1, "loss")
+    step, lowest = best["step"].item(), best["loss"].item()
+    loss.plot(step, lowest, "o", color=VAL)
+    loss.annotate(
+        f"lowest {lowest:.3g}", (step, lowest), (0, 8),
+        textcoords="offset points", ha="center", fontsize=8, color=VAL,
+    )  # fmt: skip
+    accuracy.set_ylim(-0.02, 1.02)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    weights.plot(rows["step"], rows["weight_norm"], color="#444444")
+    titles = ("Loss, nats a token", "Right answers", "Norm of all weights")
+    for axis, title in zip((loss, accuracy, weights), titles, strict=True):
+        axis.set_xscale("log")
+        axis.set_xlabel("step")
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.25)
+    save(figure, path)
+
+
+def draw_spectrum(table: pd.DataFrame, path: Path) -> None:
+    """Draws the share of the power of each frequency."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axis = figure.subplots()
+    axis.bar(table["frequency"], table["share"], color=VAL)
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.set_xlabel("frequency, turns over all numbers")
+    axis.set_ylabel("share of the power")
+    axis.set_title("Fourier spectrum of the embedding of numbers", fontsize=10)
+    save(figure, path)

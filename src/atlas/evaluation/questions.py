@@ -1,0 +1,128 @@
+"""Questions and their answers: which were wrong, and the hand-made edge cases of arithmetic."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from atlas.corpora.arithmetic import EQUALS, OPERATIONS, solve
+from atlas.evaluation.documents import document_of
+from atlas.evaluation.scores import Scores
+from atlas.generation.generate import generate_batch
+from atlas.generation.sampling import GREEDY
+from atlas.model.language_model import LanguageModel
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
+
+MOST_FAILURES = 1000
+BEYOND = 4  # tokens that a wrong answer may be longer than the longest right one
+
+# Equal digits, zeros, tens, both ends, odd and even lengths.
+EDGE_DIGITS = """
+0 0
+0 9
+9 0
+5 5
+1 2 1
+0 0 0 0 0
+9 9 9 9 9
+0 7 7 7
+1 3 5 7 9
+8 6 4 2 0
+""".strip().split("\n")
+COLUMNS = ("source", "question", "expected", "answered", "probability")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a split.
+
+    Attributes:
+        prompts: ids of each question, its end among them.
+        answers: ids of each answer, the end of the text left out.
+    """
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+
+    @classmethod
+    def of(cls, tokens: TokenSplit) -> "Questions":
+        """Cuts each document of a split behind its first separator."""
+        separator, eos = tokens.index.separator, tokens.index.eos
+        prompts, answers, start = [], [], 0
+        for end in tokens.document_ends.tolist():
+            ids = tokens.read(start, end).tolist()
+            start = end
+            cut = ids.index(separator) + 1 if separator in ids else len(ids)
+            prompts.append(ids[:cut])
+            answers.append([each for each in ids[cut:] if each != eos])
+        return cls(prompts, answers)
+
+
+def failures(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    tokens: TokenSplit,
+    sources: Sequence[str],
+    scores: Scores,
+) -> pd.DataFrame:
+    """A row of each question that was answered wrong, the surest mistakes first.
+
+    Columns are source, question, expected, answered, and the probability of the right answer.
+    """
+    questions = Questions.of(tokens)
+    owner, count = document_of(tokens), len(questions.prompts)
+    wrong = np.flatnonzero(np.bincount(owner, ~scores.right, count) > 0)
+    nats = np.bincount(owner, scores.losses.astype(np.float64), count)
+    chosen = wrong[np.argsort(-nats[wrong], kind="stable")][:MOST_FAILURES].tolist()
+    answers = answer(model, tokenizer, [questions.prompts[each] for each in chosen], questions)
+    rows = [
+        (
+            sources[each],
+            tokenizer.decode(questions.prompts[each]),
+            tokenizer.decode(questions.answers[each]).strip(),
+            answered,
+            float(np.exp(-nats[each])),
+        )
+        for each, answered in zip(chosen, answers, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def answer(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[list[int]],
+    like: Questions,
+) -> list[str]:
+    """What a model answers, greedily, up to a little more than the longest answer of a split."""
+    longest = max(map(len, like.answers), default=0) + BEYOND
+    written = generate_batch(model, prompts, longest, [GREEDY] * len(prompts))
+    return [tokenizer.decode(ids).strip() for ids in written]
+
+
+def is_arithmetic(tokenizer: Tokenizer, separator: int | None, sources: Sequence[str]) -> bool:
+    """Whether documents are questions of the arithmetic language."""
+    asks = separator is not None and tokenizer.piece(separator).strip("▁") == EQUALS
+    return asks and set(sources) <= set(OPERATIONS)
+
+
+def edge_cases(
+    model: LanguageModel, tokenizer: Tokenizer, training: TokenSplit, like: Questions
+) -> pd.DataFrame:
+    """Every operation of the arithmetic language on digits that were chosen by hand.
+
+    Columns are source (the operation), question, expected, answered, right, and whether the
+    training text has the question.
+    """
+    asked = [(name, f"{name} {digits} {EQUALS}") for name in OPERATIONS for digits in EDGE_DIGITS]
+    prompts = [tokenizer.encode(question) for _, question in asked]
+    known = {tuple(each) for each in Questions.of(training).prompts}
+    answers = answer(model, tokenizer, prompts, like)
+    rows = [
+        (operation, question, solve(question), found, found == solve(question), tuple(ids) in known)
+        for (operation, question), ids, found in zip(asked, prompts, answers, strict=True)
+    ]
+    columns = ["source", "question", "expected", "answered", "right", "seen"]
+    return pd.DataFrame(rows, columns=columns)

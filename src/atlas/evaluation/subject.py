@@ -1,0 +1,125 @@
+"""What is evaluated: a model with its tokenizer, and the splits that it is held against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from atlas.cleaning.documents import Document, read_documents
+from atlas.cleaning.splits import SPLITS, Split
+from atlas.errors import AtlasError
+from atlas.evaluation.calibration import calibration_error, calibration_table
+from atlas.evaluation.documents import document_of
+from atlas.evaluation.perplexity import Numbers, baseline_measures, measures
+from atlas.evaluation.scores import Scores, score
+from atlas.evaluation.sliding import sliding_windows
+from atlas.model.language_model import LanguageModel
+from atlas.model.storage import check_tokenizer, load_model
+from atlas.params import EvaluateParams
+from atlas.tokens.pairs import Pairs
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.windows import EvaluationWindows
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model and the text to judge it by.
+
+    Attributes:
+        model: on its device.
+        tokenizer: of the model.
+        splits: tokens of train, val and test.
+        documents: the folder of the clean documents, which the tokens are of.
+        evaluate: the params.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    splits: Mapping[Split, TokenSplit]
+    documents: Path
+    evaluate: EvaluateParams
+
+    @classmethod
+    def load(
+        cls,
+        model: Path,
+        tokenizer: Path,
+        tokens: Path,
+        documents: Path,
+        evaluate: EvaluateParams,
+        device: torch.device,
+    ) -> "Subject":
+        """Reads what the stages before wrote.
+
+        Raises:
+            AtlasError: a file is missing or damaged, or they are of different tokenizers.
+        """
+        found = Tokenizer.load(tokenizer)
+        loaded = load_model(model, device, evaluate.weights)
+        check_tokenizer(loaded.config, found.sha256, str(tokenizer))
+        splits = {split: TokenSplit(tokens, split) for split in SPLITS}
+        for split in splits.values():
+            check_tokenizer(loaded.config, split.index.tokenizer_sha256, str(tokens / split.name))
+        return cls(loaded, found, splits, documents, evaluate)
+
+    @property
+    def held_out(self) -> list[Split]:
+        """The splits that were not learned and hold something: val, and test if there is one."""
+        return [split for split in SPLITS if split != "train" and len(self.splits[split])]
+
+    @property
+    def judge(self) -> Split:
+        """The split that tables are made of: test, or val where there is none."""
+        return self.held_out[-1]
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether documents are questions with answers."""
+        return self.model.config.separator is not None
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """What counting knows of the training text."""
+        return Pairs.of(self.splits["train"], self.model.config.context_length)
+
+    def read_documents(self, split: Split) -> list[Document]:
+        """The documents of a split, in the order of its tokens."""
+        return list(read_documents(self.documents / split))
+
+    def scores(self, split: Split) -> Scores:
+        """A split, token by token, in windows side by side."""
+        size, length = self.evaluate.batch_size, self.model.config.context_length
+        return score(self.model, EvaluationWindows(self.splits[split], length, size).all())
+
+    def measure(self, split: Split, scores: Scores) -> Numbers:
+        """All single numbers of a split, by name: plain, sliding, of baselines, calibration."""
+        tokens = self.splits[split]
+        found = measures(scores.total, len(scores), tokens) | {"tokens": len(scores)}
+        found["accuracy"] = self._accuracy(scores, tokens)
+        found["calibration_error"] = calibration_error(calibration_table(scores))
+        found |= baseline_measures(scores, self.pairs, tokens)
+        if self.evaluate.stride and not self.has_questions:
+            length = self.model.config.context_length
+            stride = self._stride(length)
+            windows = sliding_windows(tokens, length, stride, self.evaluate.batch_size)
+            sliding = score(self.model, windows)
+            by_name = measures(sliding.total, len(sliding), tokens)
+            found |= {f"sliding_{name}": value for name, value in by_name.items()}
+        return found
+
+    def _accuracy(self, scores: Scores, tokens: TokenSplit) -> float:
+        if not self.has_questions:
+            return float(scores.right.mean())
+        wrong = document_of(tokens)[~scores.right]
+        return 1 - len(set(wrong.tolist())) / len(tokens.document_ends)
+
+    def _stride(self, context_length: int) -> int:
+        if self.evaluate.stride > context_length:
+            raise AtlasError(
+                f"evaluate.stride ({self.evaluate.stride}) is more than model.context_length "
+                f"({context_length}): windows would leave tokens out; give at most as many"
+            )
+        return self.evaluate.stride

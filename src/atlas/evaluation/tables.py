@@ -1,0 +1,75 @@
+"""The tables of metrics/tables/: what single numbers cannot tell."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from atlas.evaluation.calibration import calibration_table
+from atlas.evaluation.confusion import confusion_table
+from atlas.evaluation.documents import by_document, by_source, with_measures
+from atlas.evaluation.memorisation import longest_matches
+from atlas.evaluation.perplexity import Numbers
+from atlas.evaluation.questions import Questions, edge_cases, failures, is_arithmetic
+from atlas.evaluation.samples import (
+    continuations,
+    excerpts,
+    free_sample_measures,
+    free_sample_table,
+    page_of,
+    prompts_of,
+)
+from atlas.evaluation.scores import Scores
+from atlas.evaluation.subject import Subject
+
+
+def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """Writes a CSV file, numbers with nine digits."""
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
+
+
+def write_split_tables(subject: Subject, scores: Scores, folder: Path) -> None:
+    """Documents, sources, calibration and confusion of the split that judges."""
+    questions = subject.has_questions
+    documents = subject.read_documents(subject.judge)
+    table = by_document(scores, subject.splits[subject.judge], documents)
+    write_table(with_measures(table, questions=questions), folder, "documents")
+    write_table(with_measures(by_source(table), questions=questions), folder, "sources")
+    write_table(calibration_table(scores), folder, "calibration")
+    confusion = confusion_table(scores, subject.tokenizer, questions=questions)
+    write_table(confusion, folder, "confusion")
+
+
+def write_question_tables(subject: Subject, scores: Scores, folder: Path) -> Numbers:
+    """Wrong answers, and the edge cases of the arithmetic language; nothing of other text."""
+    if not subject.has_questions:
+        return {}
+    model, tokenizer = subject.model, subject.tokenizer
+    tokens = subject.splits[subject.judge]
+    sources = [each.source for each in subject.read_documents(subject.judge)]
+    wrong = failures(model, tokenizer, tokens, sources, scores)
+    write_table(wrong, folder, "failures")
+    found: Numbers = {"failures": len(wrong)}
+    if is_arithmetic(tokenizer, model.config.separator, sources):
+        cases = edge_cases(model, tokenizer, subject.splits["train"], Questions.of(tokens))
+        write_table(cases, folder, "edge_cases")
+        found["edge_case_accuracy"] = float(cases["right"].mean())
+    return found
+
+
+def write_samples(subject: Subject, page: Path, folder: Path) -> Numbers:
+    """The page of samples; of text that is no questions also what is copied and repeated."""
+    evaluate, val = subject.evaluate, subject.splits["val"]
+    prompts = prompts_of(evaluate.prompts, subject.tokenizer, val)
+    written = continuations(subject.model, prompts, evaluate)
+    count = 0 if subject.has_questions else evaluate.free_samples
+    free = continuations(subject.model, [[]] * count, evaluate)
+    prompted = [[*prompt, *more] for prompt, more in zip(prompts, written, strict=True)]
+    text = page_of(prompted, free, subject.tokenizer, evaluate)
+    page.write_text(text, encoding="utf-8")
+    if not free:
+        return {}
+    training = subject.splits["train"]
+    matches = longest_matches(free, training)
+    write_table(free_sample_table(free, matches, subject.tokenizer), folder, "samples")
+    real = excerpts(val, len(free), evaluate.sample_tokens)
+    return free_sample_measures(free, matches, real, training)

@@ -1,0 +1,122 @@
+"""How often each token follows each: what counting alone knows of a text.
+
+Witten and Bell (1991, IEEE Transactions on Information Theory 37, 1085): of n tokens that followed
+one, t of them different, the share t / (n + t) is kept for what was not seen. It is divided by how
+often tokens occur at all, with one more of each, so that none is impossible::
+
+    P(b | a) = (count(a, b) + t(a) P(b)) / (n(a) + t(a)),   P(b) = (count(b) + 1) / (N + V)
+
+V is the size of the vocabulary, N the number of tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import NO_TARGET, EvaluationWindows
+
+AT_ONCE = 1 << 20  # tokens whose pairs are sorted together
+Ids = npt.NDArray[Any]
+Losses = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a text, those that occur.
+
+    Attributes:
+        keys: first token times V plus second, in order, (pairs,).
+        counts: how often each pair occurs, (pairs,).
+        vocab_size: V.
+        read: tokens of the text that were read, those of questions among them.
+    """
+
+    keys: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    vocab_size: int
+    read: int
+
+    @classmethod
+    def of(cls, tokens: TokenSplit, context_length: int) -> "Pairs":
+        """Counts each token of a split that is learned with the one before it.
+
+        Raises:
+            AtlasError: the split holds no tokens.
+        """
+        vocab_size = tokens.index.vocab_size
+        keys, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        read = 0
+        windows = EvaluationWindows(tokens, context_length, max(1, AT_ONCE // context_length))
+        for batch in tqdm(windows.all(), desc="count", unit="batch"):
+            known = batch.targets != NO_TARGET
+            new, times = np.unique(
+                batch.inputs[known].astype(np.int64) * vocab_size + batch.targets[known],
+                return_counts=True,
+            )
+            keys, counts = _merged(keys, counts, new, times)
+            read += int(batch.mask.sum())
+        return cls(keys, counts, vocab_size, read)
+
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        """The first token of each pair, (pairs,)."""
+        return self.keys // self.vocab_size
+
+    @property
+    def second(self) -> npt.NDArray[np.int64]:
+        """The second one, (pairs,)."""
+        return self.keys % self.vocab_size
+
+    def unigram(self) -> npt.NDArray[np.float64]:
+        """P(b) of every token, (V,)."""
+        counts = np.bincount(self.second, self.counts, self.vocab_size)
+        probabilities: npt.NDArray[np.float64] = (counts + 1) / (counts.sum() + self.vocab_size)
+        return probabilities
+
+    def followers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of every token, how many tokens followed it and how many different ones, (V,) each."""
+        times = np.bincount(self.first, self.counts, self.vocab_size).astype(np.float64)
+        different = np.bincount(self.first, minlength=self.vocab_size).astype(np.float64)
+        return times, different
+
+    def unigram_losses(self, tokens: Ids) -> Losses:
+        """Negative logarithms of P(b), nats, (N,)."""
+        losses: Losses = -np.log(self.unigram()[tokens])
+        return losses
+
+    def bigram_losses(self, before: Ids, tokens: Ids) -> Losses:
+        """Negative logarithms of P(b | a), nats, (N,)."""
+        times, different = (each[before] for each in self.followers())
+        anywhere = self.unigram()[tokens]
+        wanted = before.astype(np.int64) * self.vocab_size + tokens
+        places = np.searchsorted(self.keys, wanted).clip(max=max(0, len(self.keys) - 1))
+        seen = self.counts[places] * (self.keys[places] == wanted) if len(self.keys) else 0.0
+        known = np.maximum(times + different, 1)
+        share = np.where(different > 0, (seen + different * anywhere) / known, anywhere)
+        losses: Losses = -np.log(share)
+        return losses
+
+    def bigram_table(self) -> npt.NDArray[np.float32]:
+        """Natural logarithms of P(b | a) of all pairs of tokens, (V, V)."""
+        times, different = self.followers()
+        kept = np.where(different > 0, different / np.maximum(times + different, 1), 1.0)
+        anywhere = self.unigram()
+        table = np.log(kept)[:, None].astype(np.float32) + np.log(anywhere).astype(np.float32)
+        table[self.first, self.second] = -self.bigram_losses(self.first, self.second)
+        return table
+
+
+def _merged(
+    keys: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    new: npt.NDArray[np.int64],
+    times: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Two tables of counts as one."""
+    both, places = np.unique(np.concatenate([keys, new]), return_inverse=True)
+    total = np.bincount(places, np.concatenate([counts, times]), len(both))
+    return both, total.astype(np.int64)
