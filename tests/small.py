@@ -14,6 +14,7 @@ from atlas.model.config import ModelConfig
 from atlas.params import Params
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path
+from atlas.tokens.tokenizer import Tokenizer
 from tests.code_walk import ROOT
 
 CORPORA = ROOT.parent / "shared/corpora"  # real texts, on some machines
@@ -77,21 +78,24 @@ def write_tokens(
     vocab_size: int = 400,
     windows: str = "packed",
     separator: int | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Path:
     """Token shards with an index: of each split the shards, of each shard the documents."""
+    known = (tokenizer.eos, tokenizer.pad, tokenizer.sha256) if tokenizer else (EOS, PAD, SHA)
+    eos, pad, sha256 = known
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
     for split, shards in splits.items():
         counts = []
         for number, documents in enumerate(shards):
-            writer = ShardWriter(shard_path(folder, split, number), vocab_size, SHA)
+            writer = ShardWriter(shard_path(folder, split, number), vocab_size, sha256)
             for ids in documents:
                 writer.write(ids, [len(ids)])
             writer.close()
             counts.append(writer.tokens)
         documents_in_all = sum(map(len, shards))
         entries[split] = SplitIndex(counts, documents_in_all, sum(counts))
-    TokenIndex(vocab_size, EOS, PAD, separator, SHA, windows, entries).write(folder)
+    TokenIndex(vocab_size, eos, pad, separator, sha256, windows, entries).write(folder)
     return folder
 
 

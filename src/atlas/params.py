@@ -154,7 +154,7 @@ class EvaluateParams(Section):
 
     weights: Literal["best", "last"]
     batch_size: Positive
-    stride: Count
+    stride: Annotated[Real, Field(ge=0, le=1)]
     prompts: Annotated[tuple[str, ...], Field(strict=False)]
     sample_tokens: Positive
     temperature: Annotated[Real, Field(ge=0)]

@@ -1,67 +1,169 @@
+"""A model of text, judged whole."""
+
 import math
 
+import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 
 from atlas.errors import AtlasError
-from atlas.evaluation.perplexity import evaluate_split
-from atlas.evaluation.samples import write_samples
+from atlas.evaluation.look import look_inside
+from atlas.evaluation.samples import continuations, excerpts, page_of, prompts_of
+from atlas.evaluation.subject import Subject
+from atlas.evaluation.tables import write_samples, write_split_tables
 from atlas.generation.prompts import beginnings
 from atlas.model.decoder import Decoder
 from atlas.model.initialise import initialise
 from atlas.model.make import make_model
+from atlas.model.storage import LAST_WEIGHTS, save_weights
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.windows import EvaluationWindows
-from tests.small import small_config, small_params, write_tokens
+from tests.small import small_config, small_params, write_documents, write_tokens
+
+EVALUATE = small_params(**{"evaluate.free_samples": 5, "evaluate.sample_tokens": 12}).evaluate
+VAL_ROWS = {"step": [1], "loss": [1.0], "accuracy": [0.5], "weight_norm": [1.0]}
 
 
-@pytest.fixture
-def split(tmp_path):
-    ids = torch.randint(2, 400, (75,), generator=torch.Generator().manual_seed(0)).tolist()
-    return TokenSplit(write_tokens(tmp_path, {"val": [[ids]]}), "val")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, tokenizer, documents):
+    """What the stages before evaluate wrote."""
+    folder = tmp_path_factory.mktemp("project")
+    parts = {"train": documents[:80], "val": documents[80:90], "test": documents[90:100]}
+    for split, some in parts.items():
+        write_documents(folder / "clean" / split, some)
+    ids = {
+        split: [[[*tokenizer.encode(each.text), tokenizer.eos] for each in some]]
+        for split, some in parts.items()
+    }
+    write_tokens(folder / "tokens", ids, tokenizer.vocab_size, tokenizer=tokenizer)
+    config = small_config(
+        vocab_size=tokenizer.vocab_size, eos=tokenizer.eos, tokenizer_sha256=tokenizer.sha256
+    )
+    (folder / "model").mkdir()
+    config.write(folder / "model")
+    for name, seed in (("model.safetensors", 0), (LAST_WEIGHTS, 1)):
+        model = Decoder(config)
+        initialise(model, seed)
+        save_weights(model, folder / "model" / name)
+    tokenizer.save(folder / "tokenizer")
+    return folder
 
 
-@pytest.fixture
-def model():
-    model = Decoder(small_config()).eval()
-    initialise(model, 0)
-    return model
+def subject_of(written, evaluate=EVALUATE):
+    return Subject.load(
+        *(written / name for name in ("model", "tokenizer", "tokens", "clean")),
+        evaluate,
+        torch.device("cpu"),
+    )
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_loss_perplexity_and_bits_per_byte(split, model, batch_size):
-    measured = evaluate_split(model, EvaluationWindows(split, 32, batch_size))
-    ids = [1, *split.read(0, 75).tolist()]
-    total = 0.0
-    for start in (0, 32, 64):
-        window = torch.tensor(ids[start : start + 33])
-        total += F.cross_entropy(model(window[None, :-1])[0], window[1:], reduction="sum").item()
-    assert measured["tokens"] == 75
-    assert measured["loss"] == pytest.approx(total / 75, rel=1e-5)
-    assert measured["perplexity"] == pytest.approx(math.exp(total / 75), rel=1e-4)
-    assert measured["bits_per_byte"] == pytest.approx(total / math.log(2) / split.bytes, rel=1e-5)
+@pytest.fixture(scope="module")
+def subject(written):
+    return subject_of(written)
 
 
-def test_of_questions_the_answers_alone_are_measured(tmp_path, model):
-    tokens = write_tokens(tmp_path, {"val": [[[5, 9, 6, 1], [7, 7, 9, 8, 1]]]}, 400, "padded", 9)
-    measured = evaluate_split(model, EvaluationWindows(TokenSplit(tokens, "val"), 32, 2))
-    assert measured["tokens"] == 4
-    assert "bits_per_byte" not in measured
+def test_a_split_has_its_numbers_plain_sliding_and_of_counting(subject):
+    scores = subject.scores("val")
+    found = subject.measure("val", scores)
+    assert found["tokens"] == len(subject.splits["val"])
+    for prefix in ("", "sliding_", "unigram_", "bigram_"):
+        loss = found[f"{prefix}loss"]
+        assert found[f"{prefix}perplexity"] == pytest.approx(math.exp(loss))
+        spent = loss * found["tokens"] / math.log(2)
+        assert found[f"{prefix}bits_per_byte"] == pytest.approx(spent / subject.splits["val"].bytes)
+    assert found["bigram_loss"] < found["unigram_loss"] < found["loss"]  # it was not trained
+    assert 0 <= found["accuracy"] <= 1
+    assert 0 <= found["calibration_error"] <= 1
 
 
-def test_samples_begin_with_their_prompts(model, tokenizer, split):
-    evaluate = small_params(**{"evaluate.prompts": ["the lamp", ""]}).evaluate
-    page = write_samples(model, tokenizer, split, evaluate)
+def test_without_a_stride_there_is_no_sliding_measure(written):
+    subject = subject_of(written, EVALUATE.model_copy(update={"stride": 0.0}))
+    assert "sliding_loss" not in subject.measure("val", subject.scores("val"))
+
+
+def test_best_or_last_weights(written, subject):
+    last = subject_of(written, EVALUATE.model_copy(update={"weights": "last"}))
+    assert last.scores("val").loss != subject.scores("val").loss
+
+
+def test_a_model_of_another_tokenizer_is_refused(written, tmp_path):
+    config = small_config(vocab_size=400, tokenizer_sha256="f" * 64)
+    config.write(tmp_path)
+    save_weights(Decoder(config), tmp_path / "model.safetensors")
+    with pytest.raises(AtlasError, match="of another tokenizer"):
+        Subject.load(
+            tmp_path,
+            *(written / name for name in ("tokenizer", "tokens", "clean")),
+            EVALUATE,
+            torch.device("cpu"),
+        )
+
+
+def test_tables_of_a_text(subject, tmp_path):
+    scores = subject.scores(subject.judge)
+    write_split_tables(subject, scores, tmp_path)
+    documents = pd.read_csv(tmp_path / "documents.csv")
+    assert len(documents) == 10
+    assert documents["tokens"].sum() == len(subject.splits["test"])
+    mean = (documents["loss"] * documents["tokens"]).sum() / documents["tokens"].sum()
+    assert mean == pytest.approx(scores.loss, rel=1e-6)
+    assert {path.stem for path in tmp_path.glob("*.csv")} == {
+        "documents",
+        "sources",
+        "calibration",
+        "confusion",
+    }
+
+
+def test_what_is_seen_inside_a_model_of_text(subject, tmp_path):
+    assert look_inside(subject, pd.DataFrame(VAL_ROWS), tmp_path, tmp_path) == {}
+    names = {path.name for path in tmp_path.iterdir()}
+    maps = {f"attention-{number}.png" for number in (1, 2)}  # of each prompt
+    assert names == {"dynamics.png", "heads.csv", "heads.png"} | maps
+
+
+def test_samples_are_held_against_the_training_text_and_real_text(subject, tmp_path):
+    found = write_samples(subject, tmp_path / "samples.md", tmp_path)
+    table = pd.read_csv(tmp_path / "samples.csv", keep_default_na=False)
+    assert len(table) == 5
+    assert found["samples_longest_match"] == table["match"].max()
+    assert found["samples_mean_match"] == pytest.approx(table["match"].mean())
+    assert found["samples_copied"] == 0
+    assert 0 < found["real_text_distinct_1"] < found["samples_distinct_1"]
+    page = (tmp_path / "samples.md").read_text()
     assert "\n    the lamp" in page
-    assert page == write_samples(model, tokenizer, split, evaluate)
+    assert "Written from nothing" in page
+    again = write_samples(subject, tmp_path / "again.md", tmp_path)
+    assert (again, (tmp_path / "again.md").read_text()) == (found, page)
+
+
+def test_text_of_the_training_text_is_found_to_be_copied(subject):
+    from atlas.evaluation.memorisation import copied, longest_matches
+
+    train = subject.splits["train"]
+    pieces = excerpts(train, 4, 20)
+    matches = longest_matches(pieces, train)
+    assert matches == [20] * 4
+    assert copied(pieces, matches) == 1
+
+
+def test_more_samples_than_grow_together_have_seeds_that_follow(subject):
+    three = EVALUATE.model_copy(update={"seed": 3})
+    all_of_them = continuations(subject.model, [[]] * 70, EVALUATE)
+    assert all_of_them[2:12] == continuations(subject.model, [[]] * 10, three)
+    assert len(all_of_them) == 70
+
+
+def test_samples_begin_with_their_prompts(subject):
+    prompts = prompts_of(["the lamp", ""], subject.tokenizer, subject.splits["val"])
+    assert prompts[1] == []
+    page = page_of(prompts, [], subject.tokenizer, EVALUATE)
+    assert "\n    the lamp" in page
     assert "temperature 0.8, top-k 50, top-p 0.95, seeds from 1 on" in page
 
 
-def test_without_prompts_samples_begin_as_val_does(tmp_path, model, tokenizer, split):
-    evaluate = small_params(**{"evaluate.prompts": []}).evaluate
-    start = tokenizer.decode(split.read(0, 8).tolist()).split("\n")[0]
-    assert start in write_samples(model, tokenizer, split, evaluate)
+def test_without_prompts_samples_begin_as_val_does(tmp_path, subject):
+    val = subject.splits["val"]
+    assert prompts_of([], subject.tokenizer, val)[0] == val.read(0, 8).tolist()
     documents = [[n, n, 9, 6, 1] for n in range(10, 30)]
     tokens = TokenSplit(write_tokens(tmp_path, {"val": [documents]}, 400, "padded", 9), "val")
     found = beginnings(tokens, 6)
@@ -70,10 +172,8 @@ def test_without_prompts_samples_begin_as_val_does(tmp_path, model, tokenizer, s
     assert all(len(ids) == 3 for ids in found)
 
 
-def test_a_model_of_questions_wants_one(tokenizer, split):
-    config = small_config(kind="encoder_decoder", separator=9)
-    model = make_model(config).eval()
+def test_a_model_of_questions_wants_one():
+    model = make_model(small_config(kind="encoder_decoder", separator=9)).eval()
     initialise(model, 0)
-    evaluate = small_params(**{"evaluate.prompts": ["the lamp"]}).evaluate
     with pytest.raises(AtlasError, match="the prompt ends no question"):
-        write_samples(model, tokenizer, split, evaluate)
+        continuations(model, [[5, 6]], EVALUATE)

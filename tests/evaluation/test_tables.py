@@ -72,7 +72,7 @@ def test_documents_of_other_tokens_are_refused(tmp_path):
 
 def test_a_model_that_is_as_often_right_as_it_is_sure_is_calibrated():
     sure = [0.75] * 4 + [0.25] * 4
-    right = [1, 1, 1, 0] + [1, 0, 0, 0]
+    right = [1, 1, 1, 0, 1, 0, 0, 0]
     scores = scores_of([1] * 8, right, confidences=sure)
     table = calibration_table(scores)
     assert table.to_numpy().tolist() == [[0.25, 0.25, 4], [0.75, 0.75, 4]]

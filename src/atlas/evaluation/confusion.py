@@ -5,7 +5,7 @@ import pandas as pd
 
 from atlas.evaluation.scores import Scores
 from atlas.tokens.pieces import visible
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 
 MOST_ANSWERS = 100  # tokens that answers begin with
 MOST_TOKENS = 20  # of other text, the most frequent ones
@@ -23,7 +23,7 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
     tokens, counts = np.unique(actual, return_counts=True)
     most = MOST_ANSWERS if questions else MOST_TOKENS
     kept = np.sort(tokens[np.argsort(-counts, kind="stable")[:most]])
-    names = {int(each): visible(tokenizer.piece(int(each))) for each in kept}
+    names = {each: _name(tokenizer, each, questions) for each in kept.tolist()}
 
     def named(ids: "np.ndarray[tuple[int], np.dtype[np.int32]]") -> list[str]:
         return [names.get(each, OTHER) for each in ids.tolist()]
@@ -39,6 +39,12 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
     )
     table["share"] = table["count"] / table.groupby("actual")["count"].transform("sum")
     return table
+
+
+def _name(tokenizer: Tokenizer, identity: int, questions: bool) -> str:
+    """The piece; the blank that divides an answer from its question says nothing."""
+    name = visible(tokenizer.piece(identity))
+    return name.strip(visible(SPACE_MARK)) or name if questions else name
 
 
 def _in_order(names: list[str]) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import PercentFormatter
@@ -28,25 +27,45 @@ def save(figure: Figure, path: Path) -> None:
 def draw_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) -> None:
     """Draws a map of each head, and of the mean of a layer's heads; a layer a row.
 
+    Attention is causal: a query sees what is before it.
+    All maps are one image, as an axis for each takes matplotlib ten times as long.
+
     Args:
         weights: of each layer, (H, T, T).
         labels: the T tokens.
         path: of the picture.
     """
-    heads, tokens = weights[0].shape[:2]
-    side = max(1.3, 0.12 * min(tokens, MOST_LABELS))  # inches of a map
-    figure = Figure(
-        figsize=((heads + 1) * side + 1.2, len(weights) * side + 1.4), layout="constrained"
-    )
-    grid = figure.subplots(len(weights), heads + 1, squeeze=False, sharex=True, sharey=True)
-    for layer, (axes, maps) in enumerate(zip(grid, weights, strict=True), start=1):
-        for axis, each in zip(axes, [*maps, maps.mean(axis=0)], strict=True):
-            image = axis.imshow(each, vmin=0, vmax=1, cmap="viridis")
-        axes[0].set_ylabel(f"layer {layer}", fontsize=9)
-    for number, axis in enumerate(grid[0], start=1):
-        axis.set_title(f"head {number}" if number <= heads else "mean", fontsize=9)
-    label_tokens(grid[-1][0], labels)
-    figure.colorbar(image, ax=grid, shrink=0.6, label="weight of a key (column) for a query (row)")
+    layers, (heads, tokens) = len(weights), weights[0].shape[:2]
+    maps = np.array([[*layer, layer.mean(axis=0)] for layer in weights])  # (layers, H + 1, T, T)
+    maps[..., *np.triu_indices(tokens, 1)] = np.nan  # what comes later is not seen
+    gap = max(1, tokens // 12)
+    framed = np.pad(maps, ((0, 0), (0, 0), (gap, 0), (gap, 0)), constant_values=np.nan)
+    image = framed.swapaxes(1, 2).reshape(layers * (tokens + gap), -1)
+    side = max(1.3, 0.11 * min(tokens, MOST_LABELS))  # inches of a map
+    size = ((heads + 1) * side + 1.8, layers * side + 1.2)
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    drawn = axis.imshow(image, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+    axis.spines[:].set_visible(False)
+    for column in range(heads + 1):
+        middle = gap + column * (tokens + gap) + tokens / 2 - 0.5
+        name = f"head {column + 1}" if column < heads else "mean"
+        axis.text(middle, 0, name, ha="center", va="bottom", fontsize=9)
+    for row in range(layers):
+        middle = gap + row * (tokens + gap) + tokens / 2 - 0.5
+        axis.text(image.shape[1], middle, f"layer {row + 1}", va="center", rotation=90, fontsize=9)
+    if tokens <= MOST_LABELS:
+        names = [drawable(label) for label in labels]
+        across, down = np.arange(tokens) + gap, np.arange(layers)[:, None] * (tokens + gap)
+        axis.set_xticks(across, names, rotation=90, fontsize=6, family="monospace")
+        axis.set_yticks((across + down).ravel(), names * layers, fontsize=6, family="monospace")
+        for tick in (*axis.get_xticklabels(), *axis.get_yticklabels()):
+            tick.set_parse_math(False)
+    else:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    label = "weight of a key (across) for a query (down)"
+    figure.colorbar(drawn, ax=axis, shrink=0.7, label=label)
     save(figure, path)
 
 
@@ -54,14 +73,6 @@ def drawable(text: str) -> str:
     """A text with a box for every letter that the font has not."""
     letters = get_font(findfont("monospace")).get_charmap()
     return "".join(each if ord(each) in letters else "□" for each in text)
-
-
-def label_tokens(axis: Axes, labels: Sequence[str]) -> None:
-    """Writes tokens along both sides of a map, if there are not too many."""
-    shown = [drawable(label) for label in labels] if len(labels) <= MOST_LABELS else []
-    places = range(len(shown))
-    axis.set_xticks(places, shown, rotation=90, fontsize=6, family="monospace", parse_math=False)
-    axis.set_yticks(places, shown, fontsize=6, family="monospace", parse_math=False)
 
 
 def draw_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:

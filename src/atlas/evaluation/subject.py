@@ -9,7 +9,6 @@ import torch
 
 from atlas.cleaning.documents import Document, read_documents
 from atlas.cleaning.splits import SPLITS, Split
-from atlas.errors import AtlasError
 from atlas.evaluation.calibration import calibration_error, calibration_table
 from atlas.evaluation.documents import document_of
 from atlas.evaluation.perplexity import Numbers, baseline_measures, measures
@@ -103,7 +102,7 @@ class Subject:
         found |= baseline_measures(scores, self.pairs, tokens)
         if self.evaluate.stride and not self.has_questions:
             length = self.model.config.context_length
-            stride = self._stride(length)
+            stride = max(1, round(self.evaluate.stride * length))
             windows = sliding_windows(tokens, length, stride, self.evaluate.batch_size)
             sliding = score(self.model, windows)
             by_name = measures(sliding.total, len(sliding), tokens)
@@ -115,11 +114,3 @@ class Subject:
             return float(scores.right.mean())
         wrong = document_of(tokens)[~scores.right]
         return 1 - len(set(wrong.tolist())) / len(tokens.document_ends)
-
-    def _stride(self, context_length: int) -> int:
-        if self.evaluate.stride > context_length:
-            raise AtlasError(
-                f"evaluate.stride ({self.evaluate.stride}) is more than model.context_length "
-                f"({context_length}): windows would leave tokens out; give at most as many"
-            )
-        return self.evaluate.stride

@@ -28,7 +28,7 @@ def looks(places):
         for head, place in enumerate(places):
             digit = place if place < 0 else 2 + place
             weights[0, head, -1, digit - 1 if place < 0 else digit] += 0.9
-        return [weights]
+        return [weights.expand(len(ids), -1, -1, -1)]
 
     return attention_of
 

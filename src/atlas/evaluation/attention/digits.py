@@ -6,6 +6,7 @@ the last digit.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,21 +46,19 @@ def digit_table(
         judge = [ids for name, ids in judged if name == operation]
         if not (pick and judge):
             continue
-        weights = np.mean([_right(_from_last(model, ids), operation) for ids in pick], axis=0)
+        weights = _looks(model, pick, operation).weight.mean(axis=0)  # (layers, H)
         layer, head = np.unravel_index(int(weights.argmax()), weights.shape)
-        looks = [_from_last(model, ids)[layer, head] for ids in judge]
+        looks = _looks(model, judge, operation)
         rows.append(
             {
                 "operation": operation,
                 "layer": int(layer) + 1,
                 "head": int(head) + 1,
                 "questions": len(judge),
-                "weight": float(np.mean([_right(look, operation) for look in looks])),
-                "others": float(np.mean([look.sum() - _right(look, operation) for look in looks])),
-                "found": float(np.mean([_is_largest(look, operation) for look in looks])),
-                "flow": float(
-                    np.mean([_is_largest(_flow(model, ids), operation) for ids in judge])
-                ),
+                "weight": looks.weight[:, layer, head].mean(),
+                "others": looks.others[:, layer, head].mean(),
+                "found": looks.found[:, layer, head].mean(),
+                "flow": looks.flow.mean(),
             }
         )
     return pd.DataFrame(rows)
@@ -79,28 +78,44 @@ def rollout(weights: Sequence[Reals]) -> Reals:
     return reached
 
 
-def _from_last(model: Decoder, ids: list[int]) -> Reals:
-    """What each head gives each digit at the last token of a question, (layers, H, digits)."""
-    weights = attention_of(model, torch.tensor([ids]))
-    return np.stack([_digits(each[0].numpy().astype(np.float64)[:, -1]) for each in weights])
+class _Looks(NamedTuple):
+    """Where heads look at the last token of each question, (Q, layers, H) each but the last.
+
+    Attributes:
+        weight: on the digit that is asked for.
+        others: on all other digits together.
+        found: whether no digit gets more.
+        flow: the same of what reaches the last token through all layers, (Q,).
+    """
+
+    weight: Reals
+    others: Reals
+    found: npt.NDArray[np.bool_]
+    flow: npt.NDArray[np.bool_]
 
 
-def _flow(model: Decoder, ids: list[int]) -> Reals:
-    """What reaches the last token of a question of each digit, (digits,)."""
-    weights = attention_of(model, torch.tensor([ids]))
-    return _digits(rollout([each[0].numpy().astype(np.float64) for each in weights])[-1])
+def _looks(model: Decoder, questions: Sequence[list[int]], operation: str) -> _Looks:
+    parts = []
+    for length in sorted({len(ids) for ids in questions}):  # so that rows need no filling up
+        some = torch.tensor([ids for ids in questions if len(ids) == length])
+        weights = [each.numpy().astype(np.float64) for each in attention_of(model, some)]
+        last = np.stack([_digits(each[:, :, -1]) for each in weights], axis=1)  # (Q, layers, H, N)
+        reached = [
+            _digits(rollout([each[row] for each in weights])[-1]) for row in range(len(some))
+        ]
+        asked = last[..., POSITIONAL[operation]]
+        flow = np.stack(reached)
+        parts.append(
+            _Looks(
+                asked,
+                last.sum(axis=-1) - asked,
+                asked == last.max(axis=-1),
+                flow[:, POSITIONAL[operation]] == flow.max(axis=-1),
+            )
+        )
+    return _Looks(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def _digits(row: Reals) -> Reals:
     """Of a question, begun by the end of a text: its digits."""
     return row[..., 2:-1]
-
-
-def _right(look: Reals, operation: str) -> Reals:
-    """What the digit that is asked for gets."""
-    right: Reals = look[..., POSITIONAL[operation]]
-    return right
-
-
-def _is_largest(look: Reals, operation: str) -> bool:
-    return bool(look[POSITIONAL[operation]] == look.max())
