@@ -1,0 +1,103 @@
+"""What is measured while a model learns."""
+
+import math
+
+import pytest
+import torch
+
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import EvaluationWindows
+from atlas.training.loop import Training
+from atlas.training.safety.progress import Progress
+from atlas.training.steps.loss import tally
+from tests.small import EOS, small_config, write_tokens
+from tests.training.runs import same_weights
+
+
+def test_a_row_has_val_train_and_the_norm_of_the_weights(training):
+    run = training(eval_train_windows=5)
+    row = run.run().val_rows[-1]
+    windows = run.validation.train.spread(5)
+    train = tally(run.learner.model, windows)
+    assert row["train_loss"] == pytest.approx(train.mean)
+    assert row["train_accuracy"] == pytest.approx(train.accuracy)
+    val = tally(run.learner.model, run.validation.val.spread(8))
+    assert (row["loss"], row["accuracy"]) == pytest.approx((val.mean, val.accuracy))
+    assert row["perplexity"] == pytest.approx(math.exp(val.mean))
+    squares = sum(weight.square().sum().item() for weight in run.learner.model.parameters())
+    assert row["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_what_is_measured_changes_nothing(training):
+    one, other = training("one"), training("two", eval_train_windows=5, log_layers=3)
+    assert one.run().train_rows == other.run().train_rows
+    assert same_weights(one.learner.model, other.learner.model)
+    assert "train_loss" not in one.run().val_rows[0]
+
+
+class Fixed(torch.nn.Module):
+    """Says the same token everywhere, whatever it reads."""
+
+    def __init__(self, token):
+        super().__init__()
+        self.config = small_config(separator=9)
+        self.device = torch.device("cpu")
+        self.token = token
+
+    def forward(self, ids):
+        logits = torch.zeros(*ids.shape, 400)
+        logits[..., self.token] = 1
+        return logits
+
+    def evaluating(self):
+        return torch.no_grad()
+
+
+def test_an_answer_is_right_if_all_of_it_is(tmp_path):
+    documents = [[5, 9, 6, 6], [7, 9, 6, 8], [7, 9, 6], [9, EOS]]
+    tokens = write_tokens(tmp_path, {"val": [documents]}, windows="padded", separator=9)
+    windows = EvaluationWindows(TokenSplit(tokens, "val"), 8, 3)
+    found = tally(Fixed(6), windows.all())
+    assert (found.right, found.answers, found.tokens) == (2, 4, 6)
+    assert found.accuracy == 0.5
+
+
+def test_of_text_each_token_is_an_answer(tmp_path):
+    tokens = write_tokens(tmp_path, {"val": [[[5, 6, 6, EOS]]]})
+    model = Fixed(6)
+    model.config = small_config()
+    found = tally(model, EvaluationWindows(TokenSplit(tokens, "val"), 8, 3).all())
+    assert (found.right, found.answers) == (2, 4)
+
+
+def test_the_step_of_the_jump():
+    rows = [
+        {"step": step, "loss": 1.0, "accuracy": val, "train_accuracy": train, "weight_norm": 1.0}
+        for step, train, val in ((0, 0.0, 0.0), (10, 0.99, 0.1), (20, 1.0, 0.94), (90, 1.0, 0.95))
+    ]
+    progress = Progress(step=90, val_rows=rows, train_rows=[{"step": 90, "loss": 0.1}])
+    found = progress.metrics()
+    assert (found["learned_step"], found["generalised_step"]) == (10, 90)
+    progress.val_rows.pop()
+    assert "generalised_step" not in progress.metrics()
+
+
+def test_norms_of_layers(training):
+    run: Training = training(log_layers=10, clip_norm=0.0, optimizer="sgd", momentum=0.0)
+    rows = run.run().layer_rows
+    names = [name for name, _ in run.learner.model.named_parameters()]
+    assert [row["layer"] for row in rows] == names * 3
+    assert [row["step"] for row in rows] == [step for step in (10, 20, 30) for _ in names]
+    last = {row["layer"]: row for row in rows[-len(names) :]}
+    for name, weight in run.learner.model.named_parameters():
+        assert last[name]["update"] > 0
+        assert last[name]["gradient"] > 0
+        change = last[name]["update"]
+        assert last[name]["weights"] == pytest.approx(weight.norm().item(), abs=change * 1.01)
+
+
+def test_the_update_of_plain_sgd_is_the_gradient_times_the_rate(training):
+    changes = {"weight_decay": 0.0, "momentum": 0.0, "clip_norm": 0.0, "schedule": "constant"}
+    run = training(log_layers=30, optimizer="sgd", warmup_steps=0, **changes)
+    for row in run.run().layer_rows:
+        assert row["update"] == pytest.approx(0.01 * row["gradient"], rel=1e-2, abs=1e-6)
