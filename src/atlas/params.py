@@ -124,6 +124,7 @@ class TrainParams(Section):
     steps: Positive
     epochs: Count
     tokens: Count
+    curriculum: Annotated[Real, Field(ge=0, le=1)]
     batch_size: Positive
     accumulation: Positive
     recompute: bool

@@ -33,7 +33,7 @@ def test_two_circles_share_the_power_by_their_squares():
 def test_noise_has_all_frequencies_alike(numbers):
     table = spectrum(np.random.default_rng(0).normal(size=(numbers, 512)))
     assert table["share"].sum() == pytest.approx(1)
-    assert peak_share(table) < 0.15
+    assert peak_share(table) < 0.25
 
 
 def test_products_go_round_in_the_order_of_their_logarithms():

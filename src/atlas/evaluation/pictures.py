@@ -112,12 +112,12 @@ def draw_dynamics(rows: pd.DataFrame, path: Path) -> None:
     loss.plot(step, lowest, "o", color=VAL)
     loss.annotate(
         f"lowest {lowest:.3g}", (step, lowest), (0, 8),
-        textcoords="offset points", ha="center", fontsize=8, color=VAL,
+        textcoords="offset points", ha="right", fontsize=8, color=VAL,
     )  # fmt: skip
     accuracy.set_ylim(-0.02, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     weights.plot(rows["step"], rows["weight_norm"], color="#444444")
-    titles = ("Loss, nats a token", "Right answers", "Norm of all weights")
+    titles = ("Loss, nats a token", "Accuracy", "Norm of all weights")
     for axis, title in zip((loss, accuracy, weights), titles, strict=True):
         axis.set_xscale("log")
         axis.set_xlabel("step")

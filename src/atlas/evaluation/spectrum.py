@@ -15,7 +15,7 @@ from atlas.tokens.tokenizer import Tokenizer
 
 Reals = npt.NDArray[np.float64]
 PRODUCTS = ("multiply", "divide")
-LARGEST_SHARE = 5  # frequencies whose share of the power is told
+LARGEST_SHARE = 10  # frequencies whose share of the power is told
 
 
 def number_ids(tokenizer: Tokenizer) -> list[int]:
