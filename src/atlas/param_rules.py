@@ -80,11 +80,6 @@ def _model_conflicts(params: "Params") -> Iterator[str]:
             "give train.init=scaled, or model.norm_place=pre"
         )
     tokenize = params.tokenize
-    if params.train.curriculum and tokenize.windows != "padded":
-        yield (
-            f"train.curriculum is {params.train.curriculum:g} with tokenize.windows=packed, which "
-            "are all alike: give 0.0, or tokenize.windows=padded"
-        )
     if tokenize.answer_after and not (tokenize.windows == "padded" and tokenize.separate_documents):
         yield (
             "tokenize.answer_after wants each question in a window of its own, and its end: add "

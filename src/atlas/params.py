@@ -124,7 +124,6 @@ class TrainParams(Section):
     steps: Positive
     epochs: Count
     tokens: Count
-    curriculum: Annotated[Real, Field(ge=0, le=1)]
     batch_size: Positive
     accumulation: Positive
     recompute: bool

@@ -4,10 +4,10 @@
 
 A question is an operation and two to five digits; its answer is one digit. That is small enough
 for a model of seconds to learn, and rich enough to see how: First, Second and Last ask where a
-digit stands, Max and Min compare, Sum and the like compute.
+digit stands, Max and Min compare, Evens counts, and Add, Subtract and Multiply compute with the
+first digit and the last one.
 """
 
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,21 +21,17 @@ EQUALS = "="
 LENGTHS = range(2, 6)  # digits of a question
 
 
-def _alternating(digits: Sequence[int]) -> int:
-    return sum(digits[0::2]) - sum(digits[1::2])
-
-
-# Each answer is one digit: what would be more is taken modulo ten.
+# Each answer is one digit: what would be more, or less than nothing, is taken modulo ten.
 OPERATIONS: Mapping[str, Callable[[Sequence[int]], int]] = {
     "First": lambda digits: digits[0],
     "Second": lambda digits: digits[1],
     "Last": lambda digits: digits[-1],
     "Max": max,
     "Min": min,
-    "Sum": lambda digits: sum(digits) % 10,
-    "Difference": lambda digits: _alternating(digits) % 10,
-    "Product": lambda digits: math.prod(digits) % 10,
     "Evens": lambda digits: sum(digit % 2 == 0 for digit in digits),
+    "Add": lambda digits: (digits[0] + digits[-1]) % 10,
+    "Subtract": lambda digits: (digits[0] - digits[-1]) % 10,
+    "Multiply": lambda digits: digits[0] * digits[-1] % 10,
 }
 VOCABULARY = (*DIGITS, EQUALS, *OPERATIONS)  # twenty tokens
 

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.errors import AtlasError
-from atlas.tokens.curriculum import Curriculum
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 
@@ -78,9 +77,6 @@ class Layout(Protocol):
     def training_window(self, number: int, offset: int) -> Window:
         """One window of an epoch that begins after ``offset`` tokens."""
 
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens to predict in each window of an epoch, (windows,)."""
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -114,10 +110,6 @@ class Packed:
         """T + 1 tokens."""
         start = offset + number * self.context_length
         return self.tokens.read(start, start + self.context_length + 1)
-
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """T of each."""
-        return np.full(self.per_epoch(), self.context_length)
 
 
 @dataclass(frozen=True)
@@ -159,14 +151,6 @@ class Padded:
         """The same as in evaluation."""
         return self.window(number + offset)
 
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Of all but the last window of a document T, of that one the rest."""
-        found = np.full(len(self), self.context_length)
-        lengths = np.diff(self.tokens.document_ends, prepend=0)
-        some = lengths > 0
-        found[self._ends[some] - 1] = (lengths[some] - 1) % self.context_length + 1
-        return found
-
 
 LAYOUTS: dict[str, type[Packed] | type[Padded]] = {"packed": Packed, "padded": Padded}
 
@@ -191,16 +175,14 @@ def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
 class TrainingWindows:
     """Windows in an order that depends on the seed and the step alone.
 
-    An epoch visits each window once, in a random order; before the first one the shortest windows
-    may come, for so many steps. Nothing is remembered between steps, so a resumed run sees the same
-    data.
+    An epoch visits each window once, in a random order. Nothing is remembered between steps, so a
+    resumed run sees the same data.
     """
 
     tokens: TokenSplit
     context_length: int
     batch_size: int
     seed: int
-    curriculum_steps: int = 0
 
     def __post_init__(self) -> None:
         if not self.per_epoch:
@@ -226,14 +208,8 @@ class TrainingWindows:
 
     def places(self, step: int) -> list[tuple[int, int]]:
         """Which windows a step sees: number and offset of each."""
-        if step < self.curriculum_steps:
-            return [(number, 0) for number in self._curriculum.windows(step, self.batch_size)]
-        first = (step - self.curriculum_steps) * self.batch_size
+        first = step * self.batch_size
         return [self._place(visit) for visit in range(first, first + self.batch_size)]
-
-    @cached_property
-    def _curriculum(self) -> Curriculum:
-        return Curriculum(self.layout.lengths(), self.curriculum_steps, self.seed)
 
     def _place(self, visit: int) -> tuple[int, int]:
         epoch, position = divmod(visit, self.per_epoch)

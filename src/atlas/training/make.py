@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from atlas.cleaning.splits import Split
@@ -61,7 +60,6 @@ def make_training(
     train, length = params.train, params.model.context_length
     data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
     steps = steps_of(train, data.per_epoch)
-    data = replace(data, curriculum_steps=round(train.curriculum * steps))
     tokens = steps * train.batch_size * length
     learner = Learner(
         model,
