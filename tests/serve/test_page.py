@@ -1,64 +1,26 @@
 """The page of the server, in a real browser."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser import CONTRAST, chromium
 from tests.serve.live import opened_model, running
 
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 NARROW = {"width": 360, "height": 740}
 NO_WORDS = re.compile("^$")
-CONTRAST = """(selector) => {
-  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const painted = (...colours) => {
-    for (const colour of colours) {
-      context.fillStyle = colour;
-      context.fillRect(0, 0, 1, 1);
-    }
-    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((each) => {
-      const part = each / 255;
-      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  return [...document.querySelectorAll(selector)].filter((each) => each.checkVisibility()).map(
-    (each) => {
-      const behind = [];
-      for (let at = each; at; at = at.parentElement) {
-        behind.unshift(getComputedStyle(at).backgroundColor);
-      }
-      const ground = painted(...behind);
-      const ink = painted(getComputedStyle(each).color);
-      return (Math.max(ground, ink) + 0.05) / (Math.min(ground, ink) + 0.05);
-    }
-  );
-}"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        options = {
-            "executable_path": shutil.which("chromium"),
-            "args": ["--no-sandbox", "--disable-dev-shm-usage"],
-        }
-        try:
-            found = playwright.chromium.launch(**options)
-        except BrowserError as error:
-            if os.environ.get("ATLAS_NEEDS_BROWSER"):
-                raise
-            pytest.skip(f"no browser can be started: {error.message.splitlines()[0]}")
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
