@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PLOTS := .dvc/offline_plots.html
 # The stages that dvc starts find the environment's Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -13,8 +14,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-pipeline: $(VENV)/installed ## Run what is out of date, from raw text to GGUF; print metrics and a sample
+pipeline: $(VENV)/installed $(PLOTS) ## Run what is out of date, from raw text to GGUF; write a report, print metrics
 	@$(BIN)/dvc repro
+	@$(BIN)/atlas report
 	@$(BIN)/atlas show
 
 install: $(VENV)/installed ## Make .venv and install Atlas into it
@@ -51,6 +53,9 @@ $(VENV)/python: # recipe below checks the version before anything is installed
 $(VENV)/installed: $(VENV)/python pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
+
+$(PLOTS): | $(VENV)/installed # dvc plots then draws without a network
+	@$(BIN)/atlas offline-plots
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

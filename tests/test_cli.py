@@ -66,6 +66,8 @@ def test_apply_writes_params(tmp_path, monkeypatch):
     "command",
     [
         ["show"],
+        ["report"],
+        ["offline-plots"],
         ["preset", "tiny"],
         ["generate", "x"],
         ["chat"],
@@ -86,6 +88,9 @@ def test_before_the_first_run_the_commands_say_so(tmp_path):
     checkout = Checkout.create(tmp_path / "project")
     code, _, error = atlas("show", cwd=checkout.root)
     assert (code, error) == (1, "error: metrics: no results yet; `dvc repro` makes them\n")
+    code, _, error = atlas("report", cwd=checkout.root)
+    assert code == 1
+    assert error.endswith("metrics: no results yet; `dvc repro` makes them\n")
     code, _, error = atlas("generate", "x", cwd=checkout.root)
     assert code == 1
     assert "config.json: no such file; `dvc repro` makes it" in error
@@ -199,7 +204,9 @@ def test_wrong_options_are_refused():
 def test_help_names_each_command():
     code, printed, _ = atlas("--help")
     assert code == 0
-    for name in ("generate", "chat", "serve", "tokenize", "preset", "show", "export", "inspect"):
+    for name in ("generate", "chat", "serve", "tokenize", "preset", "show", "report"):
+        assert name in printed
+    for name in ("export", "inspect", "offline-plots"):
         assert name in printed
 
 

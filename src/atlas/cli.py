@@ -27,6 +27,8 @@ for command in (
     project.gradients,
     project.preset,
     project.show,
+    project.report,
+    project.offline_plots,
 ):
     app.command()(command)
 

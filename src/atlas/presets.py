@@ -72,7 +72,7 @@ def as_flags(values: Values) -> str:
     """
     flags = []
     for key, value in values.items():
-        text = _as_override(value)
+        text = override(value)
         if any(character.isspace() for character in text):
             raise AtlasError(
                 f"presets: {key}={text} holds a blank, which `$(atlas preset ...)` cannot pass "
@@ -115,17 +115,17 @@ def _merged(root: Path, values: Values) -> tuple[Any, list[str]]:
         if not isinstance(place, dict) or key not in place:
             raise AtlasError(f"presets: {dotted} is not a key of params.yaml")
         if place[key] != value:
-            changes.append(f"{dotted}: {_as_override(place[key])} -> {_as_override(value)}")
+            changes.append(f"{dotted}: {override(place[key])} -> {override(value)}")
             place[key] = value
     return tree, changes
 
 
-def _as_override(value: Any) -> str:
+def override(value: Any) -> str:
     """A value in the syntax of ``dvc exp run -S``."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(_as_override(item) for item in value)}]"
+        return f"[{','.join(override(item) for item in value)}]"
     if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in WORDS):
         return _quoted(value)
     return repr(float(value)) if isinstance(value, float) else str(value)

@@ -27,6 +27,7 @@ ORDER = (
     "evaluation",
     "export",
     "serve",
+    "report",
 )
 
 
@@ -133,7 +134,7 @@ def test_what_no_stage_depends_on_is_left_out_on_purpose():
         *("generation/chat", "generation/options", "generation/text_stream"),
     )
     tools = {f"src/atlas/{name}.py" for name in names}
-    folders = ("commands", "generation/opened", "serve")
+    folders = ("commands", "generation/opened", "serve", "report")
     tools |= {
         name for name in library if any(name.startswith(f"src/atlas/{each}/") for each in folders)
     }

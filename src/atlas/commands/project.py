@@ -1,4 +1,4 @@
-"""Commands on a project: ``atlas model``, ``preset``, ``show``, and checks before training."""
+"""Commands on a project: ``atlas model``, ``preset``, ``show`` and ``report``, and checks."""
 
 import os
 from pathlib import Path
@@ -81,3 +81,17 @@ def show() -> None:
 
     os.chdir(find_project())
     print_results(Path("metrics"))
+
+
+def report() -> None:
+    """Write metrics/report.html, a page on the last run that needs no network."""
+    from atlas.report.command import write_report
+
+    print(write_report(find_project()).as_uri())
+
+
+def offline_plots() -> None:
+    """Let dvc plots draw without a network, in this clone."""
+    from atlas.report.offline_plots import write_offline_plots
+
+    print(write_offline_plots(find_project()))
