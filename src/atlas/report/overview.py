@@ -104,7 +104,14 @@ def _facts(results: Results, history: History) -> list[tuple[str, str]]:
         ("tokenizer", (tokenizer_words(params), cut)),
         ("model", (model_words(params), weights)),
         ("training", (training_words(params), seen)),
-        ("commit", (f"{commit.sha[:8]}: {shorten(commit.subject, SUBJECT)}" if commit else "",)),
+        (
+            "commit",
+            (
+                f"{commit.sha[:8]}: {shorten(commit.subject, SUBJECT, placeholder=' ...')}"
+                if commit
+                else "",
+            ),
+        ),
         ("params", (_named(history.changed_params), unchanged)),
     ]
     lines = [(term, "; ".join(part for part in parts if part)) for term, parts in facts]
@@ -131,7 +138,7 @@ def comparison(results: Results, history: History) -> Section | None:
         cells = [(key, override(before), override(now)) for key, before, now in changed]
         columns = ("param", "last commit", "this run")
         blocks.append(Grid("Params that differ", columns, cells, (False, True, True)))
-    unchanged = f"As in the last commit: {', '.join(same)}." if same else ""
+    unchanged = f"As in the last commit: {'; '.join(same)}." if same else ""
     if rows:
         names = ("metric", "last commit", "this run", "change")
         numbers = (False, True, True, True)
