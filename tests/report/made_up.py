@@ -37,6 +37,9 @@ JSONS: dict[str, dict[str, Any]] = {
         "val_accuracy": 0.42,
         "val_unigram_bits_per_byte": 3.1,
         "val_bigram_bits_per_byte": 2.3,
+        "val_sliding_bits_per_byte": 1.8,
+        "samples_copied": 0.03,
+        "real_text_copied": 0.12,
     },
     "export": {
         "perplexity": 33.12,
@@ -75,9 +78,12 @@ TABLES = {
     "tables/calibration": ["confidence,accuracy,tokens", "0.1,0.2,10", "0.5,0.4,30", "0.9,0.95,60"],
     "tables/failures": ["question,expected,answered"] + [f"{n}+1,{n + 1},{n}" for n in range(40)],
     "tables/edge_cases": ["question,expected,answered", "0-0,0,"],
+    "tables/digits": ["operation,found", "add,0.75"],
     "tables/heads": ["layer,head,previous_token,induction", "0,0,0.9,0.01", "0,1,0.1,"],
 }
-SAMPLES = "At temperature 0.8.\n\n    the lamp sees\n    \n    a stone\n\n    {}\n"
+SAMPLES = (
+    "At temperature 0.8.\n\n    the lamp sees\n    \n    a stone\n\n    {}\n\nFreely:\n\n    one\n"
+)
 
 
 def png(width: int = 40, height: int = 30) -> bytes:

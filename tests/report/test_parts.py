@@ -3,11 +3,13 @@
 import pytest
 
 from atlas.report.curves import MOST_POINTS, baselines, levels_of, loss_chart, thinned
+from atlas.report.data import pictures, texts
+from atlas.report.history import read_history
 from atlas.report.numbers import cell, compact, duration, exact, percent, rough, size
 from atlas.report.quality import quality
 from atlas.report.results import read_results
 from atlas.report.words import corpus_words, model_words, training_words
-from tests.report.made_up import JSONS, make_project, write
+from tests.report.made_up import JSONS, make_project, png, write
 from tests.small import params_tree
 
 
@@ -88,7 +90,9 @@ def test_counting_models_stand_beside_the_loss(tmp_path):
     levels = {level.name: level.height for level in levels_of(results)}
     assert levels == pytest.approx({"Unigram": 3.1 * factor, "Bigram": 2.3 * factor})
     (bars,) = next(each for each in quality(results) if each.anchor == "baselines").blocks
-    assert [bar.label for bar in bars.bars] == ["unigram", "bigram", "this model"]
+    assert [bar.label for bar in bars.bars] == [
+        *("unigram", "bigram", "this model", "this model, windows that slide"),
+    ]
     assert bars.note.startswith("17.4 % less")
 
 
@@ -112,3 +116,26 @@ def test_errors_are_counted_in_the_order_of_numbers(tmp_path):
     assert cells == [[("9", 0.9), ("1", 0.1)], [("", 0.0), ("4", 1.0)]]
     # (0.1 * 10 + 0.1 * 30 + 0.05 * 60) / 100
     assert calibration.note.startswith("Off by 7 % on average over 100 tokens")
+
+
+def test_samples_stand_in_groups_with_their_prompts(tmp_path):
+    metrics = make_project(tmp_path)
+    write(tmp_path / "params.yaml", "evaluate: {prompts: [the lamp, none of it]}")
+    section = texts(read_results(metrics), read_history(tmp_path, metrics))
+    prompted, free, repeats = section.blocks
+    assert [each.prompt for each in prompted.samples] == ["the lamp", ""]
+    assert prompted.samples[0].text == " sees\n\na stone"
+    assert (prompted.note, free.note) == ("At temperature 0.8.", "Freely:")
+    assert [(each.prompt, each.text) for each in free.samples] == [("", "one")]
+    assert repeats.rows == [("share of texts that are copies", "0.03000", "0.1200")]
+
+
+def test_a_map_is_named_by_its_prompt_and_wide_pictures_are_wide(tmp_path):
+    metrics = make_project(tmp_path)
+    write(tmp_path / "params.yaml", "evaluate: {attention_prompts: [], prompts: [the lamp]}")
+    (metrics / "pictures/attention-1.png").write_bytes(png(90, 30))
+    section = pictures(read_results(metrics), read_history(tmp_path, metrics))
+    assert [(each.title, each.wide) for each in section.blocks] == [
+        ("Attention 1: the lamp", True),
+        ("Attention layer 1", False),
+    ]

@@ -71,7 +71,7 @@ def test_all_sections_are_there_and_in_the_contents(project):
     page = page_of(project)
     assert page.sections() == [
         *("overview", "curves", "samples", "baselines", "sources", "errors", "failures"),
-        *("heads", "pictures", "vocabulary", "corpus", "export", "timings", "again"),
+        *("heads", "tables", "pictures", "vocabulary", "corpus", "export", "timings", "again"),
     ]
     links = [each["href"] for each in page.attributes("a")]
     assert links == ["#overview", *(f"#{name}" for name in page.sections())]
@@ -80,12 +80,13 @@ def test_all_sections_are_there_and_in_the_contents(project):
 def test_a_section_is_left_out_without_its_files(project):
     files = {
         "curves": ["train.csv", "val.csv"],
-        "samples": ["samples.md"],
         "baselines": ["evaluate.json"],
+        "samples": ["samples.md"],
         "sources": ["tables/sources.csv"],
         "errors": ["tables/confusion.csv", "tables/calibration.csv"],
         "failures": ["tables/failures.csv", "tables/edge_cases.csv"],
         "heads": ["tables/heads.csv"],
+        "tables": ["tables/digits.csv"],
         "pictures": ["pictures"],
         "vocabulary": ["tokenizer.json"],
         "corpus": ["clean.json", "corpus", "fetch.json", "tokenize.json"],
@@ -145,7 +146,7 @@ def test_nothing_in_a_file_becomes_part_of_the_page(project):
     page = page_of(project)
     tags = [tag for tag, _ in page.elements]
     assert not {"script", "i"} & set(tags)
-    assert tags.count("b") == 2  # a prompt of each sample
+    assert tags.count("b") == 3  # a prompt of each sample
     assert tags.count("style") == tags.count("title") == 1
     assert "<script>alert(1)</script>" in page.text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", page.text)

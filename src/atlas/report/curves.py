@@ -10,6 +10,7 @@ from atlas.report.results import Results
 
 TALL = 330  # points, of the first chart
 MOST_POINTS = 500  # of a curve
+COUNTED = "gram"  # how the names of models that count end: unigram, bigram
 LONG = 10_000  # steps from which they stand on a logarithmic scale
 Points = list[tuple[float, float]]
 
@@ -68,7 +69,8 @@ def baselines(results: Results) -> dict[str, float]:
     found = {}
     for key, value in results.metrics.get("evaluate", {}).items():
         name = key.removeprefix("val_").removesuffix("_bits_per_byte")
-        if key == f"val_{name}_bits_per_byte" and isinstance(value, int | float):
+        counted = name.endswith(COUNTED) and key == f"val_{name}_bits_per_byte"
+        if counted and isinstance(value, int | float):
             found[name] = float(value)
     return found
 
@@ -82,13 +84,13 @@ def loss_chart(results: Results) -> Chart | None:
     best = min(checked, key=lambda point: point[1]) if checked else None
     curves, legend = [], []
     if raw:
-        curves.append(Curve(raw, "train", thin=bool(average)))
+        curves.append(Curve(raw, "train", thin=bool(average or over)))
         legend.append(Line("train, each log", "train"))
-    if average:
+    if average and not over:
         curves.append(Curve(average, "average"))
         legend.append(Line("train, averaged", "average"))
     if over:
-        curves.append(Curve(over, "average", marks=True))
+        curves.append(Curve(over, "average"))
         legend.append(Line("train, measured as val is", "average"))
     if checked and best:
         curves.append(Curve(checked, "val", mark=best))

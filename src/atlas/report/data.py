@@ -2,6 +2,8 @@
 
 import base64
 import math
+import struct
+from textwrap import shorten
 from typing import Any
 
 from atlas.report.blocks import (
@@ -19,39 +21,57 @@ from atlas.report.blocks import (
     Words,
 )
 from atlas.report.history import History
-from atlas.report.numbers import exact, percent, size
+from atlas.report.numbers import exact, percent, size, title_of
 from atlas.report.results import Results
 
 INDENT = "    "  # of a sample in Markdown
+WIDE = 1.5  # times the height of a picture, from which it takes the whole width
+PROMPT = 60  # characters of one in a title
+REPEATS = {
+    "distinct_1": "different tokens, share of all",
+    "distinct_2": "different pairs",
+    "distinct_3": "different threes",
+    "repetition": "share that repeats",
+    "longest_match": "longest run that train has, tokens",
+    "mean_match": "mean of these runs",
+    "copied": "share of texts that are copies",
+}
 ROWS = 12  # of a table of words
 VOCABULARY_PAGE = "tokenizer.html"
 
 
 def texts(results: Results, history: History) -> Section | None:
-    """What the model writes."""
-    prompts = (history.ran or history.params).get("evaluate.prompts")
-    found: list[Sample] = []
-    notes = []
+    """What the model writes, and how much of it repeats itself or the training text."""
+    prompts = _prompts(history, "evaluate.prompts")
+    groups: list[tuple[str, list[Sample]]] = []
     for block in results.samples.split("\n\n"):
-        if not block.strip():
+        if not block.startswith(INDENT):
+            groups += [(block.strip(), [])] if block.strip() else []
             continue
-        if block.startswith(INDENT):
-            text = "\n".join(line.removeprefix(INDENT) for line in block.rstrip("\n").split("\n"))
-            given = _prompt(prompts, len(found), text)
-            found.append(Sample(given, text.removeprefix(given).rstrip()))
-        else:
-            notes.append(block.strip())
-    if not found:
-        return None
-    return Section("samples", "Samples", [Samples(found, " ".join(notes))])
+        text = "\n".join(line.removeprefix(INDENT) for line in block.rstrip("\n").split("\n"))
+        groups = groups or [("", [])]
+        place = len(groups[-1][1]) if len(groups) == 1 else len(prompts)
+        given = prompts[place] if place < len(prompts) else ""
+        given = given if text.startswith(given) else ""
+        groups[-1][1].append(Sample(given, text.removeprefix(given).rstrip()))
+    blocks: list[Block] = [Samples(found, note) for note, found in groups if found]
+    if measures := _measures(results):
+        columns = ("text written from nothing", "of the model", "of val, as long")
+        blocks.append(Grid("Does it repeat?", columns, measures, (False, True, True)))
+    return Section("samples", "Samples", blocks) if blocks else None
 
 
-def pictures(results: Results) -> Section | None:
-    """Pictures that stages drew, each named by its file."""
-    images = [
-        Image(title_of(picture.name), f"data:image/png;base64,{_base64(picture.content)}")
-        for picture in results.pictures
-    ]
+def pictures(results: Results, history: History) -> Section | None:
+    """Pictures that stages drew, each named by its file and attention by its prompt."""
+    given = _prompts(history, "evaluate.attention_prompts") or _prompts(history, "evaluate.prompts")
+    prompts = {f"attention-{number}": prompt for number, prompt in enumerate(given, start=1)}
+    images = []
+    for picture in results.pictures:
+        prompt = prompts.get(picture.name, "")
+        title = title_of(picture.name) + (f": {shorten(prompt, PROMPT)}" if prompt else "")
+        source = f"data:image/png;base64,{base64.b64encode(picture.content).decode('ascii')}"
+        wide, high = struct.unpack(">II", picture.content[16:24])
+        images.append(Image(title, source, wide=wide > WIDE * high))
     return Section("pictures", "Pictures", images) if images else None
 
 
@@ -129,12 +149,6 @@ def corpus(results: Results) -> Section | None:
     return Section("corpus", "Corpus", blocks) if blocks else None
 
 
-def title_of(name: str) -> str:
-    """A title from the name of a file: attention_layer_1 is Attention layer 1."""
-    words = name.replace("_", " ").replace("-", " ").strip() or "picture"
-    return words[0].upper() + words[1:]
-
-
 def _splits(results: Results) -> list[tuple[str, ...]]:
     cleaned, tokens = results.metrics.get("clean", {}), results.metrics.get("tokenize", {})
     rows = []
@@ -148,14 +162,21 @@ def _splits(results: Results) -> list[tuple[str, ...]]:
     return rows
 
 
-def _prompt(prompts: Any, place: int, text: str) -> str:
-    """What of a sample was given: a prompt, where params name it."""
-    if isinstance(prompts, list) and place < len(prompts):
-        given = str(prompts[place])
-        if text.startswith(given):
-            return given
-    return ""
+def _prompts(history: History, key: str) -> list[str]:
+    """Texts that params name."""
+    found = (history.ran or history.params).get(key)
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
+def _measures(results: Results) -> list[tuple[str, str, str]]:
+    """What is measured of samples beside real text: a row for each measure."""
+    measured = results.metrics.get("evaluate", {})
+    names = [key.removeprefix("samples_") for key in measured if key.startswith("samples_")]
+    return [
+        (
+            REPEATS.get(name, name.replace("_", " ")),
+            exact(measured[f"samples_{name}"]),
+            exact(measured.get(f"real_text_{name}", "")),
+        )
+        for name in names
+    ]

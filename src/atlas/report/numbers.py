@@ -80,3 +80,9 @@ def duration(seconds: float) -> str:
     if whole < HOUR:
         return f"{whole // MINUTE} min {whole % MINUTE} s"
     return f"{whole // HOUR:,} h {whole % HOUR // MINUTE} min"
+
+
+def title_of(name: str) -> str:
+    """A title from the name of a file: attention_layer_1 is Attention layer 1."""
+    words = name.replace("_", " ").replace("-", " ").strip() or "picture"
+    return words[0].upper() + words[1:]

@@ -32,13 +32,14 @@ MAIN = (
     Main("evaluate", "val_loss", "Val loss, nats a token"),
     Main("evaluate", "val_perplexity", "Val perplexity"),
     Main("evaluate", "val_bits_per_byte", "Val bits per byte"),
+    Main("evaluate", "val_sliding_bits_per_byte", "Val bits per byte, windows that slide"),
     Main("evaluate", "val_accuracy", "Val accuracy", True),
-    Main("evaluate", "val_exact_match", "Val answers right", True),
     Main("evaluate", "test_loss", "Test loss, nats a token"),
     Main("evaluate", "test_perplexity", "Test perplexity"),
     Main("evaluate", "test_bits_per_byte", "Test bits per byte"),
     Main("evaluate", "test_accuracy", "Test accuracy", True),
-    Main("evaluate", "test_exact_match", "Test answers right", True),
+    Main("evaluate", "val_calibration_error", "Val calibration error"),
+    Main("evaluate", "edge_case_accuracy", "Edge cases right", True),
     Main("train", "best_val_loss", "Best val loss while training"),
     Main("train", "best_step", "Step of the best val loss", None),
     Main("train", "tokens_seen", "Tokens seen", None),
@@ -189,14 +190,15 @@ def _tiles(results: Results, history: History) -> list[Tile]:
         "val_perplexity": "val perplexity",
         "val_bits_per_byte": "val bits per byte",
         "val_accuracy": "val accuracy",
-        "val_exact_match": "val answers right",
+        "edge_case_accuracy": "edge cases right",
     }
     tiles = []
     for main in MAIN:
         value = results.number(main.stage, main.name)
         if main.name not in labels or value is None:
             continue
-        test = results.number("evaluate", main.name.replace("val_", "test_"))
+        other = main.name.replace("val_", "test_")
+        test = results.number("evaluate", other) if other != main.name else None
         share = main.more_is_better
         shown = percent if share else exact
         change, mood = _change(*_both(results, history, main), main.more_is_better)

@@ -28,7 +28,7 @@ def sections(results: Results, history: History) -> list[Section]:
         Section("curves", "Learning", charts) if charts else None,
         texts(results, history),
         *quality(results),
-        pictures(results),
+        pictures(results, history),
         vocabulary(results),
         corpus(results),
         export(results),

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Sequence
 
-from atlas.report.blocks import Bar, Bars, Block, Cell, Chart, Grid, Heat, Section
+from atlas.report.blocks import Bar, Bars, Block, Cell, Chart, Folded, Grid, Heat, Section
 from atlas.report.charts import diagonal_chart, square_chart
 from atlas.report.curves import baselines
-from atlas.report.numbers import cell, exact, percent
+from atlas.report.numbers import cell, exact, percent, title_of
 from atlas.report.reading import Table
 from atlas.report.results import Results
 
 FIRST = 30  # rows of a long table
 READABLE = 24  # classes whose confusion can be read as numbers
+SHOWN = ("sources", "confusion", "calibration", "failures", "edge_cases", "heads")
 CONFUSION = ("actual", "predicted", "count", "share")
 CALIBRATION = ("confidence", "accuracy", "tokens")
+MODEL = "this model"
 SHARES = ("accuracy", "share")
 
 
@@ -32,6 +34,7 @@ def quality(results: Results) -> list[Section]:
             ],
         ),
         _section("heads", "Heads", [_heads(results)]),
+        _section("tables", "Other tables", _others(results)),
     ]
     return [section for section in found if section]
 
@@ -46,11 +49,13 @@ def _baselines(results: Results) -> Bars | None:
     bits = results.number("evaluate", "val_bits_per_byte")
     if not counted or bits is None:
         return None
-    names = {name.replace("_", " "): value for name, value in counted.items()}
     best = min(counted.values())
-    rows = sorted([*names.items(), ("this model", bits)], key=lambda row: -row[1])
+    own = {MODEL: bits}
+    if (sliding := results.number("evaluate", "val_sliding_bits_per_byte")) is not None:
+        own[f"{MODEL}, windows that slide"] = sliding
+    rows = sorted({**counted, **own}.items(), key=lambda row: -row[1])
     most = rows[0][1] or 1.0
-    bars = [Bar(name, f"{value:.3f}", value / most, name == "this model") for name, value in rows]
+    bars = [Bar(name, f"{value:.3f}", _part(value, most), name in own) for name, value in rows]
     saved = f"{percent(abs(1 - bits / best))} {'less' if bits < best else 'more'}" if best else ""
     note = f"{saved} than the best of those that only count." if saved else ""
     return Bars("Val bits per byte", ("model", "bits per byte"), bars, note, wide=True)
@@ -161,6 +166,18 @@ def _heads(results: Results) -> Heat | None:
     names = [scores[k].replace("_", " ") for k in kept]
     note = "A row is a head (layer.head); the warmer, the nearer to the largest of its column."
     return Heat("What each head does", "head", names, rows, note, wide=True) if kept else None
+
+
+def _others(results: Results) -> list[Block]:
+    """Tables that have no part of their own."""
+    others = {
+        place.removeprefix("tables/"): table
+        for place, table in results.tables.items()
+        if place.startswith("tables/") and place.removeprefix("tables/") not in SHOWN
+    }
+    return [
+        Folded(title_of(name), [_table(table, "", mono=True)]) for name, table in others.items()
+    ]
 
 
 def _table(table: Table, title: str, *, mono: bool = False) -> Grid:

@@ -129,7 +129,7 @@ class Reader:
     def picture(self, path: Path) -> bytes | None:
         """A PNG file; None if it is none."""
         found = self.bytes(path)
-        if found is not None and not (found.startswith(PNG) and b"IEND" in found[-12:]):
+        if found is not None and not (found.startswith(PNG) and b"IEND" in found[24:][-12:]):
             self._problem(path, "no whole PNG picture")
             return None
         return found
