@@ -11,6 +11,8 @@ from atlas.report.reading import Table
 from atlas.report.results import Results
 
 FIRST = 30  # rows of a long table
+BARS = 12  # sources that are drawn
+BESIDE = 10  # columns of a heat table that has something beside it
 READABLE = 24  # classes whose confusion can be read as numbers
 SHOWN = ("sources", "confusion", "calibration", "failures", "edge_cases", "heads")
 CONFUSION = ("actual", "predicted", "count", "share")
@@ -73,12 +75,12 @@ def _sources(results: Results) -> list[Block]:
         if not table.has(column):
             continue
         values = zip(table.texts("source"), table.numbers(column), strict=True)
-        known = [(name, value) for name, value in values if not math.isnan(value)][:FIRST]
+        known = [(name, value) for name, value in values if not math.isnan(value)][:BARS]
         most = 1.0 if column == "accuracy" else max((value for _, value in known), default=1.0)
         bars = [Bar(name, shown(value), _part(value, most)) for name, value in known]
         if bars:
             blocks.append(Bars(title, ("source", title.lower()), bars))
-    return [*blocks, _table(table, "All sources")]
+    return [*blocks, Folded("All sources", [_table(table, "")])]
 
 
 def _confusion(results: Results) -> Heat | Chart | None:
@@ -116,7 +118,8 @@ def _confusion(results: Results) -> Heat | Chart | None:
         for row in actual
     ]
     note = "Each number counts answers; the warmer, the larger its share of the row."
-    return Heat(title, "true \\ told", predicted, rows, note)
+    wide = len(predicted) > BESIDE
+    return Heat(title, "true \\ told", predicted, rows, note, wide=wide)
 
 
 def _calibration(results: Results) -> Chart | None:
@@ -147,7 +150,7 @@ def _heads(results: Results) -> Heat | None:
     scores = [name for name in table.columns if name not in ("layer", "head")]
     columns = [table.numbers(name) for name in scores]
     kept = [place for place, column in enumerate(columns) if any(map(math.isfinite, column))]
-    most = [max((abs(v) for v in columns[k] if math.isfinite(v)), default=0) or 1 for k in kept]
+    most = [max(1.0, *(abs(v) for v in columns[k] if math.isfinite(v))) for k in kept]
     rows = [
         (
             f"{layer}.{head}",
@@ -164,7 +167,9 @@ def _heads(results: Results) -> Heat | None:
         )
     ]
     names = [scores[k].replace("_", " ") for k in kept]
-    note = "A row is a head (layer.head); the warmer, the nearer to the largest of its column."
+    note = (
+        "A row is a head (layer.head); the warmer, the nearer to 1, or to the most of its column."
+    )
     return Heat("What each head does", "head", names, rows, note, wide=True) if kept else None
 
 
