@@ -134,6 +134,7 @@ def test_a_map_is_named_by_its_prompt_and_wide_pictures_are_wide(tmp_path):
     metrics = make_project(tmp_path)
     write(tmp_path / "params.yaml", "evaluate: {attention_prompts: [], prompts: [the lamp]}")
     (metrics / "pictures/attention-1.png").write_bytes(png(90, 30))
+    (metrics / "pictures/heads.png").write_bytes(png())  # the page draws these scores itself
     section = pictures(read_results(metrics), read_history(tmp_path, metrics))
     assert [(each.title, each.wide) for each in section.blocks] == [
         ("Attention 1: the lamp", True),

@@ -26,6 +26,7 @@ from atlas.report.results import Results
 
 INDENT = "    "  # of a sample in Markdown
 WIDE = 1.5  # times the height of a picture, from which it takes the whole width
+DRAWN = ("dynamics", "heads")  # pictures of what the page itself draws, in its own colours
 PROMPT = 60  # characters of one in a title
 REPEATS = {
     "distinct_1": "different tokens, share of all",
@@ -67,6 +68,8 @@ def pictures(results: Results, history: History) -> Section | None:
     prompts = {f"attention-{number}": prompt for number, prompt in enumerate(given, start=1)}
     images = []
     for picture in results.pictures:
+        if picture.name in DRAWN:
+            continue
         prompt = prompts.get(picture.name, "")
         title = title_of(picture.name) + (f": {shorten(prompt, PROMPT)}" if prompt else "")
         source = f"data:image/png;base64,{base64.b64encode(picture.content).decode('ascii')}"
