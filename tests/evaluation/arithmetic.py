@@ -28,7 +28,7 @@ OPTIONS = {
     "model.n_layer": 2,
     "model.n_head": 4,
     "model.n_kv_head": 4,
-    "model.d_ff": 128,
+    "model.d_ff": 192,
     "train.batch_size": 64,
     "train.lr": 3e-3,
     "train.eval_every": 1000,
