@@ -19,7 +19,14 @@ NEEDED = ("src", "stages", "presets", "params.yaml", "dvc.yaml", ".gitignore", "
 
 
 class Checkout:
-    """A checkout: its folder, and the commands a person would type in it."""
+    """A checkout: its folder, and the commands a person would type in it.
+
+    Attributes:
+        root: the folder.
+        seconds: that a command may take.
+    """
+
+    seconds = 300
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -64,7 +71,7 @@ class Checkout:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """Runs a command to its end; returns what it printed, errors as well."""
-        done = subprocess.run(command, timeout=300, **self.options(environment))
+        done = subprocess.run(command, timeout=self.seconds, **self.options(environment))
         if check:
             assert done.returncode == 0, done.stdout
         else:
