@@ -41,12 +41,13 @@ def look_inside(subject: Subject, val_rows: pd.DataFrame, tables: Path, pictures
 def _draw_maps(subject: Subject, model: Decoder, pictures: Path) -> None:
     given = subject.evaluate.attention_prompts or subject.evaluate.prompts
     if given or not subject.has_questions:
-        prompts = prompts_of(given, subject.tokenizer, subject.splits["val"])
+        texts = prompts_of(given, subject.tokenizer, subject.splits["val"])
+        prompts = [opening(model.config, ids) for ids in texts]
     else:
         prompts = [ids for _, ids in _first_of_each_source(subject)]
     longest = min(LONGEST_MAP, model.config.context_length)
     for number, prompt in enumerate(prompts[:MOST_MAPS], start=1):
-        ids = opening(model.config, prompt)[:longest]
+        ids = prompt[:longest]
         weights = [each[0].numpy() for each in attention_of(model, torch.tensor([ids]))]
         labels = [visible(subject.tokenizer.piece(each)) for each in ids]
         draw_attention(weights, labels, pictures / f"attention-{number}.png")
