@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from atlas.commands import files, project, use
+from atlas.commands import files, project, study, use
 from atlas.errors import one_line_errors
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in (
     project.overfit_examples,
     project.gradients,
     project.preset,
+    study.study,
     project.show,
     project.report,
     project.offline_plots,

@@ -203,7 +203,7 @@ class Params(Section):
         try:
             params = cls.model_validate(values)
         except ValidationError as error:
-            problems = [_explain(details) for details in error.errors()]
+            problems = [explain(details, cls, file) for details in error.errors()]
         else:
             problems = list(conflicts(params))
             if not problems:
@@ -236,14 +236,14 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _explain(details: ErrorDetails) -> str:
-    """One problem that pydantic found, as ``key is value: what it must be``."""
+def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
+    """One problem that pydantic found in a file, as ``key is value: what it must be``."""
     key = ".".join(str(part) for part in details["loc"])
     match details["type"]:
         case "extra_forbidden":
-            return f"{key} is not a known key{_suggestion(details['loc'])}"
+            return f"{key} is not a known key{_suggestion(details['loc'], schema)}"
         case "missing":
-            return f"{key} is missing: add it (`git diff params.yaml` shows what was taken out)"
+            return f"{key} is missing: add it (`git diff {file}` shows what was taken out)"
         case "model_type":
             return f"{key} is a section: give its keys, each indented on a line of its own"
         case "string_pattern_mismatch":
@@ -255,8 +255,8 @@ def _explain(details: ErrorDetails) -> str:
             return f"{key} is {details['input']!r}: it must be {requirement}"
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    fields: Mapping[str, Any] = Params.model_fields
+def _suggestion(location: tuple[int | str, ...], schema: type[BaseModel]) -> str:
+    fields: Mapping[str, Any] = schema.model_fields
     for part in location[:-1]:
         fields = fields[str(part)].annotation.model_fields
     close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.7)

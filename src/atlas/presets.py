@@ -35,7 +35,7 @@ def overlay(root: Path, names: Iterable[str]) -> Values:
     Raises:
         AtlasError: there is no such preset, it is no YAML, or params.yaml would refuse it.
     """
-    values = _collected(root, names)
+    values = collected(root, names)
     _validated(root, values)
     return values
 
@@ -46,10 +46,15 @@ def with_presets(root: Path, names: Iterable[str]) -> Params:
     Raises:
         AtlasError: there is no such preset, it is no YAML, or the schema refuses them.
     """
-    return _validated(root, _collected(root, names))
+    return _validated(root, collected(root, names))
 
 
-def _collected(root: Path, names: Iterable[str]) -> Values:
+def collected(root: Path, names: Iterable[str]) -> Values:
+    """The values of presets by dotted key, not yet validated; a later preset wins.
+
+    Raises:
+        AtlasError: there is no such preset, or it is no YAML.
+    """
     values: Values = {}
     for name in names:
         path = root / FOLDER / f"{name}.yaml"

@@ -15,7 +15,16 @@ from tests.code_walk import ROOT
 from tests.small import SMALL, write_jsonl
 
 STAGES = ("fetch", "clean", "train_tokenizer", "tokenize", "train", "evaluate", "export")
-NEEDED = ("src", "stages", "presets", "params.yaml", "dvc.yaml", ".gitignore", ".dvcignore")
+NEEDED = (
+    "src",
+    "stages",
+    "presets",
+    "studies",
+    "params.yaml",
+    "dvc.yaml",
+    ".gitignore",
+    ".dvcignore",
+)
 
 
 class Checkout:

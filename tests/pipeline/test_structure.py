@@ -28,6 +28,7 @@ ORDER = (
     "export",
     "serve",
     "report",
+    "studies",
 )
 
 
@@ -134,7 +135,7 @@ def test_what_no_stage_depends_on_is_left_out_on_purpose():
         *("generation/chat", "generation/options", "generation/text_stream"),
     )
     tools = {f"src/atlas/{name}.py" for name in names}
-    folders = ("commands", "generation/opened", "serve", "report")
+    folders = ("commands", "generation/opened", "serve", "report", "studies")
     tools |= {
         name for name in library if any(name.startswith(f"src/atlas/{each}/") for each in folders)
     }

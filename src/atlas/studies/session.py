@@ -1,0 +1,150 @@
+"""The runs of a study, one after the other, through DVC's queue.
+
+All that is missing is queued first: each entry is a copy of the project as it is now, so that one
+may go on editing. Then a worker, a child of this process, runs the queue.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from atlas.errors import AtlasError
+from atlas.studies import worker
+from atlas.studies.queue import Entry, Queue, environment, finished, is_run
+from atlas.studies.results import Result, results
+from atlas.studies.study import Run, Study, belongs, load_study
+
+LOG = Path(".dvc/tmp/exps/celery/atlas-study.out")
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_COPY = 5.0  # in which a worker has no process yet for what it runs
+SECONDS_TO_END = 120.0  # for the worker of a study that was killed
+Report = Callable[[Result], None]
+
+
+def tidy(root: Path, queue: Queue, study: Study) -> None:
+    """Leaves in the queue what the study wants: what failed or was broken off is tried again."""
+    _wait_for_an_older_worker(root)
+    wanted = {run.name for run in study.runs} - set(finished(root))
+    for entry in queue.entries():
+        if not belongs(entry.name, study.name):
+            continue
+        if entry.state == "running" and _runs(queue, entry):
+            continue
+        if entry.state == "queued" and entry.name in wanted:
+            wanted.remove(entry.name)  # a second one of the name is too many
+            continue
+        queue.remove([entry])
+
+
+def _wait_for_an_older_worker(root: Path) -> None:
+    lock = root / worker.LOCK
+    lock.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(lock, timeout=SECONDS_TO_END):
+            return
+    except Timeout:
+        raise AtlasError(
+            f"{worker.LOCK}: the worker of an earlier study does not end; its log is {LOG}"
+        ) from None
+
+
+def _runs(queue: Queue, entry: Entry) -> bool:
+    if entry.pid is None:
+        time.sleep(SECONDS_TO_COPY)
+        (entry,) = [each for each in queue.entries() if each.rev == entry.rev] or [entry]
+    return is_run(entry)
+
+
+def put_missing(root: Path, queue: Queue, study: Study) -> list[Run]:
+    """Queues the runs that are neither done nor in the queue; returns all that are not done.
+
+    Raises:
+        AtlasError: params, code or data were edited meanwhile; nothing new stays queued.
+    """
+    waiting = {entry.name for entry in queue.entries() if entry.state != "failed"}
+    done = finished(root)
+    missing = [run for run in study.runs if run.name not in done]
+    new = [run for run in missing if run.name not in waiting]
+    for run in new:
+        queue.put(run)
+    if new and load_study(root, study.name).runs != study.runs:
+        names = {run.name for run in new}
+        queue.remove([entry for entry in queue.entries() if entry.name in names])
+        raise AtlasError("the project was edited while its copies were made; run this again")
+    return missing
+
+
+def run_missing(root: Path, queue: Queue, study: Study, missing: list[Run], report: Report) -> None:
+    """Runs the queue until these runs have ended; ``report`` is told of each that does.
+
+    Raises:
+        AtlasError: the worker ended before they did.
+    """
+    pending = {run.name: run for run in missing}
+    try:
+        with _worker(root) as process:
+            while pending:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                is_over = process.poll() is not None
+                looked = results(
+                    root, replace(study, runs=tuple(pending.values())), queue.entries()
+                )
+                for result in looked:
+                    if result.state in ("running", "queued"):
+                        continue
+                    if result.state == "not run":
+                        result = replace(result, state="failed", reason=f"DVC lost it: see {LOG}")
+                    del pending[result.run.name]
+                    report(result)
+                if is_over and not any(result.state == "running" for result in looked) and pending:
+                    raise AtlasError(f"{LOG}: DVC's worker ended too early; see what it says there")
+            if _has_others(queue, study):
+                process.wait()  # what somebody else has queued
+    finally:
+        left = [entry for entry in queue.entries() if entry.name in pending]
+        broken_off = [entry for entry in left if entry.state == "failed"]
+        broken_off += [each for each in left if each.state == "running" and not is_run(each)]
+        queue.remove(broken_off)
+
+
+def _has_others(queue: Queue, study: Study) -> bool:
+    names = {run.name for run in study.runs}
+    return any(each.state != "failed" and each.name not in names for each in queue.entries())
+
+
+@contextmanager
+def _worker(root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the queue, in a process group of its own, which Ctrl+C does not reach."""
+    (root / LOG).parent.mkdir(parents=True, exist_ok=True)
+    with (root / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "atlas.studies.worker"],
+            cwd=root,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    try:
+        yield process
+    except KeyboardInterrupt:
+        print("what runs is ended, and will go on from its checkpoint", flush=True)
+        raise
+    finally:
+        if process.stdin:
+            process.stdin.close()  # it ends what it runs, and itself
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # a second one
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
