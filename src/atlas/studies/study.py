@@ -9,7 +9,7 @@ from typing import Any
 
 from atlas.errors import AtlasError
 from atlas.params import Params, leaves
-from atlas.presets import override, collected
+from atlas.presets import collected, override
 from atlas.studies.plan import SEED, Plan, Row, Values, available, file_of, read_plan
 from atlas.studies.snapshot import DIGITS, Snapshot
 
