@@ -19,7 +19,8 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from atlas.errors import AtlasError, one_line
-from atlas.params import Section, Seed, explain
+from atlas.param_types import Seed
+from atlas.params import Section, explain
 
 FOLDER = "studies"
 SEED = "train.seed"

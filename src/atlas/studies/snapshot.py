@@ -33,7 +33,12 @@ class Snapshot:
         pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
         self.params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
         stages = pipeline["stages"]
-        outs = {out for stage in stages.values() for out in _paths(stage.get("outs", []))}
+        outs = {
+            out
+            for stage in stages.values()
+            for kind in ("outs", "metrics", "plots")
+            for out in _paths(stage.get(kind, []))
+        }
         self._root = root
         self._commands = {name: stage["cmd"] for name, stage in stages.items()}
         self._deps = sorted(
