@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from atlas import cli
+from atlas.presets import available
 from tests.code_walk import ROOT
 from tests.export.models import SHAPES, store
 from tests.pipeline.checkout import Checkout
@@ -39,8 +40,7 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
     assert code == 1
     assert error == (
         "error: preset smal: no such preset; did you mean small? "
-        "there are arithmetic, char, fairytales, gutenberg, medium, modular, novels, "
-        "shakespeare, small, speedrun-cpu, speedrun-gpu, stories, tiny, tinystories\n"
+        f"there are {', '.join(available(ROOT))}\n"
     )
     dvc = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "run", *printed.split()],
