@@ -96,7 +96,7 @@ def test_counting_models_stand_beside_the_loss(tmp_path):
     assert bars.note.startswith("17.4 % less")
 
 
-@pytest.mark.parametrize(("last", "logarithmic"), [(9_000, False), (50_000, True)])
+@pytest.mark.parametrize(("last", "logarithmic"), [(4_000, False), (50_000, True)])
 def test_a_long_run_has_logarithmic_steps(tmp_path, last, logarithmic):
     metrics = make_project(tmp_path)
     (metrics / "train.csv").unlink()

@@ -11,7 +11,7 @@ from atlas.report.results import Results
 TALL = 330  # points, of the first chart
 MOST_POINTS = 500  # of a curve
 COUNTED = "gram"  # how the names of models that count end: unigram, bigram
-LONG = 10_000  # steps from which they stand on a logarithmic scale
+LONG = 5_000  # steps from which they stand on a logarithmic scale
 Points = list[tuple[float, float]]
 
 
@@ -125,7 +125,7 @@ def _accuracy(results: Results) -> Chart | None:
             legend.append(Line(f"{name}, {percent(points[-1][1])} at the end", colour))
     if not curves:
         return None
-    title = "Accuracy, the share of tokens told right"
+    title = "Accuracy, the share of right tokens, or answers"
     return Chart(
         title,
         line_chart(
