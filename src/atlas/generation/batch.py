@@ -1,6 +1,6 @@
 """Texts that grow together, a token each at a time; any of them may begin or end between two."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -128,6 +128,14 @@ class Batch:
         newest = text.prompt[-self._slots.context_length :]
         self._texts[slot], self._seen[slot] = text, len(newest)
         self._picked(slot, self._slots.begin(slot, newest))
+
+    def grow(self, texts: Iterable[Text]) -> Iterator[Text]:
+        """Grows texts to their ends; yields each of them whenever it has a new token or ended."""
+        for text in texts:
+            self.add(text)
+            yield text
+        while self._texts:
+            yield from self.step()
 
     def remove(self, text: Text) -> None:
         """Frees the slot of a text, if it has one still."""

@@ -34,13 +34,10 @@ def generate(
     """
     text = Text(opening(model.config, prompt), most_tokens, sampling)
     batch = Batch(slots_of(model, 1), {model.config.eos}, beyond_of(model.config, beyond))
-    batch.add(text)
-    while text.newest is not None:
-        yield text.newest.id
-        if text.ended is not None:
-            return
-        batch.step()
-    refuse_failed(text)
+    for each in batch.grow([text]):
+        refuse_failed(each)
+        if each.newest is not None:
+            yield each.newest.id
 
 
 def generate_batch(
@@ -64,11 +61,7 @@ def generate_batch(
     ]
     slots = slots_of(model, max(1, len(texts)))
     batch = Batch(slots, {model.config.eos}, beyond_of(model.config, beyond))
-    for text in texts:
-        batch.add(text)
-    while batch.growing:
-        batch.step()
-    for text in texts:
+    for text in batch.grow(texts):
         refuse_failed(text)
     return [text.written for text in texts]
 

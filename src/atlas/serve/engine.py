@@ -144,9 +144,8 @@ class Engine:
 
     def warm_up(self, prompt: Sequence[int]) -> None:
         """Writes two tokens that nobody gets, as what is done first takes longer."""
-        self._batch.add(Text(prompt, 2, GREEDY))
-        while self._batch.growing:
-            self._batch.step()
+        for _ in self._batch.grow([Text(prompt, 2, GREEDY)]):
+            pass
 
     def stop(self) -> None:
         """Ends the work after the step that is being computed; who waits still is told."""

@@ -91,12 +91,7 @@ class OpenedModel(ABC):
     def continue_all(self, texts: Iterable[Text], beyond: Beyond = "slide") -> Iterator[Text]:
         """Grows texts side by side; yields each of them whenever it has a new token or ended."""
         waiting = list(texts)
-        batch = self.batch(max(1, len(waiting)), beyond)
-        for text in waiting:
-            batch.add(text)
-            yield text
-        while batch.growing:
-            yield from batch.step()
+        return self.batch(max(1, len(waiting)), beyond).grow(waiting)
 
     def stream(
         self, text: Text, stops: Sequence[str] = (), beyond: Beyond = "slide"
