@@ -123,6 +123,7 @@ def small_config(**options: Any) -> ModelConfig:
         "eos": EOS,
         "separator": None,
         "tokenizer_sha256": SHA,
+        "learned_tokens": 1000,
     }
     return ModelConfig(**(values | options))
 

@@ -56,6 +56,7 @@ def test_sizes(project, name, least, most):
         eos=1,
         separator=None,
         tokenizer_sha256="",
+        learned_tokens=0,
     )
     with torch.device("meta"):
         assert least < Decoder(config).parameter_count() < most

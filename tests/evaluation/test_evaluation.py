@@ -1,6 +1,8 @@
 """A model of text, judged whole."""
 
+import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -36,7 +38,10 @@ def written(tmp_path_factory, tokenizer, documents):
     }
     write_tokens(folder / "tokens", ids, tokenizer.vocab_size, tokenizer=tokenizer)
     config = small_config(
-        vocab_size=tokenizer.vocab_size, eos=tokenizer.eos, tokenizer_sha256=tokenizer.sha256
+        vocab_size=tokenizer.vocab_size,
+        eos=tokenizer.eos,
+        tokenizer_sha256=tokenizer.sha256,
+        learned_tokens=sum(map(len, ids["train"][0])),
     )
     (folder / "model").mkdir()
     config.write(folder / "model")
@@ -140,10 +145,34 @@ def test_text_of_the_training_text_is_found_to_be_copied(subject):
     from atlas.evaluation.memorisation import copied, longest_matches
 
     train = subject.splits["train"]
-    pieces = excerpts(train, 4, 20)
+    pieces = excerpts(train, [20, 20, 12, 20])
     matches = longest_matches(pieces, train)
-    assert matches == [20] * 4
-    assert copied(pieces, matches) == 1
+    assert matches == list(map(len, pieces))
+    assert copied(pieces, [20, 20, 12, 20]) == 1
+
+
+def test_pieces_of_real_text_are_as_long_as_they_should_be_and_do_not_overlap(tmp_path):
+    documents = [[*range(10, 17), 1], [*range(20, 23), 1], [*range(30, 39), 1]]
+    val = TokenSplit(write_tokens(tmp_path, {"val": [documents]}), "val")
+    pieces = excerpts(val, [5, 3, 4, 5, 5, 5, 5])
+    assert pieces == [[10, 11, 12, 13, 14], [15, 16, 1], [20, 21, 22, 1], [30, 31, 32, 33, 34],
+                      [35, 36, 37, 38, 1]]  # fmt: skip
+    assert excerpts(val, [5, 5]) == [[10, 11, 12, 13, 14], [35, 36, 37, 38, 1]]
+    assert excerpts(val, []) == excerpts(val, [0, 0]) == []
+
+
+def test_what_was_not_learned_from_is_no_training_text(written, tmp_path):
+    shutil.copytree(written / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"learned_tokens": 30}))
+    few = Subject.load(
+        tmp_path / "model",
+        *(written / name for name in ("tokenizer", "tokens", "clean")),
+        EVALUATE,
+        torch.device("cpu"),
+    )
+    assert len(few.splits["train"]) == 30
+    assert few.pairs.read == 30
 
 
 def test_more_samples_than_grow_together_have_seeds_that_follow(subject):

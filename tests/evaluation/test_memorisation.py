@@ -48,8 +48,8 @@ def test_the_training_text_is_read_over_shards(tmp_path):
 
 
 def test_a_text_is_a_copy_if_half_of_it_stands_there_in_one_run():
-    assert copied([[1] * 10, [1] * 10, [1] * 9], [5, 4, 5]) == pytest.approx(2 / 3)
-    assert copied([[], [1]], [0, 0]) == 0
+    assert copied([[1] * 20, [1] * 20, [1] * 19], [10, 9, 10]) == pytest.approx(2 / 3)
+    assert copied([[], [1], [1] * 7, [1] * 8], [0, 1, 7, 8]) == 1 / 4  # a word is no copy
 
 
 def test_distinct_runs():

@@ -214,6 +214,15 @@ def test_show_prints_metrics_and_samples(finished):
     assert "the lamp" in printed
 
 
+def test_without_a_test_split_the_cache_gives_all_back(checkout):
+    """DVC's cache keeps no empty folder, so data/clean/test must not be one."""
+    for share in (0.0, 0.1, 0.0):
+        checkout.set(**{"clean.test": share})
+        checkout.dvc("repro", "tokenize")
+        assert (checkout.root / "data/clean/test").is_dir()
+        assert (checkout.json("metrics/tokenize.json")["test_tokens"] > 0) == (share > 0)
+
+
 def test_other_kinds_of_model_go_the_same_way(checkout):
     preset = checkout.run("atlas", "preset", "arithmetic").split()
     smaller = ["-S", "corpus.examples=400", "-S", "train.steps=40", "-S", "export.formats=[]"]

@@ -168,6 +168,9 @@ def _write_splits(corpus: _Corpus) -> tuple[dict[Split, Statistics], Metrics]:
     for result in in_order(write_shard, tasks, "write train"):
         statistics["train"].merge(result.statistics)
         seen |= result.seen
+    for split, counts in statistics.items():
+        if not counts.documents:  # DVC's cache keeps no empty folder
+            (corpus.folder / split / "00000.jsonl").touch()
     leakage: Metrics = {}
     for split, runs_of_split in held_out.items():
         found = seen[np.searchsorted(looked_for, runs_of_split)]

@@ -29,10 +29,10 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
         return [names.get(each, OTHER) for each in ids.tolist()]
 
     frequent = np.isin(actual, kept)
-    pairs = pd.DataFrame(
-        {"actual": named(actual[frequent]), "predicted": named(predicted[frequent])}
-    )
-    table = pairs.value_counts(sort=False).rename("count").reset_index()
+    pairs = np.stack([actual[frequent], predicted[frequent]])
+    (first, second), times = np.unique(pairs, axis=1, return_counts=True)
+    named_pairs = pd.DataFrame({"actual": named(first), "predicted": named(second), "count": times})
+    table = named_pairs.groupby(["actual", "predicted"], sort=False)["count"].sum().reset_index()
     order = {name: place for place, name in enumerate(_in_order([*names.values(), OTHER]))}
     table = table.sort_values(
         ["actual", "predicted"], key=lambda column: column.map(order), ignore_index=True

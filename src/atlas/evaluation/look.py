@@ -11,7 +11,7 @@ from atlas.evaluation.attention.heads import KINDS, attention_of, head_table
 from atlas.evaluation.perplexity import Numbers
 from atlas.evaluation.pictures import draw_attention, draw_dynamics, draw_heads, draw_spectrum
 from atlas.evaluation.questions import Questions, is_arithmetic
-from atlas.evaluation.samples import excerpts, prompts_of
+from atlas.evaluation.samples import prompts_of
 from atlas.evaluation.spectrum import in_circle, is_modular, number_ids, peak_share, spectrum
 from atlas.evaluation.subject import Subject
 from atlas.evaluation.tables import write_table
@@ -19,6 +19,7 @@ from atlas.generation.generate import opening
 from atlas.model.decoder import Decoder
 from atlas.model.transformer import Transformer
 from atlas.tokens.pieces import visible
+from atlas.tokens.windows import EvaluationWindows
 
 WINDOWS = 16  # of val, by which heads are judged
 MOST_MAPS = 9  # prompts whose attention is drawn
@@ -60,26 +61,26 @@ def _first_of_each_source(subject: Subject) -> list[tuple[str, list[int]]]:
 
 def _questions(subject: Subject, split: Split) -> list[tuple[str, list[int]]]:
     """Source and ids of each question of a split, begun as the model reads it."""
-    sources = [each.source for each in subject.read_documents(split)]
     prompts = Questions.of(subject.splits[split]).prompts
-    config = subject.model.config
-    return [(name, opening(config, ids)) for name, ids in zip(sources, prompts, strict=True)]
+    opened = [opening(subject.model.config, ids) for ids in prompts]
+    return list(zip(subject.sources_of(split), opened, strict=True))
 
 
 def _judge_heads(subject: Subject, model: Decoder, tables: Path, pictures: Path) -> None:
-    length = model.config.context_length
-    windows = [torch.tensor(ids) for ids in excerpts(subject.splits["val"], WINDOWS, length) if ids]
+    found = EvaluationWindows(subject.splits["val"], model.config.context_length, 1).spread(WINDOWS)
+    windows = [torch.from_numpy(batch.inputs[batch.mask]) for batch in found]
     table = head_table(model, windows, subject.evaluate.seed)
     write_table(table, tables, "heads")
     draw_heads(table, list(KINDS), pictures / "heads.png")
 
 
 def _judge_digits(subject: Subject, model: Decoder, tables: Path) -> Numbers:
-    chosen = _questions(subject, "val") if subject.has_questions else []
-    sources = [source for source, _ in chosen]
-    if not is_arithmetic(subject.tokenizer, model.config.separator, sources):
+    separator, sources = model.config.separator, subject.sources_of("val")
+    if not is_arithmetic(subject.tokenizer, separator, sources):
         return {}
-    table = digit_table(model, chosen, _questions(subject, subject.judge))
+    table = digit_table(model, _questions(subject, "val"), _questions(subject, subject.judge))
+    if table.empty:  # nobody asks for a position
+        return {}
     write_table(table, tables, "digits")
     return {
         f"attention_{operation.lower()}_found": float(found)
@@ -90,12 +91,12 @@ def _judge_digits(subject: Subject, model: Decoder, tables: Path) -> Numbers:
 def _transform_numbers(
     subject: Subject, model: Transformer, tables: Path, pictures: Path
 ) -> Numbers:
-    sources = [each.source for each in subject.read_documents("val")]
-    if not (subject.has_questions and is_modular(sources)):
+    if not (subject.has_questions and is_modular(subject.sources_of("val"))):
         return {}
-    ids = number_ids(subject.tokenizer)
-    order = in_circle(len(ids), sources[0])
-    rows = [ids[number] for number in order]
+    ids = number_ids(subject.tokenizer, (each.text for each in subject.documents_of("val")))
+    if not ids:
+        return {}
+    rows = [ids[number] for number in in_circle(len(ids), subject.sources_of("val")[0])]
     table = spectrum(model.embedding.weight.detach().double().cpu().numpy()[rows])
     write_table(table, tables, "spectrum")
     draw_spectrum(table, pictures / "spectrum.png")

@@ -10,7 +10,8 @@ from atlas.tokens.split import TokenSplit
 
 AT_ONCE = 1 << 20  # tokens that are read together
 ROOT = 0
-COPIED = 0.5  # a text of which a run of such a share stands in the training text is a copy
+COPIED = 0.5  # a text of which a run of such a share stands in the training text is a copy,
+FEWEST = 8  # and that has so many tokens
 
 
 class Runs:
@@ -95,9 +96,9 @@ def longest_matches(texts: Sequence[Sequence[int]], training: TokenSplit) -> lis
 
 
 def copied(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> float:
-    """The share of texts of which at least half stands in the training text in one run."""
+    """The share of texts of which a run of at least half, and eight tokens, stands there."""
     copies = sum(
-        match >= COPIED * len(text) for text, match in zip(texts, matches, strict=True) if text
+        match >= max(COPIED * len(text), FEWEST) for text, match in zip(texts, matches, strict=True)
     )
     return copies / len(texts)
 

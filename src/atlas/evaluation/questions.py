@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from atlas.corpora.arithmetic import EQUALS, OPERATIONS, solve
+from atlas.corpora.arithmetic import DIGITS, EQUALS, OPERATIONS, solve
 from atlas.evaluation.documents import document_of
+from atlas.evaluation.samples import in_parts
 from atlas.evaluation.scores import Scores
-from atlas.generation.generate import generate_batch
 from atlas.generation.sampling import GREEDY
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.split import TokenSplit
@@ -98,25 +98,31 @@ def answer(
 ) -> list[str]:
     """What a model answers, greedily, up to a little more than the longest answer of a split."""
     longest = max(map(len, like.answers), default=0) + BEYOND
-    written = generate_batch(model, prompts, longest, [GREEDY] * len(prompts))
+    written = in_parts(model, prompts, longest, [GREEDY] * len(prompts))
     return [tokenizer.decode(ids).strip() for ids in written]
 
 
 def is_arithmetic(tokenizer: Tokenizer, separator: int | None, sources: Sequence[str]) -> bool:
-    """Whether documents are questions of the arithmetic language."""
-    asks = separator is not None and tokenizer.piece(separator).strip("▁") == EQUALS
-    return asks and set(sources) <= set(OPERATIONS)
+    """Whether documents are questions of the arithmetic language, each word of it a token."""
+    if tokenizer.encode(EQUALS) != [separator] or not set(sources) <= set(OPERATIONS):
+        return False
+    ids = [tokenizer.encode(word) for word in (*DIGITS, *set(sources))]
+    return all(len(each) == 1 and each[0] != tokenizer.unk for each in ids)
 
 
 def edge_cases(
-    model: LanguageModel, tokenizer: Tokenizer, training: TokenSplit, like: Questions
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    operations: Sequence[str],
+    training: TokenSplit,
+    like: Questions,
 ) -> pd.DataFrame:
-    """Every operation of the arithmetic language on digits that were chosen by hand.
+    """Operations of the arithmetic language on digits that were chosen by hand.
 
     Columns are source (the operation), question, expected, answered, right, and whether the
     training text has the question.
     """
-    asked = [(name, f"{name} {digits} {EQUALS}") for name in OPERATIONS for digits in EDGE_DIGITS]
+    asked = [(name, f"{name} {digits} {EQUALS}") for name in operations for digits in EDGE_DIGITS]
     prompts = [tokenizer.encode(question) for _, question in asked]
     known = {tuple(each) for each in Questions.of(training).prompts}
     answers = answer(model, tokenizer, prompts, like)

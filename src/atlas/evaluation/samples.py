@@ -1,11 +1,12 @@
 """Samples: what the model writes after given prompts, and what it writes of itself."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from atlas.evaluation.memorisation import copied, longest_matches
+from atlas.evaluation.memorisation import copied
 from atlas.evaluation.repetition import distinct, repetition
 from atlas.generation.generate import generate_batch
 from atlas.generation.prompts import beginnings
@@ -30,19 +31,26 @@ def continuations(
     model: LanguageModel, prompts: Sequence[list[int]], evaluate: EvaluateParams
 ) -> Texts:
     """What the model adds to each prompt, with the seeds from ``evaluate.seed`` on."""
+    samplings = [
+        Sampling(
+            temperature=evaluate.temperature, top_k=evaluate.top_k, top_p=evaluate.top_p, seed=seed
+        )
+        for seed in range(evaluate.seed, evaluate.seed + len(prompts))
+    ]
+    return in_parts(model, prompts, evaluate.sample_tokens, samplings)
+
+
+def in_parts(
+    model: LanguageModel,
+    prompts: Sequence[list[int]],
+    most_tokens: int,
+    samplings: Sequence[Sampling],
+) -> Texts:
+    """What the model adds to each prompt, some of them at a time, as each takes memory."""
     found: Texts = []
     for first in range(0, len(prompts), AT_ONCE):
-        some = prompts[first : first + AT_ONCE]
-        samplings = [
-            Sampling(
-                temperature=evaluate.temperature,
-                top_k=evaluate.top_k,
-                top_p=evaluate.top_p,
-                seed=seed,
-            )
-            for seed in range(evaluate.seed + first, evaluate.seed + first + len(some))
-        ]
-        found += generate_batch(model, some, evaluate.sample_tokens, samplings)
+        some = slice(first, first + AT_ONCE)
+        found += generate_batch(model, prompts[some], most_tokens, samplings[some])
     return found
 
 
@@ -75,37 +83,47 @@ def free_sample_table(
     return pd.DataFrame(rows, columns=["tokens", "match", "repetition", "text"])
 
 
-def free_sample_measures(
-    texts: Sequence[Sequence[int]],
-    matches: Sequence[int],
-    real: Sequence[Sequence[int]],
-    training: TokenSplit,
+def text_measures(
+    name: str, texts: Sequence[Sequence[int]], matches: Sequence[int]
 ) -> dict[str, float | int]:
-    """How samples repeat themselves and the training text, and as a yardstick real text.
+    """How texts repeat themselves and the training text.
 
     Args:
-        texts: samples.
+        name: before each measure.
+        texts: samples, or real text to compare with.
         matches: the longest run of each that the training text has.
-        real: texts of val that are as long.
-        training: the text that was learned.
     """
-    found: dict[str, float | int] = {}
-    for name, some, longest in (
-        ("samples", texts, matches),
-        ("real_text", real, longest_matches(real, training)),
-    ):
-        found |= {f"{name}_distinct_{size}": distinct(some, size) for size in (1, 2, 3)}
-        found[f"{name}_repetition"] = repetition(some)
-        found[f"{name}_longest_match"] = max(longest, default=0)
-        found[f"{name}_mean_match"] = float(np.mean(longest))
-        found[f"{name}_copied"] = copied(some, longest)
-    return found
+    if not texts:
+        return {}
+    found: dict[str, float | int] = {
+        f"{name}_distinct_{size}": distinct(texts, size) for size in (1, 2, 3)
+    }
+    return found | {
+        f"{name}_repetition": repetition(texts),
+        f"{name}_longest_match": max(matches),
+        f"{name}_mean_match": float(np.mean(matches)),
+        f"{name}_copied": copied(texts, matches),
+    }
 
 
-def excerpts(split: TokenSplit, count: int, length: int) -> Texts:
-    """So many pieces of a split, evenly spread, at most ``length`` tokens each."""
-    starts = np.linspace(0, max(0, len(split) - length), count).astype(int).tolist()
-    return [split.read(start, min(start + length, len(split))).tolist() for start in starts]
+def excerpts(split: TokenSplit, lengths: Sequence[int]) -> Texts:
+    """Pieces of documents of such lengths, evenly spread over a split, no two of which overlap.
+
+    Documents are cut into pieces of the largest length; each is cut to one of ``lengths``, or ends
+    where its document does. A short split has fewer.
+    """
+    longest = max(lengths, default=0)
+    if not longest:
+        return []
+    ends = split.document_ends.tolist()
+    places = [
+        (start, end) for first, end in pairwise([0, *ends]) for start in range(first, end, longest)
+    ]
+    chosen = np.linspace(0, len(places) - 1, min(len(lengths), len(places))).round().astype(int)
+    return [
+        split.read(start, min(start + length, end)).tolist()
+        for (start, end), length in zip((places[each] for each in chosen), lengths, strict=False)
+    ]
 
 
 def _indented(text: str) -> str:

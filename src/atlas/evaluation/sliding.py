@@ -1,6 +1,6 @@
 """Sliding windows: each token is predicted with nearly a full context before it.
 
-Side by side, windows give the first token of each one nothing to go by, so a text looks harder than
+Side by side, windows give the first token of each one little to go by, so a text looks harder than
 it is to a reader who has all of what came before. Windows that move on by fewer tokens than they
 hold overlap, and only what is new in one is counted::
 

@@ -6,6 +6,8 @@ arXiv:2301.05217). A model that only knows its training pairs by heart has no su
 are sums of logarithms, so for them numbers are put in the order of their discrete logarithms.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,21 +17,25 @@ from atlas.tokens.tokenizer import Tokenizer
 
 Reals = npt.NDArray[np.float64]
 PRODUCTS = ("multiply", "divide")
+FEWEST_NUMBERS = 5
 LARGEST_SHARE = 10  # frequencies whose share of the power is told
 
 
-def number_ids(tokenizer: Tokenizer) -> list[int]:
-    """The ids of the pieces 0, 1, 2 and so on, as far as there are all of them."""
-    by_text = {
-        tokenizer.piece(identity).strip("▁"): identity for identity in range(tokenizer.vocab_size)
-    }
-    found: list[int] = []
-    while str(len(found)) in by_text:
-        found.append(by_text[str(len(found))])
-    return found
+def number_ids(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:
+    """The ids of 0, 1 and so on up to the largest number of some texts.
+
+    Empty if one of them is not a token of its own, or if there are too few for a circle.
+    """
+    words = {word for text in texts for word in text.split()}
+    largest = max((int(word) for word in words if word.isdecimal()), default=0)
+    found = [tokenizer.encode(str(number)) for number in range(largest + 1)]
+    single = len(found) >= FEWEST_NUMBERS and all(
+        len(ids) == 1 and ids[0] != tokenizer.unk for ids in found
+    )
+    return [ids[0] for ids in found] if single else []
 
 
-def is_modular(sources: "list[str]") -> bool:
+def is_modular(sources: Sequence[str]) -> bool:
     """Whether documents are equations of one modular operation."""
     return len(set(sources)) == 1 and sources[0] in OPERATIONS
 
@@ -41,10 +47,8 @@ def in_circle(numbers: int, operation: str) -> list[int]:
     """
     if operation in PRODUCTS:
         for generator in range(2, numbers):
-            powers = [1]
-            while (following := powers[-1] * generator % numbers) not in (0, 1):
-                powers.append(following)
-            if len(powers) == numbers - 1:
+            powers = [pow(generator, exponent, numbers) for exponent in range(numbers - 1)]
+            if sorted(powers) == list(range(1, numbers)):
                 return powers
     return list(range(numbers))
 

@@ -30,7 +30,7 @@ class Subject:
     Attributes:
         model: on its device.
         tokenizer: of the model.
-        splits: tokens of train, val and test.
+        splits: tokens of train, those that were learned from, and of val and test.
         documents: the folder of the clean documents, which the tokens are of.
         evaluate: the params.
     """
@@ -59,7 +59,8 @@ class Subject:
         found = Tokenizer.load(tokenizer)
         loaded = load_model(model, device, evaluate.weights)
         check_tokenizer(loaded.config, found.sha256, str(tokenizer))
-        splits = {split: TokenSplit(tokens, split) for split in SPLITS}
+        first = {"train": loaded.config.learned_tokens}
+        splits = {split: TokenSplit(tokens, split, first.get(split, 0)) for split in SPLITS}
         for split in splits.values():
             check_tokenizer(loaded.config, split.index.tokenizer_sha256, str(tokens / split.name))
         return cls(loaded, found, splits, documents, evaluate)
@@ -84,9 +85,19 @@ class Subject:
         """What counting knows of the training text."""
         return Pairs.of(self.splits["train"], self.model.config.context_length)
 
-    def read_documents(self, split: Split) -> list[Document]:
-        """The documents of a split, in the order of its tokens."""
-        return list(read_documents(self.documents / split))
+    def documents_of(self, split: Split) -> list[Document]:
+        """The documents of a split, in the order of its tokens; read once."""
+        if split not in self._read:
+            self._read[split] = list(read_documents(self.documents / split))
+        return self._read[split]
+
+    def sources_of(self, split: Split) -> list[str]:
+        """The source of each document of a split."""
+        return [each.source for each in self.documents_of(split)]
+
+    @cached_property
+    def _read(self) -> dict[Split, list[Document]]:
+        return {}
 
     def scores(self, split: Split) -> Scores:
         """A split, token by token, in windows side by side."""

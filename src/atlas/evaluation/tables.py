@@ -13,10 +13,10 @@ from atlas.evaluation.questions import Questions, edge_cases, failures, is_arith
 from atlas.evaluation.samples import (
     continuations,
     excerpts,
-    free_sample_measures,
     free_sample_table,
     page_of,
     prompts_of,
+    text_measures,
 )
 from atlas.evaluation.scores import Scores
 from atlas.evaluation.subject import Subject
@@ -30,7 +30,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
 def write_split_tables(subject: Subject, scores: Scores, folder: Path) -> None:
     """Documents, sources, calibration and confusion of the split that judges."""
     questions = subject.has_questions
-    documents = subject.read_documents(subject.judge)
+    documents = subject.documents_of(subject.judge)
     table = by_document(scores, subject.splits[subject.judge], documents)
     write_table(with_measures(table, questions=questions), folder, "documents")
     write_table(with_measures(by_source(table), questions=questions), folder, "sources")
@@ -45,15 +45,15 @@ def write_question_tables(subject: Subject, scores: Scores, folder: Path) -> Num
         return {}
     model, tokenizer = subject.model, subject.tokenizer
     tokens = subject.splits[subject.judge]
-    sources = [each.source for each in subject.read_documents(subject.judge)]
-    wrong = failures(model, tokenizer, tokens, sources, scores)
-    write_table(wrong, folder, "failures")
-    found: Numbers = {"failures": len(wrong)}
-    if is_arithmetic(tokenizer, model.config.separator, sources):
-        cases = edge_cases(model, tokenizer, subject.splits["train"], Questions.of(tokens))
-        write_table(cases, folder, "edge_cases")
-        found["edge_case_accuracy"] = float(cases["right"].mean())
-    return found
+    sources = subject.sources_of(subject.judge)
+    write_table(failures(model, tokenizer, tokens, sources, scores), folder, "failures")
+    if not is_arithmetic(tokenizer, model.config.separator, sources):
+        return {}
+    cases = edge_cases(
+        model, tokenizer, sorted(set(sources)), subject.splits["train"], Questions.of(tokens)
+    )
+    write_table(cases, folder, "edge_cases")
+    return {"edge_case_accuracy": float(cases["right"].mean())}
 
 
 def write_samples(subject: Subject, page: Path, folder: Path) -> Numbers:
@@ -68,8 +68,9 @@ def write_samples(subject: Subject, page: Path, folder: Path) -> Numbers:
     page.write_text(text, encoding="utf-8")
     if not free:
         return {}
-    training = subject.splits["train"]
-    matches = longest_matches(free, training)
-    write_table(free_sample_table(free, matches, subject.tokenizer), folder, "samples")
-    real = excerpts(val, len(free), evaluate.sample_tokens)
-    return free_sample_measures(free, matches, real, training)
+    real = excerpts(val, [len(ids) for ids in free])
+    matches = longest_matches([*free, *real], subject.splits["train"])
+    write_table(free_sample_table(free, matches[: len(free)], subject.tokenizer), folder, "samples")
+    return text_measures("samples", free, matches[: len(free)]) | text_measures(
+        "real_text", real, matches[len(free) :]
+    )

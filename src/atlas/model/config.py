@@ -19,12 +19,14 @@ class ModelConfig(ModelParams):
         separator: the id after which the answer of a document begins; None where documents are
             no questions.
         tokenizer_sha256: of the tokenizer's model file.
+        learned_tokens: tokens of the training text that there were to learn from, the first ones.
     """
 
     vocab_size: int
     eos: int
     separator: int | None
     tokenizer_sha256: str
+    learned_tokens: int
 
     @property
     def head_size(self) -> int:

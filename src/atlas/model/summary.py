@@ -22,6 +22,7 @@ def print_summary(params: Params) -> None:
         eos=NO_ID,
         separator=NO_ID,
         tokenizer_sha256=NO_TOKENIZER,
+        learned_tokens=0,
     )
     counts = count(config)
     table = Table("", "", "", box=None, pad_edge=False, show_header=False)

@@ -9,6 +9,7 @@ often tokens occur at all, with one more of each, so that none is impossible::
 V is the size of the vocabulary, N the number of tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 AT_ONCE = 1 << 20  # tokens whose pairs are sorted together
 Ids = npt.NDArray[Any]
 Losses = npt.NDArray[np.float64]
+Table = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Pairs:
             AtlasError: the split holds no tokens.
         """
         vocab_size = tokens.index.vocab_size
-        keys, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        tables = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         read = 0
         windows = EvaluationWindows(tokens, context_length, max(1, AT_ONCE // context_length))
         for batch in tqdm(windows.all(), desc="count", unit="batch"):
@@ -57,9 +59,11 @@ class Pairs:
                 batch.inputs[known].astype(np.int64) * vocab_size + batch.targets[known],
                 return_counts=True,
             )
-            keys, counts = _merged(keys, counts, new, times)
+            tables.append((new, times))
+            if sum(len(keys) for keys, _ in tables[1:]) > len(tables[0][0]):
+                tables = [_merged(tables)]  # as seldom as the whole has doubled
             read += int(batch.mask.sum())
-        return cls(keys, counts, vocab_size, read)
+        return cls(*_merged(tables), vocab_size, read)
 
     @property
     def first(self) -> npt.NDArray[np.int64]:
@@ -110,13 +114,8 @@ class Pairs:
         return table
 
 
-def _merged(
-    keys: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    new: npt.NDArray[np.int64],
-    times: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Two tables of counts as one."""
-    both, places = np.unique(np.concatenate([keys, new]), return_inverse=True)
-    total = np.bincount(places, np.concatenate([counts, times]), len(both))
-    return both, total.astype(np.int64)
+def _merged(tables: Sequence[Table]) -> Table:
+    """Several tables of keys and counts as one, its keys in order."""
+    keys, counts = (np.concatenate(each) for each in zip(*tables, strict=True))
+    both, places = np.unique(keys, return_inverse=True)
+    return both, np.bincount(places, counts, len(both)).astype(np.int64)

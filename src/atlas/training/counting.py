@@ -45,7 +45,8 @@ def count_pairs(
     train_loss = float(pairs.counts @ losses) / int(pairs.counts.sum())
     val = tally(model, EvaluationWindows(splits["val"], length, at_once).all())
     data = EvaluationWindows(splits["train"], length, at_once)
-    train = tally(model, data.all()) if params.train.eval_train_windows else None
+    windows = params.train.eval_train_windows
+    train = tally(model, data.spread(windows)) if windows else None
     progress = Progress(
         step=1,
         best_step=1,

@@ -29,12 +29,14 @@ def new_model(params: Params, index: TokenIndex, world: World) -> LanguageModel:
     Raises:
         AtlasError: its training would not fit into memory.
     """
+    everything = index.splits["train"].tokens
     config = ModelConfig(
         **params.model.model_dump(),
         vocab_size=index.vocab_size,
         eos=index.eos,
         separator=index.separator,
         tokenizer_sha256=index.tokenizer_sha256,
+        learned_tokens=min(params.train.tokens or everything, everything),
     )
     check_memory(config, params.train, world, available_bytes(world))
     model = make_model(config)

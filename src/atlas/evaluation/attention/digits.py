@@ -109,7 +109,7 @@ def _looks(model: Decoder, questions: Sequence[list[int]], operation: str) -> _L
             _Looks(
                 asked,
                 last.sum(axis=-1) - asked,
-                asked == last.max(axis=-1),
+                (asked == last.max(axis=-1)) & (asked > 0),
                 flow[:, POSITIONAL[operation]] == flow.max(axis=-1),
             )
         )

@@ -7,7 +7,6 @@ key. B is the batch, H the heads, T the tokens; weights are (B, H, T, T), ids (B
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -60,6 +59,9 @@ KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+IN_TEXT, IN_REPETITION = ("previous", "first", "itself"), ("same", "induction")
+
+
 def score_of(weights: Tensor, keys: Tensor) -> Tensor:
     """The mean weight of each head on ``keys``, (H,), over the queries that have any."""
     asking = keys.any(dim=-1)  # (B, T)
@@ -88,12 +90,14 @@ def head_table(model: Decoder, windows: list[Tensor], seed: int) -> pd.DataFrame
         seed: of the random tokens.
     """
     scores = {kind: np.zeros((model.config.n_layer, model.config.n_head)) for kind in KINDS}
-    for ids in windows:
-        for kind in KINDS.keys() - {"induction", "same"}:
-            scores[kind] += _scores(model, ids[None, :MOST_TOKENS], kind) / len(windows)
     twice = repeated(torch.cat(windows), model.config.context_length, seed)
-    for kind in ("same", "induction"):
-        scores[kind] += _scores(model, twice, kind)
+    texts = [(ids[None, :MOST_TOKENS], IN_TEXT) for ids in windows] + [(twice, IN_REPETITION)]
+    for ids, kinds in texts:
+        weights = attention_of(model, ids)
+        share = 1 if kinds == IN_REPETITION else 1 / len(windows)
+        for kind in kinds:
+            keys = KINDS[kind](ids)
+            scores[kind] += share * np.stack([score_of(each, keys).numpy() for each in weights])
     table = pd.DataFrame(
         [
             {"layer": layer + 1, "head": head + 1}
@@ -115,9 +119,3 @@ def repeated(known: Tensor, context_length: int, seed: int) -> Tensor:
     drawn = torch.randint(len(tokens), (REPETITIONS, length), generator=generator)
     twice: Tensor = tokens[drawn].repeat(1, 2)
     return twice
-
-
-def _scores(model: Decoder, ids: Tensor, kind: str) -> npt.NDArray[np.float32]:
-    """One score of all heads, (layers, H)."""
-    keys = KINDS[kind](ids)
-    return np.stack([score_of(each, keys).numpy() for each in attention_of(model, ids)])
