@@ -92,6 +92,7 @@ def make(name: str, layers: str) -> int:
         eos=tokenizer.eos,
         separator=None,
         tokenizer_sha256=tokenizer.sha256,
+        learned_tokens=0,
     )
     model = make_model(config)
     with torch.no_grad():

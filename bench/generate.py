@@ -200,6 +200,7 @@ def store_preset(folder: Path, preset: str, tokenizer: Tokenizer) -> None:
         eos=tokenizer.eos,
         separator=None,
         tokenizer_sha256=tokenizer.sha256,
+        learned_tokens=0,
     )
     model = Decoder(config)
     initialise(model, 1)

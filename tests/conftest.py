@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from atlas.cleaning.documents import Document
 from atlas.params import Params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import CORPORA, small_params, text
+
+settings.register_profile("noisy", deadline=None)  # how long an example takes is no test here
+settings.load_profile("noisy")
 
 
 @pytest.fixture(autouse=True)

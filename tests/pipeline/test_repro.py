@@ -96,11 +96,11 @@ def test_plots_are_drawn(finished):
 
 
 def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
-    code = checkout.root / "src/atlas/evaluation/perplexity.py"
+    code = checkout.root / "src/atlas/evaluation/subject.py"
     original = code.read_text()
     # Own files that git does not know are not in the copy: a queue wants an absolute path.
     checkout.set(**{"corpus.path": str(checkout.root / "data/own")})
-    code.write_text(original.replace('"tokens": tokens', '"tokens": tokens + 1_000_000'))
+    code.write_text(original.replace('"tokens": len(scores)', '"tokens": len(scores) + 1_000_000'))
     checkout.dvc("exp", "run", "--queue", "-S", "train.lr=3e-4", "--name", "queued")
     code.write_text(original)
     checkout.dvc("queue", "start")
@@ -225,7 +225,8 @@ def test_without_a_test_split_the_cache_gives_all_back(checkout):
 
 def test_other_kinds_of_model_go_the_same_way(checkout):
     preset = checkout.run("atlas", "preset", "arithmetic").split()
-    smaller = ["-S", "corpus.examples=400", "-S", "train.steps=40", "-S", "export.formats=[]"]
+    smaller = ["corpus.examples=400", "train.steps=60", "train.eval_every=30", "export.formats=[]"]
+    smaller = [part for each in smaller for part in ("-S", each)]
     losses = {}
     for kind in ("encoder_decoder", "bigram"):
         printed = checkout.dvc("exp", "run", *preset, *smaller, "-S", f"model.kind={kind}")

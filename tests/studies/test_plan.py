@@ -207,6 +207,7 @@ def test_these_compare_models_of_equal_size(shipped, name):
                 eos=1,
                 separator=None,
                 tokenizer_sha256="",
+                learned_tokens=0,
             )
         ).total_parameters
         for run in shipped[name].runs
