@@ -87,11 +87,10 @@ def test_of_another_language_there_are_no_edge_cases(subject):
     assert not is_arithmetic(subject.tokenizer, separator, ["add"])
     assert not is_arithmetic(subject.tokenizer, None, ["Max"])
     assert not is_arithmetic(subject.tokenizer, subject.tokenizer.eos, ["Max"])
-    train = subject.splits["train"]
-    asked = Questions.of(train)
-    cases = edge_cases(subject.model, subject.tokenizer, ["Max", "Add"], train, asked)
+    train = subject.questions_of("train")
+    cases = edge_cases(subject.model, subject.tokenizer, ["Max", "Add"], train, train)
     assert set(cases["source"]) == {"Max", "Add"}
-    known = {tuple(ids) for ids in Questions.of(train).prompts}
+    known = {tuple(ids) for ids in train.prompts}
     seen = [tuple(subject.tokenizer.encode(each)) in known for each in cases["question"]]
     assert seen == cases["seen"].tolist()
 

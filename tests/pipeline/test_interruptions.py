@@ -145,6 +145,7 @@ def test_two_processes_that_are_interrupted_go_on_and_end_the_same(
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_killed_three_times_ends_the_same(finished, tmp_path):
     whole = finished.copy(tmp_path / "whole")
     steps = 3 * STEPS_A_TIME
@@ -163,6 +164,7 @@ def test_ctrl_c_is_one_line(checkout):
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
     other = checkout.copy(tmp_path / "other")
     interrupt(checkout, kill_trainer)

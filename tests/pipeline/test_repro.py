@@ -95,6 +95,7 @@ def test_plots_are_drawn(finished):
             assert f'"{name}"' in printed
 
 
+@pytest.mark.slow
 def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
     code = checkout.root / "src/atlas/evaluation/subject.py"
     original = code.read_text()
@@ -116,6 +117,7 @@ def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
     assert checkout.json("metrics/timing/train.json") != before
 
 
+@pytest.mark.slow
 def test_shakespeare_from_a_mirror_without_a_network(checkout, corpora):
     flags = checkout.run("atlas", "preset", "shakespeare").split()
     printed = checkout.dvc("exp", "run", *flags, ATLAS_MIRROR=str(corpora))
@@ -214,6 +216,7 @@ def test_show_prints_metrics_and_samples(finished):
     assert "the lamp" in printed
 
 
+@pytest.mark.slow
 def test_without_a_test_split_the_cache_gives_all_back(checkout):
     """DVC's cache keeps no empty folder, so data/clean/test must not be one."""
     for share in (0.0, 0.1, 0.0):
@@ -223,6 +226,7 @@ def test_without_a_test_split_the_cache_gives_all_back(checkout):
         assert (checkout.json("metrics/tokenize.json")["test_tokens"] > 0) == (share > 0)
 
 
+@pytest.mark.slow
 def test_other_kinds_of_model_go_the_same_way(checkout):
     preset = checkout.run("atlas", "preset", "arithmetic").split()
     smaller = ["corpus.examples=400", "train.steps=60", "train.eval_every=30", "export.formats=[]"]

@@ -1,6 +1,7 @@
 """A split document by document, and source by source: where a model is good and where it is not."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,36 @@ def document_of(tokens: TokenSplit) -> npt.NDArray[np.int64]:
     return answers
 
 
+@dataclass(frozen=True)
+class Sums:
+    """The scores of a split, summed up by document; D is the number of documents.
+
+    Attributes:
+        tokens: that were predicted, (D,).
+        nats: of the loss, (D,).
+        right: tokens that were the likeliest, (D,).
+    """
+
+    tokens: npt.NDArray[np.int64]
+    nats: npt.NDArray[np.float64]
+    right: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scores: Scores, tokens: TokenSplit) -> "Sums":
+        """Sums up what was thought of each token of a split."""
+        owner, count = document_of(tokens), len(tokens.document_ends)
+        nats, right = (
+            np.bincount(owner, weights, count).astype(np.float64)
+            for weights in (scores.losses.astype(np.float64), scores.right)
+        )
+        return cls(np.bincount(owner, minlength=count), nats, right)
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Whether all of a document, of a question all of its answer, was right, (D,)."""
+        return np.equal(self.right, self.tokens)
+
+
 def by_document(scores: Scores, tokens: TokenSplit, documents: Sequence[Document]) -> pd.DataFrame:
     """A row of each document: id, source, tokens, bytes, loss, bits_per_byte and accuracy.
 
@@ -43,25 +74,22 @@ def by_document(scores: Scores, tokens: TokenSplit, documents: Sequence[Document
             f"data/clean/{tokens.name}: {len(documents)} documents, and data/tokens has "
             f"{len(tokens.document_ends)}; `dvc repro tokenize` makes both fit"
         )
-    owner, count = document_of(tokens), len(documents)
-    predicted = np.bincount(owner, minlength=count)
-    nats = np.bincount(owner, scores.losses.astype(np.float64), count)
-    right = np.bincount(owner, scores.right, count)
+    sums = Sums.of(scores, tokens)
     table = pd.DataFrame(
         {
             "id": [each.id for each in documents],
             "source": [each.source for each in documents],
             "documents": 1,
-            "tokens": predicted,
+            "tokens": sums.tokens,
             "bytes": [len(each.text.encode()) for each in documents],
-            "nats": nats,
+            "nats": sums.nats,
         }
     )
     if tokens.index.separator is None:
-        table["right"], table["answers"] = right, predicted
+        table["right"], table["answers"] = sums.right, sums.tokens
     else:
-        table["right"], table["answers"] = right == predicted, 1
-    return table[predicted > 0].reset_index(drop=True)
+        table["right"], table["answers"] = sums.answered, 1
+    return table[sums.tokens > 0].reset_index(drop=True)
 
 
 def with_measures(table: pd.DataFrame, *, questions: bool) -> pd.DataFrame:

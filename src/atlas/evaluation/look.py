@@ -10,7 +10,7 @@ from atlas.evaluation.attention.digits import digit_table
 from atlas.evaluation.attention.heads import KINDS, attention_of, head_table
 from atlas.evaluation.perplexity import Numbers
 from atlas.evaluation.pictures import draw_attention, draw_dynamics, draw_heads, draw_spectrum
-from atlas.evaluation.questions import Questions, is_arithmetic
+from atlas.evaluation.questions import is_arithmetic
 from atlas.evaluation.samples import prompts_of
 from atlas.evaluation.spectrum import in_circle, is_modular, number_ids, peak_share, spectrum
 from atlas.evaluation.subject import Subject
@@ -61,8 +61,7 @@ def _first_of_each_source(subject: Subject) -> list[tuple[str, list[int]]]:
 
 def _questions(subject: Subject, split: Split) -> list[tuple[str, list[int]]]:
     """Source and ids of each question of a split, begun as the model reads it."""
-    prompts = Questions.of(subject.splits[split]).prompts
-    opened = [opening(subject.model.config, ids) for ids in prompts]
+    opened = [opening(subject.model.config, ids) for ids in subject.questions_of(split).prompts]
     return list(zip(subject.sources_of(split), opened, strict=True))
 
 

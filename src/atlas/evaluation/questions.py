@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from atlas.corpora.arithmetic import DIGITS, EQUALS, OPERATIONS, solve
-from atlas.evaluation.documents import document_of
+from atlas.evaluation.documents import Sums
 from atlas.evaluation.samples import in_parts
-from atlas.evaluation.scores import Scores
 from atlas.generation.sampling import GREEDY
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.split import TokenSplit
@@ -63,19 +62,16 @@ class Questions:
 def failures(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    tokens: TokenSplit,
+    questions: Questions,
     sources: Sequence[str],
-    scores: Scores,
+    sums: Sums,
 ) -> pd.DataFrame:
-    """A row of each question that was answered wrong, the surest mistakes first.
+    """A row of each question of a split that was answered wrong, the surest mistakes first.
 
     Columns are source, question, expected, answered, and the probability of the right answer.
     """
-    questions = Questions.of(tokens)
-    owner, count = document_of(tokens), len(questions.prompts)
-    wrong = np.flatnonzero(np.bincount(owner, ~scores.right, count) > 0)
-    nats = np.bincount(owner, scores.losses.astype(np.float64), count)
-    chosen = wrong[np.argsort(-nats[wrong], kind="stable")][:MOST_FAILURES].tolist()
+    wrong = np.flatnonzero(~sums.answered)
+    chosen = wrong[np.argsort(-sums.nats[wrong], kind="stable")][:MOST_FAILURES].tolist()
     answers = answer(model, tokenizer, [questions.prompts[each] for each in chosen], questions)
     rows = [
         (
@@ -83,7 +79,7 @@ def failures(
             tokenizer.decode(questions.prompts[each]),
             tokenizer.decode(questions.answers[each]).strip(),
             answered,
-            float(np.exp(-nats[each])),
+            float(np.exp(-sums.nats[each])),
         )
         for each, answered in zip(chosen, answers, strict=True)
     ]
@@ -114,7 +110,7 @@ def edge_cases(
     model: LanguageModel,
     tokenizer: Tokenizer,
     operations: Sequence[str],
-    training: TokenSplit,
+    training: Questions,
     like: Questions,
 ) -> pd.DataFrame:
     """Operations of the arithmetic language on digits that were chosen by hand.
@@ -124,7 +120,7 @@ def edge_cases(
     """
     asked = [(name, f"{name} {digits} {EQUALS}") for name in operations for digits in EDGE_DIGITS]
     prompts = [tokenizer.encode(question) for _, question in asked]
-    known = {tuple(each) for each in Questions.of(training).prompts}
+    known = {tuple(each) for each in training.prompts}
     answers = answer(model, tokenizer, prompts, like)
     rows = [
         (operation, question, solve(question), found, found == solve(question), tuple(ids) in known)

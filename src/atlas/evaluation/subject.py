@@ -10,8 +10,9 @@ import torch
 from atlas.cleaning.documents import Document, read_documents
 from atlas.cleaning.splits import SPLITS, Split
 from atlas.evaluation.calibration import calibration_error, calibration_table
-from atlas.evaluation.documents import document_of
+from atlas.evaluation.documents import Sums
 from atlas.evaluation.perplexity import Numbers, baseline_measures, measures
+from atlas.evaluation.questions import Questions
 from atlas.evaluation.scores import Scores, score
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.language_model import LanguageModel
@@ -95,8 +96,18 @@ class Subject:
         """The source of each document of a split."""
         return [each.source for each in self.documents_of(split)]
 
+    def questions_of(self, split: Split) -> Questions:
+        """The questions of a split, in the order of its documents; cut once."""
+        if split not in self._cut:
+            self._cut[split] = Questions.of(self.splits[split])
+        return self._cut[split]
+
     @cached_property
     def _read(self) -> dict[Split, list[Document]]:
+        return {}
+
+    @cached_property
+    def _cut(self) -> dict[Split, Questions]:
         return {}
 
     def scores(self, split: Split) -> Scores:
@@ -123,5 +134,4 @@ class Subject:
     def _accuracy(self, scores: Scores, tokens: TokenSplit) -> float:
         if not self.has_questions:
             return float(scores.right.mean())
-        wrong = document_of(tokens)[~scores.right]
-        return 1 - len(set(wrong.tolist())) / len(tokens.document_ends)
+        return float(Sums.of(scores, tokens).answered.mean())

@@ -6,10 +6,10 @@ import pandas as pd
 
 from atlas.evaluation.calibration import calibration_table
 from atlas.evaluation.confusion import confusion_table
-from atlas.evaluation.documents import by_document, by_source, with_measures
+from atlas.evaluation.documents import Sums, by_document, by_source, with_measures
 from atlas.evaluation.memorisation import longest_matches
 from atlas.evaluation.perplexity import Numbers
-from atlas.evaluation.questions import Questions, edge_cases, failures, is_arithmetic
+from atlas.evaluation.questions import edge_cases, failures, is_arithmetic
 from atlas.evaluation.samples import (
     continuations,
     excerpts,
@@ -44,14 +44,14 @@ def write_question_tables(subject: Subject, scores: Scores, folder: Path) -> Num
     if not subject.has_questions:
         return {}
     model, tokenizer = subject.model, subject.tokenizer
-    tokens = subject.splits[subject.judge]
+    questions = subject.questions_of(subject.judge)
     sources = subject.sources_of(subject.judge)
-    write_table(failures(model, tokenizer, tokens, sources, scores), folder, "failures")
+    sums = Sums.of(scores, subject.splits[subject.judge])
+    write_table(failures(model, tokenizer, questions, sources, sums), folder, "failures")
     if not is_arithmetic(tokenizer, model.config.separator, sources):
         return {}
-    cases = edge_cases(
-        model, tokenizer, sorted(set(sources)), subject.splits["train"], Questions.of(tokens)
-    )
+    training = subject.questions_of("train")
+    cases = edge_cases(model, tokenizer, sorted(set(sources)), training, questions)
     write_table(cases, folder, "edge_cases")
     return {"edge_case_accuracy": float(cases["right"].mean())}
 
