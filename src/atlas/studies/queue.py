@@ -84,6 +84,14 @@ class Queue:
             time.sleep(SECONDS_OF_A_TIMESTAMP)
         raise AtlasError(f"{run.name}: DVC does not queue it with its params; is git sound here?")
 
+    def folders_not_cached(self) -> list[str]:
+        """Folders of dvc.lock that are not in DVC's cache; without them its experiments fail."""
+        return [
+            str(out)
+            for out in self._repo.index.outs
+            if out.hash_info.isdir and not out.cache.exists(out.hash_info.value)
+        ]
+
     def remove(self, entries: Iterable[Entry]) -> None:
         """Takes entries out of the queue, also those that run no more but are said to run."""
         for entry in entries:

@@ -67,12 +67,18 @@ def put_missing(root: Path, queue: Queue, study: Study) -> list[Run]:
     """Queues the runs that are neither done nor in the queue; returns all that are not done.
 
     Raises:
-        AtlasError: params, code or data were edited meanwhile; nothing new stays queued.
+        AtlasError: dvc.lock tells of a run that is not in DVC's cache; or params, code or data
+            were edited meanwhile, and nothing new stays queued.
     """
     waiting = {entry.name for entry in queue.entries() if entry.state != "failed"}
     done = finished(root)
     missing = [run for run in study.runs if run.name not in done]
     new = [run for run in missing if run.name not in waiting]
+    if new and (folders := queue.folders_not_cached()):
+        raise AtlasError(
+            f"dvc.lock tells of a run that is not in DVC's cache ({', '.join(folders)}), and DVC's "
+            "experiments fail without it: `dvc repro` makes it"
+        )
     for run in new:
         queue.put(run)
     if new and load_study(root, study.name).runs != study.runs:
