@@ -106,14 +106,11 @@ def draw_dynamics(rows: pd.DataFrame, path: Path) -> None:
         if f"train_{column}" in rows:
             axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN, label="train")
         axis.plot(rows["step"], rows[column], color=VAL, label="val")
-        axis.legend(frameon=False)
     best = rows.nsmallest(1, "loss")
     step, lowest = best["step"].item(), best["loss"].item()
-    loss.plot(step, lowest, "o", color=VAL)
-    loss.annotate(
-        f"lowest {lowest:.3g}", (step, lowest), (0, 8),
-        textcoords="offset points", ha="right", fontsize=8, color=VAL,
-    )  # fmt: skip
+    loss.plot(step, lowest, "o", color=VAL, label=f"lowest: {lowest:.3g}")
+    for axis in (loss, accuracy):
+        axis.legend(frameon=False)
     accuracy.set_ylim(-0.02, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     weights.plot(rows["step"], rows["weight_norm"], color="#444444")
