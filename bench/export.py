@@ -91,6 +91,7 @@ def make(name: str, layers: str) -> int:
         vocab_size=tokenizer.vocab_size,
         eos=tokenizer.eos,
         separator=None,
+        add_bos_token=False,
         tokenizer_sha256=tokenizer.sha256,
         learned_tokens=0,
     )

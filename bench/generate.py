@@ -199,6 +199,7 @@ def store_preset(folder: Path, preset: str, tokenizer: Tokenizer) -> None:
         vocab_size=tokenizer.vocab_size,
         eos=tokenizer.eos,
         separator=None,
+        add_bos_token=False,
         tokenizer_sha256=tokenizer.sha256,
         learned_tokens=0,
     )

@@ -73,7 +73,13 @@ class Logits(nn.Module):
 
 def config_of(**options: Any) -> ModelConfig:
     """The model of params.yaml with other options, for ids that no tokenizer made."""
-    made_up = {"eos": 1, "separator": None, "tokenizer_sha256": SHA, "learned_tokens": 0}
+    made_up = {
+        "eos": 1,
+        "separator": None,
+        "add_bos_token": False,
+        "tokenizer_sha256": SHA,
+        "learned_tokens": 0,
+    }
     return ModelConfig(**load_params(ROOT / "params.yaml").model.model_dump() | made_up | options)
 
 

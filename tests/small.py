@@ -122,6 +122,7 @@ def small_config(**options: Any) -> ModelConfig:
         "vocab_size": 400,
         "eos": EOS,
         "separator": None,
+        "add_bos_token": options.get("separator") is not None,  # questions stand in padded windows
         "tokenizer_sha256": SHA,
         "learned_tokens": 1000,
     }

@@ -55,6 +55,7 @@ def test_sizes(project, name, least, most):
         vocab_size=params.tokenizer.vocab_size,
         eos=1,
         separator=None,
+        add_bos_token=False,
         tokenizer_sha256="",
         learned_tokens=0,
     )

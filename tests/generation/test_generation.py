@@ -118,8 +118,9 @@ def test_an_empty_prompt_begins_a_text(model):
     assert list(generate(model, [], 3, GREEDY)) == list(generate(model, [EOS], 3, GREEDY))
 
 
-def test_a_model_of_questions_hears_each_from_its_beginning():
-    model = make_model(small_config(separator=9)).eval()
+@pytest.mark.parametrize("separator", [9, None])
+def test_a_model_of_whole_documents_hears_each_from_its_beginning(separator):
+    model = make_model(small_config(separator=separator, add_bos_token=True)).eval()
     initialise(model, 3)
     assert opening(model.config, [5, 6, 9]) == [EOS, 5, 6, 9]
     assert next(generate(model, [5, 6, 9], 1, GREEDY)) == likeliest(model, [EOS, 5, 6, 9])

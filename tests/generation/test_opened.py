@@ -28,14 +28,18 @@ TEMPLATE = (
 )
 
 
+def write_forms(folder, tokenizer):
+    source = source_of(folder / "model", tokenizer)
+    write_gguf(folder / "mine.gguf", source, architecture_of(source.config.model_dump()), "f32")
+    write_hugging_face(folder / "mine", source, class_of(source.config.model_dump()))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("opened")
     store(folder / "model", SHAPES["llama"], tokenizer)
     tokenizer.save(folder / "tokenizer")
-    source = source_of(folder / "model", tokenizer)
-    write_gguf(folder / "mine.gguf", source, architecture_of(source.config.model_dump()), "f32")
-    write_hugging_face(folder / "mine", source, class_of(source.config.model_dump()))
+    write_forms(folder, tokenizer)
     return folder
 
 
@@ -70,6 +74,16 @@ def test_prompts_and_texts_are_those_of_the_tokenizer(opened, tokenizer):
     assert opened.encode("") == [tokenizer.eos]
     assert opened.ends == {tokenizer.eos}
     assert opened.decode([tokenizer.eos, *tokenizer.encode("é")[:1]]) == "\ufffd"
+
+
+def test_each_form_of_a_model_of_whole_documents_begins_one(tmp_path, tokenizer):
+    store(tmp_path / "model", SHAPES["llama"] | {"add_bos_token": True}, tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    write_forms(tmp_path, tokenizer)
+    for name in FORMS:
+        opened = open_model(tmp_path / name)
+        assert opened.encode("the lamp") == [tokenizer.eos, *tokenizer.encode("the lamp")]
+        assert opened.encode("") == [tokenizer.eos]
 
 
 def test_each_form_continues_alike(opened, ours):

@@ -206,6 +206,7 @@ def test_these_compare_models_of_equal_size(shipped, name):
                 vocab_size=2048,
                 eos=1,
                 separator=None,
+                add_bos_token=False,
                 tokenizer_sha256="",
                 learned_tokens=0,
             )

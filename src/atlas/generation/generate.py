@@ -74,7 +74,7 @@ def opening(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
     """
     if config.kind == "encoder_decoder":
         _check_question(config, prompt)
-    begins = not prompt or config.separator is not None
+    begins = config.add_bos_token or not prompt
     return [config.eos, *prompt] if begins else list(prompt)
 
 

@@ -18,6 +18,8 @@ class ModelConfig(ModelParams):
         eos: the id that ends a document and begins generation.
         separator: the id after which the answer of a document begins; None where documents are
             no questions.
+        add_bos_token: whether every text that it reads begins with ``eos``, as the windows of its
+            training did: those that were padded to documents, while packed ones begin anywhere.
         tokenizer_sha256: of the tokenizer's model file.
         learned_tokens: tokens of the training text that there were to learn from, the first ones.
     """
@@ -25,6 +27,7 @@ class ModelConfig(ModelParams):
     vocab_size: int
     eos: int
     separator: int | None
+    add_bos_token: bool
     tokenizer_sha256: str
     learned_tokens: int
 

@@ -21,6 +21,7 @@ def print_summary(params: Params) -> None:
         vocab_size=params.tokenizer.vocab_size,
         eos=NO_ID,
         separator=NO_ID,
+        add_bos_token=False,
         tokenizer_sha256=NO_TOKENIZER,
         learned_tokens=0,
     )

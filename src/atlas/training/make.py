@@ -35,6 +35,7 @@ def new_model(params: Params, index: TokenIndex, world: World) -> LanguageModel:
         vocab_size=index.vocab_size,
         eos=index.eos,
         separator=index.separator,
+        add_bos_token=index.windows == "padded",
         tokenizer_sha256=index.tokenizer_sha256,
         learned_tokens=min(params.train.tokens or everything, everything),
     )

@@ -17,7 +17,7 @@ LETTERS = "ab the \n\t  \u2581é漢😀<|endoftext|>019\u00a0.,_\r"
 
 
 def pair(tokenizer):
-    fast = fast_tokenizer(tokenizer)
+    fast = fast_tokenizer(tokenizer, add_bos_token=False)
     fast.encode_special_tokens = True  # what special tokens are spelt as is text
     return tokenizer, fast
 

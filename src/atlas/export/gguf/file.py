@@ -61,7 +61,7 @@ def write_gguf(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_about(writer, source.about, weights.parameter_count())
     add_shape(writer, source.config, architecture)
-    add_tokenizer(writer, source.tokenizer)
+    add_tokenizer(writer, source.tokenizer, add_bos_token=source.config.add_bos_token)
     for tensor, kind in zip(tensors, types, strict=True):
         size = bytes_of(tensor, kind)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, kind)

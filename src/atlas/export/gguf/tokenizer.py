@@ -6,8 +6,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from atlas.tokens.tokenizer import Tokenizer
 
 
-def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Adds the vocabulary of a sentencepiece model.
+def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bool) -> None:
+    """Adds the vocabulary of a sentencepiece model, and whether a text begins with bos.
 
     llama.cpp's ``llama`` tokenizer merges by score, as sentencepiece does; a character model
     is one without merges. Its ``t5`` tokenizer finds the best path, as unigram models do; a
@@ -29,7 +29,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_eos_token_id(tokenizer.eos)
     writer.add_unk_token_id(tokenizer.unk)
     writer.add_pad_token_id(tokenizer.pad)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(add_bos_token)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(normalizer.add_dummy_prefix)
     writer.add_remove_extra_whitespaces(normalizer.remove_extra_whitespaces)

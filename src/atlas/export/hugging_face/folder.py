@@ -33,7 +33,6 @@ def write_hugging_face(folder: Path, source: Source, kind: HuggingFaceClass) -> 
     write_json(folder / "generation_config.json", generation_settings(source.tokenizer))
     settings = tokenizer_settings(source.tokenizer, source.config.context_length)
     write_json(folder / "tokenizer_config.json", settings)
-    (folder / "tokenizer.json").write_text(
-        fast_tokenizer(source.tokenizer).to_str(pretty=True), encoding="utf-8", newline="\n"
-    )
+    fast = fast_tokenizer(source.tokenizer, add_bos_token=source.config.add_bos_token)
+    (folder / "tokenizer.json").write_text(fast.to_str(pretty=True), encoding="utf-8", newline="\n")
     (folder / MODEL_FILE).write_bytes(source.tokenizer.model)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from re import escape
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
@@ -13,8 +13,11 @@ from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 WORDS = ((r"[^\S\n]+", " "), (r" ?\n ?", "\n"), (r"^ | $", ""), (r"(?<=\n|^)(?=[^\n])", " "))
 
 
-def fast_tokenizer(tokenizer: Tokenizer) -> FastTokenizer:
-    """The same vocabulary, and the same ids for the same text."""
+def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenizer:
+    """The same vocabulary, and the same ids for the same text.
+
+    With ``add_bos_token`` they begin with bos, where special tokens are asked for.
+    """
     fast = FastTokenizer(_model(tokenizer))
     fast.normalizer = normalizers.Sequence(list(_normalizers(tokenizer)))
     special = [i for i in range(tokenizer.vocab_size) if tokenizer.processor.is_control(i)]
@@ -35,6 +38,11 @@ def fast_tokenizer(tokenizer: Tokenizer) -> FastTokenizer:
             for i in sorted(tokenizer.user_defined)
         ]
     )
+    if add_bos_token:
+        bos = tokenizer.piece(tokenizer.bos)
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A $B:1", special_tokens=[(bos, tokenizer.bos)]
+        )
     return fast
 
 
