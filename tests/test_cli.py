@@ -1,7 +1,10 @@
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import chdir
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -17,15 +20,18 @@ RUNNER = CliRunner()
 
 def atlas(*arguments, cwd=ROOT, given=""):
     """Runs the console command; gives its exit code and what it printed on each stream."""
-    code = "from atlas.cli import run; run()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        input=given,
-    )
-    return done.returncode, done.stdout, done.stderr
+    streams = {
+        name: io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", write_through=True)
+        for name, content in (("stdin", given.encode()), ("stdout", b""), ("stderr", b""))
+    }
+    code = 0
+    with chdir(cwd), patch.multiple(sys, argv=["atlas", *arguments], **streams):
+        try:
+            cli.run()
+        except SystemExit as end:
+            code = end.code
+    printed, error = (streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))
+    return code, printed, error
 
 
 def test_preset_prints_flags():

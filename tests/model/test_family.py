@@ -185,8 +185,8 @@ def test_every_part_is_made_with_the_dropout_asked_for():
     "options",
     [
         {},
-        {"positions": "alibi", "window": 3},
-        {"kind": "encoder_decoder", "separator": 5},
+        pytest.param({"positions": "alibi", "window": 3}, marks=pytest.mark.slow),
+        pytest.param({"kind": "encoder_decoder", "separator": 5}, marks=pytest.mark.slow),
     ],
 )
 def test_compiled_once_a_model_takes_every_length(options):

@@ -108,7 +108,7 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
 @pytest.mark.parametrize(
     ("kill", "shell"),
     [
-        (kill_trainer, "/bin/bash"),
+        pytest.param(kill_trainer, "/bin/bash", marks=pytest.mark.slow),
         pytest.param(kill_dvc, "/bin/bash", marks=pytest.mark.slow),
         (kill_dvc, "/bin/sh"),  # dash stays between dvc and the trainer, bash does not
         (press_ctrl_c, "/bin/sh"),
@@ -187,6 +187,7 @@ def test_code_changed_during_a_run_does_not_become_its_record(checkout):
     assert not (checkout.root / "metrics/train.json").exists()
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_take_turns(checkout, undisturbed):
     command = ("python", "-m", "stages.train")
     both = [checkout.start(*command) for _ in range(2)]

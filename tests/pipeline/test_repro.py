@@ -31,6 +31,7 @@ def test_nothing_is_left_over(finished):
     assert finished.git("status", "--short") == ""
 
 
+@pytest.mark.slow
 def test_sanity_is_a_command_each(finished):
     assert "learned by heart in" in finished.run("atlas", "overfit-batch")
     assert "learned by heart in" in finished.run("atlas", "overfit-examples", "3")
@@ -172,7 +173,14 @@ def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
     assert stages_run(checkout.dvc("repro")) == []
 
 
-@pytest.mark.parametrize("change", ["train.lr=-1", "+train.lrr=1", "~train.lr", "train.lr=abc"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.lr=-1",
+        "~train.lr",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("+train.lrr=1", "train.lr=abc")),
+    ],
+)
 def test_a_refused_param_costs_nothing(finished, tmp_path, change):
     checkout = finished.copy(tmp_path / "project")
     printed = checkout.dvc("exp", "run", "-S", change, check=False)

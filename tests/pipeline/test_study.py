@@ -10,6 +10,8 @@ import yaml
 
 from tests.pipeline.checkout import Checkout
 
+pytestmark = pytest.mark.slow
+
 COMMAND = ("atlas", "study", "sizes")
 PIECES = {"fits": 400, "too large": 30_000}  # the text has fewer: it fails at run time
 
@@ -93,7 +95,6 @@ def test_a_study_is_stopped_gone_on_with_and_written_down(checkout):
     assert (checkout.root / "docs/studies/sizes.svg").read_text().startswith("<?xml")
 
 
-@pytest.mark.slow
 def test_a_killed_study_leaves_nothing_running_and_goes_on_also_after_a_commit(checkout):
     process = start_and_wait_for_training(checkout)
     process.kill()
@@ -113,7 +114,6 @@ def test_a_killed_study_leaves_nothing_running_and_goes_on_also_after_a_commit(c
     assert "1 of 2" in checkout.run("atlas", "study")
 
 
-@pytest.mark.slow
 def test_what_a_killed_worker_left_is_cleared_away(checkout):
     process = start_and_wait_for_training(checkout)
     for child in psutil.Process(process.pid).children():

@@ -201,7 +201,7 @@ def test_a_client_that_hangs_up_frees_its_slot(opened, stream):
 
 
 def test_time_is_limited(opened):
-    limits = Limits(slots=1, queue=4, tokens=10**6, queue_seconds=0.2, seconds=6)
+    limits = Limits(slots=1, queue=4, tokens=10**6, queue_seconds=0.2, seconds=4)
     with (
         running(opened, limits) as address,
         httpx.Client(base_url=address, timeout=60) as client,

@@ -49,7 +49,7 @@ def written(tmp_path, tokenizer, request, monkeypatch):
     return model, targets
 
 
-OFTEN = ("llama-mqa", "alibi-window")
+OFTEN = ("llama-mqa",)
 
 
 @pytest.mark.parametrize(

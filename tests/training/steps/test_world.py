@@ -63,6 +63,7 @@ def test_fsdp_learns_as_one_process_from_end_to_end(token_folder, tmp_path, alon
     assert_equal(train(token_folder, tmp_path / "whole", 2, "fsdp"), alone)
 
 
+@pytest.mark.slow
 def test_fsdp_learns_as_one_process_and_goes_on_in_any_number(token_folder, tmp_path, alone):
     run = tmp_path / "run"
     assert train(token_folder, run, 1, stop_at=11) is None
