@@ -1,10 +1,7 @@
-import io
 import json
 import re
 import subprocess
 import sys
-from contextlib import chdir
-from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -12,26 +9,11 @@ from typer.testing import CliRunner
 from atlas import cli
 from atlas.presets import available
 from tests.code_walk import ROOT
+from tests.console import atlas
 from tests.export.models import SHAPES, store
 from tests.pipeline.checkout import Checkout
 
 RUNNER = CliRunner()
-
-
-def atlas(*arguments, cwd=ROOT, given=""):
-    """Runs the console command; gives its exit code and what it printed on each stream."""
-    streams = {
-        name: io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", write_through=True)
-        for name, content in (("stdin", given.encode()), ("stdout", b""), ("stderr", b""))
-    }
-    code = 0
-    with chdir(cwd), patch.multiple(sys, argv=["atlas", *arguments], **streams):
-        try:
-            cli.run()
-        except SystemExit as end:
-            code = end.code
-    printed, error = (streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))
-    return code, printed, error
 
 
 def test_preset_prints_flags():

@@ -111,7 +111,7 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
         pytest.param(kill_trainer, "/bin/bash", marks=pytest.mark.slow),
         pytest.param(kill_dvc, "/bin/bash", marks=pytest.mark.slow),
         (kill_dvc, "/bin/sh"),  # dash stays between dvc and the trainer, bash does not
-        (press_ctrl_c, "/bin/sh"),
+        pytest.param(press_ctrl_c, "/bin/sh", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_training_goes_on_and_ends_the_same(

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.code_walk import ROOT
+from tests.console import atlas
 from tests.export.models import SHAPES, store
 
 RUN = [sys.executable, "-c", "from atlas.cli import run; run()", "serve"]
@@ -113,14 +114,10 @@ def test_for_others_it_wants_a_key_or_says_that_it_has_none(folder):
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(folder, options, words):
-    done = subprocess.run(
-        [*RUN, "--model", str(folder / "mine"), "--port", "0", *options],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(words)
-    assert done.stderr.count("\n") == 1
+    code, _, error = atlas("serve", "--model", str(folder / "mine"), "--port", "0", *options)
+    assert code == 1
+    assert error.startswith(words)
+    assert error.count("\n") == 1
 
 
 def test_an_address_that_is_taken_is_refused_in_one_line(folder):

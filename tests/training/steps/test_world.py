@@ -50,8 +50,12 @@ def alone(token_folder, tmp_path_factory):
     return result
 
 
-def test_ddp_learns_as_one_process_and_goes_on_alone(token_folder, tmp_path, alone):
+def test_ddp_learns_as_one_process(token_folder, tmp_path, alone):
     assert_equal(train(token_folder, tmp_path / "whole", 2, "ddp"), alone)
+
+
+@pytest.mark.slow
+def test_ddp_goes_on_alone(token_folder, tmp_path, alone):
     run = tmp_path / "stopped"
     assert train(token_folder, run, 2, "ddp", stop_at=23) is None
     assert (run / "step-00000023").is_dir()
