@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 Reals = npt.NDArray[np.floating]
 DOTS_PER_INCH = 110
@@ -117,6 +117,9 @@ def draw_dynamics(rows: pd.DataFrame, path: Path) -> None:
     titles = ("Loss, nats a token", "Accuracy", "Norm of all weights")
     for axis, title in zip((loss, accuracy, weights), titles, strict=True):
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("step")
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.25)
