@@ -1,15 +1,18 @@
 """Fixtures that several folders of tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser
 
 from atlas.cleaning.documents import Document
 from atlas.params import Params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
+from tests.browser import chromium
 from tests.small import CORPORA, small_params, text
 
 settings.register_profile("noisy", deadline=None)  # how long an example takes is no test here
@@ -35,6 +38,13 @@ def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setenv("ATLAS_PARALLEL", "1")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; of one module, as playwright's loop stands in the way of others in its thread."""
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

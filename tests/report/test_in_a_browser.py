@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 from atlas.errors import AtlasError
 from atlas.report.command import write_report
 from atlas.report.offline_plots import PAGE, write_offline_plots
-from tests.browser import CONTRAST, chromium
+from tests.browser import CONTRAST
 from tests.code_walk import ROOT
 from tests.report.made_up import make_project, png, write
 
@@ -25,12 +25,6 @@ plots:
   - table.csv: {template: bar_horizontal, x: count, y: word}
   - points.csv: {template: scatter, x: a, y: b}
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @contextmanager

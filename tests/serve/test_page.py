@@ -1,111 +1,26 @@
 """The page of the server, in a real browser."""
 
-import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
-from tests.browser import CONTRAST, chromium
-from tests.serve.live import opened_model, running
+from tests.browser import CONTRAST
+from tests.serve.live import running
+from tests.serve.visits import (
+    DESKTOP,
+    answer_with,
+    chunk,
+    generate,
+    made_up,
+    setting,
+    stream,
+    text_of,
+    visiting,
+)
 
-DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 NARROW = {"width": 360, "height": 740}
-NO_WORDS = re.compile("^$")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def opened(tokenizer):
-    return opened_model(tokenizer)
-
-
-@pytest.fixture(scope="module")
-def server(opened, tmp_path_factory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("metrics")
-    steps = range(10, 210, 10)
-    train = [f"{step},{5 - step / 100},{5.5 - step / 100}" for step in steps]
-    (folder / "train.csv").write_text("\n".join(["step,loss,loss_average", *train]) + "\n")
-    (folder / "val.csv").write_text("step,loss\n0,6\n100,4.5\n200,3.25\n")
-    with running(opened, metrics_folder=folder) as address:
-        yield address
-
-
-@contextmanager
-def visiting(
-    browser: Browser, address: str, *expected: str, viewport=DESKTOP, **options
-) -> Iterator[Page]:
-    """A page that must not complain, but of what is expected."""
-    context = browser.new_context(viewport=viewport, reduced_motion="reduce", **options)
-    context.set_default_timeout(15_000)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: complaints.append(f"{request.url} {request.failure}"))
-
-    def console(message) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(f"console: {message.text}")
-
-    def answered(response) -> None:
-        if response.status >= 400:
-            complaints.append(f"{response.url}: status of {response.status}")
-
-    page.on("console", console)
-    page.on("response", answered)
-    try:
-        page.goto(address)
-        yield page
-        left = [each for each in complaints if not any(one in each for one in expected)]
-        assert left == []
-    finally:
-        context.close()
-
-
-def setting(page: Page, name: str, lane: str = "a"):
-    return page.locator(f"#{lane}-{name}")
-
-
-def generate(page: Page, prompt: str = "the lamp", tokens: int = 12) -> None:
-    """Presses the button and waits until all is written."""
-    page.get_by_label("Prompt").fill(prompt)
-    setting(page, "max_tokens").fill(str(tokens))
-    page.get_by_role("button", name="Generate").click()
-    expect(page.locator("#lane-a .facts")).to_contain_text("ended:")
-    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
-
-
-def text_of(page: Page, lane: str = "a") -> str:
-    texts = "(all) => all.map((each) => each.dataset.text).join('')"
-    return page.locator(f"#lane-{lane} .token[data-text]").evaluate_all(texts)
-
-
-def stream(*chunks: dict) -> str:
-    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
-
-
-def chunk(**choice) -> dict:
-    return {"choices": [{"index": 0, **choice}]}
-
-
-def made_up(piece: str, text: str) -> dict:
-    told = {"tokens": [piece], "token_logprobs": [-1.0], "top_logprobs": [{"0": -0.5}]}
-    return chunk(text=text, logprobs=told, finish_reason=None, token_ids=[3])
-
-
-def answer_with(page: Page, text: str) -> None:
-    page.route(
-        "**/v1/completions",
-        lambda route: route.fulfill(body=text, content_type="text/event-stream"),
-    )
 
 
 def test_tokens_come_one_by_one_until_they_are_stopped(browser, server):
@@ -328,88 +243,6 @@ def test_loss_curves(browser, server, opened):
     with running(opened) as address, visiting(browser, address) as page:
         expect(page.locator("#model")).to_contain_text("small")
         expect(page.locator("#curves")).to_be_hidden()
-
-
-def test_what_the_server_refuses_is_told(browser, server):
-    with visiting(browser, server, "status of 400") as page:
-        page.get_by_label("Prompt").fill("the lamp " * 200)
-        page.get_by_role("button", name="Generate").click()
-        problem = page.locator("#problem")
-        expect(problem).to_have_text(
-            re.compile(r"The server refused: prompt: \d+ tokens, and this model sees 32\.")
-        )
-        expect(problem).to_have_attribute("role", "alert")
-        expect(page.locator("#lane-a .facts")).to_contain_text("ended: an error")
-        generate(page)
-        expect(problem).to_have_text(NO_WORDS)
-
-        asked = []
-        page.on("request", lambda request: asked.append(request.url))
-        for name, value in (("temperature", "-1"), ("top_p", "0"), ("max_tokens", "")):
-            field = setting(page, name)
-            kept = field.input_value()
-            field.fill(value)
-            page.get_by_role("button", name="Generate").click()
-            expect(field).to_be_focused()
-            assert not field.evaluate("(field) => field.validity.valid")
-            field.fill(kept)
-        assert asked == []
-
-
-def test_failures_on_the_way_are_told(browser, server):
-    with visiting(browser, server, "ERR_FAILED") as page:
-        problem = page.locator("#problem")
-        page.route("**/v1/completions", lambda route: route.abort("failed"))
-        page.get_by_role("button", name="Generate").click()
-        expect(problem).to_contain_text("The server does not answer")
-        failed = {"error": {"message": "the model failed; the server's log says how"}}
-        answer_with(page, stream(made_up("a", "a"), failed))
-        page.get_by_role("button", name="Generate").click()
-        expect(problem).to_have_text("the model failed; the server's log says how.")
-        expect(page.locator("#lane-a .token")).to_have_count(1)
-        answer_with(page, stream(made_up("a", "a")))
-        page.get_by_role("button", name="Generate").click()
-        expect(problem).to_contain_text("broke off")
-
-
-def test_a_key_is_asked_for_when_it_is_needed(browser, opened):
-    with (
-        running(opened, key="k") as address,
-        visiting(browser, address, "status of 401") as page,
-    ):
-        key = page.get_by_label("API key")
-        expect(key).to_be_focused()
-        expect(page.locator("#problem")).to_contain_text("asks for its API key")
-        key.fill("wrong")
-        page.get_by_role("button", name="Use this key").click()
-        expect(page.locator("#problem")).to_contain_text("does not take this API key")
-        key.fill("k")
-        page.keyboard.press("Enter")
-        expect(page.locator("#model")).to_contain_text("small")
-        expect(key).to_be_hidden()
-        generate(page)
-        expect(page.locator("#lane-a .token")).to_have_count(12)
-        page.locator("#lane-a .token").nth(2).click()
-        expect(page.locator("#attention .readout")).to_contain_text("looks most at")
-        page.reload()
-        expect(page.locator("#model")).to_contain_text("small")
-        assert "k" not in page.evaluate("Object.values({...localStorage})")
-
-
-def test_prompt_and_settings_outlive_a_reload(browser, server):
-    with visiting(browser, server) as page:
-        page.get_by_label("Prompt").fill("two\nlines")
-        setting(page, "temperature").fill("0.35")
-        page.get_by_label("Compare two samplings").check()
-        setting(page, "stop", "b").fill("\\n\\n")
-        page.get_by_role("button", name="Dark colours").click()
-        page.reload()
-        expect(page.get_by_label("Prompt")).to_have_value("two\nlines")
-        expect(setting(page, "temperature")).to_have_value("0.35")
-        expect(setting(page, "stop", "b")).to_have_value("\\n\\n")
-        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-        page.get_by_role("button", name="Light colours").click()
-        expect(page.locator("html")).to_have_attribute("data-theme", "light")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
