@@ -15,7 +15,7 @@ from atlas.errors import AtlasError, Stopped
 from atlas.studies.plan import available
 from atlas.studies.queue import Queue, finished
 from atlas.studies.results import Result, results
-from atlas.studies.session import put_missing, run_missing, tidy
+from atlas.studies.session import ahead, put_missing, run_missing, tidy
 from atlas.studies.snapshot import Snapshot
 from atlas.studies.study import Study, load_study
 
@@ -81,6 +81,12 @@ def _run(root: Path, study: Study, queue: Queue) -> None:
         return
     print("copies of the project are queued; then you can go on editing", flush=True)
     missing = put_missing(root, queue, study)
+    if others := ahead(queue, missing):
+        print(
+            f"{len(others)} others are in DVC's queue and run too, the older ones first "
+            f"(`dvc queue remove NAME` takes one out): {', '.join(others)}",
+            flush=True,
+        )
     print(
         f"{len(missing)} runs begin; `dvc queue logs NAME --follow` shows one, Ctrl+C ends them",
         flush=True,

@@ -88,6 +88,13 @@ def put_missing(root: Path, queue: Queue, study: Study) -> list[Run]:
     return missing
 
 
+def ahead(queue: Queue, missing: list[Run]) -> list[str]:
+    """What somebody, or another study, has queued: it runs as well, what is older first."""
+    names = {run.name for run in missing}
+    others = [entry for entry in queue.entries() if entry.state == "queued"]
+    return [entry.name or entry.rev[:7] for entry in others if entry.name not in names]
+
+
 def run_missing(root: Path, queue: Queue, study: Study, missing: list[Run], report: Report) -> None:
     """Runs the queue until these runs have ended; ``report`` is told of each that does.
 
