@@ -1,6 +1,6 @@
 """How fast texts become ids: Atlas, sentencepiece's own batch call, Hugging Face tokenizers.
 
-    pip install 'atlas[bench]'
+    pip install -e '.[bench]'
     python -m bench.tokenize ../shared/corpora/novels --megabytes 55 1000
 
 Atlas is timed with all that its stage does but for the start of Python: reading documents,

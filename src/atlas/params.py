@@ -157,7 +157,7 @@ class EvaluateParams(Section):
     stride: Annotated[Real, Field(ge=0, le=1)]
     prompts: Annotated[tuple[str, ...], Field(strict=False)]
     sample_tokens: Positive
-    temperature: Annotated[Real, Field(ge=0)]
+    temperature: Annotated[Real, Field(ge=0, le=100)]
     top_k: Count
     top_p: Annotated[Real, Field(gt=0, le=1)]
     free_samples: Count

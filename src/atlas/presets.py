@@ -145,10 +145,13 @@ def _quoted(text: str) -> str:
 
 def _load(path: Path) -> Any:
     try:
-        return _yaml().load(path.read_text(encoding="utf-8"))
-    except (OSError, YAMLError) as error:
+        found = _yaml().load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise AtlasError(f"{path}: not readable as YAML: {reason}") from None
+    if not isinstance(found, dict):
+        raise AtlasError(f"{path}: no keys are in it")
+    return found
 
 
 def _yaml() -> YAML:

@@ -201,6 +201,11 @@ def test_without_prompts_samples_begin_as_val_does(tmp_path, subject):
     assert all(len(ids) == 3 for ids in found)
 
 
+def test_a_prompt_of_a_short_document_does_not_end_it(tmp_path):
+    tokens = write_tokens(tmp_path, {"val": [[[5, 6, 1], [7, 1], [*range(10, 30), 1], [1]]]})
+    assert beginnings(TokenSplit(tokens, "val"), 4) == [[5, 6], [7], [*range(10, 18)], [1]]
+
+
 def test_a_model_of_questions_wants_one():
     model = make_model(small_config(kind="encoder_decoder", separator=9)).eval()
     initialise(model, 0)

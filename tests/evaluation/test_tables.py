@@ -93,3 +93,24 @@ def test_confusion_counts_pairs_and_leaves_ends_out(tokenizer):
     assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 3, 1])
     assert table["predicted"].tolist()[2] == OTHER
     assert tokenizer.piece(tokenizer.eos) not in set(table["actual"])
+
+
+class Pieces:
+    """A tokenizer as far as confusion asks it."""
+
+    eos = 1
+
+    def piece(self, number: int) -> str:
+        return {2: "other", 3: "▁6", 4: "6", 5: "▁7"}[number]
+
+
+def test_pieces_that_look_alike_are_told_apart():
+    table = confusion_table(scores_of([2, 2, 3, 4, 5], [2, 9, 4, 4, 5]), Pieces(), questions=True)
+    rows = {(row.actual, row.predicted): row.share for row in table.itertuples()}
+    assert rows == {
+        ("other", "other"): 0.5,
+        ("other", "other tokens"): 0.5,
+        ("·6", "6"): 1,
+        ("6", "6"): 1,
+        ("7", "7"): 1,
+    }

@@ -28,6 +28,9 @@ from tests.small import params_tree
         (cell("0.25"), "0.2500"),
         (cell("nan"), "nan"),
         (cell("1+1"), "1+1"),
+        (cell("007"), "007"),
+        (cell("2024_01"), "2024_01"),
+        (cell("-1.5e3"), "-1,500"),
         (compact(1000), "1,000"),
         (compact(120000), "120 k"),
         (compact(0.25), "0.25"),
@@ -105,6 +108,17 @@ def test_a_long_run_has_logarithmic_steps(tmp_path, last, logarithmic):
     assert (">10,000<" in chart.svg) == logarithmic
     assert (">100<" in chart.svg) == logarithmic
     assert [line.name for line in chart.legend] == [f"val, best 2.000 at step {last:,}"]
+
+
+def test_the_best_of_a_long_run_is_told_though_not_all_is_drawn(tmp_path):
+    metrics = make_project(tmp_path)
+    (metrics / "train.csv").unlink()
+    losses = [3.0] * 1_200
+    losses[701] = 1.0
+    rows = [f"{step},{loss}" for step, loss in enumerate(losses, start=1)]
+    write(metrics / "val.csv", "\n".join(["step,loss", *reversed(rows), "broken,0.5"]) + "\n")
+    chart = loss_chart(read_results(metrics))
+    assert [line.name for line in chart.legend] == ["val, best 1.000 at step 702"]
 
 
 def test_errors_are_counted_in_the_order_of_numbers(tmp_path):

@@ -1,7 +1,6 @@
 """What a study's file may say, and the runs that it means."""
 
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -28,22 +27,6 @@ ASKED_FOR = {
     *("positions", "heads", "depth", "width", "feed-forward", "norm", "lr", "weight-decay"),
     *("batch", "context", "data-size", "tokenizer"),
 }
-
-
-@pytest.fixture
-def project(tmp_path):
-    """What decides results, in a git repository."""
-    for name in ("presets", "src", "stages"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("params.yaml", "dvc.yaml", ".gitignore"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("data/own", "models/own"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / ".gitkeep").touch()
-    (tmp_path / "studies").mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
-    return tmp_path
 
 
 def load(project, name="lr", **changes) -> Study:
@@ -223,3 +206,10 @@ def test_these_train_on_equally_many_tokens(shipped, name):
         for run in shipped[name].runs
     }
     assert tokens == {614_400}
+
+
+@pytest.mark.parametrize("text", ["", "train: [", "- a list"])
+@pytest.mark.parametrize("name", ["params.yaml", "presets/char.yaml"])
+def test_a_broken_file_is_named(project, name, text):
+    (project / name).write_text(text)
+    assert refusal(project, presets=["char"]).startswith(f"{project / name}: ")

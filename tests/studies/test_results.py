@@ -79,6 +79,15 @@ def test_labels_have_a_column(study, results):
     assert as_markdown(labelled, results).splitlines()[2].startswith("| no. 0 | 0.001 | 3.55 ")
 
 
+def test_measures_of_one_name_keep_their_places(study):
+    twice = ("timing.train.seconds", "timing.evaluate.seconds", LOSS)
+    plan = study.plan.model_copy(update={"measures": twice})
+    header = as_markdown(replace(study, plan=plan), []).splitlines()[0]
+    assert (
+        header == "| train.lr | timing.train.seconds | timing.evaluate.seconds | val_loss | runs |"
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([], ""), ([1.25], "1.25"), ([2.0, 2.0], "2"), ([1.0, 2.0], "1.5 (1 to 2)")],

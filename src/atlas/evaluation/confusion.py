@@ -9,7 +9,7 @@ from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 
 MOST_ANSWERS = 100  # tokens that answers begin with
 MOST_TOKENS = 20  # of other text, the most frequent ones
-OTHER = "other"
+OTHER, REST = "other", -1
 
 
 def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) -> pd.DataFrame:
@@ -23,17 +23,15 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
     tokens, counts = np.unique(actual, return_counts=True)
     most = MOST_ANSWERS if questions else MOST_TOKENS
     kept = np.sort(tokens[np.argsort(-counts, kind="stable")[:most]])
-    names = {each: _name(tokenizer, each, questions) for each in kept.tolist()}
-
-    def named(ids: "np.ndarray[tuple[int], np.dtype[np.int32]]") -> list[str]:
-        return [names.get(each, OTHER) for each in ids.tolist()]
-
+    names = _names(tokenizer, kept.tolist(), questions)
     frequent = np.isin(actual, kept)
-    pairs = np.stack([actual[frequent], predicted[frequent]])
+    taken_for = np.where(np.isin(predicted, kept), predicted, REST)
+    pairs = np.stack([actual[frequent], taken_for[frequent]])
     (first, second), times = np.unique(pairs, axis=1, return_counts=True)
-    named_pairs = pd.DataFrame({"actual": named(first), "predicted": named(second), "count": times})
-    table = named_pairs.groupby(["actual", "predicted"], sort=False)["count"].sum().reset_index()
-    order = {name: place for place, name in enumerate(_in_order([*names.values(), OTHER]))}
+    table = pd.DataFrame({"actual": first, "predicted": second, "count": times})
+    for column in ("actual", "predicted"):
+        table[column] = table[column].map(names)
+    order = {name: place for place, name in enumerate(_in_order(list(names.values())))}
     table = table.sort_values(
         ["actual", "predicted"], key=lambda column: column.map(order), ignore_index=True
     )
@@ -41,10 +39,20 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
     return table
 
 
-def _name(tokenizer: Tokenizer, identity: int, questions: bool) -> str:
-    """The piece; the blank that divides an answer from its question says nothing."""
-    name = visible(tokenizer.piece(identity))
-    return name.strip(visible(SPACE_MARK)) or name if questions else name
+def _names(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, str]:
+    """Names that differ: the pieces, and one for the rest.
+
+    Of answers without the blank that divides them from their question, if that says nothing.
+    """
+    pieces = [visible(tokenizer.piece(each)) for each in ids]
+    if questions:
+        bare = [piece.strip(visible(SPACE_MARK)) or piece for piece in pieces]
+        pieces = [
+            name if bare.count(name) == 1 else piece
+            for name, piece in zip(bare, pieces, strict=True)
+        ]
+    rest = OTHER if OTHER not in pieces else f"{OTHER} tokens"
+    return dict(zip(ids, pieces, strict=True)) | {REST: rest}
 
 
 def _in_order(names: list[str]) -> list[str]:

@@ -36,11 +36,11 @@ def speed_charts(results: Results) -> list[Chart]:
 
 
 def points_of(table: Table | None, column: str) -> Points:
-    """A column over the steps, finite and thinned; empty where there is none."""
+    """A column over the steps, as far as both are finite; empty where there is none."""
     if table is None or not table.has("step", column):
         return []
     pairs = zip(table.numbers("step"), table.numbers(column), strict=True)
-    return thinned(finite(sorted(pairs)))
+    return sorted(finite(list(pairs)))
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> Points:
@@ -84,16 +84,16 @@ def loss_chart(results: Results) -> Chart | None:
     best = min(checked, key=lambda point: point[1]) if checked else None
     curves, legend = [], []
     if raw:
-        curves.append(Curve(raw, "train", thin=bool(average or over)))
+        curves.append(Curve(thinned(raw), "train", thin=bool(average or over)))
         legend.append(Line("train, each log", "train"))
     if average and not over:
-        curves.append(Curve(average, "average"))
+        curves.append(Curve(thinned(average), "average"))
         legend.append(Line("train, averaged", "average"))
     if over:
-        curves.append(Curve(over, "average"))
+        curves.append(Curve(thinned(over), "average"))
         legend.append(Line("train, measured as val is", "average"))
     if checked and best:
-        curves.append(Curve(checked, "val", mark=best))
+        curves.append(Curve(thinned(checked), "val", mark=best))
         legend.append(Line(f"val, best {best[1]:.3f} at step {best[0]:,.0f}", "val"))
     if not curves:
         return None
@@ -121,7 +121,7 @@ def _accuracy(results: Results) -> Chart | None:
     curves, legend = [], []
     for points, name, colour in ((learned, "train", "average"), (checked, "val", "val")):
         if points:
-            curves.append(Curve(points, colour, mark=points[-1]))
+            curves.append(Curve(thinned(points), colour, mark=points[-1]))
             legend.append(Line(f"{name}, {percent(points[-1][1])} at the end", colour))
     if not curves:
         return None
@@ -149,7 +149,7 @@ def _single(
     drawn = line_chart(
         column,
         f"{title}, over steps of training; {exact(points[-1][1])} at the end.",
-        [Curve(points, "accent")],
+        [Curve(thinned(points), "accent")],
         labels=("step", column.replace("_", " ")),
         log_x=_long(points),
         from_zero=from_zero,

@@ -1,10 +1,11 @@
 """Numbers as people read them."""
 
-import math
+import re
 
 from atlas.report.reading import Value
 
 UNITS = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 MINUTE, HOUR = 60, 3600
 
 
@@ -40,16 +41,10 @@ def exact(value: Value) -> str:
 
 
 def cell(text: str) -> str:
-    """A cell of a table: a number as ``exact`` reads it, anything else as it is."""
-    try:
-        return exact(int(text))
-    except ValueError:
-        pass
-    try:
-        found = float(text)
-    except ValueError:
+    """A cell of a table: a number as ``exact`` reads it, anything else (007, 1_000) as it is."""
+    if not NUMBER.fullmatch(text):
         return text
-    return exact(found) if math.isfinite(found) else text
+    return exact(float(text) if set(text) & set(".eE") else int(text))
 
 
 def percent(share: float) -> str:

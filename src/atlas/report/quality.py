@@ -19,6 +19,7 @@ CONFUSION = ("actual", "predicted", "count", "share")
 CALIBRATION = ("confidence", "accuracy", "tokens")
 MODEL = "this model"
 SHARES = ("accuracy", "share")
+TEXTS = {"id", "source", "question", "expected", "answered", "text", "actual", "predicted"}
 
 
 def quality(results: Results) -> list[Section]:
@@ -187,11 +188,7 @@ def _others(results: Results) -> list[Block]:
 
 def _table(table: Table, title: str, *, mono: bool = False) -> Grid:
     """The first rows of a table, numbers to the right where a column holds nothing else."""
-    numbers = [
-        all(not text or not math.isnan(number) for text, number in zip(texts, values, strict=True))
-        and any(texts)
-        for texts, values in ((table.texts(name), table.numbers(name)) for name in table.columns)
-    ]
+    numbers = [name not in TEXTS and _holds_numbers(table, name) for name in table.columns]
     rows = [
         tuple(
             _cell(name, text) if is_number else text
@@ -203,6 +200,13 @@ def _table(table: Table, title: str, *, mono: bool = False) -> Grid:
     columns = [name.replace("_", " ") for name in table.columns]
     right = [is_number and not mono for is_number in numbers]
     return Grid(title, columns, rows, right, note, mono=mono)
+
+
+def _holds_numbers(table: Table, column: str) -> bool:
+    pairs = zip(table.texts(column), table.numbers(column), strict=True)
+    return any(table.texts(column)) and all(
+        not text or not math.isnan(number) for text, number in pairs
+    )
 
 
 def _cell(column: str, text: str) -> str:

@@ -39,8 +39,17 @@ def list_studies(root: Path) -> None:
 
 
 def write_study(root: Path, name: str) -> None:
-    """Writes a study's table, picture and page from the runs that are there."""
+    """Writes a study's table, picture and page from the runs that are there.
+
+    Raises:
+        AtlasError: the study is refused, or no run of it is done here.
+    """
     study = load_study(root, name)
+    if not _done(root, study):
+        raise AtlasError(
+            f"study {name}: no run of it as it is now is in this repository, and its page stays as "
+            f"it is: `atlas study {name}` runs it"
+        )
     with Repo(str(root)) as repo:
         _write(root, study, Queue(repo))
 
@@ -58,13 +67,15 @@ def run_study(root: Path, name: str) -> None:
         queue = Queue(repo)
         try:
             _run(root, study, queue)
-        except KeyboardInterrupt:
-            found = _write(root, study, queue)
-            done = sum(result.state == "done" for result in found)
+        except (KeyboardInterrupt, AtlasError) as end:
+            if done := _done(root, study):  # else the page stays as it is
+                _write(root, study, queue)
+            if isinstance(end, AtlasError):
+                raise
             raise Stopped(
-                f"stopped: {done} of {len(found)} runs are done; `atlas study {name}` goes on"
+                f"stopped: {done} of {len(study.runs)} runs are done; `atlas study {name}` goes on"
             ) from None
-        failed = [each.run.name for each in _write(root, study, queue) if each.state == "failed"]
+        failed = [each.run.name for each in _write(root, study, queue) if each.state != "done"]
     if failed:
         raise AtlasError(
             f"{len(failed)} of {len(study.runs)} runs failed: {', '.join(failed)}; `dvc queue logs "
@@ -74,8 +85,7 @@ def run_study(root: Path, name: str) -> None:
 
 def _run(root: Path, study: Study, queue: Queue) -> None:
     tidy(root, queue, study)
-    there = set(finished(root))
-    done = sum(run.name in there for run in study.runs)
+    done = _done(root, study)
     print(f"{study.name}: {len(study.runs)} runs, {done} done", flush=True)
     if done == len(study.runs):
         return
@@ -93,6 +103,11 @@ def _run(root: Path, study: Study, queue: Queue) -> None:
     )
     progress = _Progress(len(study.runs), done)
     run_missing(root, queue, study, missing, progress.report)
+
+
+def _done(root: Path, study: Study) -> int:
+    there = finished(root)
+    return sum(run.name in there for run in study.runs)
 
 
 class _Progress:

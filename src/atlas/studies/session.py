@@ -79,12 +79,15 @@ def put_missing(root: Path, queue: Queue, study: Study) -> list[Run]:
             f"dvc.lock tells of a run that is not in DVC's cache ({', '.join(folders)}), and DVC's "
             "experiments fail without it: `dvc repro` makes it"
         )
-    for run in new:
-        queue.put(run)
-    if new and load_study(root, study.name).runs != study.runs:
+    try:
+        for run in new:
+            queue.put(run)
+        if new and load_study(root, study.name).runs != study.runs:
+            raise AtlasError("the project was edited while its copies were made; run this again")
+    except BaseException:  # Ctrl+C among them: nobody looked whether the copies are of one state
         names = {run.name for run in new}
         queue.remove([entry for entry in queue.entries() if entry.name in names])
-        raise AtlasError("the project was edited while its copies were made; run this again")
+        raise
     return missing
 
 

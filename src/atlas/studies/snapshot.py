@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line
 from atlas.files import files_below, sha256
 from atlas.params import Params, leaves
 
@@ -30,8 +30,7 @@ class Snapshot:
     """
 
     def __init__(self, root: Path) -> None:
-        pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
-        self.params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+        pipeline, self.params = read_mapping(root / "dvc.yaml"), read_mapping(root / "params.yaml")
         stages = pipeline["stages"]
         outs = {
             out
@@ -88,6 +87,21 @@ class Snapshot:
                 f"copies of what git knows: `git add {path}`, or give an absolute path"
             )
         return known
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A file of keys and values.
+
+    Raises:
+        AtlasError: it is not there, no YAML, or has no keys.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise AtlasError(f"{path}: not readable as YAML: {one_line(str(error))}") from None
+    if not isinstance(found, dict):
+        raise AtlasError(f"{path}: no keys are in it; `git checkout {path.name}` brings it back")
+    return found
 
 
 def _paths(entries: list[Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """Results as tables: a row a run for programs, a row a value for people."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from atlas.studies.plan import SEED
@@ -35,7 +37,7 @@ def as_markdown(study: Study, results: list[Result]) -> str:
     """A row a value: of each measure the mean, the lowest, the highest; and how many runs."""
     plan = study.plan
     has_labels = any(row.label for row in plan.vary)
-    header = [*([""] if has_labels else []), *plan.keys, *map(_short, plan.measures), "runs"]
+    header = [*([""] if has_labels else []), *plan.keys, *_short(plan.measures), "runs"]
     lines = [_line(header), _line(["---"] * len(header))]
     for number in range(len(plan.vary)):
         own = [result for result in results if result.run.row == number]
@@ -65,9 +67,13 @@ def _runs(results: list[Result]) -> str:
     return f"{text}, {len(failed)} failed: {'; '.join(reasons)}" if failed else text
 
 
-def _short(measure: str) -> str:
-    """``evaluate.val_loss`` as ``val_loss``."""
-    return measure.split(".")[-1]
+def _short(measures: Sequence[str]) -> list[str]:
+    """``evaluate.val_loss`` as ``val_loss``, unless another one is called so too."""
+    last = [measure.split(".")[-1] for measure in measures]
+    return [
+        short if last.count(short) == 1 else measure
+        for short, measure in zip(last, measures, strict=True)
+    ]
 
 
 def _line(cells: list[str]) -> str:

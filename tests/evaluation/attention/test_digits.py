@@ -58,6 +58,15 @@ def test_heads_that_look_elsewhere_are_told(attention):
     assert table["flow"].to_dict() == {"First": 1, "Second": 0, "Last": 0}
 
 
+def test_where_nothing_reaches_a_digit_nothing_flows(monkeypatch):
+    def itself(_model, ids):
+        return [torch.eye(ids.shape[1]).expand(len(ids), 3, -1, -1)]
+
+    monkeypatch.setattr("atlas.evaluation.attention.digits.attention_of", itself)
+    table = digit_table(None, QUESTIONS, QUESTIONS)
+    assert (table[["weight", "found", "flow"]] == 0).all().all()
+
+
 def test_other_questions_judge_than_those_that_choose(attention):
     attention([-1, 0, 1])
     table = digit_table(None, QUESTIONS[:3], QUESTIONS)

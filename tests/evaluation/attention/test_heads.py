@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from atlas.evaluation.attention.heads import (
-    CLEAR,
     KINDS,
     attention_of,
     head_table,
@@ -100,4 +99,5 @@ def test_a_table_has_a_row_of_each_head(monkeypatch):
     table = head_table(model, [torch.arange(3, 20)], seed=1)
     assert set(table["role"]) == {"first"}
     assert table["first"].tolist() == pytest.approx([1.0] * 8)
-    assert CLEAR < 1
+    with_a_rest = head_table(model, [torch.arange(3, 20), torch.tensor([7])], seed=1)
+    assert with_a_rest["first"].tolist() == pytest.approx([1.0] * 8)  # a token alone asks nobody

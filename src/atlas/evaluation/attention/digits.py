@@ -109,11 +109,18 @@ def _looks(model: Decoder, questions: Sequence[list[int]], operation: str) -> _L
             _Looks(
                 asked,
                 last.sum(axis=-1) - asked,
-                (asked == last.max(axis=-1)) & (asked > 0),
-                flow[:, POSITIONAL[operation]] == flow.max(axis=-1),
+                _is_most(last, POSITIONAL[operation]),
+                _is_most(flow, POSITIONAL[operation]),
             )
         )
     return _Looks(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _is_most(of_digits: Reals, place: int) -> npt.NDArray[np.bool_]:
+    """Whether the digit at a place gets anything, and no other digit more; digits are last."""
+    asked = of_digits[..., place]
+    most: npt.NDArray[np.bool_] = (asked == of_digits.max(axis=-1)) & (asked > 0)
+    return most
 
 
 def _digits(row: Reals) -> Reals:

@@ -64,9 +64,13 @@ IN_TEXT, IN_REPETITION = ("previous", "first", "itself"), ("same", "induction")
 
 def score_of(weights: Tensor, keys: Tensor) -> Tensor:
     """The mean weight of each head on ``keys``, (H,), over the queries that have any."""
-    asking = keys.any(dim=-1)  # (B, T)
-    given = (weights * keys[:, None]).sum(dim=-1)  # (B, H, T)
-    return (given * asking[:, None]).sum(dim=(0, 2)) / max(1, int(asking.sum()))
+    given = (weights * keys[:, None]).sum(dim=(0, 2, 3))
+    return given / max(1, queries_of(keys))
+
+
+def queries_of(keys: Tensor) -> int:
+    """How many queries have a key of a kind."""
+    return int(keys.any(dim=-1).sum())
 
 
 @torch.no_grad()
@@ -89,15 +93,18 @@ def head_table(model: Decoder, windows: list[Tensor], seed: int) -> pd.DataFrame
         windows: ids of real text, (T,) each.
         seed: of the random tokens.
     """
-    scores = {kind: np.zeros((model.config.n_layer, model.config.n_head)) for kind in KINDS}
+    sums = {kind: np.zeros((model.config.n_layer, model.config.n_head)) for kind in KINDS}
+    queries = dict.fromkeys(KINDS, 0)
     twice = repeated(torch.cat(windows), model.config.context_length, seed)
     texts = [(ids[None, :MOST_TOKENS], IN_TEXT) for ids in windows] + [(twice, IN_REPETITION)]
     for ids, kinds in texts:
         weights = attention_of(model, ids)
-        share = 1 if kinds == IN_REPETITION else 1 / len(windows)
         for kind in kinds:
             keys = KINDS[kind](ids)
-            scores[kind] += share * np.stack([score_of(each, keys).numpy() for each in weights])
+            own = queries_of(keys)
+            sums[kind] += own * np.stack([score_of(each, keys).numpy() for each in weights])
+            queries[kind] += own
+    scores = {kind: sums[kind] / max(1, queries[kind]) for kind in KINDS}
     table = pd.DataFrame(
         [
             {"layer": layer + 1, "head": head + 1}
