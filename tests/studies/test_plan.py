@@ -212,4 +212,4 @@ def test_these_train_on_equally_many_tokens(shipped, name):
 @pytest.mark.parametrize("name", ["params.yaml", "presets/char.yaml"])
 def test_a_broken_file_is_named(project, name, text):
     (project / name).write_text(text)
-    assert refusal(project, presets=["char"]).startswith(f"{project / name}: ")
+    assert f"{name}: " in refusal(project, presets=["char"])

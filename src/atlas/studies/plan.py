@@ -113,6 +113,21 @@ def file_of(name: str) -> str:
     return f"{FOLDER}/{name}.yaml"
 
 
+def read_mapping(root: Path, file: str | Path, hint: str) -> dict[str, Any]:
+    """A file of keys and values; ``hint`` says what to do where it has none.
+
+    Raises:
+        AtlasError: it is not there, not YAML, or has no keys.
+    """
+    try:
+        values = yaml.safe_load((root / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise AtlasError(f"{file}: not readable as YAML: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise AtlasError(f"{file}: it has no keys; {hint}")
+    return values
+
+
 def read_plan(root: Path, name: str) -> Plan:
     """Reads and validates a study's file.
 
@@ -120,12 +135,7 @@ def read_plan(root: Path, name: str) -> Plan:
         AtlasError: it is not YAML, or not what a study may hold.
     """
     file = file_of(name)
-    try:
-        values = yaml.safe_load((root / file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AtlasError(f"{file}: not readable as YAML: {one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise AtlasError(f"{file}: it has no keys; studies/lr.yaml shows which a study has")
+    values = read_mapping(root, file, "studies/lr.yaml shows which a study has")
     try:
         return Plan.model_validate(values)
     except ValidationError as error:

@@ -101,34 +101,52 @@ def ahead(queue: Queue, missing: list[Run]) -> list[str]:
 def run_missing(root: Path, queue: Queue, study: Study, missing: list[Run], report: Report) -> None:
     """Runs the queue until these runs have ended; ``report`` is told of each that does.
 
+    A worker may end before they do: ``dvc queue kill`` ends it too, and now and then Celery reads a
+    message that is not yet written (kombu's file system transport). Another one takes its place.
+
     Raises:
-        AtlasError: the worker ended before they did.
+        AtlasError: a worker ended and no run with it.
     """
     pending = {run.name: run for run in missing}
+    (root / LOG).unlink(missing_ok=True)
     try:
-        with _worker(root) as process:
-            while pending:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-                is_over = process.poll() is not None
-                looked = results(
-                    root, replace(study, runs=tuple(pending.values())), queue.entries()
-                )
-                for result in looked:
-                    if result.state in ("running", "queued"):
-                        continue
-                    if result.state == "not run":
-                        result = replace(result, state="failed", reason=f"DVC lost it: see {LOG}")
-                    del pending[result.run.name]
-                    report(result)
-                if is_over and not any(result.state == "running" for result in looked) and pending:
-                    raise AtlasError(f"{LOG}: DVC's worker ended too early; see what it says there")
-            if _has_others(queue, study):
-                process.wait()  # what somebody else has queued
+        while pending:
+            before = len(pending)
+            with _worker(root) as process:
+                _watch(process, root, queue, study, pending, report)
+                if not pending and _has_others(queue, study):
+                    process.wait()  # what somebody else has queued
+            if len(pending) == before:
+                raise AtlasError(f"{LOG}: DVC's worker ended too early; see what it says there")
     finally:
         left = [entry for entry in queue.entries() if entry.name in pending]
         broken_off = [entry for entry in left if entry.state == "failed"]
         broken_off += [each for each in left if each.state == "running" and not is_run(each)]
         queue.remove(broken_off)
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    root: Path,
+    queue: Queue,
+    study: Study,
+    pending: dict[str, Run],
+    report: Report,
+) -> None:
+    """Takes out of ``pending`` what ends, until nothing is left or the worker has ended."""
+    is_over = False
+    while pending and not is_over:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        has_ended = process.poll() is not None
+        looked = results(root, replace(study, runs=tuple(pending.values())), queue.entries())
+        for result in looked:
+            if result.state in ("running", "queued"):
+                continue
+            if result.state == "not run":
+                result = replace(result, state="failed", reason=f"DVC lost it: see {LOG}")
+            del pending[result.run.name]
+            report(result)
+        is_over = has_ended and not any(result.state == "running" for result in looked)
 
 
 def _has_others(queue: Queue, study: Study) -> bool:
@@ -140,7 +158,7 @@ def _has_others(queue: Queue, study: Study) -> bool:
 def _worker(root: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of the queue, in a process group of its own, which Ctrl+C does not reach."""
     (root / LOG).parent.mkdir(parents=True, exist_ok=True)
-    with (root / LOG).open("wb") as log:
+    with (root / LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "atlas.studies.worker"],
             cwd=root,

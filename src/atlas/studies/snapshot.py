@@ -12,13 +12,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from atlas.errors import AtlasError, one_line
+from atlas.errors import AtlasError
 from atlas.files import files_below, sha256
 from atlas.params import Params, leaves
+from atlas.studies.plan import read_mapping
 
 DIGITS = 8
+BROUGHT_BACK = "`git checkout` brings it back"
 
 
 class Snapshot:
@@ -30,7 +30,8 @@ class Snapshot:
     """
 
     def __init__(self, root: Path) -> None:
-        pipeline, self.params = read_mapping(root / "dvc.yaml"), read_mapping(root / "params.yaml")
+        pipeline = read_mapping(root, "dvc.yaml", BROUGHT_BACK)
+        self.params = read_mapping(root, "params.yaml", BROUGHT_BACK)
         stages = pipeline["stages"]
         outs = {
             out
@@ -87,21 +88,6 @@ class Snapshot:
                 f"copies of what git knows: `git add {path}`, or give an absolute path"
             )
         return known
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """A file of keys and values.
-
-    Raises:
-        AtlasError: it is not there, no YAML, or has no keys.
-    """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise AtlasError(f"{path}: not readable as YAML: {one_line(str(error))}") from None
-    if not isinstance(found, dict):
-        raise AtlasError(f"{path}: no keys are in it; `git checkout {path.name}` brings it back")
-    return found
 
 
 def _paths(entries: list[Any]) -> list[str]:

@@ -38,7 +38,8 @@ def main() -> None:
 
 
 def _end_when_asked(queue: LocalCeleryQueue) -> None:
-    sys.stdin.buffer.read()  # returns when the other end is closed
+    while os.read(sys.stdin.fileno(), 1):  # nothing when the other end is closed
+        pass
     consumed = queue.celery.conf.task_default_queue
     control = queue.celery.control
     while not control.cancel_consumer(
