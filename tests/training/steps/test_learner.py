@@ -139,6 +139,7 @@ def test_the_scale_is_part_of_a_checkpoint():
     assert not whole.may_skip()
 
 
+@pytest.mark.slow
 def test_a_compiled_model_learns_the_same(training, monkeypatch):
     if not compilation._compiler_works(CPU):
         pytest.skip("no C++ compiler that torch.compile can use")
