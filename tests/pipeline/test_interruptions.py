@@ -13,7 +13,6 @@ from atlas.processes import SECONDS_BETWEEN_LOOKS
 from tests.pipeline.checkout import Checkout, stages_run
 from tests.pipeline.kills import STEPS_A_TIME, disturb, results
 
-pytestmark = pytest.mark.slow
 NEW = {"train.lr": 5e-3}  # a run whose results are in no cache
 
 
@@ -106,6 +105,7 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill", "shell"),
     [
@@ -128,6 +128,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(
     assert not checkpointed(checkout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill", "strategy"),
     [(kill_dvc, "ddp"), (kill_launcher, "ddp"), (press_ctrl_c, "ddp"), (press_ctrl_c, "fsdp")],
@@ -145,6 +146,7 @@ def test_two_processes_that_are_interrupted_go_on_and_end_the_same(
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_killed_three_times_ends_the_same(finished, tmp_path):
     whole = finished.copy(tmp_path / "whole")
     steps = 3 * STEPS_A_TIME
@@ -163,6 +165,7 @@ def test_ctrl_c_is_one_line(checkout):
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
     other = checkout.copy(tmp_path / "other")
     interrupt(checkout, kill_trainer)
@@ -185,6 +188,7 @@ def test_code_changed_during_a_run_does_not_become_its_record(checkout):
     assert not (checkout.root / "metrics/train.json").exists()
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_take_turns(checkout, undisturbed):
     command = ("python", "-m", "stages.train")
     both = [checkout.start(*command) for _ in range(2)]
