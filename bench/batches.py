@@ -18,17 +18,17 @@ from typing import Literal
 import numpy as np
 import torch
 
-from atlas.cleaning.splits import Split
+from atlas.cleaning.documents import Split
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
-from atlas.params import Params, load_params
+from atlas.model.initialize import initialise
+from atlas.params.schema import Params, load_params
 from atlas.tokens.batches import Batches
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import TrainingWindows
-from atlas.training.steps.learner import Learner
-from atlas.training.steps.world import World
+from atlas.training.distributed import World
+from atlas.training.train_step import Learner
 from bench.model import SHA, config_of
 from bench.shared import ROOT
 

@@ -90,7 +90,7 @@ def measure_clean(raw: Path, duplicates: str, processes: int) -> tuple[float, in
 def clean(raw: str, folder: str, duplicates: str) -> None:
     """What is timed: the stage but for its start."""
     from atlas.cleaning.clean import clean_corpus
-    from atlas.params import CleanParams
+    from atlas.params.schema import CleanParams
 
     values = yaml.safe_load((ROOT / "params.yaml").read_text())["clean"]
     params = CleanParams(**(values | {"duplicates": duplicates}))

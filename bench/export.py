@@ -24,15 +24,14 @@ import torch
 from safetensors import safe_open
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.export.about import About
 from atlas.export.gguf.file import write_gguf
 from atlas.export.source import Source
-from atlas.formats import GgufFormat
 from atlas.model.config import ModelConfig
-from atlas.model.make import make_model
+from atlas.model.initialize import make_model
 from atlas.model.storage import save_weights
-from atlas.params import load_params
+from atlas.params.runtime_support import GgufFormat, architecture_of
+from atlas.params.schema import load_params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from bench.shared import ROOT, measure

@@ -22,23 +22,22 @@ import torch
 from cyllama.llama import llama_cpp
 from transformers import AutoModelForCausalLM
 
-from atlas.architectures.hugging_face import class_of
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.export.about import About
 from atlas.export.gguf.file import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.export.source import Source
-from atlas.generation.batch import Batch, Text
-from atlas.generation.llama_model import LlamaModel
-from atlas.generation.sampling import GREEDY
-from atlas.generation.slots import slots_of
+from atlas.inference.backends.gguf_model import LlamaModel
+from atlas.inference.batch import Batch, Text
+from atlas.inference.sampling import GREEDY
+from atlas.inference.slots import slots_of
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
 from atlas.model.language_model import LanguageModel
 from atlas.model.storage import save_weights
-from atlas.presets import with_presets
-from atlas.processes import threads
+from atlas.params.presets import with_presets
+from atlas.params.runtime_support import architecture_of, class_of
+from atlas.pipeline.processes import threads
 from atlas.tokens.tokenizer import Tokenizer
 from bench.shared import ROOT
 

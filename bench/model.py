@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
-from atlas.params import load_params
+from atlas.model.initialize import initialise
+from atlas.params.schema import load_params
 from bench.shared import ROOT
 
 SHA = "0" * 64

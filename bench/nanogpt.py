@@ -34,7 +34,7 @@ class Recipe:
     steps: int
     dropout: float
     lr: float = 1e-3
-    final_lr: float = 1e-4
+    min_lr_ratio: float = 1e-4
     warmup_steps: int = 100
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
@@ -149,4 +149,4 @@ class NanoGpt:
             return recipe.lr * (step + 1) / (recipe.warmup_steps + 1)
         progress = (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        return recipe.final_lr + cosine * (recipe.lr - recipe.final_lr)
+        return recipe.min_lr_ratio + cosine * (recipe.lr - recipe.min_lr_ratio)

@@ -19,11 +19,11 @@ import time
 import torch
 
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
-from atlas.params import load_params
+from atlas.model.initialize import initialise
+from atlas.params.schema import load_params
 from atlas.tokens.windows import Batch
-from atlas.training.steps.learner import Learner
-from atlas.training.steps.world import STRATEGY, the_world
+from atlas.training.distributed import STRATEGY, the_world
+from atlas.training.train_step import Learner
 from bench.model import config_of
 from bench.shared import ROOT
 

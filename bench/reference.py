@@ -18,13 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from atlas.corpora.arithmetic import DIGITS, LENGTHS, NAME, OPERATIONS, VOCABULARY, write_arithmetic
-from atlas.reference.arrays import Array, Parameters
-from atlas.reference.generation import generate
-from atlas.reference.initialise import initialise
-from atlas.reference.loss import IGNORED
-from atlas.reference.optimizers import AdamW
+from atlas.reference.decoder import generate, initialise
+from atlas.reference.layers import Array, Parameters
 from atlas.reference.options import Options
-from atlas.reference.training import Batch, train, warmup_cosine
+from atlas.reference.training import IGNORED, AdamW, Batch, train, warmup_cosine
 
 EXAMPLES = 10_000
 HELD_OUT = 1_000

@@ -33,10 +33,10 @@ import httpx
 import psutil
 import torch
 
-from atlas.generation.batch import Text
-from atlas.generation.opened.open_model import open_model
-from atlas.generation.opened.opened_model import OpenedModel
-from atlas.generation.sampling import Sampling
+from atlas.inference.backends.load import open_model
+from atlas.inference.backends.loaded_model import OpenedModel
+from atlas.inference.batch import Text
+from atlas.inference.sampling import Sampling
 from atlas.model.storage import load_model
 from atlas.tokens.tokenizer import Tokenizer
 from bench.generate import store_preset
@@ -105,7 +105,14 @@ def main() -> None:
 @contextmanager
 def serving(model: Path, tokenizer: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A server, ended with the block."""
-    command = [sys.executable, "-c", "from atlas.cli import run; run()", "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from atlas.tools.cli import run; run()",
+        "serve",
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(
         [*command, "--model", str(model), "--tokenizer", str(tokenizer)],
         stdout=subprocess.PIPE,

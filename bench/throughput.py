@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
-from atlas.params import load_params
+from atlas.model.initialize import initialise
+from atlas.params.schema import load_params
 from atlas.tokens.windows import Batch
-from atlas.training.steps.learner import Learner
-from atlas.training.steps.world import World
-from atlas.training.utilisation import matmul_flops
+from atlas.training.distributed import World
+from atlas.training.metrics import matmul_flops
+from atlas.training.train_step import Learner
 from bench.model import SHAPES, Shape, config_of, litgpt, transformers, wait
 from bench.shared import ROOT
 
@@ -166,10 +166,10 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
     train = load_params(ROOT / "params.yaml").train.model_copy(
         update={
             "batch_size": shape.batch,
-            "accumulation": 1,
+            "grad_accum_steps": 1,
             "optimizer": "adamw",
-            "recompute": False,
-            "clip_norm": CLIP,
+            "activation_checkpointing": False,
+            "max_grad_norm": CLIP,
             "lr": 1e-4,
             "precision": str(kind_of(device)).removeprefix("torch."),
         }

@@ -32,18 +32,18 @@ import torch
 from atlas.cleaning.clean import clean_corpus
 from atlas.cleaning.documents import read_documents
 from atlas.corpora.fetch import fetch_corpus
-from atlas.params import Params
-from atlas.presets import with_presets
+from atlas.model.loss import mean_loss
+from atlas.params.presets import with_presets
+from atlas.params.schema import Params
 from atlas.tokens.batches import Batches, readers
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.train_tokenizer import make_tokenizer
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.make import new_model, steps_of
-from atlas.training.steps.learner import Learner
-from atlas.training.steps.loss import mean_loss
-from atlas.training.steps.world import World
+from atlas.training.distributed import World
+from atlas.training.train_step import Learner
+from atlas.training.trainer import new_model, steps_of
 from bench.model import wait
 from bench.nanogpt import RECIPES, VAL_BATCH, Course, NanoGpt
 from bench.shared import ROOT

@@ -126,7 +126,7 @@ def train(corpus: str, folder: str, vocab_size: str) -> None:
     import yaml
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from atlas.params import TokenizerParams
+    from atlas.params.schema import TokenizerParams
     from atlas.tokens.train_tokenizer import sample_lines, train_tokenizer
 
     values = yaml.safe_load(Path("params.yaml").read_text())["tokenizer"]
@@ -146,10 +146,10 @@ def train(corpus: str, folder: str, vocab_size: str) -> None:
 
 def atlas(corpus: str, tokenizer: str) -> tuple[int, float]:
     """What the stage does: documents on disk to shards on disk."""
-    from atlas.params import TokenizeParams
+    from atlas.params.schema import TokenizeParams
     from atlas.tokens.encode import encode_corpus
 
-    params = TokenizeParams(separate_documents=True, windows="packed", answer_after="")
+    params = TokenizeParams(separate_documents=True, windows="packed", prompt_separator="")
     with tempfile.TemporaryDirectory(dir=Path(corpus).parent) as folder:
         started = time.perf_counter()
         index, _ = encode_corpus(Path(corpus), Path(tokenizer), Path(folder) / "tokens", params)
@@ -191,11 +191,11 @@ def compare_ids(corpus: Path, tokenizer: Path) -> None:
     from sentencepiece import SentencePieceProcessor
 
     from atlas.cleaning.documents import read_documents
-    from atlas.params import TokenizeParams
+    from atlas.params.schema import TokenizeParams
     from atlas.tokens.encode import encode_corpus
     from atlas.tokens.split import TokenSplit
 
-    params = TokenizeParams(separate_documents=False, windows="packed", answer_after="")
+    params = TokenizeParams(separate_documents=False, windows="packed", prompt_separator="")
     processor = SentencePieceProcessor(model_file=str(tokenizer / "tokenizer.model"))
     (line_end,) = processor.encode("\n")
     with tempfile.TemporaryDirectory(dir=corpus.parent) as folder:

@@ -8,9 +8,9 @@
 from pathlib import Path
 
 from atlas.cleaning.clean import clean_corpus
-from atlas.cleaning.report import tables
-from atlas.files import write_csv
-from atlas.stage import Run, run_stage
+from atlas.cleaning.statistics import tables
+from atlas.pipeline.files import write_csv
+from atlas.pipeline.stage import Run, run_stage
 
 
 def main(run: Run) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from atlas.evaluation.look import look_inside
-from atlas.evaluation.perplexity import Numbers
-from atlas.evaluation.subject import Subject
+from atlas.evaluation.evaluator import Subject
+from atlas.evaluation.interpretability import look_inside
+from atlas.evaluation.scores import Numbers
 from atlas.evaluation.tables import write_question_tables, write_samples, write_split_tables
-from atlas.model.device import choose_device
-from atlas.stage import Run, run_stage
+from atlas.model.language_model import choose_device
+from atlas.pipeline.stage import Run, run_stage
 
 MODEL, TOKENIZER = Path("models/model"), Path("models/tokenizer")
 TOKENS, DOCUMENTS = Path("data/tokens"), Path("data/clean")

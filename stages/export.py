@@ -11,8 +11,8 @@ from atlas.export.about import About, TrainingData
 from atlas.export.export_model import export_model
 from atlas.export.held_out import HeldOut
 from atlas.export.source import Source
-from atlas.files import write_csv
-from atlas.stage import Run, run_stage
+from atlas.pipeline.files import write_csv
+from atlas.pipeline.stage import Run, run_stage
 from atlas.tokens.split import TokenSplit
 
 

@@ -9,7 +9,7 @@ import os
 from urllib.parse import urlsplit
 
 from atlas.corpora.fetch import fetch_corpus
-from atlas.stage import Run, from_environment, run_stage
+from atlas.pipeline.stage import Run, from_environment, run_stage
 
 
 def main(run: Run) -> None:

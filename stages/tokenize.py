@@ -8,8 +8,8 @@
 import time
 from pathlib import Path
 
-from atlas.files import write_json
-from atlas.stage import Metric, Run, run_stage
+from atlas.pipeline.files import write_json
+from atlas.pipeline.stage import Metric, Run, run_stage
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.report import VocabularyReport
 from atlas.tokens.tokenizer import Tokenizer

@@ -15,27 +15,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from atlas.cleaning.splits import SPLITS, Split
+from atlas.cleaning.documents import SPLITS, Split
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
-from atlas.model.device import choose_device
-from atlas.model.language_model import LanguageModel
+from atlas.model.language_model import LanguageModel, choose_device
 from atlas.model.storage import LAST_WEIGHTS, WEIGHTS, check_tokenizer, write_weights
-from atlas.stage import Run, project_root, run_stage
+from atlas.pipeline.stage import Run, project_root, run_stage
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import layout_of
-from atlas.training.counting import count_pairs
-from atlas.training.launch import run_in_processes
-from atlas.training.make import make_training, new_model
-from atlas.training.safety.checkpoint import Checkpoints
-from atlas.training.safety.memory import memory_errors, peak_bytes
-from atlas.training.safety.progress import Progress
-from atlas.training.safety.snapshot import whole_weights
-from atlas.training.samples import Sampler, page_of
-from atlas.training.steps.norms import COLUMNS as LAYER_COLUMNS
-from atlas.training.steps.world import World, the_world
+from atlas.training.bigram import count_pairs
+from atlas.training.checkpoint import Checkpoints, whole_weights
+from atlas.training.distributed import World, run_in_processes, the_world
+from atlas.training.memory import memory_errors, peak_bytes
+from atlas.training.metrics import Progress
+from atlas.training.train_step import COLUMNS as LAYER_COLUMNS
+from atlas.training.trainer import Sampler, make_training, new_model, page_of
 
 TOKENS, TOKENIZER = Path("data/tokens"), Path("models/tokenizer")
 Splits = dict[Split, TokenSplit]
@@ -63,7 +59,7 @@ def make_deterministic() -> None:
 
 def open_splits(run: Run) -> Splits:
     """The tokens; all splits are looked at, before evaluate has to refuse one."""
-    first = {"train": run.params.train.tokens}
+    first = {"train": run.params.train.max_train_tokens}
     splits = {split: TokenSplit(TOKENS, split, first.get(split, 0)) for split in SPLITS}
     for tokens in splits.values():
         layout_of(tokens, run.params.model.context_length)

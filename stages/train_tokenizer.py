@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
-from atlas.stage import Run, run_stage
+from atlas.pipeline.stage import Run, run_stage
 from atlas.tokens.compatibility import doubts
 from atlas.tokens.train_tokenizer import make_tokenizer, round_trip_losses
 

@@ -4,16 +4,15 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MAY_NOT_SHAPE_AN_OUTPUT = {
+# Code that every stage runs but that cannot shape an output.
+SHAPES_NO_OUTPUT = {
     f"src/atlas/{name}.py"
     for name in (
-        "params",
-        "param_types",
-        "param_rules",
-        "export_rules",
-        "stage",
         "errors",
-        "processes",
+        "params/schema",
+        "params/rules",
+        "pipeline/stage",
+        "pipeline/processes",
     )
 }
 
@@ -51,7 +50,19 @@ def code_of(module: str) -> set[str]:
         if file is None or file in found:
             continue
         found.add(file)
-        if file.relative_to(ROOT).as_posix() not in MAY_NOT_SHAPE_AN_OUTPUT:
+        if file.relative_to(ROOT).as_posix() not in SHAPES_NO_OUTPUT:
             waiting += [module_file(name) for name in imported_names(file)]
     code = {file.relative_to(ROOT).as_posix() for file in found if file.name != "__init__.py"}
-    return code - MAY_NOT_SHAPE_AN_OUTPUT
+    return code - SHAPES_NO_OUTPUT
+
+
+def declared_code(deps: list[str]) -> set[str]:
+    """The first-party Python files that the deps of a stage cover, folders expanded."""
+    files: set[str] = set()
+    for dep in deps:
+        path = ROOT / dep
+        if dep.endswith(".py"):
+            files.add(dep)
+        elif dep.startswith("src/") and path.is_dir():
+            files |= {file.relative_to(ROOT).as_posix() for file in path.rglob("*.py")}
+    return {name for name in files if not name.endswith("__init__.py")}

@@ -9,7 +9,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser
 
 from atlas.cleaning.documents import Document
-from atlas.params import Params
+from atlas.params.schema import Params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.browser import chromium

@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from atlas.cleaning.documents import Document
-from atlas.cleaning.splits import Split
+from atlas.cleaning.documents import Document, Split
 from atlas.model.config import ModelConfig
-from atlas.params import Params
+from atlas.params.schema import Params
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path
 from atlas.tokens.tokenizer import Tokenizer

@@ -5,11 +5,12 @@ import random
 
 import pytest
 
-from atlas.cleaning import clean_unit, shards
+from atlas.cleaning import clean as clean_unit
+from atlas.cleaning import shards
 from atlas.cleaning.clean import clean_corpus
-from atlas.cleaning.reading import units
+from atlas.cleaning.reading import read as units
 from atlas.corpora.manifest import RawFile, write_manifest
-from atlas.files import files_below, sha256
+from atlas.pipeline.files import files_below, sha256
 from tests.small import WORDS, small_params, text
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from atlas.cleaning import duplicates
 from atlas.cleaning.documents import Document
 from atlas.cleaning.duplicates import exact_copies, near_copies
-from atlas.cleaning.parts import Parts, PartWriter
+from atlas.cleaning.shards import Parts, PartWriter
 from atlas.cleaning.sketches import Bands
 from tests.small import WORDS, small_params
 

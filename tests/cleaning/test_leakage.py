@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.leakage import MOST_RUNS, RUN, mark, sampled_runs, sampling
+from atlas.cleaning.splitting import MOST_RUNS, RUN, mark, sampled_runs, sampling
 from atlas.cleaning.words import distinct, hash_words
 
 texts = st.lists(st.lists(st.sampled_from("ab"), max_size=40).map(" ".join), max_size=5)

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.cleaning import statistics
-from atlas.cleaning.report import tables
-from atlas.cleaning.statistics import Statistics
+from atlas.cleaning.statistics import Statistics, tables
 from atlas.cleaning.words import hash_words
 
 

@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas.corpora import local_files as module
-from atlas.corpora.formats import FORMATS, format_of
-from atlas.corpora.local_files import SUFFIXES, copy_files
+from atlas.corpora.local_files import FORMATS, SUFFIXES, copy_files, format_of
 from atlas.errors import AtlasError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and odd names")

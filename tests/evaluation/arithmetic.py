@@ -8,21 +8,21 @@ import torch
 
 from atlas.cleaning.documents import Document
 from atlas.corpora.arithmetic import EQUALS, write_arithmetic
-from atlas.evaluation.subject import Subject
+from atlas.evaluation.evaluator import Subject
 from atlas.model.decoder import Decoder
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
-from atlas.training.make import make_training, new_model
-from atlas.training.safety.checkpoint import Checkpoints
-from atlas.training.steps.world import World
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.distributed import World
+from atlas.training.trainer import make_training, new_model
 from tests.small import small_params, write_documents, write_tokens
 
 OPTIONS = {
     "tokenizer.kind": "word",
     "tokenizer.vocab_size": 64,
     "tokenize.windows": "padded",
-    "tokenize.answer_after": EQUALS,
+    "tokenize.prompt_separator": EQUALS,
     "model.context_length": 10,
     "model.d_model": 64,
     "model.n_layer": 2,

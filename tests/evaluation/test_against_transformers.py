@@ -6,11 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from atlas.architectures.hugging_face import class_of
-from atlas.cleaning.documents import Document
-from atlas.cleaning.splits import SPLITS
-from atlas.evaluation.subject import Subject
+from atlas.cleaning.documents import SPLITS, Document
+from atlas.evaluation.evaluator import Subject
 from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.params.runtime_support import class_of
 from atlas.tokens.split import TokenSplit
 from tests.export.models import SHAPES, source_of, store
 from tests.small import small_params, text, write_documents, write_tokens

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.evaluation.look import look_inside
+from atlas.evaluation.evaluator import Subject
+from atlas.evaluation.interpretability import look_inside
 from atlas.evaluation.samples import continuations, excerpts, page_of, prompts_of
-from atlas.evaluation.subject import Subject
 from atlas.evaluation.tables import write_samples, write_split_tables
-from atlas.generation.prompts import beginnings
+from atlas.inference.generate import beginnings
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
-from atlas.model.make import make_model
+from atlas.model.initialize import initialise, make_model
 from atlas.model.storage import LAST_WEIGHTS, save_weights
 from atlas.tokens.split import TokenSplit
 from tests.small import small_config, small_params, write_documents, write_tokens

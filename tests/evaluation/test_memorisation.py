@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.evaluation.memorisation import Runs, copied, longest_matches
-from atlas.evaluation.repetition import distinct, repetition
+from atlas.evaluation.samples import distinct, repetition
 from atlas.tokens.split import TokenSplit
 from tests.small import write_tokens
 

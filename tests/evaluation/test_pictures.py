@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from atlas.evaluation.pictures import draw_attention, draw_dynamics, draw_heads, draw_spectrum
+from atlas.evaluation.plots import draw_attention, draw_dynamics, draw_heads, draw_spectrum
 
 ROWS = {
     "step": [0, 10, 20, 30],

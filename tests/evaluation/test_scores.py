@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.evaluation.perplexity import measures
-from atlas.evaluation.scores import score
+from atlas.evaluation.scores import measures, score
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 from tests.small import EOS, small_config, write_tokens

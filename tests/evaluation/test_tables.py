@@ -5,10 +5,16 @@ import pytest
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
-from atlas.evaluation.calibration import calibration_error, calibration_table
-from atlas.evaluation.confusion import OTHER, confusion_table
-from atlas.evaluation.documents import by_document, by_source, document_of, with_measures
-from atlas.evaluation.scores import Scores
+from atlas.evaluation.questions import OTHER, confusion_table
+from atlas.evaluation.scores import (
+    Scores,
+    by_document,
+    by_source,
+    calibration_error,
+    calibration_table,
+    document_of,
+    with_measures,
+)
 from atlas.tokens.split import TokenSplit
 from tests.small import EOS, write_tokens
 

@@ -6,7 +6,7 @@ from atlas.export.about import About
 from atlas.export.source import Source
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
 from atlas.model.storage import load_model, save_weights
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 

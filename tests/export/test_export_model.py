@@ -13,7 +13,7 @@ from atlas.export.gguf import files as module
 from atlas.export.held_out import HeldOut, encode_texts, own_samples
 from atlas.export.source import Source
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
 from atlas.model.storage import load_model, save_weights
 from tests.export.models import SHAPES, store
 from tests.small import small_config, text

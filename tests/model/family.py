@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise, make_model
 from atlas.model.language_model import LanguageModel
-from atlas.model.make import make_model
 from tests.small import small_config
 
 POSITIONS = ["rope", "learned", "sinusoidal", "alibi", "none"]
 FEED_FORWARDS = ["swiglu", "geglu", "gelu", "silu", "relu", "relu2"]
-PLACES = ["pre", "post", "branch"]
+PLACES = ["pre", "post", "reordered"]
 V, T = 60, 16
 SHAPE = {"d_model": 24, "n_layer": 2, "n_head": 4, "d_ff": 20, "context_length": T, "vocab_size": V}
 
@@ -22,7 +21,7 @@ OPTIONS = st.fixed_dictionaries(
     {
         "positions": st.sampled_from(POSITIONS),
         "norm": st.sampled_from(["rmsnorm", "layernorm"]),
-        "norm_place": st.sampled_from(PLACES),
+        "norm_position": st.sampled_from(PLACES),
         "feed_forward": st.sampled_from(FEED_FORWARDS),
         "qk_norm": st.sampled_from(["none", "head", "all"]),
         "n_kv_head": st.sampled_from([1, 2, 4]),
@@ -42,14 +41,14 @@ GRID += [
     for number, name in enumerate(FEED_FORWARDS)
 ]
 GRID += [
-    {"norm_place": place, "norm": norm, "qk_norm": qk_norm, "n_kv_head": n_kv_head}
+    {"norm_position": place, "norm": norm, "qk_norm": qk_norm, "n_kv_head": n_kv_head}
     for place, norm, qk_norm, n_kv_head in (
         ("pre", "rmsnorm", "head", 1),
         ("pre", "layernorm", "all", 2),
         ("post", "layernorm", "none", 4),
         ("post", "rmsnorm", "head", 2),
-        ("branch", "rmsnorm", "all", 4),
-        ("branch", "layernorm", "none", 1),
+        ("reordered", "rmsnorm", "all", 4),
+        ("reordered", "layernorm", "none", 1),
     )
 ]
 GRID += [{"window": 3, "positions": "alibi"}, {"window": 5, "rope_theta": 100.0, "bias": True}]

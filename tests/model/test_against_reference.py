@@ -16,15 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.model.storage import load_weights
-from atlas.params import TrainParams
-from atlas.reference.decoder import attention_weights, decoder_forward
-from atlas.reference.initialise import initialise
-from atlas.reference.optimizers import AdamW
+from atlas.params.schema import TrainParams
+from atlas.reference.decoder import attention_weights, decoder_forward, initialise
 from atlas.reference.options import Options
-from atlas.reference.training import Batch, loss_and_gradients, train, warmup_cosine
+from atlas.reference.training import AdamW, Batch, loss_and_gradients, train, warmup_cosine
 from atlas.tokens.windows import Batch as TensorBatch
-from atlas.training.steps.learner import Learner
-from atlas.training.steps.world import World
+from atlas.training.distributed import World
+from atlas.training.train_step import Learner
 from tests.model.family import OPTIONS, T, V, config_of, decoder, ids_of
 from tests.small import small_params
 
@@ -37,15 +35,15 @@ TRAIN = {
     "beta1": 0.9,
     "beta2": 0.95,
     "weight_decay": 0.1,
-    "clip_norm": CLIP,
+    "max_grad_norm": CLIP,
 }
 SHAPES = {
     "llama": {"tied_head": False},
     "qwen3": {"qk_norm": "head"},
     "gpt2": {"positions": "learned", "norm": "layernorm", "feed_forward": "gelu", "bias": True},
-    "original": {"positions": "sinusoidal", "norm": "layernorm", "norm_place": "post"}
+    "original": {"positions": "sinusoidal", "norm": "layernorm", "norm_position": "post"}
     | {"feed_forward": "relu", "bias": True},
-    "olmo2": {"norm_place": "branch", "qk_norm": "all"},
+    "olmo2": {"norm_position": "reordered", "qk_norm": "all"},
     "alibi": {"positions": "alibi", "feed_forward": "relu2", "window": 5},
 }
 examples = settings(max_examples=60, deadline=None, derandomize=True)

@@ -118,7 +118,7 @@ def test_qwen3(n_kv_head):
 
 
 def test_olmo2():
-    ours = decoder(norm_place="branch", qk_norm="all")
+    ours = decoder(norm_position="reordered", qk_norm="all")
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
     config = transformers.Olmo2Config(**llama_shape(ours.config), rope_parameters=rope)
     weights = llama_weights(ours, BLOCK_NAMES | OWN_BLOCK_NAMES["olmo2"])

@@ -3,8 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from atlas.errors import AtlasError
-from atlas.model.initialise import initialise
-from atlas.model.make import make_model
+from atlas.model.initialize import initialise, make_model
 from tests.model.family import T, V, config_of, ids_of, trained
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch.utils.flop_counter import FlopCounterMode
 
-from atlas.model.cache import KVCache
+from atlas.model.attention import KVCache
 from atlas.model.counts import cache_bytes, count, training_bytes
 from tests.model.family import GRID, OPTIONS, T, V, config_of, decoder, ids_of, trained
 
@@ -14,7 +14,7 @@ OTHERS = [
     {"kind": "bigram"},
     {"kind": "two_layer", "window": 3},
     {"kind": "encoder_decoder", "separator": 5, "positions": "learned", "bias": True},
-    {"kind": "encoder_decoder", "separator": 5, "norm_place": "post", "tied_head": False},
+    {"kind": "encoder_decoder", "separator": 5, "norm_position": "post", "tied_head": False},
 ]
 
 

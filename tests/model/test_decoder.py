@@ -6,8 +6,8 @@ import torch
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.device import choose_device
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
+from atlas.model.language_model import choose_device
 from atlas.model.storage import check_tokenizer, load_model, save_weights, weights_of
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 
@@ -56,9 +56,9 @@ def test_what_writes_into_the_stream_begins_as_asked(scheme, factor):
             assert deviation == pytest.approx(expected * math.sqrt(2 / (5 * 128)), rel=0.05), name
 
 
-@pytest.mark.parametrize("place", ["pre", "branch"])
+@pytest.mark.parametrize("place", ["pre", "reordered"])
 def test_with_outputs_of_zero_every_block_begins_as_if_it_were_not_there(place):
-    model = Decoder(small_config(**GPT2_SHAPE, norm_place=place))
+    model = Decoder(small_config(**GPT2_SHAPE, norm_position=place))
     initialise(model, 0, "zero")
     ids = torch.arange(12)[None]
     stream = model.embedding(ids) + model.positions(torch.arange(12))

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.model.attention import Attention
-from atlas.model.cache import KVCache
+from atlas.model.attention import Attention, KVCache
 from tests.model.family import GRID, OPTIONS, T, V, config_of, decoder, ids_of, trained
 
 CLOSE = 2e-5  # of logits of about 1, in float32

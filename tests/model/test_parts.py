@@ -8,10 +8,16 @@ import torch.nn.functional as F
 
 from atlas.model.attention import Attention, AttentionMetadata
 from atlas.model.block import Block
-from atlas.model.feed_forward import make_feed_forward
-from atlas.model.norm import make_norm
-from atlas.model.positions import RotaryPositions, alibi_slopes, rotate, sinusoidal_table
-from atlas.model.visibility import Places, positions_of, visible_keys
+from atlas.model.layers import make_feed_forward, make_norm
+from atlas.model.masks import (
+    Places,
+    RotaryPositions,
+    alibi_slopes,
+    positions_of,
+    rotate,
+    sinusoidal_table,
+    visible_keys,
+)
 from tests.small import small_config
 
 CAUSAL = AttentionMetadata(causal=True)
@@ -141,9 +147,9 @@ def test_norms():
     assert make_norm(small_config(norm="layernorm", bias=False)).bias is None
 
 
-@pytest.mark.parametrize("place", ["pre", "post", "branch"])
+@pytest.mark.parametrize("place", ["pre", "post", "reordered"])
 def test_where_the_norm_stands(place):
-    block = Block(small_config(norm_place=place))
+    block = Block(small_config(norm_position=place))
     x = torch.randn(2, 5, 32)
     attend, feed = (lambda z: block.attention(z, CAUSAL)), block.feed_forward
     first, second = block.attention_norm, block.feed_forward_norm
@@ -154,7 +160,7 @@ def test_where_the_norm_stands(place):
         case "post":
             y = first(x + attend(x))
             expected = second(y + feed(y))
-        case "branch":
+        case "reordered":
             y = x + first(attend(x))
             expected = y + second(feed(y))
     assert torch.allclose(block(x, CAUSAL), expected, atol=1e-6)

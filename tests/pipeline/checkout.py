@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from atlas.presets import apply
+from atlas.params.presets import apply
 from tests.code_walk import ROOT
 from tests.small import SMALL, write_jsonl
 

@@ -15,7 +15,7 @@ RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "clean.val": (0.1, STAGES[1:]),
     "clean.duplicates": ("keep", ("clean",)),
     "clean.filters": (["short"], ("clean",)),
-    "clean.similarity": (0.8, ("clean",)),
+    "clean.jaccard_threshold": (0.8, ("clean",)),
     "clean.seed": (2, STAGES[1:]),
     "clean.unicode": ("none", ("clean",)),
     "tokenizer.kind": ("char", STAGES[2:]),

@@ -9,7 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from atlas.processes import SECONDS_BETWEEN_LOOKS
+from atlas.pipeline.processes import SECONDS_BETWEEN_LOOKS
 from tests.pipeline.checkout import Checkout, stages_run
 from tests.pipeline.kills import STEPS_A_TIME, disturb, results
 
@@ -177,13 +177,13 @@ def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
 
 
 def test_code_changed_during_a_run_does_not_become_its_record(checkout):
-    code = checkout.root / "src/atlas/model/norm.py"
+    code = checkout.root / "src/atlas/model/layers.py"
 
     def edit(_process):
         code.write_text(code.read_text() + "\n# edited while training\n")
 
     printed = interrupt(checkout, edit)
-    assert "src/atlas/model/norm.py changed while the stage ran" in printed
+    assert "src/atlas/model/layers.py changed while the stage ran" in printed
     assert not (checkout.root / "models/model").exists()
     assert not (checkout.root / "metrics/train.json").exists()
 

@@ -98,7 +98,7 @@ def test_plots_are_drawn(finished):
 
 @pytest.mark.slow
 def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
-    code = checkout.root / "src/atlas/evaluation/subject.py"
+    code = checkout.root / "src/atlas/evaluation/evaluator.py"
     original = code.read_text()
     # Own files that git does not know are not in the copy: a queue wants an absolute path.
     checkout.set(**{"corpus.path": str(checkout.root / "data/own")})

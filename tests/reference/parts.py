@@ -8,27 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atlas.reference.activations import ACTIVATIONS
-from atlas.reference.arrays import part
 from atlas.reference.attention import (
     attention_backward,
     attention_forward,
     dot_product_attention_backward,
     dot_product_attention_forward,
 )
-from atlas.reference.block import residual_backward, residual_forward
-from atlas.reference.feed_forward import feed_forward_backward, feed_forward_forward
-from atlas.reference.linear import (
+from atlas.reference.block import (
+    feed_forward_backward,
+    feed_forward_forward,
+    residual_backward,
+    residual_forward,
+)
+from atlas.reference.layers import (
+    ACTIVATIONS,
+    NORMS,
     embedding_backward,
     embedding_forward,
     linear_backward,
     linear_forward,
+    part,
+    softmax_backward,
+    softmax_forward,
 )
-from atlas.reference.loss import cross_entropy_backward, cross_entropy_forward
-from atlas.reference.mask import attention_mask
-from atlas.reference.norm import NORMS
-from atlas.reference.positions import rope_backward, rope_forward, rope_rotation
-from atlas.reference.softmax import softmax_backward, softmax_forward
+from atlas.reference.positions import attention_mask, rope_backward, rope_forward, rope_rotation
+from atlas.reference.training import cross_entropy_backward, cross_entropy_forward
 from tests.reference.gradients import small_options
 
 IDS = np.array([[1, 4, 1], [4, 4, 0]])
@@ -193,7 +197,7 @@ def feed_forward(kind, bias):
 
 
 def residual(place):
-    options = small_options(d_model=4, norm="layernorm", norm_place=place, positions="none")
+    options = small_options(d_model=4, norm="layernorm", norm_position=place, positions="none")
 
     def run(arrays):
         f, norm = part(arrays, "f"), part(arrays, "norm")
@@ -213,7 +217,7 @@ def residual(place):
             return F.linear(x, t["f.weight"])
 
         x = t["x"]
-        return {"pre": x + f(norm(x)), "post": norm(x + f(x)), "branch": x + norm(f(x))}[place]
+        return {"pre": x + f(norm(x)), "post": norm(x + f(x)), "reordered": x + norm(f(x))}[place]
 
     return Part({"x": (2, 3, 4), "norm.weight": (4,), "f.weight": (4, 4)}, run, equation)
 
@@ -277,5 +281,5 @@ PARTS = {
         for kind in (*ACTIVATIONS, "swiglu", "geglu")
         for bias in (False, True)
     },
-    **{f"residual {place}": residual(place) for place in ("pre", "post", "branch")},
+    **{f"residual {place}": residual(place) for place in ("pre", "post", "reordered")},
 }

@@ -3,8 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atlas.reference.decoder import attention_weights, decoder_backward, decoder_forward
-from atlas.reference.initialise import initialise, parameter_shapes
+from atlas.reference.decoder import (
+    attention_weights,
+    decoder_backward,
+    decoder_forward,
+    initialise,
+    parameter_shapes,
+)
 from atlas.reference.training import Batch, loss_and_gradients
 from tests.code_walk import ROOT, imported_names
 from tests.reference.gradients import central_difference, relative_error, small_options
@@ -13,11 +18,11 @@ from tests.reference.gradients import central_difference, relative_error, small_
 SHAPES = [
     {},
     {"qk_norm": "head", "tied_head": False, "feed_forward": "relu2", "window": 2},
-    {"qk_norm": "all", "norm_place": "branch", "bias": True, "rope_scaling": 2.0},
+    {"qk_norm": "all", "norm_position": "reordered", "bias": True, "rope_scaling": 2.0},
     {"positions": "learned", "norm": "layernorm", "bias": True, "feed_forward": "gelu"},
-    {"positions": "sinusoidal", "norm_place": "post", "feed_forward": "relu", "n_kv_head": 4},
+    {"positions": "sinusoidal", "norm_position": "post", "feed_forward": "relu", "n_kv_head": 4},
     {"positions": "alibi", "feed_forward": "geglu", "n_kv_head": 1, "tied_head": False},
-    {"positions": "none", "feed_forward": "silu", "norm": "layernorm", "norm_place": "post"},
+    {"positions": "none", "feed_forward": "silu", "norm": "layernorm", "norm_position": "post"},
 ]
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 TARGETS = np.array([[-100, 4, 1, 5, 9], [2, 6, -100, 3, 5]])
@@ -124,7 +129,7 @@ def test_a_window_hides_what_is_further_away():
         {"norm_eps": 0.1},
         {"window": 2},
         {"feed_forward": "geglu"},
-        {"norm_place": "branch"},
+        {"norm_position": "reordered"},
         {"positions": "none"},
     ],
 )

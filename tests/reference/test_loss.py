@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from atlas.reference.loss import cross_entropy_backward, cross_entropy_forward
+from atlas.reference.training import cross_entropy_backward, cross_entropy_forward
 
 
 def test_a_uniform_guess_costs_the_log_of_the_vocabulary():

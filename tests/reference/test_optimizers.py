@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.reference.optimizers import SGD, Adam, AdamW
+from atlas.reference.training import SGD, Adam, AdamW
 
 SHAPES = {"matrix": (3, 4), "vector": (5,)}
 

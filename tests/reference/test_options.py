@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from atlas.reference.initialise import initialise, parameter_shapes
+from atlas.reference.decoder import initialise, parameter_shapes
 from tests.reference.gradients import small_options
 
 
@@ -12,7 +12,7 @@ from tests.reference.gradients import small_options
     [
         ({"positions": "absolute"}, "positions is 'absolute': it is one of learned, sinusoidal"),
         ({"norm": "batch"}, "norm is 'batch'"),
-        ({"norm_place": "between"}, "norm_place is 'between'"),
+        ({"norm_position": "between"}, "norm_position is 'between'"),
         ({"feed_forward": "tanh"}, "feed_forward is 'tanh'"),
         ({"qk_norm": "yes"}, "qk_norm is 'yes'"),
         ({"n_layer": 0}, "n_layer is 0: it is 1 or more"),
@@ -68,7 +68,7 @@ def test_weights_have_the_names_and_shapes_of_pytorch():
 
 
 def test_weights_that_options_leave_out_are_not_there():
-    post = parameter_shapes(small_options(norm_place="post", qk_norm="head", bias=True))
+    post = parameter_shapes(small_options(norm_position="post", qk_norm="head", bias=True))
     assert not {"norm.weight", "head.weight", "positions.weight"} & post.keys()
     assert "blocks.0.attention_norm.bias" not in post  # RMSNorm has none
     assert post["blocks.1.attention.key_norm.weight"] == (2,)

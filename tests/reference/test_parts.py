@@ -7,9 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from atlas.reference.arrays import part, whole
-from atlas.reference.linear import embedding_backward, embedding_forward
-from atlas.reference.softmax import softmax_forward
+from atlas.reference.layers import (
+    embedding_backward,
+    embedding_forward,
+    part,
+    softmax_forward,
+    whole,
+)
 from tests.reference.gradients import central_difference, relative_error
 from tests.reference.parts import PARTS
 

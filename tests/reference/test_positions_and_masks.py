@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.reference.mask import attention_mask, visible_keys
 from atlas.reference.positions import (
     alibi_bias,
     alibi_slopes,
+    attention_mask,
     rope_forward,
     rope_rotation,
     sinusoidal_table,
     token_positions,
+    visible_keys,
 )
 from tests.reference.gradients import small_options
 

@@ -6,11 +6,17 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from atlas.reference.generation import generate
-from atlas.reference.initialise import initialise
-from atlas.reference.optimizers import SGD, AdamW
-from atlas.reference.training import Batch, clip, loss_and_gradients, train, warmup_cosine
-from atlas.training.steps import schedule
+from atlas.reference.decoder import generate, initialise
+from atlas.reference.training import (
+    SGD,
+    AdamW,
+    Batch,
+    clip,
+    loss_and_gradients,
+    train,
+    warmup_cosine,
+)
+from atlas.training import schedule
 from tests.reference.gradients import small_options
 from tests.small import small_params
 
@@ -31,7 +37,7 @@ def learn_by_heart(steps=120, dtype=np.float32, **changes):
     [
         {},
         {"positions": "learned", "norm": "layernorm", "bias": True, "feed_forward": "gelu"},
-        {"positions": "alibi", "norm_place": "post", "feed_forward": "relu2"},
+        {"positions": "alibi", "norm_position": "post", "feed_forward": "relu2"},
     ],
 )
 def test_three_texts_are_soon_known_by_heart(changes):
@@ -89,7 +95,7 @@ def test_a_step_goes_no_further_than_the_clipped_gradient():
     parameters = initialise(options, 0, np.float64)
     before = {name: array.copy() for name, array in parameters.items()}
     batch = Batch(TEXTS[:, :-1], TEXTS[:, 1:])
-    list(train(parameters, options, lambda _: batch, SGD(), lambda _: 0.5, 1, clip_norm=0.01))
+    list(train(parameters, options, lambda _: batch, SGD(), lambda _: 0.5, 1, max_grad_norm=0.01))
     moves = [np.sum((parameters[name] - before[name]) ** 2) for name in parameters]
     assert math.sqrt(sum(moves)) == pytest.approx(0.5 * 0.01)
 
@@ -108,7 +114,7 @@ def test_the_schedule_climbs_and_falls_along_a_cosine():
 def test_the_schedule_is_that_of_the_pipeline(step, steps, warmup_steps, final):
     assume(step < steps)
     train = small_params(
-        **{"train.warmup_steps": warmup_steps, "train.final_lr": final, "train.steps": 60}
+        **{"train.warmup_steps": warmup_steps, "train.min_lr_ratio": final, "train.steps": 60}
     ).train
     found = warmup_cosine(step, steps, warmup_steps, final)
     assert found == pytest.approx(schedule.learning_rate_factor(train, step, steps), abs=1e-12)

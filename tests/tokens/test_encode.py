@@ -118,12 +118,14 @@ def questions(tmp_path):
 
 
 def test_the_end_of_a_question_is_a_piece_of_the_tokenizer(questions):
-    index, _ = encode(questions, windows="padded", answer_after="=")
+    index, _ = encode(questions, windows="padded", prompt_separator="=")
     assert Tokenizer.load(questions / "tokenizer").decode([index.separator]) == "="
     assert TokenSplit(questions / "tokens", "val").index.separator == index.separator
     assert encode(questions, "others")[0].separator is None
-    with pytest.raises(AtlasError, match=r"tokenize\.answer_after is '==': this tokenizer has no"):
-        encode(questions, "more", windows="padded", answer_after="==")
+    with pytest.raises(
+        AtlasError, match=r"tokenize\.prompt_separator is '==': this tokenizer has no"
+    ):
+        encode(questions, "more", windows="padded", prompt_separator="==")
 
 
 def test_a_document_that_is_no_question_is_refused(questions):
@@ -133,15 +135,15 @@ def test_a_document_that_is_no_question_is_refused(questions):
     lines[99] = lines[99].replace("=", "+")
     shard.write_text("\n".join(lines) + "\n")
     with pytest.raises(AtlasError, match=r"2 of 100 documents of \S*clean/val do not"):
-        encode(questions, windows="padded", answer_after="=")
+        encode(questions, windows="padded", prompt_separator="=")
 
 
 @pytest.mark.parametrize("size", [3, 5, 8, 11, 20])
 def test_a_question_may_reach_over_blocks(questions, monkeypatch, size):
     monkeypatch.setattr(words, "BLOCK", size)
-    index, _ = encode(questions, windows="padded", answer_after="=")
+    index, _ = encode(questions, windows="padded", prompt_separator="=")
     assert index.splits["train"].documents == 100
     shard = questions / "clean/val/00000.jsonl"
     shard.write_text(shard.read_text().replace("5 = ", "5 + "))
     with pytest.raises(AtlasError, match="10 of 100 documents"):
-        encode(questions, "again", windows="padded", answer_after="=")
+        encode(questions, "again", windows="padded", prompt_separator="=")

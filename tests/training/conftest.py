@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from atlas.model.initialise import initialise
-from atlas.model.make import make_model
+from atlas.model.initialize import initialise, make_model
 from atlas.tokens.split import TokenSplit
-from atlas.training.loop import Training
-from atlas.training.make import make_training
-from atlas.training.safety.checkpoint import Checkpoints
-from atlas.training.steps.world import World
+from atlas.training.checkpoint import Checkpoints
+from atlas.training.distributed import World
+from atlas.training.trainer import Training, make_training
 from tests.small import small_config, small_params, write_tokens
 
 CPU = torch.device("cpu")

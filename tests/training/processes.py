@@ -16,13 +16,11 @@ from pathlib import Path
 import torch
 
 from atlas.errors import Stopped
-from atlas.model.initialise import initialise
-from atlas.model.make import make_model
+from atlas.model.initialize import initialise, make_model
 from atlas.tokens.split import TokenSplit
-from atlas.training.make import make_training
-from atlas.training.safety.checkpoint import Checkpoints
-from atlas.training.safety.snapshot import whole_weights
-from atlas.training.steps.world import the_world
+from atlas.training.checkpoint import Checkpoints, whole_weights
+from atlas.training.distributed import the_world
+from atlas.training.trainer import make_training
 from tests.small import small_config, small_params
 
 CHANGES = {"steps": 50, "log_every": 1, "eval_every": 25, "lr": 0.01, "optimizer": "muon"}

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from atlas.model.language_model import LanguageModel
+from atlas.model.loss import Tally
 from atlas.model.storage import weights_of
-from atlas.training.loop import Training
-from atlas.training.safety.progress import Progress
-from atlas.training.steps.loss import Tally
+from atlas.training.metrics import Progress
+from atlas.training.trainer import Training
 
 
 def same_weights(a: LanguageModel, b: LanguageModel) -> bool:
@@ -37,5 +37,5 @@ def stop_after(monkeypatch, training: Training, step: int) -> None:
 def with_losses(monkeypatch, training: Training, losses: list[float]) -> None:
     """Gives validations these losses."""
     given = iter(losses)
-    measured = "atlas.training.validation.tally"
+    measured = "atlas.training.trainer.tally"
     monkeypatch.setattr(measured, lambda *_: Tally(next(given), 1, 0, 1))

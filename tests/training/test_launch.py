@@ -4,8 +4,8 @@ import pytest
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from atlas.training import launch
-from atlas.training.launch import processes_wanted, run_in_processes
+from atlas.training import distributed as launch
+from atlas.training.distributed import processes_wanted, run_in_processes
 
 
 @pytest.mark.parametrize("value", ["0", "two", "-1", "1.5", ""])

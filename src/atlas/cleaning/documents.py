@@ -1,12 +1,19 @@
-"""Clean documents on disk: one JSON object a line, in numbered shards."""
+"""Clean documents on disk: one JSON object a line, in numbered shards.
+
+The three parts of a corpus: what trains, what validates, what tests.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import orjson
 
 from atlas.errors import AtlasError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

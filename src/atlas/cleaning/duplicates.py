@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.cleaning.parts import Parts
+from atlas.cleaning.shards import Parts
 from atlas.cleaning.sketches import NO_KEY, Bands, word_runs
 from atlas.cleaning.words import Hashes, jaccard
-from atlas.parallel import in_order
+from atlas.pipeline.parallel import in_order
 
 PARTITION = 1 << 22  # documents whose keys are compared at once
 NEIGHBOURS = 3  # of those before it with the same key, and the first, a document is compared with

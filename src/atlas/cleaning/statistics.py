@@ -2,11 +2,13 @@
 
 Counts are added up shard by shard. Words are counted by their hashes, and the most frequent ones
 of each shard are spelled out, so that no table of strings grows with the corpus.
+
+The statistics of a corpus as tables that DVC plots.
 """
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,3 +142,27 @@ def _largest(counts: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
     """By count, equal ones by name: the same order on every machine."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+ROWS = 40  # of a plot that can be read
+Row = dict[str, int | float | str]
+VISIBLE = {" ": "blank", "\n": "line end", "\t": "tab", "\u00a0": "no-break space"}
+
+
+def tables(splits: Iterable[Statistics]) -> dict[str, list[Row]]:
+    """Words, characters, scripts and document lengths of all splits together, by name."""
+    total = Statistics()
+    for split in splits:
+        total.merge(split)
+    characters = [(VISIBLE.get(each, each), n) for each, n in total.frequent_characters()[:ROWS]]
+    return {
+        "words": _rows("word", "count", total.frequent_words()[:ROWS]),
+        "characters": _rows("character", "count", characters),
+        "scripts": _rows("script", "letters", total.scripts().most_common()),
+        "lengths": _rows("words", "documents", total.document_lengths()),
+    }
+
+
+def _rows(name: str, number: str, found: list[tuple[str, int]]) -> list[Row]:
+    """Rows of a table, at least one: equations have no letters, and a plot wants something."""
+    return [{name: each, number: count} for each, count in found or [("none", 0)]]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atlas.errors import AtlasError
-from atlas.files import write_records
+from atlas.pipeline.files import write_records
 
 NAME = "arithmetic.jsonl"
 DIGITS = tuple("0123456789")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from atlas.corpora.download import download
 from atlas.corpora.registry import Corpus, Download
 from atlas.errors import AtlasError
-from atlas.files import write_records
+from atlas.pipeline.files import write_records
 
 COLUMN = "text"
 SUFFIX = "-story.csv"

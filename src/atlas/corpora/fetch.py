@@ -12,7 +12,7 @@ from atlas.corpora.modular import write_modular
 from atlas.corpora.python_docs import LICENCE, URL, write_python_docs
 from atlas.corpora.registry import book, corpora
 from atlas.corpora.stories import write_stories
-from atlas.params import CorpusParams
+from atlas.params.schema import CorpusParams
 
 Metrics = dict[str, int | str]
 MADE = "made by Atlas"

@@ -2,6 +2,8 @@
 
 A folder of one's own holds all kinds of things. What cannot be read is left out with a note,
 and the rest is unharmed. Files are copied as they are: archives stay closed.
+
+The kinds of files that a corpus may consist of, by their suffix.
 """
 
 import contextlib
@@ -12,9 +14,35 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from atlas.corpora.formats import FORMATS, PACKABLE, PACKED
 from atlas.errors import NO_ROOM, AtlasError, one_line
+
+PACKED = ".gz"
+Format = Literal["text", "jsonl", "csv", "parquet", "zip"]
+FORMATS: dict[str, Format] = {
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".zip": "zip",
+}
+PACKABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind not in ("parquet", "zip"))
+
+
+def format_of(name: str) -> Format | None:
+    """How a file is read; what is gzipped by the suffix below, text if there is none."""
+    lowered = name.lower()
+    plain = lowered.removesuffix(PACKED)
+    for suffix, kind in FORMATS.items():
+        if plain.endswith(suffix):
+            return None if plain != lowered and suffix not in PACKABLE else kind
+    return "text" if plain != lowered else None
+
 
 SUFFIXES = (*FORMATS, *(f"{suffix}{PACKED}" for suffix in PACKABLE))
 TRIES = 2  # for a file that is being written to

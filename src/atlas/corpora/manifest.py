@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from atlas.errors import AtlasError
-from atlas.files import sha256, write_json
+from atlas.pipeline.files import sha256, write_json
 
 NAME = "manifest.json"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from atlas.errors import AtlasError
-from atlas.files import write_records
+from atlas.pipeline.files import write_records
 
 NAME = "modular.jsonl"
 # The sign between the numbers, and the result before it is taken modulo p.

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydoc_data import topics
 
 from atlas.errors import AtlasError
-from atlas.files import write_records
+from atlas.pipeline.files import write_records
 
 URL = "https://docs.python.org/3/"
 LICENCE = "PSF-2.0"

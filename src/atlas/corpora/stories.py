@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from atlas.errors import AtlasError
-from atlas.files import write_records
+from atlas.pipeline.files import write_records
 
 NAME = "stories.jsonl"
 GRAMMAR = Path(__file__).with_name("stories.yaml")

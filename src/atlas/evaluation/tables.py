@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from atlas.evaluation.calibration import calibration_table
-from atlas.evaluation.confusion import confusion_table
-from atlas.evaluation.documents import Sums, by_document, by_source, with_measures
+from atlas.evaluation.evaluator import Subject
 from atlas.evaluation.memorisation import longest_matches
-from atlas.evaluation.perplexity import Numbers
-from atlas.evaluation.questions import edge_cases, failures, is_arithmetic
+from atlas.evaluation.questions import confusion_table, edge_cases, failures, is_arithmetic
 from atlas.evaluation.samples import (
     continuations,
     excerpts,
@@ -18,8 +15,15 @@ from atlas.evaluation.samples import (
     prompts_of,
     text_measures,
 )
-from atlas.evaluation.scores import Scores
-from atlas.evaluation.subject import Subject
+from atlas.evaluation.scores import (
+    Numbers,
+    Scores,
+    Sums,
+    by_document,
+    by_source,
+    calibration_table,
+    with_measures,
+)
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 from rich.table import Table
 
 from atlas.cleaning.documents import Document
-from atlas.console import plain_console
 from atlas.errors import AtlasError
 from atlas.export.export_model import export_model
 from atlas.export.exported import Exported
 from atlas.export.held_out import HeldOut, encode_texts, own_samples
 from atlas.export.source import Source
-from atlas.export_rules import export_conflicts
-from atlas.files import files_below, partial_path, put_in_place, remove
-from atlas.formats import known_format
+from atlas.params.rules import export_conflicts
+from atlas.params.runtime_support import known_format
+from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
+from atlas.tools.console import plain_console
 
 PROMPTS, TOKENS, WINDOWS = 3, 60, 32  # that the check takes
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -28,7 +28,7 @@ def export_to(folder: Path, source: Source, formats: Sequence[str], text: Path |
     Args:
         folder: to be made.
         source: the model.
-        formats: as in ``atlas.formats``.
+        formats: as in ``atlas.params.runtime_support``.
         text: a file that the model was not trained on; None for what it writes itself.
 
     Raises:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.architectures.hugging_face import class_of
 from atlas.errors import AtlasError
 from atlas.export.card.card import write_card
 from atlas.export.check.agreement import (
@@ -24,9 +23,9 @@ from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.export.programs.write import write_programs
 from atlas.export.runtime_process import RuntimeModule
 from atlas.export.source import Source
-from atlas.formats import HUGGING_FACE, ONNX, TORCH, gguf_formats
+from atlas.model.loss import mean_loss
 from atlas.model.storage import WEIGHTS
-from atlas.training.steps.loss import mean_loss
+from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, class_of, gguf_formats
 
 TOLERANCE = 1e-4  # of logits where the arithmetic is PyTorch's own, or as good
 PROGRAMS = {ONNX: ONNXRUNTIME, TORCH: TORCH_EXPORT}
@@ -40,7 +39,7 @@ def export_model(
 
     Args:
         source: the model.
-        formats: as in ``atlas.formats``.
+        formats: as in ``atlas.params.runtime_support``.
         held_out: text to prove it by.
         folder: receives the files.
 

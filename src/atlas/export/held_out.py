@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
-from atlas.generation.generate import generate
-from atlas.generation.sampling import Sampling
+from atlas.inference.generate import generate
+from atlas.inference.sampling import Sampling
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import ShardWriter, shard_path

@@ -13,7 +13,7 @@ MOST_PIECES = 16_384  # a table of 1 GB, and four times that while it is counted
 class Bigram(LanguageModel):
     """The token after each depends on that one alone (Shannon 1948).
 
-    Its table of log-probabilities is counted, not trained: see ``atlas.training.counting``.
+    Its table of log-probabilities is counted, not trained: see ``atlas.training.bigram``.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -5,11 +5,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from atlas.model.attention import Attention, AttentionMetadata
-from atlas.model.cache import LayerCache
+from atlas.model.attention import Attention, AttentionMetadata, LayerCache
 from atlas.model.config import ModelConfig
-from atlas.model.feed_forward import make_feed_forward
-from atlas.model.norm import make_norm
+from atlas.model.layers import make_feed_forward, make_norm
 
 
 class Residual(nn.Module):
@@ -17,12 +15,12 @@ class Residual(nn.Module):
 
     ``pre``     x + part(norm(x))    GPT-2, Llama (arXiv:2002.04745)
     ``post``    norm(x + part(x))    the original (arXiv:1706.03762)
-    ``branch``  x + norm(part(x))    OLMo 2 (arXiv:2501.00656)
+    ``reordered``  x + norm(part(x))    OLMo 2 (arXiv:2501.00656)
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.place = config.norm_place
+        self.place = config.norm_position
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
@@ -33,7 +31,7 @@ class Residual(nn.Module):
                 added = x + self.dropout(part(norm(x)))
             case "post":
                 added = norm(x + self.dropout(part(x)))
-            case "branch":
+            case "reordered":
                 added = x + self.dropout(norm(part(x)))
         return added
 

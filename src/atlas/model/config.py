@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Self
 
 from atlas.errors import AtlasError, one_line
-from atlas.files import write_json
-from atlas.params import ModelParams
+from atlas.params.schema import ModelParams
+from atlas.pipeline.files import write_json
 
 FILE = "config.json"
 

@@ -6,7 +6,7 @@ Legend: B batch, T context_length, C d_model, H, K, D heads, F d_ff, L n_layer, 
 from dataclasses import dataclass
 
 from atlas.model.config import ModelConfig
-from atlas.model.feed_forward import GATES
+from atlas.model.layers import GATES
 
 FLOAT = 4  # bytes
 ADAM_MOMENTS = 2
@@ -73,7 +73,7 @@ def _transformer(config: ModelConfig) -> Counts:
     two_sides = config.kind == "encoder_decoder"
     attentions = config.n_layer * (3 if two_sides else 1)  # encoder, decoder, between them
     feed_forwards = config.n_layer * (2 if two_sides else 1)
-    final_norms = (0 if config.norm_place == "post" else 1) * (2 if two_sides else 1)
+    final_norms = (0 if config.norm_position == "post" else 1) * (2 if two_sides else 1)
     norms = (attentions + feed_forwards + final_norms) * _norm(config)
     vocabulary = config.vocab_size * config.d_model
     learned = config.context_length * config.d_model if config.positions == "learned" else 0
@@ -133,7 +133,11 @@ def cache_bytes(config: ModelConfig, batch: int) -> int:
 
 
 def training_bytes(
-    config: ModelConfig, batch: int, *, recompute: bool = False, moments: int = ADAM_MOMENTS
+    config: ModelConfig,
+    batch: int,
+    *,
+    activation_checkpointing: bool = False,
+    moments: int = ADAM_MOMENTS,
 ) -> dict[str, int]:
     """The memory that training a decoder takes, in float32, so many full windows at once.
 
@@ -145,7 +149,7 @@ def training_bytes(
     weights = count(config).total_parameters * FLOAT
     tokens = batch * config.context_length
     kept = tokens * _saved_by_token(config) + _saved_by_all(config)
-    if recompute:
+    if activation_checkpointing:
         one = config.model_copy(update={"n_layer": 1})
         inputs = config.n_layer * config.d_model
         kept = tokens * (_saved_by_token(one) + inputs) + _saved_by_all(config)
@@ -168,7 +172,7 @@ def _saved_by_token(config: ModelConfig) -> int:
     wide = {"swiglu": 4, "geglu": 4, "gelu": 2, "silu": 2, "relu2": 2, "relu": 1}
     feed_forward = config.d_model + wide[config.feed_forward] * config.d_ff
     norm = _saved_by_norm(config)
-    final_norm = 0 if config.norm_place == "post" else norm
+    final_norm = 0 if config.norm_position == "post" else norm
     head = config.d_model + config.vocab_size  # its input, and the probabilities for the loss
     return config.n_layer * (attention + feed_forward + 2 * norm) + final_norm + head
 

@@ -2,16 +2,103 @@
 
 One class covers the whole family, from the GPT-2 shape (learned positions, LayerNorm, GELU, tied
 head) over the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads) to all that lies between.
+
+What the decoder and the encoder-decoder share: the way into the stream and out of it.
 """
 
 from torch import Tensor, nn
 
+from atlas.model.attention import AttentionMetadata, KVCache
 from atlas.model.block import Block
-from atlas.model.cache import KVCache
 from atlas.model.config import ModelConfig
-from atlas.model.language_model import check_ids
-from atlas.model.transformer import Transformer
-from atlas.model.visibility import Places
+from atlas.model.language_model import LanguageModel, check_ids
+from atlas.model.layers import make_norm
+from atlas.model.masks import (
+    Places,
+    RotaryPositions,
+    additive_mask,
+    alibi_bias,
+    alibi_slopes,
+    sinusoidal_table,
+    visible_keys,
+)
+
+
+class Transformer(LanguageModel):
+    """Token embedding, positions and head.
+
+    The way of a token::
+
+        ids (B, T) -> embedding (+ positions) -> blocks -> norm -> head -> logits (B, T, V)
+
+    Of ``positions``, learned and sinusoidal ones are added to the embedding, RoPE turns queries
+    and keys in every block, ALiBi adds to the scores there, and without any the order of the
+    tokens is known by the causal mask alone (arXiv:2305.19466).
+    """
+
+    sinusoids: Tensor  # (T, C)
+    slopes: Tensor  # (H,)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions: nn.Embedding | None = None
+        self.rotary: RotaryPositions | None = None
+        match config.positions:
+            case "learned":
+                self.positions = nn.Embedding(config.context_length, config.d_model)
+            case "sinusoidal":
+                table = sinusoidal_table(config.context_length, config.d_model)
+                self.register_buffer("sinusoids", table, persistent=False)
+            case "rope":
+                self.rotary = RotaryPositions(
+                    config.head_size, config.context_length, config.rope_theta, config.rope_scaling
+                )
+            case "alibi":
+                self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
+        self.dropout = nn.Dropout(config.dropout)
+        # Post-norm blocks end with a norm themselves.
+        self.norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.weight  # arXiv:1608.05859
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """The stream (B, T, C) of ids (B, T) at positions (T,) or (B, T)."""
+        x: Tensor = self.embedding(ids)
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        elif self.config.positions == "sinusoidal":
+            x = x + self.sinusoids[positions]
+        dropped: Tensor = self.dropout(x)
+        return dropped
+
+    def attention_metadata(
+        self,
+        places: Places,
+        *,
+        causal: bool,
+        weights: list[Tensor] | None = None,
+    ) -> AttentionMetadata:
+        """What a text sees of itself.
+
+        Args:
+            places: of its tokens.
+            causal: whether what comes later is hidden.
+            weights: receives the attention weights.
+        """
+        rotation = self.rotary.at(places.queries) if self.rotary is not None else None
+        even = places.mask is None and places.queries.dim() == 1  # the same in every row
+        everything = even and not self.config.window
+        new, among = places.queries.shape[-1], places.keys.shape[-1]
+        if self.config.positions != "alibi" and everything and (new in (1, among) or not causal):
+            hides = causal if new > 1 else False  # an `and` would be a symbol to torch.compile
+            return AttentionMetadata(causal=hides, rotation=rotation, weights=weights)
+        visible = visible_keys(places, causal=causal, window=self.config.window)
+        bias = additive_mask(visible, self.embedding.weight)
+        if self.config.positions == "alibi":
+            bias = bias + alibi_bias(places, self.slopes)
+        return AttentionMetadata(causal=False, bias=bias, rotation=rotation, weights=weights)
 
 
 class Decoder(Transformer):

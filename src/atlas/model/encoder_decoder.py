@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from atlas.model.attention import AttentionMetadata
 from atlas.model.block import Block, CrossBlock
 from atlas.model.config import ModelConfig
+from atlas.model.decoder import Transformer
 from atlas.model.language_model import check_ids, check_rows
-from atlas.model.norm import make_norm
-from atlas.model.transformer import Transformer
-from atlas.model.visibility import Places, additive_mask
+from atlas.model.layers import make_norm
+from atlas.model.masks import Places, additive_mask
 
 
 class EncoderDecoder(Transformer):
@@ -31,7 +31,7 @@ class EncoderDecoder(Transformer):
             raise ValueError("an encoder-decoder needs a separator between source and target")
         self.separator = config.separator
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.encoder_norm = nn.Identity() if config.norm_place == "post" else make_norm(config)
+        self.encoder_norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
         self.decoder = nn.ModuleList(CrossBlock(config) for _ in range(config.n_layer))
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,5 +1,9 @@
-"""What training, evaluation and generation know of a model, whichever of the family it is."""
+"""What training, evaluation and generation know of a model, whichever of the family it is.
 
+Where a model runs: ``ATLAS_DEVICE``, else a CUDA GPU if there is one, else the CPU.
+"""
+
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +11,28 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from atlas.errors import TORCHRUN, AtlasError
 from atlas.model.config import ModelConfig
+
+
+def choose_device() -> torch.device:
+    """The device to run on; of several processes on a machine each has a GPU of its own.
+
+    Raises:
+        AtlasError: ``ATLAS_DEVICE`` names one that is not there, or one for all of them.
+    """
+    name = os.environ.get("ATLAS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if TORCHRUN in os.environ and name.startswith("cuda"):
+        if name != "cuda":
+            raise AtlasError(f"ATLAS_DEVICE={name}: several processes need a GPU each: give cuda")
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        found = ", ".join(["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))])
+        raise AtlasError(f"ATLAS_DEVICE={name}: no such device here (there is {found})") from None
+    return device
 
 
 class LanguageModel(nn.Module, ABC):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
+from atlas.model.initialize import make_model
 from atlas.model.language_model import LanguageModel
-from atlas.model.make import make_model
 
 WEIGHTS, LAST_WEIGHTS = "model.safetensors", "last.safetensors"
 HEAD = "head.weight"

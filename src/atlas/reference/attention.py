@@ -13,12 +13,22 @@ import math
 
 import numpy as np
 
-from atlas.reference.arrays import Array, Cache, Gradients, Parameters, part, whole
-from atlas.reference.linear import linear_backward, linear_forward
-from atlas.reference.norm import rms_norm_backward, rms_norm_forward
+from atlas.reference.layers import (
+    Array,
+    Cache,
+    Gradients,
+    Parameters,
+    linear_backward,
+    linear_forward,
+    part,
+    rms_norm_backward,
+    rms_norm_forward,
+    softmax_backward,
+    softmax_forward,
+    whole,
+)
 from atlas.reference.options import Options
 from atlas.reference.positions import Rotation, rope_backward, rope_forward
-from atlas.reference.softmax import softmax_backward, softmax_forward
 
 
 def dot_product_attention_forward(

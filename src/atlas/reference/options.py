@@ -5,13 +5,13 @@ from typing import Literal, get_args
 
 Positions = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
-NormPlace = Literal["pre", "post", "branch"]
+NormPlace = Literal["pre", "post", "reordered"]
 FeedForward = Literal["gelu", "silu", "relu", "relu2", "swiglu", "geglu"]
 QkNorm = Literal["none", "head", "all"]
 CHOICES = {
     "positions": get_args(Positions),
     "norm": get_args(Norm),
-    "norm_place": get_args(NormPlace),
+    "norm_position": get_args(NormPlace),
     "feed_forward": get_args(FeedForward),
     "qk_norm": get_args(QkNorm),
 }
@@ -35,7 +35,7 @@ class Options:
         rope_scaling: positions are divided by it before they become angles; 1 for no scaling
             (position interpolation, arXiv:2306.15595).
         norm: which norm (``norm.py``).
-        norm_place: where it stands (``block.py``); with ``post`` there is no final norm.
+        norm_position: where it stands (``block.py``); with ``post`` there is no final norm.
         norm_eps: what keeps a norm from dividing by 0.
         feed_forward: ``swiglu``, ``geglu`` or a plain activation (``feed_forward.py``).
         qk_norm: RMSNorm of queries and keys: ``head`` by head, over ``all`` channels, or ``none``.
@@ -58,7 +58,7 @@ class Options:
     rope_theta: float = 10_000.0
     rope_scaling: float = 1.0
     norm: Norm = "rmsnorm"
-    norm_place: NormPlace = "pre"
+    norm_position: NormPlace = "pre"
     norm_eps: float = 1e-5
     feed_forward: FeedForward = "swiglu"
     qk_norm: QkNorm = "none"

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas.cleaning.documents import shards_of
-from atlas.cleaning.splits import SPLITS, Split
+from atlas.cleaning.documents import SPLITS, Split, shards_of
 from atlas.errors import AtlasError
-from atlas.files import sha256
-from atlas.parallel import in_order
-from atlas.params import TokenizeParams
+from atlas.params.schema import TokenizeParams
+from atlas.pipeline.files import sha256
+from atlas.pipeline.parallel import in_order
 from atlas.tokens.encode_shard import Counts, EncodeTask, encode_shard, load_once
 from atlas.tokens.index import SplitIndex, TokenIndex
 from atlas.tokens.shards import shard_path
@@ -38,7 +37,7 @@ def encode_corpus(
         AtlasError: the end of a question is no single token, or a document has none.
     """
     loaded = load_once(tokenizer.resolve(), sha256(tokenizer / MODEL_FILE))
-    separator = _separator(loaded, tokenize.answer_after)
+    separator = _separator(loaded, tokenize.prompt_separator)
     folder.mkdir(parents=True)
     tasks: list[tuple[Split, EncodeTask]] = [
         (
@@ -63,9 +62,9 @@ def encode_corpus(
         counts[split] += result.counts
         if result.undivided:
             raise AtlasError(
-                f"tokenize.answer_after: {result.undivided} of {result.documents} documents of "
-                f"{clean / split} do not hold {tokenize.answer_after!r} as a token of its own; "
-                f"a blank before it may belong to it ({' ' + tokenize.answer_after!r})"
+                f"tokenize.prompt_separator: {result.undivided} of {result.documents} documents of "
+                f"{clean / split} do not hold {tokenize.prompt_separator!r} as a token of its own; "
+                f"a blank before it may belong to it ({' ' + tokenize.prompt_separator!r})"
             )
     index = TokenIndex(
         loaded.vocab_size,
@@ -87,7 +86,7 @@ def _separator(tokenizer: Tokenizer, piece: str) -> int | None:
     ids = tokenizer.encode(piece)
     if len(ids) != 1 or tokenizer.decode(ids) != piece:
         raise AtlasError(
-            f"tokenize.answer_after is {piece!r}: this tokenizer has no such piece; "
+            f"tokenize.prompt_separator is {piece!r}: this tokenizer has no such piece; "
             f"`atlas tokenize TEXT` shows those of a question"
         )
     return ids[0]

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from atlas.cleaning.splits import Split
+from atlas.cleaning.documents import Split
 from atlas.errors import AtlasError
-from atlas.files import write_json
+from atlas.pipeline.files import write_json
 
 NAME = "index.json"
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from atlas.cleaning.documents import read_documents
-from atlas.cleaning.splits import SPLITS, Split
-from atlas.files import write_csv, write_text
+from atlas.cleaning.documents import SPLITS, Split, read_documents
+from atlas.pipeline.files import write_csv, write_text
 from atlas.tokens.encode_shard import Counts
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.pieces import visible

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from atlas.cleaning.splits import Split
+from atlas.cleaning.documents import Split
 from atlas.errors import AtlasError
 from atlas.tokens.index import NAME, TokenIndex
 from atlas.tokens.shards import open_shard, shard_path

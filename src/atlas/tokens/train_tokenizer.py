@@ -27,8 +27,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
-from atlas.files import files_below
-from atlas.params import TokenizerParams
+from atlas.params.schema import TokenizerParams
+from atlas.pipeline.files import files_below
 from atlas.tokens.compatibility import GRID
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer, single_blanks
 

@@ -10,8 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.reading.read import Layout, read_piece
-from atlas.cleaning.reading.units import Piece, plan
+from atlas.cleaning.reading.read import Layout, Piece, plan, read_piece
 from atlas.corpora.manifest import RawFile
 from tests.small import text
 

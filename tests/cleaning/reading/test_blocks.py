@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.reading import blocks
-from atlas.cleaning.reading.blocks import count_lines, read_blocks, read_lines
+from atlas.cleaning.reading import streams as blocks
+from atlas.cleaning.reading.streams import count_lines, read_blocks, read_lines
 
 
 @pytest.fixture(autouse=True)

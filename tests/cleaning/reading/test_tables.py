@@ -6,9 +6,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from atlas.cleaning.reading import tables, units
-from atlas.cleaning.reading.read import Layout, UnreadableFile, read_piece
-from atlas.cleaning.reading.units import Piece
+from atlas.cleaning.reading import read as units
+from atlas.cleaning.reading import tables
+from atlas.cleaning.reading.read import Layout, Piece, UnreadableFile, read_piece
 from tests.cleaning.reading.raw_files import STORIES, parquet, read, read_all, table, texts
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atlas.cleaning.steps import filters
 from atlas.cleaning.steps.filters import FILTERS
-from atlas.params import FilterName
+from atlas.params.schema import FilterName
 from tests.small import text
 
 DIFFERENT = [f"w{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.steps import normalising
-from atlas.cleaning.steps.normalising import normalise, storable
+from atlas.cleaning.steps import unicode as normalising
+from atlas.cleaning.steps.unicode import normalise, storable
 from tests.small import small_params
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.steps.repairing import repair
+from atlas.cleaning.steps.unicode import repair
 
 CLEAN = [
     "He said “no” and it’s fine… — really – ‘yes’.",

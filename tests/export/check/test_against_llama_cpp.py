@@ -6,11 +6,11 @@ import gguf
 import numpy as np
 import pytest
 
-from atlas.architectures.llama_cpp import ARCHITECTURES, architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import compare, expect, refuse_disagreement
 from atlas.export.gguf.file import write_gguf
 from atlas.model.storage import weights_of
+from atlas.params.runtime_support import ARCHITECTURES, architecture_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.export.models import SHAPES, WIDE, source_of, store, store_another
 from tests.small import small_params, text

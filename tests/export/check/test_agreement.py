@@ -10,7 +10,7 @@ from atlas.errors import AtlasError
 from atlas.export.check import agreement as check
 from atlas.export.check.agreement import Agreement, refuse_disagreement
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
 from tests.small import small_config
 
 GOOD = Agreement(

@@ -7,15 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check.llama_quality import log_softmax
 from atlas.export.check.quality import Quality, measure, refuse_perplexity
 from atlas.export.gguf.file import write_gguf
+from atlas.model.loss import mean_loss
 from atlas.model.storage import save_weights
+from atlas.params.runtime_support import architecture_of
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
-from atlas.training.steps.loss import mean_loss
 from tests.export.models import SHAPES, source_of, store
 from tests.small import text, write_tokens
 

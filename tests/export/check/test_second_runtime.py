@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.export.check.agreement import expect
 from atlas.export.gguf.file import write_gguf
+from atlas.params.runtime_support import architecture_of
 from tests.export.models import SHAPES, source_of, store
 from tests.small import text
 

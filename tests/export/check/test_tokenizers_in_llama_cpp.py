@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.cleaning.documents import Document
 from atlas.export.check.agreement import Expected, compare
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.gguf.file import write_gguf
 from atlas.model.decoder import Decoder
-from atlas.model.initialise import initialise
+from atlas.model.initialize import initialise
 from atlas.model.storage import save_weights
+from atlas.params.runtime_support import architecture_of
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.export.models import source_of

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.errors import AtlasError
 from atlas.export.gguf.file import write_gguf
 from atlas.export.gguf.inspect import open_gguf, print_gguf
+from atlas.params.runtime_support import architecture_of
 from tests.export.models import SHAPES, source_of, store
 
 

@@ -4,10 +4,10 @@ import gguf
 import numpy as np
 import pytest
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.errors import AtlasError
 from atlas.export.gguf.file import write_gguf
 from atlas.export.gguf.types import matrix_types, needs_llama_cpp, quantise
+from atlas.params.runtime_support import architecture_of
 from tests.export.models import SHAPES, source_of, store
 
 OURS = ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]

@@ -6,13 +6,13 @@ from itertools import product
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from atlas.architectures.hugging_face import CLASSES, class_of
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import TRANSFORMERS, compare, expect, refuse_disagreement
 from atlas.export.check.transformers_runtime import TransformersRuntime
 from atlas.export.hugging_face.folder import write_hugging_face
-from atlas.generation.generate import generate
-from atlas.generation.sampling import GREEDY
+from atlas.inference.generate import generate
+from atlas.inference.sampling import GREEDY
+from atlas.params.runtime_support import CLASSES, class_of
 from tests.export.models import SHAPES, WIDE, source_of, store, store_another
 from tests.export.runtimes import InThisProcess
 from tests.small import text

@@ -27,13 +27,13 @@ from tests.small import GPT2_SHAPE, LLAMA_SHAPE, text
 
 VAL = [text(seed, sentences=6) for seed in range(500, 502)]
 ALIBI_WINDOW = {"positions": "alibi", "window": 7}  # which no other format can express
-POST = {"norm_place": "post", "positions": "sinusoidal"}
+POST = {"norm_position": "post", "positions": "sinusoidal"}
 MODELS = {
     "llama-mqa": SHAPES["llama-mqa"],
     "alibi-window": LLAMA_SHAPE | WIDE | ALIBI_WINDOW,
     "gpt2-untied": SHAPES["gpt2-bias-untied"],
     "post-norm": GPT2_SHAPE | WIDE | POST,
-    "branch": LLAMA_SHAPE | WIDE | {"norm_place": "branch", "qk_norm": "all"},
+    "branch": LLAMA_SHAPE | WIDE | {"norm_position": "reordered", "qk_norm": "all"},
 }
 RUNTIMES = {
     "m.onnx": InThisProcess("onnxruntime", "", tokenizes=False, load=OnnxRuntime),

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from atlas.cleaning.reading.blocks import LONGEST_LINE
 from atlas.cleaning.reading.decoding import REPLACEMENT, Guess, guess_encoding, telling_sample
-from atlas.cleaning.reading.streams import BrokenFileError
+from atlas.cleaning.reading.streams import LONGEST_LINE, BrokenFileError
 
 LONGEST_ROW = LONGEST_LINE  # characters, however many lines it has
 MOST_ROWS = 256  # of a Parquet file that are held at once

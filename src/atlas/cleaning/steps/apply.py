@@ -6,11 +6,10 @@ from atlas.cleaning.documents import Document
 from atlas.cleaning.reading.read import Item, Rejection, UnreadableFile
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
-from atlas.cleaning.steps.normalising import normalise, storable
-from atlas.cleaning.steps.repairing import repair
+from atlas.cleaning.steps.unicode import normalise, repair, storable
 from atlas.cleaning.steps.unwrapping import unwrap
 from atlas.errors import AtlasError
-from atlas.params import CleanParams
+from atlas.params.schema import CleanParams
 
 CHANGES = (  # what the steps count, in their order
     "mojibake",  # lines

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.param_types import FilterName
+from atlas.params.schema import FilterName
 
 FEWEST_WORDS = 50
 MEAN_WORD_LENGTH = (3, 10)  # characters

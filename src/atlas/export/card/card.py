@@ -15,11 +15,11 @@ from atlas.export.about import About
 from atlas.export.check.agreement import Expected
 from atlas.export.exported import Exported, FileRow
 from atlas.export.source import Source
-from atlas.files import write_text
-from atlas.formats import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
-from atlas.generation.generate import generate
-from atlas.generation.sampling import USUAL
+from atlas.inference.generate import generate
+from atlas.inference.sampling import USUAL
 from atlas.model.config import ModelConfig
+from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
+from atlas.pipeline.files import write_text
 
 CARD, MODELFILE = "README.md", "Modelfile"
 SAMPLE_TOKENS = 100
@@ -130,7 +130,7 @@ def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
         "heads": heads,
         "feed-forward": f"{config.feed_forward}, {config.d_ff} channels",
         "positions": config.positions,
-        "norm": f"{config.norm}, {config.norm_place}",
+        "norm": f"{config.norm}, {config.norm_position}",
         "norm of queries and keys": config.qk_norm,
         "biases": yes_or_no[config.bias],
         "tied head": yes_or_no[config.tied_head],

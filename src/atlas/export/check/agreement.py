@@ -13,7 +13,7 @@ import torch
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.runtime_process import RuntimeModule
-from atlas.generation.slots import slots_of
+from atlas.inference.slots import slots_of
 from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 

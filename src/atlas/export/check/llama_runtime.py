@@ -11,8 +11,8 @@ import numpy.typing as npt
 from cyllama.llama import llama_cpp
 
 from atlas.export.check.runtime import Runtime, answer
-from atlas.generation.llama_model import LlamaModel
-from atlas.processes import threads
+from atlas.inference.backends.gguf_model import LlamaModel
+from atlas.pipeline.processes import threads
 
 GGML_TYPE_F32 = 0
 FLASH_ATTENTION_OFF = 0

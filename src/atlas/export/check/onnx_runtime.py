@@ -10,7 +10,7 @@ from onnxruntime import InferenceSession, SessionOptions
 
 from atlas.export.check.program_runtime import Array, ProgramRuntime
 from atlas.export.check.runtime import answer
-from atlas.processes import threads
+from atlas.pipeline.processes import threads
 
 
 class OnnxRuntime(ProgramRuntime):

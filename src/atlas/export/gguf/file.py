@@ -16,7 +16,6 @@ import torch
 from gguf import GGMLQuantizationType
 from tqdm import tqdm
 
-from atlas.architectures.llama_cpp import Architecture
 from atlas.errors import AtlasError
 from atlas.export.gguf.metadata import add_about, add_shape
 from atlas.export.gguf.quick_writer import QuickWriter
@@ -25,8 +24,8 @@ from atlas.export.gguf.tokenizer import add_tokenizer
 from atlas.export.gguf.types import file_type, types_of
 from atlas.export.source import Source
 from atlas.export.weights import Array, ReadPart, StoredWeights
-from atlas.formats import ROW, GgufFormat
-from atlas.processes import threads
+from atlas.params.runtime_support import ROW, Architecture, GgufFormat
+from atlas.pipeline.processes import threads
 
 AHEAD = 8  # parts of a tensor that are made while one is written
 KINDS = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}

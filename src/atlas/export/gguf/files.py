@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas.architectures.llama_cpp import architecture_of
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import Expected, compare, refuse_disagreement
 from atlas.export.check.quality import measure, refuse_perplexity
@@ -13,7 +12,7 @@ from atlas.export.exported import Exported, FileRow
 from atlas.export.gguf.file import write_gguf
 from atlas.export.gguf.types import matrix_types, needs_llama_cpp, quantise
 from atlas.export.source import Source
-from atlas.formats import K_ROW, GgufFormat, has_k_types
+from atlas.params.runtime_support import K_ROW, GgufFormat, architecture_of, has_k_types
 from atlas.tokens.windows import Batch
 
 STRICT: GgufFormat = "f32"  # in which logits must be equal

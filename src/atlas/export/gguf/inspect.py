@@ -10,8 +10,8 @@ import numpy as np
 from gguf import GGUFReader, GGUFValueType, ReaderField
 from rich.table import Table
 
-from atlas.console import plain_console, printable
 from atlas.errors import AtlasError
+from atlas.tools.console import plain_console, printable
 
 MAGIC = b"GGUF"
 LONGEST, FIRST = 80, 5  # characters of a value, and items of a list, that are printed

@@ -3,11 +3,11 @@
 import gguf
 from gguf import GGUFWriter
 
-from atlas.architectures.llama_cpp import Architecture
 from atlas.export.about import About
 from atlas.export.rope import scaling_of
 from atlas.model.config import ModelConfig
-from atlas.model.positions import ALIBI_EXPONENT
+from atlas.model.masks import ALIBI_EXPONENT
+from atlas.params.runtime_support import Architecture
 
 
 def add_about(writer: GGUFWriter, about: About, parameters: int) -> None:

@@ -9,7 +9,7 @@ import sys
 
 from cyllama.llama import llama_cpp
 
-from atlas.processes import threads
+from atlas.pipeline.processes import threads
 
 
 def main() -> None:

@@ -10,12 +10,12 @@ from itertools import chain
 
 import numpy as np
 
-from atlas.architectures.llama_cpp import Architecture
 from atlas.export.gguf.changes import Change, pairs_side_by_side, times, unchanged
 from atlas.export.weights import Array, ReadPart, StoredWeights
 from atlas.model.config import ModelConfig
-from atlas.model.feed_forward import GATES
-from atlas.model.positions import sinusoidal_table
+from atlas.model.layers import GATES
+from atlas.model.masks import sinusoidal_table
+from atlas.params.runtime_support import Architecture
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 POSITIONS = "position_embd.weight"
@@ -97,7 +97,7 @@ class Translation:
                 yield _constant(POSITIONS, shape, 0.0)
 
     def _block(self, number: int) -> Iterator[GgufTensor]:
-        names = BLOCK_NAMES | (AFTER_THE_BRANCH if self.config.norm_place == "branch" else {})
+        names = BLOCK_NAMES | (AFTER_THE_BRANCH if self.config.norm_position == "reordered" else {})
         if self._plain_as_gated:
             names |= {"feed_forward.up": "ffn_gate"}
         for ours, theirs in names.items():

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
 from atlas.export.gguf.tensors import EMBEDDING, HEAD, GgufTensor, may_shrink
 from atlas.export.runtime_process import RuntimeModule
-from atlas.formats import K_ROW, GgufFormat, has_k_types
+from atlas.params.runtime_support import K_ROW, GgufFormat, has_k_types
 
 QUANTISER = RuntimeModule("llama.cpp", "atlas.export.gguf.quantiser")
 FINER_HEAD = ("q5_1", "q5_0", "q4_1", "q4_0")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from atlas.architectures.hugging_face import HuggingFaceClass
 from atlas.export.rope import scaling_of
-from atlas.generation.sampling import USUAL
+from atlas.inference.sampling import USUAL
 from atlas.model.config import ModelConfig
-from atlas.model.feed_forward import GATES
+from atlas.model.layers import GATES
+from atlas.params.runtime_support import HuggingFaceClass
 from atlas.tokens.tokenizer import Tokenizer
 
 ACTIVATIONS = {

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from atlas.architectures.hugging_face import HuggingFaceClass
 from atlas.export.hugging_face.config import generation_settings, model_settings
 from atlas.export.hugging_face.tensors import Translation
 from atlas.export.hugging_face.tokenizer import fast_tokenizer, tokenizer_settings
 from atlas.export.source import Source
 from atlas.export.weights import StoredWeights
-from atlas.files import write_json
 from atlas.model.storage import WEIGHTS, write_weights
+from atlas.params.runtime_support import HuggingFaceClass
+from atlas.pipeline.files import write_json
 from atlas.tokens.tokenizer import MODEL_FILE
 
 METADATA = {"format": "pt"}  # transformers reads no file without it

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from atlas.architectures.hugging_face import HuggingFaceClass
 from atlas.export.weights import StoredWeights
 from atlas.model.config import ModelConfig
-from atlas.model.feed_forward import GATES
-from atlas.model.positions import sinusoidal_table
+from atlas.model.layers import GATES
+from atlas.model.masks import sinusoidal_table
+from atlas.params.runtime_support import HuggingFaceClass
 
 NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 BLOCK_NAMES = {

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
-from atlas.model.cache import KVCache, LayerCache
+from atlas.model.attention import KVCache, LayerCache
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.visibility import Places
+from atlas.model.masks import Places
 
 EXAMPLE = (2, 3, 4)  # B, P, T of what the program is traced with
 BATCH, NEW, ALL, PAST = "batch", "new", "all", "past"  # B, T, P + T, P

@@ -1,1 +1,0 @@
-"""Which combinations of model options the runtimes that people use can express."""

@@ -1,4 +1,0 @@
-"""The commands of ``atlas``.
-
-Heavy imports stand inside them, so that the light ones answer at once.
-"""

@@ -1,1 +1,0 @@
-"""Where heads look, and what they are for."""

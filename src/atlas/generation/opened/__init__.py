@@ -1,1 +1,0 @@
-"""Models with their tokenizers, opened from whatever they were stored as."""

@@ -1,0 +1,1 @@
+"""Load any model and generate text with it."""

@@ -1,0 +1,1 @@
+"""params.yaml: its schema and rules, presets, and which runtime can run which model."""

@@ -1,0 +1,162 @@
+"""Presets: small overlays on params.yaml, one file each in presets/.
+
+A preset is never a second source of values. It is passed to DVC as ``-S`` flags, or written
+into params.yaml, where everything that counts can be read.
+"""
+
+import difflib
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from atlas.errors import AtlasError
+from atlas.params.schema import Params, leaves
+from atlas.pipeline.files import write_text
+
+FOLDER = "presets"
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")  # text that needs no quotes in an override
+WORDS = {"true", "false", "null", "nan", "inf"}  # but for these, which would not be text
+Values = dict[str, Any]
+
+
+def available(root: Path) -> list[str]:
+    """The names of the presets of a project."""
+    return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+
+
+def overlay(root: Path, names: Iterable[str]) -> Values:
+    """The values of presets by dotted key; a later preset wins over an earlier one.
+
+    Raises:
+        AtlasError: there is no such preset, it is no YAML, or params.yaml would refuse it.
+    """
+    values = collected(root, names)
+    _validated(root, values)
+    return values
+
+
+def with_presets(root: Path, names: Iterable[str]) -> Params:
+    """The params of a project with presets over them.
+
+    Raises:
+        AtlasError: there is no such preset, it is no YAML, or the schema refuses them.
+    """
+    return _validated(root, collected(root, names))
+
+
+def collected(root: Path, names: Iterable[str]) -> Values:
+    """The values of presets by dotted key, not yet validated; a later preset wins.
+
+    Raises:
+        AtlasError: there is no such preset, or it is no YAML.
+    """
+    values: Values = {}
+    for name in names:
+        path = root / FOLDER / f"{name}.yaml"
+        if not path.is_file():
+            known = available(root)
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise AtlasError(f"preset {name}: no such preset; {hint}there are {', '.join(known)}")
+        values |= dict(leaves(_load(path)))
+    return values
+
+
+def as_flags(values: Values) -> str:
+    """Values as ``-S key=value`` flags for ``dvc exp run``, on one line.
+
+    A shell splits the line at blanks, so no value may hold one.
+
+    Raises:
+        AtlasError: a value holds a blank.
+    """
+    flags = []
+    for key, value in values.items():
+        text = override(value)
+        if any(character.isspace() for character in text):
+            raise AtlasError(
+                f"presets: {key}={text} holds a blank, which `$(atlas preset ...)` cannot pass "
+                "on; use `atlas preset NAME --apply`"
+            )
+        flags.append(f"-S {key}={text}")
+    return " ".join(flags)
+
+
+def apply(root: Path, values: Values) -> list[str]:
+    """Writes values into params.yaml, keeping its comments.
+
+    Returns:
+        A line for each key that changed: ``train.lr: 0.004 -> 0.0003``.
+    """
+    merged, changes = _merged(root, values)
+    text = io.StringIO()
+    _yaml().dump(merged, text)
+    if changes:
+        write_text(root / "params.yaml", text.getvalue())
+    return changes
+
+
+def _validated(root: Path, values: Values) -> Params:
+    merged, _ = _merged(root, values)
+    return Params.from_mapping(
+        merged, "params.yaml with these presets" if values else "params.yaml"
+    )
+
+
+def _merged(root: Path, values: Values) -> tuple[Any, list[str]]:
+    """params.yaml with these values in it, as a tree that keeps comments, and the changes."""
+    tree = _load(root / "params.yaml")
+    changes = []
+    for dotted, value in values.items():
+        *sections, key = dotted.split(".")
+        place = tree
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or key not in place:
+            raise AtlasError(f"presets: {dotted} is not a key of params.yaml")
+        if place[key] != value:
+            changes.append(f"{dotted}: {override(place[key])} -> {override(value)}")
+            place[key] = value
+    return tree, changes
+
+
+def override(value: Any) -> str:
+    """A value in the syntax of ``dvc exp run -S``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(override(item) for item in value)}]"
+    if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in WORDS):
+        return _quoted(value)
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _quoted(text: str) -> str:
+    r"""A text in quotes as Hydra reads them: a backslash counts only before a quote."""
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'"{text}"'
+
+
+def _load(path: Path) -> Any:
+    try:
+        found = _yaml().load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise AtlasError(f"{path}: not readable as YAML: {reason}") from None
+    if not isinstance(found, dict):
+        raise AtlasError(f"{path}: no keys are in it")
+    return found
+
+
+def _yaml() -> YAML:
+    yaml = YAML()  # the round-trip kind, which keeps comments
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml

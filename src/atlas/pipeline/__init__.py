@@ -1,0 +1,1 @@
+"""The stage runner, atomic files, the parallel map and processes."""

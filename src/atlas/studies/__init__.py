@@ -1,1 +1,0 @@
-"""Studies: one question, the experiments that answer it, one table and one plot."""

@@ -1,0 +1,1 @@
+"""Tools that people run around the pipeline: CLI, chat, server, report, studies."""

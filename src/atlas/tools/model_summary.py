@@ -1,0 +1,62 @@
+"""A page on the model that params.yaml describes, before anything is trained."""
+
+from rich.console import Console
+from rich.table import Table
+
+from atlas.model.config import ModelConfig
+from atlas.model.counts import cache_bytes, count, training_bytes
+from atlas.params.runtime_support import ARCHITECTURES, architecture_of, nearest_change
+from atlas.params.schema import Params
+
+NO_TOKENIZER = "0" * 64
+NO_ID = 0
+
+
+def print_summary(params: Params) -> None:
+    """Prints weights, operations and memory, and what llama.cpp would run it as."""
+    options = params.model.model_dump()
+    config = ModelConfig(
+        **options,
+        vocab_size=params.tokenizer.vocab_size,
+        eos=NO_ID,
+        separator=NO_ID,
+        add_bos_token=False,
+        tokenizer_sha256=NO_TOKENIZER,
+        learned_tokens=0,
+    )
+    counts = count(config)
+    table = Table("", "", "", box=None, pad_edge=False, show_header=False)
+    table.columns[2].justify = "right"
+
+    def section(name: str, rows: dict[str, str]) -> None:
+        for number, (key, value) in enumerate(rows.items()):
+            table.add_row("" if number else name, key, value)
+
+    weights = {part: f"{number:,}" for part, number in counts.parameters.items() if number}
+    section("weights", weights | {"in all": f"{counts.total_parameters:,}"})
+    if params.tokenizer.kind in ("char", "word"):
+        section("vocabulary", {"at most": f"{config.vocab_size:,}"})
+    section(
+        "operations a token",
+        {"forward": f"{counts.forward_flops:,}", "training": f"{counts.training_flops:,}"},
+    )
+    if config.kind == "decoder":
+        at_once = params.train.batch_size // params.train.grad_accum_steps
+        memory = training_bytes(
+            config, at_once, activation_checkpointing=params.train.activation_checkpointing
+        )
+        memory["in all"] = sum(memory.values())
+        section("memory of training", {key: _megabytes(size) for key, size in memory.items()})
+        section("memory of a text", {"keys and values": _megabytes(cache_bytes(config, 1))})
+    architecture = architecture_of(options)
+    runs = (
+        architecture.name
+        if architecture
+        else f"not; nearest: {nearest_change(ARCHITECTURES, options)}"
+    )
+    section("llama.cpp runs it", {"as": runs})
+    Console(highlight=False).print(table)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,191 @@
+"""Whether a model can learn at all, found out in a minute before hours are spent.
+
+    atlas overfit-batch
+    atlas overfit-examples 10
+    atlas gradients
+
+A model that can't learn a few windows by heart has something wrong with it, and so has one whose
+gradient does not reach every weight (Karpathy 2019, "A Recipe for Training Neural Networks").
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from atlas.errors import AtlasError
+from atlas.model.language_model import choose_device
+from atlas.params.schema import Params, TrainParams
+from atlas.tokens.batches import TensorBatch
+from atlas.tokens.index import TokenIndex
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import Batch, TrainingWindows
+from atlas.training.distributed import World
+from atlas.training.memory import ADVICE
+from atlas.training.train_step import Learner
+from atlas.training.trainer import new_model
+
+BY_HEART = 0.1  # nats a token: the right one has nine tenths of the probability
+SHOWN_EVERY = 20  # steps
+VANISHING, EXPLODING = 1e-5, 1e5  # of a gradient beside the usual one, each divided by its weight
+FLOW_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What reaches one weight tensor.
+
+    Attributes:
+        name: of the tensor.
+        weight: root mean square of its weights.
+        gradient: root mean square of its gradient; 0 if nothing reaches it.
+        zeros: share of the gradient that is exactly 0.
+        verdict: what is wrong with it; empty if nothing is.
+    """
+
+    name: str
+    weight: float
+    gradient: float
+    zeros: float
+    verdict: str
+
+
+def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
+    """Learns the same few windows until they are known by heart.
+
+    Without dropout, weight decay and schedule, which all are against it; else as params.yaml says.
+
+    Args:
+        params: of the project.
+        tokens: folder that tokenize wrote.
+        windows: how many of them.
+        steps: after which it is given up.
+
+    Returns:
+        The steps that it took.
+
+    Raises:
+        AtlasError: it was not learned, or cannot be.
+    """
+    train = params.train.model_copy(
+        update={
+            "batch_size": windows,
+            "grad_accum_steps": 1,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "warmup_steps": 0,
+        }
+    )
+    learner, batches = _begin(params, train, tokens)
+    batch = next(batches)
+    learned = int((batch.targets >= 0).sum())
+    print(f"{windows} windows, {learned} tokens to learn by heart")
+    loss = float("nan")
+    for step in range(steps):
+        made = learner.learn(batch, step)
+        loss = made.loss
+        if not made.usable:
+            raise AtlasError(f"the loss is {loss:g} at step {step + 1}. {ADVICE}")
+        if step % SHOWN_EVERY == 0 or loss < BY_HEART:
+            print(f"step {step + 1}: loss {loss:.4f}, gradient {made.norm:.3g}")
+        if loss < BY_HEART:
+            return step + 1
+    raise AtlasError(
+        f"after {steps} steps the loss is still {loss:.3f} nats a token, and a sound model gets "
+        f"below {BY_HEART:g}: try another train.lr (now {params.train.lr:g}) or more --steps; if "
+        "neither helps, look at `atlas gradients`"
+    )
+
+
+def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
+    """The mean gradient of each weight tensor of a new model over a few batches, in float32.
+
+    One that begins silent (``train.init=zero``) makes a step before, as what is behind a matrix of
+    zeros gets no gradient, and need not yet.
+
+    Raises:
+        AtlasError: the data cannot be trained on.
+    """
+    train = params.train.model_copy(update={"precision": "float32", "warmup_steps": 0})
+    learner, batches = _begin(params, train, tokens)
+    if train.init == "zero":
+        learner.learn(next(batches), 0)
+    for batch in itertools.islice(batches, FLOW_BATCHES):
+        learner.add_gradient(batch)
+    for parameter in learner.model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= FLOW_BATCHES
+    parameters = dict(learner.model.named_parameters())
+    ratios = [
+        _size(parameter.grad) / max(_size(parameter), 1e-12)
+        for parameter in parameters.values()
+        if parameter.grad is not None
+    ]
+    usual = torch.tensor(ratios).median().item() if ratios else 0.0
+    return [_flow(name, parameter, usual) for name, parameter in parameters.items()]
+
+
+def print_flow(flows: list[Flow]) -> None:
+    """Prints a table, the weights in the order in which a token meets them."""
+    table = Table("weights", "size", "gradient", "ratio", "zeros", "", box=None)
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for flow in flows:
+        table.add_row(
+            flow.name,
+            f"{flow.weight:.2e}",
+            f"{flow.gradient:.2e}",
+            f"{flow.gradient / flow.weight:.2e}" if flow.weight else "-",
+            f"{flow.zeros:.0%}",
+            flow.verdict,
+        )
+    Console(highlight=False).print(table)
+    wrong = sum(bool(flow.verdict) for flow in flows)
+    print(f"{wrong} of {len(flows)} weights to look at" if wrong else "the gradient reaches all")
+
+
+def _begin(
+    params: Params, train: TrainParams, tokens: Path
+) -> tuple[Learner, Iterator[TensorBatch]]:
+    """A new model without dropout, that learns here and alone; the batches of its training."""
+    if params.model.kind == "bigram":
+        raise AtlasError("model.kind is bigram: it is counted, and has no gradient to look at")
+    index = TokenIndex.read(tokens)
+    shape = params.model.model_copy(update={"dropout": 0.0})
+    world = World(choose_device())
+    model = new_model(params.model_copy(update={"train": train, "model": shape}), index, world)
+    split = TokenSplit(tokens, "train", train.max_train_tokens)
+    data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
+    learner = Learner(model, train, train.steps, world)
+    rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())
+    batches = (Batch.of(each.to(world.device), index) for each in rows)
+    return learner, batches
+
+
+def _flow(name: str, parameter: nn.Parameter, usual: float) -> Flow:
+    weight = _size(parameter)
+    if parameter.grad is None:
+        return Flow(name, weight, 0.0, 1.0, "no gradient reaches it")
+    gradient = _size(parameter.grad)
+    zeros = (parameter.grad == 0).float().mean().item()
+    ratio = gradient / max(weight, 1e-12)
+    verdict = ""
+    if not torch.isfinite(parameter.grad).all():
+        verdict = "not finite"
+    elif gradient == 0:
+        verdict = "all zero"
+    elif ratio < VANISHING * usual:
+        verdict = "vanishing"
+    elif weight and ratio > EXPLODING * usual:
+        verdict = "exploding"
+    return Flow(name, weight, gradient, zeros, verdict)
+
+
+def _size(tensor: torch.Tensor) -> float:
+    return tensor.detach().square().mean().sqrt().item()

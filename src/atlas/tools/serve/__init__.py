@@ -1,0 +1,1 @@
+"""A local server with an OpenAI-compatible API and a page."""

@@ -1,0 +1,200 @@
+"""One model in its three forms: each continues a text as the model itself does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from atlas.errors import AtlasError
+from atlas.export.gguf.file import write_gguf
+from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.inference.backends.atlas_model import AtlasModel
+from atlas.inference.backends.load import open_model
+from atlas.inference.batch import Text
+from atlas.inference.generate import generate
+from atlas.inference.sampling import GREEDY, Sampling
+from atlas.params.runtime_support import architecture_of, class_of
+from tests.export.models import SHAPES, source_of, store
+
+FORMS = {"model": "Atlas", "mine": "Hugging Face", "mine.gguf": "GGUF"}
+REFUSAL = "{% if m.role != 'user' %}{{ raise_exception('users alone') }}{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}"
+    + REFUSAL
+    + "<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    + ("{% if add_generation_prompt %}<assistant>{% endif %}")
+)
+
+
+def write_forms(folder, tokenizer):
+    source = source_of(folder / "model", tokenizer)
+    write_gguf(folder / "mine.gguf", source, architecture_of(source.config.model_dump()), "f32")
+    write_hugging_face(folder / "mine", source, class_of(source.config.model_dump()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("opened")
+    store(folder / "model", SHAPES["llama"], tokenizer)
+    tokenizer.save(folder / "tokenizer")
+    write_forms(folder, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def opened(folder, request):
+    torch.set_num_threads(1)
+    return open_model(folder / request.param)
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return open_model(folder / "model")
+
+
+def written(opened, prompts, most, sampling=GREEDY, beyond="slide"):
+    texts = [Text(opened.encode(prompt), most, sampling) for prompt in prompts]
+    list(opened.continue_all(texts, beyond))
+    return [text.written for text in texts]
+
+
+def test_each_form_is_known_by_what_it_holds(folder):
+    for name, form in FORMS.items():
+        opened = open_model(folder / name)
+        assert (opened.form, opened.context_length) == (form, 96)
+        assert opened.vocab_size == open_model(folder / "model").vocab_size
+
+
+def test_prompts_and_texts_are_those_of_the_tokenizer(opened, tokenizer):
+    for text in ("the lamp", " two  blanks\n", "é€😀 and more", "<|endoftext|>"):
+        assert opened.encode(text) == tokenizer.encode(text)
+        assert opened.decode(tokenizer.encode(text)) == text
+    assert opened.encode("") == [tokenizer.eos]
+    assert opened.ends == {tokenizer.eos}
+    assert opened.decode([tokenizer.eos, *tokenizer.encode("é")[:1]]) == "\ufffd"
+
+
+def test_each_form_of_a_model_of_whole_documents_begins_one(tmp_path, tokenizer):
+    store(tmp_path / "model", SHAPES["llama"] | {"add_bos_token": True}, tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    write_forms(tmp_path, tokenizer)
+    for name in FORMS:
+        opened = open_model(tmp_path / name)
+        assert opened.encode("the lamp") == [tokenizer.eos, *tokenizer.encode("the lamp")]
+        assert opened.encode("") == [tokenizer.eos]
+
+
+def test_each_form_continues_alike(opened, ours):
+    prompts = ["the lamp", "one stone holds", ""]
+    assert written(opened, prompts, 40) == written(ours, prompts, 40)
+    sampling = Sampling(seed=5)
+    assert written(opened, prompts, 20, sampling) == written(ours, prompts, 20, sampling)
+
+
+def test_each_form_goes_on_beyond_its_context(opened, ours):
+    assert written(opened, ["a lamp"], 150) == written(ours, ["a lamp"], 150)
+    (short,) = written(opened, ["a lamp"], 150, beyond="stop")
+    assert len(short) == 96 - len(ours.encode("a lamp")) + 1
+
+
+def test_the_ids_are_those_of_generate(ours):
+    prompt = ours.encode("the lamp")
+    assert written(ours, ["the lamp"], 30) == [list(generate(ours.model, prompt, 30, GREEDY))]
+
+
+def test_without_a_template_a_conversation_is_one_text(opened):
+    messages = [{"role": "user", "content": "the lamp"}, {"role": "assistant", "content": "sees"}]
+    assert opened.decode(opened.conversation(messages)) == "the lampsees"
+    messages.append({"role": "user", "content": "one"})
+    assert opened.decode(opened.conversation(messages)) == "the lampsees\none"
+
+
+def test_a_template_is_used(folder, tmp_path, tokenizer):
+    import shutil
+
+    import gguf
+
+    shutil.copytree(folder / "mine", tmp_path / "mine")
+    config = tmp_path / "mine/tokenizer_config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"chat_template": TEMPLATE}))
+    reader = gguf.GGUFReader(folder / "mine.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "mine.gguf", "llama")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            writer.add_key_value(
+                field.name, field.contents(), field.types[0],
+                field.types[-1] if len(field.types) > 1 else None,
+            )  # fmt: skip
+    writer.add_chat_template(TEMPLATE)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    messages = [{"role": "user", "content": "hello"}]
+    for name in ("mine", "mine.gguf"):
+        opened = open_model(tmp_path / name)
+        assert opened.decode(opened.conversation(messages)) == "<user>hello\n<assistant>"
+        with pytest.raises(AtlasError, match="its chat template refuses this: users alone"):
+            opened.conversation([{"role": "system", "content": "hello"}])
+
+
+def test_attention_of_the_last_token(ours, opened):
+    ids = ours.encode("one stone holds the lamp")
+    assert opened.tells_attention == (opened.form == "Atlas")
+    if not opened.tells_attention:
+        with pytest.raises(AtlasError, match="tell no attention"):
+            opened.attention(ids)
+        return
+    maps = np.array(opened.attention(ids))
+    assert maps.shape == (2, 4, len(ids))
+    assert np.allclose(maps.sum(-1), 1, atol=1e-5)
+
+
+def test_a_question_is_asked_alone(tokenizer):
+    from atlas.model.initialize import initialise, make_model
+    from tests.small import small_config
+
+    shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}
+    separator = tokenizer.encode(".")[-1]
+    model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
+    initialise(model, 0)
+    opened = AtlasModel(model, tokenizer, "questions")
+    messages = [{"role": "user", "content": each} for each in ("one.", "two.")]
+    assert opened.conversation(messages) == [tokenizer.eos, *tokenizer.encode("two.")]
+    assert opened.beyond("slide") == "stop"
+    assert not opened.tells_attention
+    with pytest.raises(AtlasError, match="the prompt ends no question"):
+        opened.encode("two")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no.gguf", b"GGUF but no more", "llama.cpp can't load it"),
+        ("empty.gguf", b"", "llama.cpp can't load it"),
+        ("text.txt", b"x", "not a model; give a folder or a file that ends in .gguf"),
+        ("folder/config.json", b'{"architectures": ["LlamaForCausalLM"]}', "transformers can't"),
+        ("folder/config.json", b'{"architectures": ["NoSuchModel"]}', "transformers can't"),
+        ("folder/config.json", b"{}", "not a model of this version"),
+        ("folder/config.json", b"\xff", "not a model of this version"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    given = path.parent if path.parent != tmp_path else path
+    with pytest.raises(AtlasError, match=message) as refused:
+        open_model(given)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(AtlasError, match=r"nothing/config.json: no such file"):
+        open_model(tmp_path / "nothing")
+    with pytest.raises(AtlasError, match=r"x.gguf: no such file"):
+        open_model(tmp_path / "x.gguf")

@@ -1,0 +1,201 @@
+import pytest
+import yaml
+
+from atlas.errors import AtlasError
+from atlas.params.schema import Params, leaves, load_params
+from tests.code_walk import ROOT
+from tests.small import params_tree
+
+
+def refusal(**changes) -> str:
+    with pytest.raises(AtlasError) as error:
+        Params.from_mapping(params_tree(**changes))
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_projects_own_params_are_valid():
+    params = load_params(ROOT / "params.yaml")
+    assert params.train.lr == pytest.approx(4e-3)
+
+
+def test_params_cannot_be_changed():
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.steps = 1
+
+
+def test_every_key_has_a_comment():
+    text = (ROOT / "params.yaml").read_text()
+    keys = {key.rsplit(".", 1)[-1] for key, _ in leaves(yaml.safe_load(text))}
+    for line in text.splitlines():
+        name = line.split(":")[0].strip()
+        if name in keys and line.startswith("  ") and not line.strip().startswith("-"):
+            assert " # " in line, line
+
+
+QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train.lrr": 1.0}, "train.lrr is not a known key: did you mean train.lr?"),
+        ({"trian": {}}, "trian is not a known key: did you mean train?"),
+        ({"train.zzz": 1}, "train.zzz is not a known key (known: seed, init, steps"),
+        ({"train.lr": "abc"}, "train.lr is 'abc': it must be a valid number"),
+        ({"train.lr": True}, "train.lr is True: it must be a valid number"),
+        ({"train.lr": -1.0}, "train.lr is -1.0: it must be greater than 0"),
+        ({"train.lr": float("nan")}, "train.lr is nan: it must be a finite number"),
+        ({"train.steps": "10"}, "train.steps is '10': it must be a valid integer"),
+        ({"train.steps": 10.5}, "train.steps is 10.5: it must be a valid integer"),
+        ({"train.steps": True}, "train.steps is True: it must be a valid integer"),
+        ({"train": None}, "train is a section"),
+        (
+            {"model.positions": "rotary"},
+            "model.positions is 'rotary': it must be 'rope', '",
+        ),
+        ({"corpus.name": "shakspeare"}, "corpus.name is 'shakspeare': it must be"),
+        ({"corpus.books": [0]}, "corpus.books.0 is 0: it must be greater than 0"),
+        ({"corpus.books": ["11"]}, "corpus.books.0 is '11': it must be a valid integer"),
+        ({"corpus.books": 11}, "corpus.books is 11: it must be a list"),
+        ({"corpus.books": [11, 74, 11]}, "corpus.books names a book twice: 11, 74, 11"),
+        ({"corpus.operation": "plus"}, "corpus.operation is 'plus': it must be 'add',"),
+        ({"corpus.modulus": 1}, "corpus.modulus is 1: it must be greater than or equal to 2"),
+        ({"clean.duplicates": True}, "clean.duplicates is True: it must be 'near', 'exact' or"),
+        (
+            {"clean.jaccard_threshold": 0.1},
+            "clean.jaccard_threshold is 0.1: it must be greater than or",
+        ),
+        (
+            {"export.formats": ["gguf:f64"]},
+            "export.formats.0 is 'gguf:f64': it must be one of gguf:f32, gguf:f16,",
+        ),
+        ({"export.formats": "f32"}, "export.formats is 'f32': it must be a list"),
+        ({"export.name": "../x"}, "export.name is '../x': use letters"),
+        ({"export.formats": ["gguf:f32", "gguf:f32"]}, "export.formats: a format is named twice"),
+        (
+            {"clean.filters": ["shrt"]},
+            "clean.filters.0 is 'shrt': it must be 'short', 'word_length',",
+        ),
+        ({"clean.filters": "short"}, "clean.filters is 'short': it must be a list"),
+        ({"clean.filters": ["short", "short"]}, "clean.filters names a filter twice: short, short"),
+        ({"clean.zero_width": True}, "clean.zero_width is True: it must be 'remove' or 'keep'"),
+        ({"clean.mojibake": "fix"}, "clean.mojibake is 'fix': it must be 'repair' or 'keep'"),
+        ({"clean.val": 0.5, "clean.test": 0.5}, "clean.val + clean.test is 1"),
+        (
+            {"tokenizer.vocab_size": 200},
+            "tokenizer.vocab_size is 200: 261 pieces of tokenizer.kind=bpe",
+        ),
+        (
+            {"model.d_model": 130},
+            "model.d_model (130) is not divisible by model.n_head (4): try model.d_model=160;",
+        ),
+        ({"model.n_head": 128, "model.n_kv_head": 128}, "the head size must be even"),
+        ({"model.n_kv_head": 3}, "model.n_head (4) is not divisible by model.n_kv_head (3)"),
+        ({"model.rope_scaling": 2.0, "model.positions": "alibi"}, "model.rope_scaling is 2"),
+        ({"model.rope_scaling": 0.5}, "model.rope_scaling is 0.5: it must be greater than or"),
+        ({"model.window": 128}, "model.window (128) leaves nothing out of model.context_length"),
+        ({"model.kind": "two_layer"}, "the two-layer network reads so many tokens"),
+        ({"model.kind": "encoder_decoder"}, 'tokenize.prompt_separator is "": name the piece that'),
+        ({"model.kind": "encoder_decoder", "model.window": 4}, "an encoder-decoder sees all"),
+        ({"train.init": "zero", "model.norm_position": "post"}, "train.init is zero with"),
+        (
+            {"model.positions": "none", "model.d_model": 30, "model.n_head": 2},
+            "a head of llama.cpp's llama has an even number of channels, 2 or more, and "
+            "model.d_model / model.n_head is 15: try model.d_model=32",
+        ),
+        (
+            {"model.positions": "alibi", "model.d_model": 4, "model.n_head": 4},
+            "a head of llama.cpp's refact has",
+        ),
+        (
+            QUESTIONS | {"model.kind": "encoder_decoder", "export.formats": []},
+            "evaluate.prompts: an encoder-decoder answers questions, so let each hold '=', or",
+        ),
+        (QUESTIONS | {"tokenize.separate_documents": False}, "tokenize.separate_documents=true"),
+        ({"model.rope_theta": 1e300}, "model.rope_theta is 1e+300: it must be less than"),
+        ({"tokenize.prompt_separator": "="}, "add tokenize.windows=padded"),
+        ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'none', 'head' or 'all'"),
+        (
+            {"model.positions": "sinusoidal", "model.d_model": 15, "model.n_head": 3},
+            "sinusoids come in pairs, so it must be even: try model.d_model=96",
+        ),
+        ({"train.grad_accum_steps": 3}, "train.batch_size (8) is not divisible by"),
+        ({"train.warmup_steps": 5000}, "train.warmup_steps (5000) is more than train.steps (1200)"),
+        ({"model.d_ff": 360}, "q8_0 packs rows of 32, and model.d_ff is 360: try model.d_ff=384"),
+    ],
+)
+def test_refusals_name_the_key_and_what_it_may_be(changes, expected):
+    assert expected in refusal(**changes)
+
+
+def test_a_missing_key_is_named():
+    tree = params_tree()
+    del tree["train"]["lr"]
+    with pytest.raises(AtlasError, match=r"params.yaml: train.lr is missing"):
+        Params.from_mapping(tree)
+
+
+def test_several_problems_are_all_named():
+    message = refusal(**{"train.steps": 0, "model.n_layer": "two"})
+    assert "train.steps" in message
+    assert "model.n_layer" in message
+
+
+@pytest.mark.parametrize("text", ["3e-4", "3.0e-4", "0.0003", "3E-4"])
+def test_every_way_to_write_a_learning_rate_is_a_number(text):
+    value = yaml.safe_load(text)  # the first form is text to YAML 1.1
+    assert Params.from_mapping(params_tree(**{"train.lr": value})).train.lr == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "nearest"),
+    [
+        ({"positions": "learned"}, "nearest: model.positions=rope"),
+        ({"positions": "learned", "norm": "layernorm"}, "nearest: model.feed_forward=gelu"),
+        ({"qk_norm": "head", "bias": True}, "nearest: model.qk_norm=none"),
+        ({"norm_position": "post"}, "nearest: model.norm_position=pre"),
+        ({"norm_position": "reordered"}, "nearest: model.norm_position=pre"),
+        ({"norm_position": "reordered", "qk_norm": "head"}, "nearest: model.norm_position=pre"),
+        ({"feed_forward": "gelu"}, "nearest: model.feed_forward=swiglu"),
+        ({"feed_forward": "geglu", "tied_head": False}, "nearest: model.feed_forward=swiglu"),
+        ({"window": 8}, "swiglu + window=8 + tied_head; nearest: model.window=0"),
+        ({"kind": "two_layer", "window": 8}, "kind=two_layer"),
+        ({"kind": "bigram"}, "nearest: model.kind=decoder"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_with_the_nearest_that_can(options, nearest):
+    changes = {f"model.{key}": value for key, value in options.items()}
+    assert nearest in refusal(**changes)
+    Params.from_mapping(params_tree(**changes, **{"export.formats": []}))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "it has no sections"),
+        (b"a: [1, 2", "not readable as YAML"),
+        (b"\xff\xfe\x00", "not readable as YAML"),
+        (b"just text", "it has no sections"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, content, expected):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(AtlasError, match=expected):
+        load_params(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(AtlasError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_leaves_are_dotted():
+    assert list(leaves({"a": {"b": 1, "c": {"d": [2]}}, "e": 3})) == [
+        ("a.b", 1),
+        ("a.c.d", [2]),
+        ("e", 3),
+    ]

@@ -1,0 +1,147 @@
+"""The report and the plots of DVC in a real browser that has no network."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from atlas.errors import AtlasError
+from atlas.tools.report.command import write_report
+from atlas.tools.report.offline_plots import PAGE, write_offline_plots
+from tests.browser import CONTRAST
+from tests.code_walk import ROOT
+from tests.tools.report.made_up import make_project, png, write
+
+SIZES = "(all) => all.map((each) => each.getBoundingClientRect()).map((r) => [r.width, r.height])"
+LOADED = "(all) => all.map((each) => each.naturalWidth)"
+READ = "p, dt, dd, th, td, li, a, h1, h2, h3, figcaption, pre, summary, footer, b, code, svg text"
+DVC = """
+plots:
+  - curve: {x: step, y: {curve.csv: loss}, title: A curve}
+  - picture.png
+  - table.csv: {template: bar_horizontal, x: count, y: word}
+  - points.csv: {template: scatter, x: a, y: b}
+"""
+
+
+@contextmanager
+def opened(browser: Browser, address: str, width: int = 1280, **options) -> Iterator[Page]:
+    """A page that asks for nothing but itself and what lies beside it, and does not complain."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+    context.set_offline(True)
+    page = context.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+    try:
+        page.goto(address)
+        yield page
+        folder = address.rpartition("/")[0]
+        assert all(each.startswith((f"{folder}/", "data:")) for each in asked), asked
+        assert complaints == []
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("report") / "project"
+    metrics = make_project(root)
+    header, *_ = (metrics / "tables/confusion.csv").read_text().splitlines()
+    rows = [f"{a},{b},{a},{0.9 if a == b else 0.01}" for a in range(20) for b in range(20)]
+    write(metrics / "tables/confusion.csv", "\n".join([header, *rows]))
+    long = f"{'a' * 300},{'b' * 90},c"
+    write(metrics / "tables/failures.csv", f"question,expected,answered\n{long}\n")
+    return write_report(root).as_uri()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_everything_is_seen_and_nothing_is_too_wide(browser, report, width):
+    with opened(browser, report, width) as page:
+        assert min(page.locator("img").evaluate_all(LOADED)) > 0
+        drawings = page.locator("figure svg").evaluate_all(SIZES)
+        assert len(drawings) >= 6
+        assert all(wide > 250 and high > 120 for wide, high in drawings)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = page.locator(".card").evaluate_all(SIZES)
+        assert all(0 < wide <= width for wide, _ in boxes)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_can_be_read_in_both_lights(browser, report, scheme):
+    with opened(browser, report, color_scheme=scheme) as page:
+        ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert (min(map(int, re.findall(r"\d+", ground)[:3])) > 128) == (scheme == "light")
+        ratios = page.evaluate(CONTRAST, READ)
+        assert len(ratios) > 300
+        assert min(ratios) >= 4.5  # WCAG's AA
+
+
+def test_the_contents_lead_to_each_section(browser, report):
+    with opened(browser, report, width=1280) as page:
+        page.get_by_role("link", name="Timings").click()
+        assert page.url.endswith("#timings")
+        assert page.get_by_role("heading", name="Timings").is_visible()
+        page.get_by_text("Every metric").click()
+        assert page.get_by_role("cell", name="val_bits_per_byte").is_visible()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A small project of DVC with plots of several kinds."""
+    root = tmp_path_factory.mktemp("plots") / "project"
+    root.mkdir()
+    for command in ("git init -q", "dvc init -q"):
+        subprocess.run(command.split(), cwd=root, check=True)
+    write(root / "dvc.yaml", DVC)
+    write(root / "curve.csv", "step,loss\n1,5\n2,4\n3,3.5\n")
+    write(root / "table.csv", "word,count\nlamp,3\nriver,5\n")
+    write(root / "points.csv", "a,b\n1,2\n3,1\n")
+    (root / "picture.png").write_bytes(png())
+    return root
+
+
+def test_the_plots_of_dvc_are_drawn_without_a_network(browser, project):
+    assert write_offline_plots(project).endswith("network or not")
+    shown = subprocess.run(["dvc", "plots", "show"], cwd=project, capture_output=True, check=True)
+    assert shown.stdout.decode().strip().endswith("/dvc_plots/index.html")
+    with opened(browser, (project / "dvc_plots/index.html").as_uri()) as page:
+        page.locator("main > div canvas, main > div svg").nth(2).wait_for()
+        drawn = "(all) => all.map((each) => each.querySelectorAll('canvas, svg.marks, img').length)"
+        assert page.locator("main > div").evaluate_all(drawn) == [1, 1, 1, 1]
+        pictures = page.locator("main canvas, main img").evaluate_all(SIZES)
+        assert all(min(size) > 20 for size in pictures)
+        assert min(page.locator("main img").evaluate_all(LOADED)) > 0
+
+
+def test_the_setting_is_this_clones_alone(project):
+    write_offline_plots(project)
+    local = (project / ".dvc/config.local").read_text()
+    assert PAGE in local
+    assert "plots" not in (project / ".dvc/config").read_text()
+    told = subprocess.check_output(["dvc", "config", "plots.html_template"], cwd=project, text=True)
+    assert told.strip() == PAGE
+
+
+def test_another_template_stays(project):
+    subprocess.run(
+        ["dvc", "config", "--local", "plots.html_template", "mine.html"], cwd=project, check=True
+    )
+    assert write_offline_plots(project).endswith("is mine.html already")
+    assert "mine.html" in (project / ".dvc/config.local").read_text()
+
+
+def test_git_keeps_none_of_it():
+    assert f"/{PAGE}" in (ROOT / ".dvc/.gitignore").read_text().split()
+    assert "/metrics/report.html" in (ROOT / ".gitignore").read_text().split()
+
+
+def test_without_dvc_it_says_what_is_missing(tmp_path):
+    with pytest.raises(AtlasError, match=r"\.dvc: missing; `dvc init` makes it"):
+        write_offline_plots(tmp_path)

@@ -1,0 +1,32 @@
+"""Servers for the tests that only ask them something."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from atlas.tools.serve.limits import Limits
+from tests.tools.serve.live import opened_model, running
+
+
+@pytest.fixture(scope="session")
+def opened(tokenizer):
+    return opened_model(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def address(opened):
+    limits = Limits(slots=4, queue=8, tokens=500, texts=6, body_bytes=100_000, body_seconds=1)
+    with running(opened, limits) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server(opened, tmp_path_factory) -> Iterator[str]:
+    """The address of a server that has curves to show."""
+    folder = tmp_path_factory.mktemp("metrics")
+    steps = range(10, 210, 10)
+    train = [f"{step},{5 - step / 100},{5.5 - step / 100}" for step in steps]
+    (folder / "train.csv").write_text("\n".join(["step,loss,loss_average", *train]) + "\n")
+    (folder / "val.csv").write_text("step,loss\n0,6\n100,4.5\n200,3.25\n")
+    with running(opened, metrics_folder=folder) as address:
+        yield address

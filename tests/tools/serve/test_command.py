@@ -1,0 +1,134 @@
+"""`atlas serve` as it is typed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.code_walk import ROOT
+from tests.export.models import SHAPES, store
+from tests.tools.console import atlas
+
+RUN = [sys.executable, "-c", "from atlas.tools.cli import run; run()", "serve"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("serve")
+    store(folder / "mine", SHAPES["llama"], tokenizer)
+    tokenizer.save(folder / "tokenizer")
+    return folder
+
+
+@contextmanager
+def serving(folder, *options, **environment):
+    """A process that serves, and its address; it is ended whatever happens."""
+    process = subprocess.Popen(
+        [*RUN, "--model", str(folder / "mine"), "--port", "0", *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("mine (Atlas): http://"), line + process.stderr.read()
+        yield process, line.split()[2]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_stopped(folder, how):
+    with serving(folder, "--slots", "2") as (process, address):
+        assert address.startswith("http://127.0.0.1:")
+        page = httpx.get(f"{address}/")
+        assert "Atlas" in page.text
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        assert httpx.get(f"{address}/v1/models").json()["data"][0]["id"] == "mine"
+        refused = httpx.get(f"{address}/", headers={"Host": "elsewhere.example"})
+        assert refused.status_code == 400
+        assert "Host" in refused.json()["error"]["message"]
+        about = httpx.get(f"{address}/atlas/model").json()
+        assert about["curves"] == {}
+        assert (about["context_length"], about["tells_attention"]) == (96, True)
+        process.send_signal(how)
+        _, error = process.communicate(timeout=20)
+        assert "Traceback" not in error
+
+
+def test_who_is_being_answered_is_told_when_it_is_stopped(folder):
+    asked = {"model": "mine", "prompt": "the", "max_tokens": 4000, "logit_bias": {"1": -100}}
+    with (
+        serving(folder, "--slots", "2") as (process, address),
+        httpx.stream("POST", f"{address}/v1/completions", json=asked | {"stream": True}) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGINT)
+        *_, error, _, done, _ = lines
+        assert '"code":"stopping"' in error
+        assert done == "data: [DONE]"
+        _, printed = process.communicate(timeout=20)
+        assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.2", "localhost"])
+def test_it_goes_by_the_name_that_it_was_given(folder, host):
+    with serving(folder, "--host", host) as (_, address):
+        assert httpx.get(f"{address}/health").status_code == 200
+        assert httpx.head(f"{address}/health").status_code == 200
+
+
+def test_for_others_it_wants_a_key_or_says_that_it_has_none(folder):
+    with serving(folder, "--host", "0.0.0.0", ATLAS_API_KEY="k") as (process, address):
+        port = address.rsplit(":", 1)[1]
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
+        for given in ("Bearer k", "bearer k"):
+            headers = {"Authorization": given}
+            answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers)
+            assert answer.status_code == 200
+        process.terminate()
+        assert "anybody" not in process.communicate(timeout=20)[1]
+    with serving(folder, "--host", "0.0.0.0") as (process, _):
+        process.terminate()
+        assert "note: anybody who reaches this address" in process.communicate(timeout=20)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--host", ""), "error: --host is empty"),
+        (("--key", ""), "error: --key is empty"),
+        (
+            ("--slots", "100000000"),
+            "error: --slots 100000000: there is no memory for so many, give fewer",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(folder, options, words):
+    code, _, error = atlas("serve", "--model", str(folder / "mine"), "--port", "0", *options)
+    assert code == 1
+    assert error.startswith(words)
+    assert error.count("\n") == 1
+
+
+def test_an_address_that_is_taken_is_refused_in_one_line(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [*RUN, "--model", str(folder / "mine"), "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: can't be had")
+    assert done.stderr.count("\n") == 1

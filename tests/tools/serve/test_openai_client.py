@@ -1,0 +1,213 @@
+"""The server as OpenAI's own client sees it."""
+
+import math
+
+import openai
+import pytest
+
+from atlas.inference.batch import Text
+from atlas.inference.sampling import Sampling
+from tests.tools.serve.live import running
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def alone(opened, prompt, tokens, **options):
+    """What the model writes by itself."""
+    sampling = Sampling(**{"temperature": 1, "top_k": 0, "top_p": 1} | options)
+    text = Text(opened.encode(prompt), tokens, sampling)
+    return "".join(opened.stream(text)), text
+
+
+def test_models(client):
+    (model,) = client.models.list().data
+    assert model.id == "small"
+    assert client.models.retrieve("small").id == "small"
+    with pytest.raises(openai.NotFoundError, match="model 'other': not here"):
+        client.models.retrieve("other")
+
+
+def test_a_completion_is_what_the_model_writes_with_that_seed(client, opened):
+    done = client.completions.create(model="small", prompt="the lamp", max_tokens=30, seed=7)
+    written, text = alone(opened, "the lamp", 30, seed=7)
+    (choice,) = done.choices
+    assert (choice.text, choice.finish_reason) == (written, "length")
+    assert done.object == "text_completion"
+    assert done.usage.prompt_tokens == len(text.prompt)
+    assert done.usage.completion_tokens == 30
+    assert done.usage.total_tokens == 30 + len(text.prompt)
+
+
+def test_a_stream_gives_the_same_in_parts(client, opened):
+    asked = {"model": "small", "prompt": "a é stone", "max_tokens": 40, "seed": 3}
+    chunks = list(
+        client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
+    *parts, last = chunks
+    assert (
+        "".join(part.choices[0].text for part in parts) == alone(opened, "a é stone", 40, seed=3)[0]
+    )
+    assert [part.choices[0].finish_reason for part in parts][-1] == "length"
+    assert len({part.id for part in chunks}) == 1
+    assert len(parts) > 10
+    assert (last.choices, last.usage.completion_tokens) == ([], 40)
+
+
+def test_sampling_options_reach_the_model(client, opened):
+    options = {"temperature": 0.7, "top_p": 0.9, "presence_penalty": 1.0, "frequency_penalty": 0.5}
+    more = {"top_k": 20, "min_p": 0.01, "repetition_penalty": 1.2}
+    done = client.completions.create(
+        model="small", prompt="one", max_tokens=25, seed=2, logit_bias={"300": 5},
+        extra_body=more, **options,
+    )  # fmt: skip
+    expected, _ = alone(opened, "one", 25, seed=2, logit_bias={300: 5}, **options, **more)
+    assert done.choices[0].text == expected
+
+
+def test_n_takes_seeds_that_follow_and_prompts_may_be_many(client, opened):
+    done = client.completions.create(
+        model="small", prompt=["the lamp", "one"], max_tokens=8, n=2, seed=5
+    )
+    expected = [
+        alone(opened, prompt, 8, seed=seed)[0] for prompt in ("the lamp", "one") for seed in (5, 6)
+    ]
+    assert [choice.text for choice in done.choices] == expected
+    assert [choice.index for choice in done.choices] == [0, 1, 2, 3]
+    assert done.usage.completion_tokens == 32
+    ids = opened.encode("the lamp")
+    assert done.usage.prompt_tokens == len(ids) + len(opened.encode("one"))
+    given = client.completions.create(model="small", prompt=ids, max_tokens=8, seed=5)
+    assert given.choices[0].text == expected[0]
+    both = client.completions.create(model="small", prompt=[ids, ids], max_tokens=8, seed=5)
+    assert [choice.text for choice in both.choices] == [expected[0]] * 2
+
+
+def test_streams_of_n_texts_are_told_apart(client, opened):
+    came = ["", "", ""]
+    for chunk in client.completions.create(
+        model="small", prompt="the", max_tokens=12, n=3, seed=1, stream=True
+    ):
+        came[chunk.choices[0].index] += chunk.choices[0].text
+    assert came == [alone(opened, "the", 12, seed=seed)[0] for seed in (1, 2, 3)]
+
+
+def test_logprobs_of_completions(client, opened):
+    done = client.completions.create(
+        model="small", prompt="the lamp", max_tokens=5, seed=1, logprobs=3, temperature=0
+    )
+    found = done.choices[0].logprobs
+    assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs) == 5
+    for token, logprob, likeliest in zip(
+        found.tokens, found.token_logprobs, found.top_logprobs, strict=True
+    ):
+        assert len(likeliest) <= 3
+        assert likeliest[token] == logprob == max(likeliest.values())
+        assert math.exp(logprob) <= 1
+    assert found.text_offset[0] == 0
+
+
+def test_chat(client, opened):
+    messages = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "the lamp"}]},
+    ]
+    done = client.chat.completions.create(
+        model="small", messages=messages, max_completion_tokens=20, seed=4,
+        logprobs=True, top_logprobs=2,
+    )  # fmt: skip
+    (choice,) = done.choices
+    expected, _ = alone(opened, "be kind\nthe lamp", 20, seed=4)
+    assert choice.message.role == "assistant"
+    assert choice.message.content == expected
+    assert len(choice.logprobs.content) == 20
+    first = choice.logprobs.content[0]
+    assert bytes(first.bytes).decode() == first.token
+    assert len(first.top_logprobs) == 2
+    chunks = list(
+        client.chat.completions.create(
+            model="small", messages=messages, max_tokens=20, seed=4, stream=True
+        )
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_a_stop_string_ends_a_text_and_is_not_in_it(client, opened):
+    whole, _ = alone(opened, "the lamp", 60, seed=9)
+    stop = whole[20:23]
+    for stream in (False, True):
+        done = client.completions.create(
+            model="small", prompt="the lamp", max_tokens=60, seed=9, stop=[stop, "never"],
+            stream=stream,
+        )  # fmt: skip
+        chunks = list(done) if stream else [done]
+        assert "".join(chunk.choices[0].text for chunk in chunks) == whole[: whole.find(stop)]
+        assert chunks[-1].choices[0].finish_reason == "stop"
+    ids = client.completions.create(
+        model="small", prompt="the lamp", max_tokens=60, seed=9, stop=stop,
+        extra_body={"return_token_ids": True},
+    )  # fmt: skip
+    assert ids.usage.completion_tokens == len(ids.choices[0].token_ids) < 60
+
+
+def test_without_a_seed_texts_differ(client):
+    texts = {
+        client.completions.create(model="small", prompt="the", max_tokens=20).choices[0].text
+        for _ in range(4)
+    }
+    assert len(texts) > 1
+
+
+def test_the_bytes_of_a_part_of_a_character(client, opened):
+    byte = opened.tokenizer.encode("\u00e9")[0]  # no piece of this vocabulary
+    done = client.chat.completions.create(
+        model="small", messages=[{"role": "user", "content": "x"}], max_tokens=5,
+        max_completion_tokens=1, temperature=0, logit_bias={str(byte): 100}, logprobs=True,
+    )  # fmt: skip
+    (token,) = done.choices[0].logprobs.content
+    assert (token.token, token.bytes) == ("<0xC3>", [0xC3])
+
+
+def test_token_ids_may_be_had(client, opened):
+    done = client.completions.create(
+        model="small", prompt="the lamp", max_tokens=6, seed=1,
+        extra_body={"return_token_ids": True},
+    )  # fmt: skip
+    _, text = alone(opened, "the lamp", 6, seed=1)
+    assert done.choices[0].token_ids == text.written
+    assert done.choices[0].prompt_token_ids == list(text.prompt)
+
+
+def test_errors_are_those_of_the_api(client):
+    def ask(**changed):
+        return client.completions.create(**{"model": "small", "prompt": "x"} | changed)
+
+    with pytest.raises(openai.NotFoundError) as refused:
+        ask(model="gpt-4")
+    assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(prompt="word " * 200)
+    assert refused.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match=r"temperature: .*greater than or equal to 0"):
+        ask(temperature=-1)
+    with pytest.raises(openai.BadRequestError, match="max_tokens: 501: at most 500"):
+        ask(max_tokens=501)
+    with pytest.raises(openai.BadRequestError, match="7 texts: a request may ask for 6"):
+        ask(n=7)
+
+
+def test_the_key_is_asked_for(opened):
+    with running(opened, key="secret") as address:
+        url = f"{address}/v1"
+        with (
+            openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as client,
+            pytest.raises(openai.AuthenticationError, match="wants its API key"),
+        ):
+            client.models.list()
+        with openai.OpenAI(base_url=url, api_key="secret") as client:
+            assert client.models.list().data[0].id == "small"

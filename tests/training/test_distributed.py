@@ -1,0 +1,109 @@
+"""Two processes train as one: DDP and FSDP2 over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from atlas.errors import AtlasError
+from atlas.tokens.windows import NO_TARGET, Batch
+from atlas.training.distributed import World, the_world
+from tests.code_walk import ROOT
+from tests.training.conftest import CPU
+
+
+def train(tokens, run, processes=1, strategy="ddp", stop_at=0):
+    """Runs tests.training.processes; what it logged, None if it was stopped."""
+    run.mkdir(exist_ok=True)
+    (run / "result.json").unlink(missing_ok=True)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    program = ["-m", "tests.training.processes", str(tokens), str(run), str(stop_at)]
+    done = subprocess.run(
+        [sys.executable, *(torchrun if processes > 1 else []), *program],
+        cwd=ROOT,
+        env=os.environ
+        | {"ATLAS_STRATEGY": strategy, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    result = run / "result.json"
+    return json.loads(result.read_text()) if result.exists() else None
+
+
+def assert_equal(found, expected):
+    for key in ("losses", "norms", "val"):
+        assert found[key] == pytest.approx(expected[key], abs=1e-5)
+    assert found["weights"] == pytest.approx(expected["weights"], abs=1e-3)
+
+
+@pytest.fixture(scope="session")
+def alone(token_folder, tmp_path_factory):
+    result = train(token_folder, tmp_path_factory.mktemp("alone"))
+    assert len(result["losses"]) == 50
+    assert result["losses"][-1] < result["losses"][0] - 1
+    return result
+
+
+def test_ddp_learns_as_one_process(token_folder, tmp_path, alone):
+    assert_equal(train(token_folder, tmp_path / "whole", 2, "ddp"), alone)
+
+
+@pytest.mark.slow
+def test_ddp_goes_on_alone(token_folder, tmp_path, alone):
+    run = tmp_path / "stopped"
+    assert train(token_folder, run, 2, "ddp", stop_at=23) is None
+    assert (run / "step-00000023").is_dir()
+    assert_equal(train(token_folder, run), alone)
+
+
+@pytest.mark.slow
+def test_fsdp_learns_as_one_process_from_end_to_end(token_folder, tmp_path, alone):
+    assert_equal(train(token_folder, tmp_path / "whole", 2, "fsdp"), alone)
+
+
+@pytest.mark.slow
+def test_fsdp_learns_as_one_process_and_goes_on_in_any_number(token_folder, tmp_path, alone):
+    run = tmp_path / "run"
+    assert train(token_folder, run, 1, stop_at=11) is None
+    assert train(token_folder, run, 2, "fsdp", stop_at=23) is None
+    assert (run / "step-00000023/sharded").is_dir()
+    assert train(token_folder, run, 1, stop_at=31) is None
+    assert_equal(train(token_folder, run, 2, "fsdp"), alone)
+
+
+def test_the_rows_of_a_batch_are_shared_out():
+    worlds = [World(CPU, rank, 3) for rank in range(3)]
+    assert [list(range(12))[world.share(12)] for world in worlds] == [
+        [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]
+    ]  # fmt: skip
+    with pytest.raises(
+        AtlasError, match=r"train.batch_size \(10\) is not divisible by the 3 proc.*12"
+    ):
+        worlds[0].share(10)
+    numbers = np.arange(8).reshape(4, 2)
+    batches = [Batch(numbers, numbers, numbers >= 0), Batch(*(numbers[:1],) * 3)]
+    shares = [list(world.shares(batches)) for world in worlds]
+    assert [[int(row[0]) for row in first.inputs] for first, _ in shares] == [[0, 6], [2], [4]]
+    assert [second.predicted() for _, second in shares] == [2, 0, 0]
+    assert (shares[1][1].targets == NO_TARGET).all()
+
+
+def test_alone_there_is_nobody_to_ask():
+    world = World(CPU)
+    assert world.sums(2, 3.5) == [2, 3.5]
+    assert world.any(True)
+    assert not world.shards
+    model = torch.nn.Linear(2, 2)
+    assert world.join(model, model, []) is model
+
+
+def test_an_unknown_strategy_is_named(monkeypatch):
+    monkeypatch.setenv("ATLAS_STRATEGY", "magic")
+    with pytest.raises(AtlasError, match="ATLAS_STRATEGY=magic: give ddp or fsdp"), the_world(CPU):
+        pass

@@ -1,0 +1,130 @@
+"""A training that would not fit is refused, with one that would."""
+
+import psutil
+import pytest
+import torch
+
+from atlas.errors import AtlasError
+from atlas.model.counts import count, training_bytes
+from atlas.training.distributed import World
+from atlas.training.memory import (
+    available_bytes,
+    check_memory,
+    memory_errors,
+    peak_bytes,
+    proposal,
+)
+from tests.small import small_config, small_params
+from tests.training.conftest import CPU
+
+CONFIG = small_config(n_layer=4)
+ALONE = World(CPU)
+
+
+def train(batch_size=16, grad_accum_steps=1, activation_checkpointing=False):
+    return small_params(
+        **{
+            "train.batch_size": batch_size,
+            "train.grad_accum_steps": grad_accum_steps,
+            "train.activation_checkpointing": activation_checkpointing,
+        }
+    ).train
+
+
+def needed(windows, activation_checkpointing=False):
+    return sum(
+        training_bytes(CONFIG, windows, activation_checkpointing=activation_checkpointing).values()
+    )
+
+
+def test_what_fits_passes():
+    check_memory(CONFIG, train(), ALONE, needed(16))
+    check_memory(CONFIG, train(), World(CPU, 0, 4), needed(4))
+    check_memory(CONFIG, train(grad_accum_steps=8), ALONE, needed(2))
+    other = small_config(kind="two_layer", window=4)
+    check_memory(other, train(), ALONE, 16 * count(other).total_parameters)
+    with pytest.raises(AtlasError, match="a smaller model"):
+        check_memory(other, train(), ALONE, 16 * count(other).total_parameters - 1)
+
+
+def test_fsdp_shares_out_what_belongs_to_the_weights():
+    parts = training_bytes(CONFIG, 4)
+    held = parts["weights"] + parts["gradients"] + parts["optimizer"]
+    shared = World(CPU, 0, 4, "fsdp")
+    check_memory(CONFIG, train(), shared, held // 4 + parts["activations"])
+    with pytest.raises(AtlasError, match="GB are free"):
+        check_memory(CONFIG, train(), World(CPU, 0, 4), held // 4 + parts["activations"])
+    assert available_bytes(shared) < 0.3 * available_bytes(ALONE)
+
+
+def test_what_does_not_is_refused_with_the_parts_that_would():
+    message = r"train.batch_size: 16 windows at once need about .* GB are free; try {}$"
+    for available, advice in {
+        needed(16) - 1: "train.grad_accum_steps=2",
+        needed(2): "train.grad_accum_steps=8",
+        needed(1) - 1: "train.activation_checkpointing=true train.grad_accum_steps=8",
+        1000: "a smaller model, such as half of model.d_model or of model.n_layer",
+    }.items():
+        with pytest.raises(AtlasError, match=message.format(advice)):
+            check_memory(CONFIG, train(), ALONE, available)
+
+
+@pytest.mark.parametrize(
+    "available", [needed(3), needed(1), needed(2, activation_checkpointing=True)]
+)
+def test_what_is_proposed_fits(available):
+    words = dict(
+        word.split("=") for word in proposal(CONFIG, train(), ALONE, available).split()[1:]
+    )
+    tried = train(
+        grad_accum_steps=int(words["train.grad_accum_steps"]),
+        activation_checkpointing="train.activation_checkpointing" in words,
+    )
+    check_memory(CONFIG, tried, ALONE, available)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_running_out_is_one_line(error):
+    with (
+        pytest.raises(
+            AtlasError, match=r"16 windows at once are more .* train.grad_accum_steps=2 "
+        ),
+        memory_errors(train(), CPU),
+    ):
+        raise error
+    with (
+        pytest.raises(AtlasError, match=r"train.activation_checkpointing=true"),
+        memory_errors(train(grad_accum_steps=16), CPU),
+    ):
+        raise error
+    with (
+        pytest.raises(AtlasError, match=r"try a smaller model"),
+        memory_errors(train(grad_accum_steps=16, activation_checkpointing=True), CPU),
+    ):
+        raise error
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="another"), memory_errors(train(), CPU):
+        raise RuntimeError("another")
+
+
+def test_a_batch_that_cannot_be_allocated_is_one_line():
+    with (
+        pytest.raises(AtlasError, match="more than the memory of cpu"),
+        memory_errors(train(), CPU),
+    ):
+        torch.empty(2**50)
+
+
+def test_this_machine_has_memory():
+    assert available_bytes(ALONE) > 2**20
+    held = torch.ones(2**24)
+    now = psutil.Process().memory_info().rss
+    assert held.nbytes < now < 1.1 * peak_bytes(CPU) < 2**40  # the system counts in blocks

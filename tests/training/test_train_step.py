@@ -1,0 +1,215 @@
+"""One step of learning: parts, precisions, recomputation, compilation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from atlas.model.decoder import Decoder
+from atlas.model.initialize import initialise
+from atlas.model.loss import cross_entropy_sum, mean_loss, tally
+from atlas.tokens.batches import Batches
+from atlas.tokens.windows import Batch
+from atlas.training import train_step as compilation
+from atlas.training.train_step import Precision, compilation_pays
+from tests.small import small_config
+from tests.training.conftest import CPU
+
+
+def first_batch(run):
+    return next(Batches(run.data, CPU, 0).read())
+
+
+def gradients_of(run, batch):
+    run.learner.add_gradient(batch)
+    return [parameter.grad.clone() for parameter in run.learner.model.parameters()]
+
+
+@pytest.mark.parametrize("filled", [0, 9])
+def test_parts_add_up_to_the_whole_batch(training, filled):
+    """Also where the parts differ in what they hold."""
+    found = []
+    for parts in (1, 2, 4, 8):
+        run = training(f"parts{parts}", dropout=0.0, grad_accum_steps=parts, batch_size=8)
+        batch = first_batch(run)
+        batch.targets[:3, 32 - filled :] = -100
+        found.append(gradients_of(run, batch))
+    for other in found[1:]:
+        for ours, theirs in zip(found[0], other, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_mean_over_tokens(training):
+    run = training(dropout=0.0)
+    batch = first_batch(run)
+    found = gradients_of(run, batch)
+    run.learner.model.zero_grad()
+    F.cross_entropy(
+        run.learner.model(batch.inputs).flatten(0, 1), batch.targets.flatten()
+    ).backward()
+    for ours, parameter in zip(found, run.learner.model.parameters(), strict=True):
+        assert torch.allclose(ours, parameter.grad, atol=1e-7)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.1, 100.0])
+def test_the_norm_is_measured_before_it_is_clipped(training, max_grad_norm, monkeypatch):
+    run = training(dropout=0.0, max_grad_norm=max_grad_norm)
+    batch = first_batch(run)
+    norm = torch.cat([gradient.flatten() for gradient in gradients_of(run, batch)]).norm().item()
+    run.learner.model.zero_grad()
+    seen = []
+    parameters = list(run.learner.model.parameters())
+    monkeypatch.setattr(
+        run.learner.optimizers,
+        "step",
+        lambda: seen.append(torch.cat([p.grad.flatten() for p in parameters]).norm().item()),
+    )
+    assert run.learner.learn(batch, 0).norm == pytest.approx(norm, rel=1e-5)
+    expected = min(norm, max_grad_norm) if max_grad_norm else norm
+    assert seen == [pytest.approx(expected, rel=1e-4)]
+
+
+def test_dropout_depends_on_seed_and_step_alone(training):
+    def loss(step, seed=1):
+        run = training(dropout=0.5, seed=seed)
+        torch.rand(3)
+        batch = Batch(*(torch.ones(4, 32, dtype=torch.long) for _ in range(2)), torch.ones(4, 32))
+        return run.learner.learn(batch, step).loss
+
+    assert loss(3) == loss(3)
+    assert loss(3) != loss(4)
+
+
+def test_recomputing_activations_changes_nothing(training):
+    plain, again = (
+        training("plain", steps=8),
+        training("again", steps=8, activation_checkpointing=True),
+    )
+    plain.run()
+    again.run()
+    for ours, theirs in zip(
+        plain.learner.model.parameters(), again.learner.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
+def test_half_precision_learns_nearly_the_same(training, precision, kind):
+    whole = training("whole", dropout=0.0, steps=12, options={"n_layer": 1}).run()
+    run = training(precision, dropout=0.0, precision=precision, steps=12, options={"n_layer": 1})
+    seen = set()
+    run.learner.model.blocks[0].feed_forward.up.register_forward_hook(
+        lambda _module, _inputs, output: seen.add(output.dtype)
+    )
+    progress = run.run()
+    assert seen == {kind}
+    assert {parameter.dtype for parameter in run.learner.model.parameters()} == {torch.float32}
+    assert progress.best_loss == pytest.approx(whole.best_loss, rel=0.02)
+
+
+def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale(training):
+    run = training(dropout=0.0, precision="float16", steps=8, options={"n_layer": 1})
+    batch = first_batch(run)
+    scaler = run.learner.precision._scaler
+    before = [parameter.clone() for parameter in run.learner.model.parameters()]
+    scaler.scale(torch.zeros(()))
+    scaler.update(2.0**24)
+    made = run.learner.learn(batch, 0)
+    assert (made.updated, made.usable) == (False, True)
+    assert scaler.get_scale() == 2.0**23
+    for parameter, value in zip(run.learner.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+    progress = run.run()
+    assert 0 < progress.skipped < 8
+    assert all(math.isfinite(row["gradient_norm"]) for row in progress.train_rows)
+    assert progress.best_loss < progress.val_rows[0]["loss"]
+
+
+def test_the_scale_is_part_of_a_checkpoint():
+    first, second = Precision("float16", CPU), Precision("float16", CPU)
+    first.scaled(torch.zeros(()))
+    first.skip()
+    second.load_state_dict(first.state_dict())
+    second.scaled(torch.zeros(()))
+    assert second._scaler.get_scale() == 2.0**15
+    whole = Precision("float32", CPU)
+    whole.load_state_dict(whole.state_dict())
+    assert not whole.may_skip()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(training, monkeypatch):
+    if not compilation._compiler_works(CPU):
+        pytest.skip("no C++ compiler that torch.compile can use")
+    plain = training("plain", dropout=0.0, steps=12, options={"n_layer": 1}).run()
+    monkeypatch.setenv("ATLAS_COMPILE", "1")
+    run = training("compiled", dropout=0.0, steps=12, options={"n_layer": 1})
+    assert run.learner.compiled
+    progress = run.run()
+    for ours, theirs in zip(progress.train_rows, plain.train_rows, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+
+
+def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
+    config = small_config()
+    monkeypatch.setattr(compilation, "_compiler_works", lambda _: True)
+    assert not compilation_pays(config, 10**6, CPU)
+    assert compilation_pays(config, 10**10, CPU)
+    monkeypatch.setenv("ATLAS_COMPILE", "1")
+    assert compilation_pays(config, 1, CPU)
+    monkeypatch.setattr(compilation, "_compiler_works", lambda _: False)
+    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=1: give 0 or auto"):
+        compilation_pays(config, 1, CPU)
+    monkeypatch.setenv("ATLAS_COMPILE", "auto")
+    assert not compilation_pays(config, 10**10, CPU)
+    monkeypatch.setenv("ATLAS_COMPILE", "0")
+    assert not compilation_pays(config, 10**10, CPU)
+    monkeypatch.setenv("ATLAS_COMPILE", "yes")
+    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=yes: give 0, 1 or auto"):
+        compilation_pays(config, 1, CPU)
+
+
+def test_without_a_compiler_it_is_said_and_training_is_eager(monkeypatch, capsys):
+    def broken(_function):
+        raise RuntimeError("no g++\nanywhere")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert not compilation._compiler_works(CPU)
+    assert "torch.compile does not work here (no g++ anywhere)" in capsys.readouterr().err
+
+
+def test_padding_does_not_count():
+    logits = torch.randn(2, 3, 5)
+    targets = torch.tensor([[1, 2, -100], [4, -100, -100]])
+    by_hand = sum(-logits[b, t].log_softmax(0)[targets[b, t]] for b, t in [(0, 0), (0, 1), (1, 0)])
+    assert cross_entropy_sum(logits, targets) == pytest.approx(by_hand.item(), rel=1e-6)
+
+
+def test_losses_weigh_tokens_not_batches():
+    model = Decoder(small_config())
+    initialise(model, 0)
+    inputs, targets = (torch.randint(0, 400, (3, 8)).numpy() for _ in range(2))
+    long = Batch(inputs, targets, np.ones((3, 8), bool))
+    short = Batch(*(part[:1, :2] for part in long))
+    total, tokens, *_ = tally(model, [long, short])
+    assert tokens == 26
+    parts = [tally(model, [batch]).loss for batch in (long, short)]
+    assert total == pytest.approx(sum(parts), rel=1e-6)
+    expected = F.cross_entropy(
+        model(torch.tensor(long[0])).flatten(0, 1), torch.tensor(long[1]).flatten()
+    )
+    assert mean_loss(model, [long]) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_validation_leaves_the_model_and_the_random_numbers_as_they_were():
+    model = Decoder(small_config(dropout=0.5)).train()
+    before = torch.get_rng_state()
+    zeros = np.zeros((1, 4), np.int64)
+    batch = Batch(zeros, zeros, np.ones((1, 4), bool))
+    assert mean_loss(model, [batch]) == mean_loss(model, [batch])
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())
