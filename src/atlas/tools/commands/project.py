@@ -64,7 +64,7 @@ def preset(
 
     dvc exp run $(atlas preset small) -S train.lr=3e-4
     """
-    from atlas.params.schema import presets
+    from atlas.params import presets
 
     root = find_project()
     values = presets.overlay(root, names)
