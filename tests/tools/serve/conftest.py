@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from atlas.tools.serve.limits import Limits
-from tests.tools.serve.live import opened_model, running
+from atlas.tools.serve.engine import Limits
+from tests.tools.serve.support import opened_model, running
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,14 @@ def opened(tokenizer):
 
 @pytest.fixture(scope="session")
 def address(opened):
-    limits = Limits(slots=4, queue=8, tokens=500, texts=6, body_bytes=100_000, body_seconds=1)
+    limits = Limits(
+        slots=4,
+        queue_size=8,
+        max_tokens=500,
+        max_sequences=6,
+        max_body_bytes=100_000,
+        body_timeout=1,
+    )
     with running(opened, limits) as address:
         yield address
 

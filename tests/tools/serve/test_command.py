@@ -1,4 +1,4 @@
-"""`atlas serve` as it is typed."""
+"""`atlas serve` as a user types it."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def folder(tmp_path_factory, tokenizer):
 
 @contextmanager
 def serving(folder, *options, **environment):
-    """A process that serves, and its address; it is ended whatever happens."""
+    """Start a server; yield its process and address; always end it."""
     process = subprocess.Popen(
         [*RUN, "--model", str(folder / "mine"), "--port", "0", *options],
         cwd=folder,
@@ -38,8 +38,8 @@ def serving(folder, *options, **environment):
     )
     try:
         line = process.stdout.readline()
-        assert line.startswith("mine (Atlas): http://"), line + process.stderr.read()
-        yield process, line.split()[2]
+        assert line.startswith("mine (Atlas): page at http://"), line + process.stderr.read()
+        yield process, line.split()[4].rstrip(",")
     finally:
         process.kill()
         process.wait()
@@ -58,17 +58,17 @@ def test_it_serves_until_it_is_stopped(folder, how):
         assert "Host" in refused.json()["error"]["message"]
         about = httpx.get(f"{address}/atlas/model").json()
         assert about["curves"] == {}
-        assert (about["context_length"], about["tells_attention"]) == (96, True)
+        assert (about["context_length"], about["has_attention"]) == (96, True)
         process.send_signal(how)
         _, error = process.communicate(timeout=20)
         assert "Traceback" not in error
 
 
-def test_who_is_being_answered_is_told_when_it_is_stopped(folder):
-    asked = {"model": "mine", "prompt": "the", "max_tokens": 4000, "logit_bias": {"1": -100}}
+def test_open_streams_end_with_an_error_at_shutdown(folder):
+    body = {"model": "mine", "prompt": "the", "max_tokens": 4000, "logit_bias": {"1": -100}}
     with (
         serving(folder, "--slots", "2") as (process, address),
-        httpx.stream("POST", f"{address}/v1/completions", json=asked | {"stream": True}) as answer,
+        httpx.stream("POST", f"{address}/v1/completions", json=body | {"stream": True}) as answer,
     ):
         lines = answer.iter_lines()
         next(lines)
@@ -81,13 +81,13 @@ def test_who_is_being_answered_is_told_when_it_is_stopped(folder):
 
 
 @pytest.mark.parametrize("host", ["::1", "127.0.0.2", "localhost"])
-def test_it_goes_by_the_name_that_it_was_given(folder, host):
+def test_it_answers_to_the_host_given(folder, host):
     with serving(folder, "--host", host) as (_, address):
         assert httpx.get(f"{address}/health").status_code == 200
         assert httpx.head(f"{address}/health").status_code == 200
 
 
-def test_for_others_it_wants_a_key_or_says_that_it_has_none(folder):
+def test_open_to_others_with_a_key_or_a_warning(folder):
     with serving(folder, "--host", "0.0.0.0", ATLAS_API_KEY="k") as (process, address):
         port = address.rsplit(":", 1)[1]
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
@@ -96,10 +96,10 @@ def test_for_others_it_wants_a_key_or_says_that_it_has_none(folder):
             answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers)
             assert answer.status_code == 200
         process.terminate()
-        assert "anybody" not in process.communicate(timeout=20)[1]
+        assert "anyone" not in process.communicate(timeout=20)[1]
     with serving(folder, "--host", "0.0.0.0") as (process, _):
         process.terminate()
-        assert "note: anybody who reaches this address" in process.communicate(timeout=20)[1]
+        assert "warning: anyone who can reach this address" in process.communicate(timeout=20)[1]
 
 
 @pytest.mark.parametrize(
@@ -109,18 +109,18 @@ def test_for_others_it_wants_a_key_or_says_that_it_has_none(folder):
         (("--key", ""), "error: --key is empty"),
         (
             ("--slots", "100000000"),
-            "error: --slots 100000000: there is no memory for so many, give fewer",
+            "error: --slots 100000000: not enough memory; use fewer",
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(folder, options, words):
+def test_impossible_options_are_refused_in_one_line(folder, options, words):
     code, _, error = atlas("serve", "--model", str(folder / "mine"), "--port", "0", *options)
     assert code == 1
     assert error.startswith(words)
     assert error.count("\n") == 1
 
 
-def test_an_address_that_is_taken_is_refused_in_one_line(folder):
+def test_a_taken_address_is_refused_in_one_line(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
@@ -130,5 +130,5 @@ def test_an_address_that_is_taken_is_refused_in_one_line(folder):
             text=True,
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: can't be had")
+    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: address not available")
     assert done.stderr.count("\n") == 1

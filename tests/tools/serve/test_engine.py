@@ -1,96 +1,101 @@
-"""Texts of many clients over one model: none lost, none mixed, none left behind."""
+"""Sequences of many clients over one model: none is lost, mixed up or left running."""
 
 import asyncio
 import math
+import sys
 import time
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
 from atlas.inference.batch import Text
 from atlas.inference.sampling import Sampling
-from atlas.tools.serve.engine import Busy, Engine, EngineFailed, Stopping, WaitedTooLong
-from atlas.tools.serve.limits import Limits
-from atlas.tools.serve.metrics import Metrics
-from tests.tools.serve.live import opened_model, running
+from atlas.tools.serve.engine import Engine, Limits
+from atlas.tools.serve.errors import EngineError
+from tests.tools.serve.support import opened_model, running
+
+LONG = {"model": "small", "prompt": "the", "max_tokens": 10**6, "seed": 1}
 
 
-def text_of(opened, seed, tokens=20):
+def sequence(opened, seed, tokens=20):
     prompts = ("the lamp", "one", "a red stone", "")
     sampling = Sampling(temperature=1, top_k=0, top_p=1, seed=seed)
     return Text(opened.encode(prompts[seed % 4]), tokens, sampling)
 
 
 def alone(opened, seed, tokens=20):
-    text = text_of(opened, seed, tokens)
-    list(opened.continue_all([text]))
-    return text.written
+    found = sequence(opened, seed, tokens)
+    list(opened.continue_all([found]))
+    return found.written
 
 
-async def collected(ticket):
-    came = [[] for _ in ticket.texts]
+async def collect(ticket):
+    ids = [[] for _ in ticket.sequences]
     async for events in ticket.events():
-        for number, token in events:
+        for index, token in events:
             if token is not None:
-                came[number].append(token.id)
-    return came
+                ids[index].append(token.id)
+    return ids
 
 
-class Started:
-    """An engine that works within a block."""
-
-    def __init__(self, opened, batch=None, **limits):
-        self.limits = Limits(**limits)
-        self.engine = Engine(batch or opened.batch(self.limits.slots), self.limits, Metrics())
-
-    async def __aenter__(self):
-        self.engine.start()
-        return self.engine
-
-    async def __aexit__(self, *_):
-        self.engine.stop()
+def engine_error(code):
+    return pytest.raises(EngineError, check=lambda error: error.code == code)
 
 
-def test_each_text_is_what_it_is_alone(opened):
+@asynccontextmanager
+async def started(opened, batch=None, **limits):
+    limits = Limits(**limits)
+    engine = Engine(batch or opened.batch(limits.slots), limits)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def test_each_sequence_equals_a_single_run(opened):
     async def check():
-        async with Started(opened, slots=3, queue=100) as engine:
-            tickets = [engine.submit([text_of(opened, seed, 5 + seed)]) for seed in range(20)]
-            tickets.append(engine.submit([text_of(opened, seed) for seed in (50, 51, 52, 53)]))
-            return [await collected(ticket) for ticket in tickets]
+        async with started(opened, slots=3, queue_size=100) as engine:
+            tickets = [engine.submit([sequence(opened, seed, 5 + seed)]) for seed in range(20)]
+            tickets.append(engine.submit([sequence(opened, seed) for seed in (50, 51, 52, 53)]))
+            return [await collect(ticket) for ticket in tickets]
 
     *single, several = asyncio.run(check())
     assert [came for (came,) in single] == [alone(opened, seed, 5 + seed) for seed in range(20)]
     assert several == [alone(opened, seed) for seed in (50, 51, 52, 53)]
 
 
-def test_more_than_slots_and_queue_are_refused_all_or_none(opened):
+def test_a_request_beyond_slots_and_queue_is_refused_whole(opened):
     async def check():
-        async with Started(opened, slots=2, queue=2) as engine:
-            first = engine.submit([text_of(opened, seed, 3000) for seed in range(4)])
-            with pytest.raises(Busy):
-                engine.submit([text_of(opened, 9)])
-            engine.abandon(first.texts[:1])
+        async with started(opened, slots=2, queue_size=2) as engine:
+            first = engine.submit([sequence(opened, seed, 3000) for seed in range(4)])
+            with engine_error("busy"):
+                engine.submit([sequence(opened, 9)])
+            engine.cancel(first.sequences[:1])
             while engine.free < 1:
                 await asyncio.sleep(0.001)
-            with pytest.raises(Busy):
-                engine.submit([text_of(opened, 9), text_of(opened, 10)])
-            late = engine.submit([text_of(opened, 9)])
-            engine.abandon(first.texts)
-            return await collected(late)
+            with engine_error("busy"):
+                engine.submit([sequence(opened, 9), sequence(opened, 10)])
+            late = engine.submit([sequence(opened, 9)])
+            engine.cancel(first.sequences)
+            return await collect(late)
 
     assert asyncio.run(check()) == [alone(opened, 9)]
 
 
-def test_who_waits_too_long_is_told(opened):
+def test_waiting_and_running_have_timeouts(opened):
     async def check():
-        async with Started(opened, slots=1, queue=5, queue_seconds=0.2, seconds=0.5) as engine:
-            first = engine.submit([text_of(opened, 1, 10**6)])
-            second = engine.submit([text_of(opened, 2, 10**6)])
-            with pytest.raises(WaitedTooLong):
-                await collected(second)
-            (came,) = await collected(first)
-            third = await collected(engine.submit([text_of(opened, 3)]))
-            return came, first.texts[0].ended, third
+        async with started(
+            opened, slots=1, queue_size=5, queue_timeout=0.2, generation_timeout=0.5
+        ) as engine:
+            first = engine.submit([sequence(opened, 1, 10**6)])
+            second = engine.submit([sequence(opened, 2, 10**6)])
+            with engine_error("timeout"):
+                await collect(second)
+            (came,) = await collect(first)
+            third = await collect(engine.submit([sequence(opened, 3)]))
+            return came, first.sequences[0].ended, third
 
     came, ended, third = asyncio.run(check())
     assert ended == "length"
@@ -98,7 +103,7 @@ def test_who_waits_too_long_is_told(opened):
     assert third == [alone(opened, 3)]
 
 
-def test_what_fails_is_told_and_the_engine_goes_on(opened):
+def test_the_engine_survives_an_error_of_the_model(opened):
     batch = opened.batch(2)
     step = batch.step
     failures = [ValueError("broken")]
@@ -111,15 +116,15 @@ def test_what_fails_is_told_and_the_engine_goes_on(opened):
     batch.step = failing
 
     async def check():
-        async with Started(opened, batch, slots=2) as engine:
-            with pytest.raises(EngineFailed):
-                await collected(engine.submit([text_of(opened, 1), text_of(opened, 2)]))
-            return await collected(engine.submit([text_of(opened, 3), text_of(opened, 4)]))
+        async with started(opened, batch, slots=2) as engine:
+            with engine_error("engine"):
+                await collect(engine.submit([sequence(opened, 1), sequence(opened, 2)]))
+            return await collect(engine.submit([sequence(opened, 3), sequence(opened, 4)]))
 
     assert asyncio.run(check()) == [alone(opened, 3), alone(opened, 4)]
 
 
-def test_a_text_without_numbers_fails_alone(opened, monkeypatch):
+def test_a_sequence_without_finite_logits_fails_alone(opened, monkeypatch):
     batch = opened.batch(2)
     begin = batch._slots.begin
     monkeypatch.setattr(
@@ -129,42 +134,39 @@ def test_a_text_without_numbers_fails_alone(opened, monkeypatch):
     )
 
     async def check():
-        async with Started(opened, batch, slots=2) as engine:
-            sound = engine.submit([text_of(opened, 4)])
-            broken = engine.submit([text_of(opened, 3)])  # the empty prompt
-            with pytest.raises(EngineFailed):
-                await collected(broken)
-            return await collected(sound)
+        async with started(opened, batch, slots=2) as engine:
+            sound = engine.submit([sequence(opened, 4)])
+            broken = engine.submit([sequence(opened, 3)])  # the empty prompt
+            with engine_error("engine"):
+                await collect(broken)
+            return await collect(sound)
 
     assert asyncio.run(check()) == [alone(opened, 4)]
 
 
-def test_who_waits_is_told_that_the_engine_stops(opened):
+def test_stopping_ends_every_request(opened):
     async def check():
-        async with Started(opened, slots=1, queue=3) as engine:
-            tickets = [engine.submit([text_of(opened, seed, 10**6)]) for seed in range(2)]
+        async with started(opened, slots=1, queue_size=3) as engine:
+            tickets = [engine.submit([sequence(opened, seed, 10**6)]) for seed in range(2)]
             engine.stop()
             for ticket in tickets:
-                with pytest.raises(Stopping):
-                    await collected(ticket)
+                with engine_error("stopping"):
+                    await collect(ticket)
 
     asyncio.run(check())
 
 
-def test_a_stopped_engine_takes_nothing(opened):
+def test_a_stopped_engine_refuses_requests(opened):
     async def check():
-        async with Started(opened) as engine:
+        async with started(opened) as engine:
             pass
-        with pytest.raises(Stopping):
-            engine.submit([text_of(opened, 1)])
+        with engine_error("stopping"):
+            engine.submit([sequence(opened, 1)])
 
     asyncio.run(check())
 
 
-LONG = {"model": "small", "prompt": "the", "max_tokens": 10**6, "seed": 1}
-
-
-def counted(client, name):
+def metric(client, name):
     """The value of a metric of the server."""
     lines = client.get("/metrics").text.splitlines()
     return float(next(line.split()[-1] for line in lines if line.startswith(f"{name} ")))
@@ -173,35 +175,39 @@ def counted(client, name):
 def until(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_hangs_up_frees_its_slot(opened, stream):
+def test_a_client_that_disconnects_frees_its_slot(opened, stream):
     with (
-        running(opened, Limits(slots=1, queue=0, tokens=10**6, seconds=600)) as address,
+        running(
+            opened, Limits(slots=1, queue_size=0, max_tokens=10**6, generation_timeout=600)
+        ) as address,
         httpx.Client(base_url=address, timeout=60) as client,
     ):
-        asked = LONG | {"stream": stream}
+        body = LONG | {"stream": stream}
         with httpx.Client(base_url=address) as leaving:
             if stream:
-                with leaving.stream("POST", "/v1/completions", json=asked) as answer:
-                    lines = answer.iter_lines()  # held, as the client hangs up without it
+                with leaving.stream("POST", "/v1/completions", json=body) as answer:
+                    lines = answer.iter_lines()  # kept: dropping it would close the connection
                     next(lines)
                     busy = client.post("/v1/completions", json=LONG)
                     assert (busy.status_code, busy.headers["Retry-After"]) == (429, "1")
                     assert busy.json()["error"]["type"] == "rate_limit_error"
             else:
                 with pytest.raises(httpx.ReadTimeout):
-                    leaving.post("/v1/completions", json=asked, timeout=0.3)
-        until(lambda: counted(client, "atlas_texts_growing") == 0)
+                    leaving.post("/v1/completions", json=body, timeout=0.3)
+        until(lambda: metric(client, "atlas_sequences_running") == 0)
         done = client.post("/v1/completions", json=LONG | {"max_tokens": 3})
         assert done.status_code == 200
 
 
-def test_time_is_limited(opened):
-    limits = Limits(slots=1, queue=4, tokens=10**6, queue_seconds=0.2, seconds=4)
+def test_timeouts_over_http(opened):
+    limits = Limits(
+        slots=1, queue_size=4, max_tokens=10**6, queue_timeout=0.2, generation_timeout=4
+    )
     with (
         running(opened, limits) as address,
         httpx.Client(base_url=address, timeout=60) as client,
@@ -217,7 +223,7 @@ def test_time_is_limited(opened):
         assert done == "data: [DONE]"
 
 
-def test_metrics_count_what_was_done(tokenizer):
+def test_metrics_count_requests_and_tokens(tokenizer):
     with (
         running(opened_model(tokenizer)) as address,
         httpx.Client(base_url=address) as client,
@@ -229,6 +235,16 @@ def test_metrics_count_what_was_done(tokenizer):
         assert 'atlas_requests_total{path="/v1/completions",status="200"} 1.0' in page
         assert 'atlas_requests_total{path="/v1/completions",status="400"} 1.0' in page
         assert 'atlas_requests_total{path="other",status="404"} 1.0' in page
-        assert 'atlas_tokens_total{kind="written"} 14.0' in page
-        assert "atlas_first_token_seconds_count 1.0" in page
+        assert 'atlas_tokens_total{kind="completion"} 14.0' in page
+        assert "atlas_time_to_first_token_seconds_count 1.0" in page
         assert "process_resident_memory_bytes" in page
+
+
+def test_without_prometheus_client_the_metrics_say_what_to_install(opened, monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with running(opened) as address, httpx.Client(base_url=address) as client:
+        done = client.post("/v1/completions", json=LONG | {"max_tokens": 2, "stream": True})
+        assert done.status_code == 200
+        refused = client.get("/metrics")
+        assert refused.status_code == 501
+        assert "pip install 'atlas[metrics]'" in refused.json()["error"]["message"]

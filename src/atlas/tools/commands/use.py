@@ -95,27 +95,27 @@ def chat(
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="127.0.0.1 is this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="127.0.0.1 is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     key: Annotated[
-        str | None, typer.Option(help="That clients must send.", envvar="ATLAS_API_KEY")
+        str | None, typer.Option(help="API key that clients must send.", envvar="ATLAS_API_KEY")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Texts written at the same time.")] = 16,
-    queue: Annotated[int, typer.Option(min=0, help="Texts that may wait; then 429.")] = 64,
-    most_tokens: Annotated[int, typer.Option(min=1, help="The most a request may ask for.")] = 4096,
-    seconds: Annotated[float, typer.Option(min=0.1, help="To write a text in.")] = 120,
+    slots: Annotated[int, typer.Option(min=1, help="Sequences generated at once.")] = 16,
+    queue_size: Annotated[int, typer.Option(min=0, help="Sequences that may wait.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of max_tokens in requests.")] = 4096,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one sequence.")] = 120,
     beyond: BeyondContext = "slide",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
 ) -> None:
-    """Serve a model: a web page, and the API that OpenAI's clients speak."""
-    from atlas.tools.serve.command import serve as serve_model
-    from atlas.tools.serve.limits import Limits
+    """Serve a model: a web page and an OpenAI-compatible API."""
+    from atlas.tools.serve.app import serve as serve_model
+    from atlas.tools.serve.engine import Limits
 
     if key == "":
-        raise AtlasError("--key is empty: give the key that clients must send, or leave it out")
+        raise AtlasError("--key is empty; give a key, or omit the option")
     opened = _opened(model, tokenizer)
-    limits = Limits(slots=slots, queue=queue, tokens=most_tokens, seconds=seconds)
+    limits = Limits(slots, queue_size, generation_timeout=timeout, max_tokens=max_tokens)
     curves = None if model else find_project() / "metrics"
     serve_model(opened, host, port, limits, key=key, metrics_folder=curves, beyond=beyond)
 

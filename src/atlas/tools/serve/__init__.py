@@ -1,1 +1,1 @@
-"""A local server with an OpenAI-compatible API and a page."""
+"""HTTP server with an OpenAI-compatible API and a web page."""

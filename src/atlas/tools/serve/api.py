@@ -1,8 +1,8 @@
-"""The paths of OpenAI's API, and those that the page asks beside them."""
+"""Routes: OpenAI's API, and those that the page adds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -10,162 +10,191 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from atlas.inference.batch import Text, visible
-from atlas.tools.serve.answer import Answer, Part, unless_gone
-from atlas.tools.serve.engine import EngineFailed, Stopping, WaitedTooLong
-from atlas.tools.serve.errors import ErrorResponse, RequestError, error_body, of_failure
-from atlas.tools.serve.requests import Asked, AttentionRequest, ChatRequest, CompletionRequest
-from atlas.tools.serve.responses import Chat, Completions, Envelope, Form
-from atlas.tools.serve.served import Served
+from atlas.tools.serve.errors import APIError, EngineError, ErrorResponse
+from atlas.tools.serve.schemas import (
+    AttentionRequest,
+    BaseRequest,
+    ChatRequest,
+    CompletionRequest,
+    Delta,
+    ResponseBuilder,
+)
+from atlas.tools.serve.service import Generation, ModelService
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 429, 500, 503)
+    status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 429, 500, 501, 503)
 }
-STREAM = "text/event-stream"
-STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {STREAM: {}}}}
-END = b"data: [DONE]\n\n"
+EVENT_STREAM = "text/event-stream"
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}}
+DONE = b"data: [DONE]\n\n"
+CLIENT_CLOSED_REQUEST = 499  # nginx's code; only the metrics see it
+T = TypeVar("T")
 
 
-def routes(served: Served) -> APIRouter:
-    """All paths that ask something of a model."""
+def create_router(service: ModelService) -> APIRouter:
+    """Create all routes that need the model."""
     api = APIRouter(responses=ERRORS)
+    model = service.model
+    model_object = {
+        "id": model.name,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "atlas",
+        "max_model_len": model.context_length,
+    }
 
     @api.get("/health")
     async def health() -> dict[str, str]:
-        """Whether the server answers."""
-        if not served.engine.works:
-            raise EngineFailed
+        """Check that the engine runs."""
+        if not service.engine.is_alive:
+            raise EngineError("engine")
         return {"status": "ok"}
 
     api.head("/health", include_in_schema=False)(health)
 
     @api.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Counters for Prometheus."""
-        return Response(served.metrics.page(), media_type="text/plain; version=0.0.4")
+        """Return metrics for Prometheus."""
+        if service.metrics is None:
+            message = "metrics need prometheus-client: pip install 'atlas[metrics]'"
+            raise APIError(501, message)
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
 
     @api.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The one model."""
-        return {"object": "list", "data": [_model(served)]}
+    async def list_models() -> dict[str, Any]:
+        """List the one model."""
+        return {"object": "list", "data": [model_object]}
 
     @api.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        """The one model, by its name."""
-        if name != served.opened.name:
-            raise RequestError(404, f"model {name!r}: not here", code="model_not_found")
-        return _model(served)
+    async def get_model(name: str) -> dict[str, Any]:
+        """Describe the model by name."""
+        if name != model.name:
+            raise service.unknown_model(name)
+        return model_object
 
     @api.post("/v1/completions", responses=STREAMED)
-    async def completions(asked: CompletionRequest, request: Request) -> Response:
-        """Continues prompts."""
-        texts = served.completion_texts(asked)
-        return await respond(served, asked, texts, Completions(), request)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue prompts."""
+        return await respond(service, body, service.completion_sequences(body), request)
 
     @api.post("/v1/chat/completions", responses=STREAMED)
-    async def chat(asked: ChatRequest, request: Request) -> Response:
-        """Says what comes next in a conversation."""
-        texts = served.chat_texts(asked)
-        return await respond(served, asked, texts, Chat(), request)
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        """Continue a conversation."""
+        return await respond(service, body, service.chat_sequences(body), request)
+
+    @api.get("/atlas/model")
+    def describe() -> dict[str, Any]:
+        """Describe the model and its training run for the page."""
+        return service.describe()
 
     one_at_a_time = asyncio.Semaphore(1)
 
     @api.post("/atlas/attention")
-    async def attention(asked: AttentionRequest) -> dict[str, Any]:
-        """How each layer and head looks back from the last of some ids."""
-        count = visible(len(asked.ids), served.opened.context_length)
-        seen = asked.ids[-count:]
-        served.check_ids(seen, "ids")
-        async with one_at_a_time:  # beside what the engine computes
-            layers = await asyncio.to_thread(served.opened.attention, seen)
-        return {"tokens": [served.piece(each) for each in seen], "layers": layers}
+    async def attention(body: AttentionRequest) -> dict[str, Any]:
+        """Return the attention weights of the last token, by layer, head and position."""
+        ids = body.ids[-visible(len(body.ids), model.context_length) :]
+        service.check_ids(ids, "ids")
+        async with one_at_a_time:  # it competes with the engine for the processor
+            layers = await asyncio.to_thread(model.attention, ids)
+        return {"tokens": [model.piece(each) for each in ids], "layers": layers}
 
     return api
 
 
 async def respond(
-    served: Served, asked: Asked, texts: Sequence[Text], form: Form, request: Request
+    service: ModelService, body: BaseRequest, sequences: list[Text], request: Request
 ) -> Response:
-    """The answer to a request for texts, whole or as a stream.
+    """Generate sequences and answer a request, in one response or as a stream of chunks.
 
     Raises:
-        RequestError: the client hung up.
-        Busy: too many texts are waiting.
-        WaitedTooLong: no slot became free in time.
-        EngineFailed: the model failed.
+        APIError: the client disconnected, or the sequences can't be completed.
     """
-    answer = Answer(served, texts, asked.stops(), streamed=bool(asked.stream))
-    envelope = Envelope(served, answer, form, with_ids=asked.return_token_ids)
-    if not asked.stream:
-        try:
-            parts = await unless_gone(request, _all(answer))
-        finally:
-            answer.abandon()
-        return Response(orjson.dumps(envelope.whole(parts)), media_type="application/json")
-    parts_to_come = answer.parts()
-    try:  # what goes wrong before the first part has a status of its own
-        first = await unless_gone(request, _first(parts_to_come))
+    generation = Generation(service, sequences, body.stop_strings(), stream=bool(body.stream))
+    builder = ResponseBuilder(
+        service.model,
+        [sequence.prompt for sequence in sequences],
+        chat=isinstance(body, ChatRequest),
+        return_token_ids=body.return_token_ids,
+    )
+    groups = generation.deltas()
+    try:
+        if not body.stream:
+            deltas = await _unless_disconnected(request, _collect(groups))
+            generation.cancel()
+            content = orjson.dumps(builder.response(deltas, generation.usage()))
+            return Response(content, media_type="application/json")
+        # An error before the first chunk still gets a status of its own.
+        first = await _unless_disconnected(request, anext(groups))
     except BaseException:
-        answer.abandon()
+        generation.cancel()
         raise
-    chunks = _chunks(envelope, first, parts_to_come, asked)
-    return Stream(answer, chunks, media_type=STREAM, headers={"Cache-Control": "no-cache"})
+    options = body.stream_options
+    include_usage = options is not None and options.include_usage
+    chunks = _chunks(generation, builder, first, groups, include_usage=include_usage)
+    return GenerationStream(generation, chunks)
 
 
-class Stream(StreamingResponse):
-    """An answer in parts; however it ends, also before its first one, what grows is given up."""
+class GenerationStream(StreamingResponse):
+    """A stream of chunks that frees its slots however it ends, even before its first chunk."""
 
-    def __init__(self, answer: Answer, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._answer = answer
+    def __init__(self, generation: Generation, chunks: AsyncIterator[bytes]) -> None:
+        super().__init__(chunks, media_type=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+        self._generation = generation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it."""
+        """Send the stream."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._answer.abandon()
-
-
-async def _first(parts: AsyncIterator[list[Part]]) -> list[Part]:
-    return await anext(parts)
-
-
-async def _all(answer: Answer) -> list[Part]:
-    return [part async for parts in answer.parts() for part in parts]
+            self._generation.cancel()
 
 
 async def _chunks(
-    envelope: Envelope,
-    first: list[Part],
-    rest: AsyncIterator[list[Part]],
-    asked: Asked,
+    generation: Generation,
+    builder: ResponseBuilder,
+    first: list[Delta],
+    rest: AsyncIterator[list[Delta]],
+    *,
+    include_usage: bool,
 ) -> AsyncIterator[bytes]:
-    with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+    no_usage = {"usage": None} if include_usage else {}
+
+    def encode(deltas: list[Delta]) -> bytes:
+        return b"".join(_event(builder.chunk(delta) | no_usage) for delta in deltas)
+
     try:
-        yield _events(envelope, first, with_usage=with_usage)
-        async for parts in rest:
-            yield _events(envelope, parts, with_usage=with_usage)
-        if with_usage:
-            yield _event(envelope.last_chunk())
-    except (WaitedTooLong, EngineFailed, Stopping) as failure:
-        error = of_failure(failure)
-        yield _event(error_body(error.status, str(error), code=error.code))
-    yield END
-
-
-def _events(envelope: Envelope, parts: list[Part], *, with_usage: bool) -> bytes:
-    return b"".join(_event(envelope.chunk(part, with_usage=with_usage)) for part in parts)
+        yield encode(first)
+        async for deltas in rest:
+            yield encode(deltas)
+        if include_usage:
+            yield _event(builder.usage_chunk(generation.usage()))
+    except APIError as error:
+        yield _event(error.body())
+    yield DONE
 
 
 def _event(body: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def _model(served: Served) -> dict[str, Any]:
-    return {
-        "id": served.opened.name,
-        "object": "model",
-        "created": served.started,
-        "owned_by": "atlas",
-        "max_model_len": served.opened.context_length,
-    }
+async def _collect(groups: AsyncIterator[list[Delta]]) -> list[Delta]:
+    return [delta async for group in groups for delta in group]
+
+
+async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """Await some work, but stop when the client disconnects."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise APIError(CLIENT_CLOSED_REQUEST, "the client disconnected")
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

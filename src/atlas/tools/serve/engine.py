@@ -1,8 +1,8 @@
-"""Continuous batching: one thread that grows the texts of all requests over one model.
+"""Continuous batching: one thread generates the sequences of all requests over one model.
 
-A text begins as soon as a slot is free and leaves it when it ends, whatever the others do. Event
-loop and thread share nothing but two hand-overs: texts in, and after each step what came of them
-out, all in one call.
+A sequence starts as soon as a slot is free and leaves it when it ends, whatever the others do. The
+event loop and the thread exchange data in two places only: new sequences go in under a lock, and
+after each step all results come out in one call.
 """
 
 import asyncio
@@ -10,257 +10,264 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Condition, Thread
 
 from atlas.inference.batch import Batch, Text, Token
 from atlas.inference.sampling import GREEDY
-from atlas.tools.serve.limits import Limits
+from atlas.tools.serve.errors import EngineError
 from atlas.tools.serve.metrics import Metrics
 
-MANY = 16  # tokens that are handed over together where nobody waits for each
-BEGUN_AT_ONCE = 4  # texts between two steps of those that grow, which wait for them
+TOKENS_PER_WAKEUP = 16  # of a request that is not streamed
+MAX_PREFILLS = 4  # per step: running sequences wait while prompts are read
 logger = logging.getLogger(__name__)
+Event = Token | None | EngineError  # a token, the end of a sequence, or the reason for a failure
 
 
-class Busy(Exception):  # noqa: N818 - a state, no error of ours
-    """There is no room for more now."""
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one request, and of all together.
 
+    Attributes:
+        slots: sequences generated at the same time.
+        queue_size: sequences that may wait for a slot; more are refused with 429.
+        queue_timeout: seconds a sequence may wait for a slot; then it is refused with 503.
+        generation_timeout: seconds a sequence may run; then it ends with its latest token.
+        max_tokens: of one sequence, without its prompt.
+        max_sequences: of one request: prompts times ``n``.
+        max_stops: stop strings of one request.
+        max_stop_length: characters of a stop string.
+        max_body_bytes: of one request; a larger body is refused with 413.
+        body_timeout: seconds for the body to arrive; a slower request is refused with 408.
+        max_connections: at the same time; more are refused with 503.
+    """
 
-class WaitedTooLong(Exception):  # noqa: N818
-    """No slot became free in time."""
-
-
-class EngineFailed(Exception):  # noqa: N818
-    """The model raised an error, which is in the log."""
-
-
-class Stopping(Exception):  # noqa: N818
-    """The server is being stopped."""
-
-
-# A token, the end of a text, or why there is none.
-News = Token | None | WaitedTooLong | EngineFailed | Stopping
+    slots: int = 16
+    queue_size: int = 64
+    queue_timeout: float = 30.0
+    generation_timeout: float = 120.0
+    max_tokens: int = 4096
+    max_sequences: int = 16
+    max_stops: int = 16
+    max_stop_length: int = 256
+    max_body_bytes: int = 1 << 18
+    body_timeout: float = 10.0
+    max_connections: int = 512
 
 
 class Ticket:
-    """What the event loop holds of the texts of one request.
+    """The event loop's side of one request.
 
     Attributes:
-        texts: that grow.
+        sequences: of the request.
     """
 
-    def __init__(self, texts: Sequence[Text], *, at_once: bool) -> None:
-        """For some texts.
-
-        Args:
-            texts: that grow.
-            at_once: whether each token is waited for; else many at a time will do.
-        """
-        self.texts = list(texts)
-        self._enough = 1 if at_once else MANY
-        self._news: list[tuple[int, Token | None]] = []
-        self._failure: Exception | None = None
-        self._change = asyncio.Event()
+    def __init__(self, sequences: Sequence[Text], *, stream: bool) -> None:
+        self.sequences = list(sequences)
+        self._min_events = 1 if stream else TOKENS_PER_WAKEUP
+        self._events: list[tuple[int, Token | None]] = []
+        self._failure: EngineError | None = None
+        self._changed = asyncio.Event()
 
     async def events(self) -> AsyncIterator[list[tuple[int, Token | None]]]:
-        """Tokens with the number of their text, as they come; None when a text has ended.
+        """Yield tokens with the index of their sequence; None marks the end of a sequence.
 
         Raises:
-            WaitedTooLong: one of them got no slot in time.
-            EngineFailed: the model failed.
-            Stopping: the server ends.
+            EngineError: the sequences can't be completed.
         """
-        left = len(self.texts)
-        while left:
-            await self._change.wait()
-            self._change.clear()
+        running = len(self.sequences)
+        while running:
+            await self._changed.wait()
+            self._changed.clear()
             if self._failure is not None:
                 raise self._failure
-            news, self._news = self._news, []
-            left -= sum(token is None for _, token in news)
-            yield news
+            events, self._events = self._events, []
+            running -= sum(token is None for _, token in events)
+            yield events
 
-    def tell(self, number: int, news: News) -> None:
-        """Hands over what came of a text; in the event loop."""
-        if isinstance(news, Exception):
-            self._failure = news
+    def put(self, index: int, event: Event) -> None:
+        """Add an event; called in the event loop."""
+        if isinstance(event, EngineError):
+            self._failure = event
         else:
-            self._news.append((number, news))
-        if not isinstance(news, Token) or len(self._news) >= self._enough:
-            self._change.set()
+            self._events.append((index, event))
+        if not isinstance(event, Token) or len(self._events) >= self._min_events:
+            self._changed.set()
 
 
 @dataclass(eq=False)
 class Job:
-    """A text on its way through the engine.
+    """One sequence in the engine.
 
     Attributes:
-        ticket: of its request.
-        number: of the text there.
-        deadline: of ``time.monotonic``, by which it must have begun, then by which it must end.
-        abandoned: whether nobody wants it any more.
+        index: of the sequence in its ticket.
+        deadline: on the clock of ``time.monotonic``, first for the start, then for the end.
     """
 
     ticket: Ticket
-    number: int
+    index: int
     deadline: float
-    abandoned: bool = False
-    text: Text = field(init=False)
+    cancelled: bool = False
 
-    def __post_init__(self) -> None:
-        self.text = self.ticket.texts[self.number]
+    @property
+    def sequence(self) -> Text:
+        """The sequence itself."""
+        return self.ticket.sequences[self.index]
 
 
 class Engine:
-    """Takes texts from the event loop, and gives their tokens back to it."""
+    """Generate sequences in a thread, for the tasks of an event loop."""
 
-    def __init__(self, batch: Batch, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, batch: Batch, limits: Limits, metrics: Metrics | None = None) -> None:
         self._batch = batch
         self._limits = limits
         self._metrics = metrics
-        self._change = Condition()  # guards what follows
+        self._changed = Condition()  # guards the next three
         self._waiting: deque[Job] = deque()
-        self._growing: dict[int, Job] = {}  # by the identity of the text
+        self._running: dict[int, Job] = {}  # by id() of the sequence
         self._stopping = False
-        self._thread = Thread(target=self._work, name="engine", daemon=True)
+        self._thread = Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
-    def works(self) -> bool:
-        """Whether it takes texts."""
+    def is_alive(self) -> bool:
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     @property
     def free(self) -> int:
-        """Slots that no text has, and places in the queue, less the texts that wait."""
-        free = self._limits.slots - len(self._growing)
-        return self._limits.queue + free - len(self._waiting)
+        """Number of sequences that can be submitted now."""
+        capacity = self._limits.slots + self._limits.queue_size
+        return capacity - len(self._running) - len(self._waiting)
 
     def start(self) -> None:
-        """Begins to work for the running event loop."""
+        """Start the thread, for the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def warm_up(self, prompt: Sequence[int]) -> None:
-        """Writes two tokens that nobody gets, as what is done first takes longer."""
+        """Generate two tokens, as the first ones take longer."""
         for _ in self._batch.grow([Text(prompt, 2, GREEDY)]):
             pass
 
     def stop(self) -> None:
-        """Ends the work after the step that is being computed; who waits still is told."""
-        with self._change:
+        """End after the current step; unfinished requests get an error."""
+        with self._changed:
             self._stopping = True
-            self._change.notify()
+            self._changed.notify()
         self._thread.join()
-        left = [*self._growing.values(), *self._waiting]
-        self._growing.clear()
+        unfinished = [*self._running.values(), *self._waiting]
+        self._running.clear()
         self._waiting.clear()
-        _deliver([(job, Stopping()) for job in left])
+        _deliver([(job, EngineError("stopping")) for job in unfinished])
 
-    def submit(self, texts: Sequence[Text], *, at_once: bool = True) -> Ticket:
-        """Hands texts in, all or none.
+    def submit(self, sequences: Sequence[Text], *, stream: bool = True) -> Ticket:
+        """Queue all sequences of a request, or none.
 
         Args:
-            texts: to grow.
-            at_once: as in ``Ticket``.
+            sequences: to generate.
+            stream: deliver every token at once; else several at a time.
 
         Raises:
-            Busy: the queue has no room for them.
-            Stopping: it takes no more.
-            EngineFailed: it works no more.
+            EngineError: the queue has no room for them, or the engine has stopped.
         """
-        deadline = time.monotonic() + self._limits.queue_seconds
-        ticket = Ticket(texts, at_once=at_once)
-        with self._change:
+        deadline = time.monotonic() + self._limits.queue_timeout
+        ticket = Ticket(sequences, stream=stream)
+        with self._changed:
             if self._stopping:
-                raise Stopping
-            if not self.works:
-                raise EngineFailed
-            if len(texts) > self.free:
-                raise Busy
-            self._waiting.extend(Job(ticket, number, deadline) for number in range(len(texts)))
-            self._change.notify()
+                raise EngineError("stopping")
+            if not self.is_alive:
+                raise EngineError("engine")
+            if len(sequences) > self.free:
+                raise EngineError("busy")
+            self._waiting.extend(Job(ticket, index, deadline) for index in range(len(sequences)))
+            self._changed.notify()
         return ticket
 
-    def abandon(self, texts: Sequence[Text]) -> None:
-        """Frees the slots of texts that nobody wants any more; ended ones have none."""
-        with self._change:
-            unwanted = {id(text) for text in texts}
-            for job in (*self._waiting, *self._growing.values()):
-                job.abandoned = job.abandoned or id(job.text) in unwanted
-            self._change.notify()
+    def cancel(self, sequences: Sequence[Text]) -> None:
+        """Free the slots of sequences; finished ones are ignored."""
+        with self._changed:
+            cancelled = {id(sequence) for sequence in sequences}
+            for job in (*self._waiting, *self._running.values()):
+                job.cancelled = job.cancelled or id(job.sequence) in cancelled
+            self._changed.notify()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
-            with self._change:
-                while not (self._waiting or self._growing or self._stopping):
-                    self._change.wait()
+            with self._changed:
+                while not (self._waiting or self._running or self._stopping):
+                    self._changed.wait()
                 if self._stopping:
                     return
-                news = self._drop()
-                begun = min(self._batch.free, len(self._waiting), BEGUN_AT_ONCE)
-                new = [self._waiting.popleft() for _ in range(begun)]
-                for job in new:
-                    job.deadline = time.monotonic() + self._limits.seconds
-                    self._growing[id(job.text)] = job
+                events = self._remove_expired()
+                started = self._start_waiting()
             try:
-                changed = self._advance([job.text for job in new])
+                events += self._step(started)
             except Exception:
-                logger.exception("the model failed; its texts are given up")
-                changed = self._give_up()
-            self._metrics.busy(len(self._growing), len(self._waiting))
-            self._tell(news + changed)
+                logger.exception("the model failed; its running sequences are dropped")
+                events += self._fail_running()
+            if self._metrics is not None:
+                self._metrics.record_step(
+                    prompt=sum(len(sequence.prompt) for sequence in started),
+                    completion=sum(isinstance(event, Token) for _, event in events),
+                    running=len(self._running),
+                    waiting=len(self._waiting),
+                )
+            if events and self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(_deliver, events)
 
-    def _drop(self) -> list[tuple[Job, News]]:
-        """Takes out what is not wanted any more, or late."""
+    def _remove_expired(self) -> list[tuple[Job, Event]]:
+        """Remove cancelled jobs and those past their deadline."""
         now = time.monotonic()
-        news: list[tuple[Job, News]] = []
-        for job in [*self._growing.values(), *self._waiting]:
-            if not job.abandoned and now <= job.deadline:
+        events: list[tuple[Job, Event]] = []
+        for job in [*self._running.values(), *self._waiting]:
+            if not job.cancelled and now <= job.deadline:
                 continue
-            if id(job.text) in self._growing:
-                self._batch.remove(job.text)
-                job.text.ended = "length"
-                del self._growing[id(job.text)]
-                news.append((job, None))
+            if id(job.sequence) in self._running:
+                self._batch.remove(job.sequence)
+                job.sequence.ended = "length"
+                del self._running[id(job.sequence)]
+                events.append((job, None))
             else:
                 self._waiting.remove(job)
-                news.append((job, WaitedTooLong()))
-        return news
+                events.append((job, EngineError("timeout")))
+        return events
 
-    def _advance(self, new: Sequence[Text]) -> list[tuple[Job, News]]:
-        """A token more for each text, the first one for new ones."""
-        changed = self._batch.step() if self._batch.growing else []
-        for text in new:
-            self._batch.add(text)
-            self._metrics.prompt_tokens(len(text.prompt))
-        news: list[tuple[Job, News]] = []
-        for text in (*changed, *new):
-            job = self._growing[id(text)]
-            if text.newest is not None:
-                news.append((job, text.newest))
-            if text.ended is not None:
-                with self._change:
-                    del self._growing[id(text)]
-                news.append((job, EngineFailed() if text.ended == "failed" else None))
-        self._metrics.written_tokens(sum(isinstance(each, Token) for _, each in news))
-        return news
-
-    def _give_up(self) -> list[tuple[Job, News]]:
-        """Frees all slots after an error."""
-        with self._change:
-            jobs = list(self._growing.values())
-            self._growing.clear()
+    def _start_waiting(self) -> list[Text]:
+        """Move jobs from the queue to free slots, oldest first."""
+        count = min(self._batch.free, len(self._waiting), MAX_PREFILLS)
+        jobs = [self._waiting.popleft() for _ in range(count)]
         for job in jobs:
-            self._batch.remove(job.text)
-        return [(job, EngineFailed()) for job in jobs]
+            job.deadline = time.monotonic() + self._limits.generation_timeout
+            self._running[id(job.sequence)] = job
+        return [job.sequence for job in jobs]
 
-    def _tell(self, news: Sequence[tuple[Job, News]]) -> None:
-        if news and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_deliver, news)
+    def _step(self, started: Sequence[Text]) -> list[tuple[Job, Event]]:
+        """Add one token to each running sequence, then read the prompts of started ones."""
+        changed = self._batch.step() if self._batch.growing else []
+        for sequence in started:
+            self._batch.add(sequence)
+        events: list[tuple[Job, Event]] = []
+        for sequence in (*changed, *started):
+            job = self._running[id(sequence)]
+            if sequence.newest is not None:
+                events.append((job, sequence.newest))
+            if sequence.ended is not None:
+                with self._changed:
+                    del self._running[id(sequence)]
+                events.append((job, EngineError("engine") if sequence.ended == "failed" else None))
+        return events
+
+    def _fail_running(self) -> list[tuple[Job, Event]]:
+        """Free all slots after an error."""
+        with self._changed:
+            jobs = list(self._running.values())
+            self._running.clear()
+        for job in jobs:
+            self._batch.remove(job.sequence)
+        return [(job, EngineError("engine")) for job in jobs]
 
 
-def _deliver(news: Sequence[tuple[Job, News]]) -> None:
-    for job, each in news:
-        job.ticket.tell(job.number, each)
+def _deliver(events: Sequence[tuple[Job, Event]]) -> None:
+    for job, event in events:
+        job.ticket.put(job.index, event)

@@ -1,129 +1,119 @@
-"""What stands around every request: the key, the time for its body, counters, errors."""
+"""Middleware around every request: host name, API key, body limits, metrics, unexpected errors."""
 
 import asyncio
 import hmac
 import logging
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atlas.tools.serve.errors import error_response
-from atlas.tools.serve.limits import Limits
+from atlas.tools.serve.engine import Limits
+from atlas.tools.serve.errors import APIError
 from atlas.tools.serve.metrics import Metrics
 
-OPEN = ("/", "/health")  # without a key
-OPEN_FOLDER = "/page/"
-FAILED = 500
+PUBLIC_PATHS = ("/", "/health")  # need no key
+PUBLIC_FOLDER = "/page/"
+INTERNAL_ERROR = 500
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Guard:
-    """An ASGI middleware: Starlette's own kind does not see when a client hangs up."""
+    """ASGI middleware; Starlette's ``BaseHTTPMiddleware`` would hide that a client disconnects.
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        limits: Limits,
-        metrics: Metrics,
-        key: str | None,
-        hosts: Collection[str] | None,
-        paths: Collection[str],
-    ) -> None:
-        """Guards an app.
+    Attributes:
+        limits: size and timeout of a body.
+        key: API key; None if clients need none.
+        hosts: allowed host names; None for all.
+        paths: counted separately in the metrics; all others are counted together.
+    """
 
-        Args:
-            app: that answers what passes.
-            limits: of a body.
-            metrics: that count answers.
-            key: that clients must have; None for no key.
-            hosts: names by which the server may be called; None for any.
-            paths: that are counted by name.
-        """
-        self._app = app
-        self._limits = limits
-        self._metrics = metrics
-        self._key = key
-        self._hosts = None if hosts is None else frozenset(hosts)
-        self._paths = frozenset(paths)
+    app: ASGIApp
+    limits: Limits
+    metrics: Metrics | None
+    key: str | None
+    hosts: Collection[str] | None
+    paths: Collection[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started = time.monotonic()
         status: int | None = None
 
-        async def noticing(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            if not self._is_called_by_name(scope):
-                refusal = error_response(400, "this server does not go by that name (Host)")
-                await refusal(scope, receive, noticing)
-            elif self._may_enter(scope):
-                await self._app(scope, self._limited(receive), noticing)
-            else:
-                await _wants_key(scope, receive, noticing)
+            refusal = self._refusal(scope)
+            app = self.app if refusal is None else refusal.response()
+            await app(scope, self._limited(receive), send_and_note_status)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if status is not None:
-                raise  # of what was sent already nothing can be taken back
-            failure = error_response(FAILED, "the server failed; its log says how")
-            await failure(scope, receive, noticing)
+                raise  # a response that has started can't be replaced
+            failure = APIError(INTERNAL_ERROR, "internal server error; see the server's log")
+            await failure.response()(scope, receive, send_and_note_status)
         finally:
-            path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.answered(path, status or FAILED, time.monotonic() - started)
+            if self.metrics is not None:
+                path = scope["path"] if scope["path"] in self.paths else "other"
+                duration = time.monotonic() - started
+                self.metrics.record_response(path, status or INTERNAL_ERROR, duration)
 
-    def _is_called_by_name(self, scope: Scope) -> bool:
-        """Whether no web page elsewhere had a browser call a name of its own for this machine."""
-        given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        return self._hosts is None or urlsplit(f"//{given}").hostname in self._hosts
+    def _refusal(self, scope: Scope) -> APIError | None:
+        """Check host name and key.
 
-    def _may_enter(self, scope: Scope) -> bool:
+        The host name protects against DNS rebinding: another site's page could otherwise reach
+        this server through a name of its own that resolves to this machine.
+        """
+        headers = dict(scope["headers"])
+        host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
+        if self.hosts is not None and host not in self.hosts:
+            return APIError(400, "the Host header does not name this server")
         path: str = scope["path"]
-        if self._key is None or path in OPEN or path.startswith(OPEN_FOLDER):
-            return True
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, key = given.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(key, self._key.encode())
+        if self.key is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER):
+            return None
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(key, self.key.encode()):
+            return None
+        return APIError(
+            401,
+            "this server needs an API key: send Authorization: Bearer KEY",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
     def _limited(self, receive: Receive) -> Receive:
-        """What a client sends, which has a largest size and a last time."""
-        limits = self._limits
-        deadline = asyncio.get_running_loop().time() + limits.body_seconds
+        """Limit the size of a body and the time it may take to arrive."""
+        limits = self.limits
+        deadline = asyncio.get_running_loop().time() + limits.body_timeout
         size, complete = 0, False
 
         async def receive_limited() -> Message:
             nonlocal size, complete
-            if complete:  # what comes now is that the client hangs up, some time
+            if complete:  # the next message comes when the client disconnects
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, "the body did not come in time") from None
+                raise APIError(408, "the request body did not arrive in time") from None
             size += len(message.get("body", b""))
-            if size > limits.body_bytes:  # what is left of it is not read
-                headers = {"Connection": "close"}
-                raise HTTPException(413, f"more than {limits.body_bytes} bytes", headers)
+            if size > limits.max_body_bytes:  # the rest is not read
+                raise APIError(
+                    413,
+                    f"the request body is larger than {limits.max_body_bytes} bytes",
+                    headers={"Connection": "close"},
+                )
             complete = not message.get("more_body", False)
             return message
 
         return receive_limited
-
-
-async def _wants_key(scope: Scope, receive: Receive, send: Send) -> None:
-    refusal = error_response(
-        401,
-        "this server wants its API key: Authorization: Bearer KEY",
-        code="invalid_api_key",
-        headers={"WWW-Authenticate": "Bearer"},
-    )
-    await refusal(scope, receive, send)

@@ -1,67 +1,66 @@
-"""What the server counts, for Prometheus."""
-
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+"""Server metrics for Prometheus, an optional extra: ``pip install 'atlas[metrics]'``."""
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counters of one server, in a registry of its own."""
+    """Metrics of one server, in a registry of their own.
+
+    Raises:
+        ImportError: ``prometheus-client`` is not installed.
+    """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "atlas_requests", "Answers by path and status.", ("path", "status"),
-            registry=self.registry,
+        import prometheus_client as prometheus
+
+        self._render = prometheus.generate_latest
+        self._registry = registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        self._requests = prometheus.Counter(
+            "atlas_requests", "Responses by path and status.", ("path", "status"), registry=registry
+        )
+        self._tokens = prometheus.Counter(
+            "atlas_tokens", "Prompt and completion tokens.", ("kind",), registry=registry
+        )
+        self._running = prometheus.Gauge(
+            "atlas_sequences_running", "Sequences being generated.", registry=registry
+        )
+        self._waiting = prometheus.Gauge(
+            "atlas_sequences_waiting", "Sequences waiting for a slot.", registry=registry
+        )
+        self._first_token = prometheus.Histogram(
+            "atlas_time_to_first_token_seconds", "From a streamed request to its first token.",
+            registry=registry, buckets=SECONDS,
         )  # fmt: skip
-        self._tokens = Counter(
-            "atlas_tokens", "Tokens read and written.", ("kind",), registry=self.registry
-        )
-        self._growing = Gauge(
-            "atlas_texts_growing", "Texts that are being written.", registry=self.registry
-        )
-        self._waiting = Gauge(
-            "atlas_texts_waiting", "Texts that wait for a slot.", registry=self.registry
-        )
-        self._first_token = Histogram(
-            "atlas_first_token_seconds", "From a streamed request to its first token.",
-            registry=self.registry, buckets=SECONDS,
-        )  # fmt: skip
-        self._answer = Histogram(
-            "atlas_answer_seconds", "From a request to the end of its answer.", ("path",),
-            registry=self.registry, buckets=SECONDS,
+        self._duration = prometheus.Histogram(
+            "atlas_request_seconds", "From a request to the end of its response.", ("path",),
+            registry=registry, buckets=SECONDS,
         )  # fmt: skip
 
-    def page(self) -> bytes:
-        """All of them in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self._render(self._registry)
 
-    def answered(self, path: str, status: int, seconds: float) -> None:
-        """Counts an answer to a path of the API."""
+    def record_response(self, path: str, status: int, seconds: float) -> None:
+        """Count a response and its duration."""
         self._requests.labels(path, str(status)).inc()
-        self._answer.labels(path).observe(seconds)
+        self._duration.labels(path).observe(seconds)
 
-    def first_token(self, seconds: float) -> None:
-        """Counts how long a request waited for its first token."""
+    def record_first_token(self, seconds: float) -> None:
+        """Record the time from a streamed request to its first token."""
         self._first_token.observe(seconds)
 
-    def prompt_tokens(self, count: int) -> None:
-        """Counts tokens that were read."""
-        self._tokens.labels("prompt").inc(count)
-
-    def written_tokens(self, count: int) -> None:
-        """Counts tokens that were written."""
-        self._tokens.labels("written").inc(count)
-
-    def busy(self, growing: int, waiting: int) -> None:
-        """Sets how many texts there are."""
-        self._growing.set(growing)
+    def record_step(self, *, prompt: int, completion: int, running: int, waiting: int) -> None:
+        """Add the tokens of one engine step, and set the current number of sequences."""
+        self._tokens.labels("prompt").inc(prompt)
+        self._tokens.labels("completion").inc(completion)
+        self._running.set(running)
         self._waiting.set(waiting)
+
+
+def create_metrics() -> Metrics | None:
+    """Return new metrics, or None where ``prometheus-client`` is not installed."""
+    try:
+        return Metrics()
+    except ImportError:
+        return None

@@ -1,8 +1,8 @@
-// Requests to the server that served this page.
+// Requests to the server of this page.
 
 const KEY = "atlas.key";
-const LOST = "The server does not answer. Does it still run, and is the network up?";
-const BROKEN = "The connection broke off before the text was complete.";
+const UNREACHABLE = "No response from the server. Is it running, and is the network up?";
+const INCOMPLETE = "The connection was lost before the output was complete.";
 
 export class ApiError extends Error {
   constructor(message, status = 0) {
@@ -15,31 +15,31 @@ let key = null;
 try {
   key = sessionStorage.getItem(KEY);
 } catch {
-  // A browser may forbid storage: a key then lasts as long as the page.
+  // Without storage, a key lasts until the page is closed.
 }
 
-export function useKey(given) {
-  key = given;
+export function setKey(value) {
+  key = value;
   try {
-    sessionStorage.setItem(KEY, given);
+    sessionStorage.setItem(KEY, value);
   } catch {
     // As above.
   }
 }
 
 export async function fetchModel() {
-  return (await ask("/atlas/model")).json();
+  return (await request("/atlas/model")).json();
 }
 
 export async function fetchAttention(ids, signal) {
   return (await post("/atlas/attention", { ids }, signal)).json();
 }
 
-// The choice of each chunk of a streamed completion.
-export async function* complete(request, signal) {
-  const body = { ...request, stream: true, logprobs: 8, return_token_ids: true };
+// Yields the choice of each chunk of a streamed completion.
+export async function* complete(options, signal) {
+  const body = { ...options, stream: true, logprobs: 8, return_token_ids: true };
   const response = await post("/v1/completions", body, signal);
-  for await (const line of linesOf(response.body)) {
+  for await (const line of readLines(response.body)) {
     if (!line.startsWith("data: ")) continue;
     const data = line.slice("data: ".length);
     if (data === "[DONE]") return;
@@ -47,37 +47,37 @@ export async function* complete(request, signal) {
     if (chunk.error) throw new ApiError(sentence(chunk.error.message));
     if (chunk.choices.length) yield chunk.choices[0];
   }
-  throw new ApiError(BROKEN);
+  throw new ApiError(INCOMPLETE);
 }
 
 function post(path, body, signal) {
-  return ask(path, { method: "POST", body: JSON.stringify(body), signal });
+  return request(path, { method: "POST", body: JSON.stringify(body), signal });
 }
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const headers = options.body ? { "Content-Type": "application/json" } : {};
   if (key) headers.Authorization = `Bearer ${key}`;
-  const response = await orLost(fetch(path, { ...options, headers }), LOST);
-  if (!response.ok) throw new ApiError(await messageOf(response), response.status);
+  const response = await explain(fetch(path, { ...options, headers }), UNREACHABLE);
+  if (!response.ok) throw new ApiError(await errorMessage(response), response.status);
   return response;
 }
 
-async function messageOf(response) {
+async function errorMessage(response) {
   if (response.status === 401) {
-    return key ? "The server does not take this API key." : "This server asks for its API key.";
+    return key ? "The server does not accept this API key." : "This server needs an API key.";
   }
   const body = await response.json().catch(() => null);
-  const message = body?.error?.message ?? `it answered with status ${response.status}`;
-  return response.status < 500 ? `The server refused: ${sentence(message)}` : sentence(message);
+  const message = sentence(body?.error?.message ?? `status ${response.status}`);
+  return response.status < 500 ? `Request refused: ${message}` : message;
 }
 
 const sentence = (message) => (/[.!?]$/.test(message) ? message : `${message}.`);
 
-async function* linesOf(body) {
+async function* readLines(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await orLost(reader.read(), BROKEN);
+    const { done, value } = await explain(reader.read(), INCOMPLETE);
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
@@ -85,8 +85,8 @@ async function* linesOf(body) {
   }
 }
 
-// What a browser throws for a lost network says nothing to people; an abort is none.
-async function orLost(promise, message) {
+// Replaces a browser's cryptic network errors; an abort passes through.
+async function explain(promise, message) {
   try {
     return await promise;
   } catch (error) {

@@ -1,35 +1,38 @@
-// The page: what its buttons do, what it remembers, and what it says when something fails.
+// The page: buttons, stored settings, and errors.
 
-import { ApiError, fetchModel, useKey } from "./api.js";
-import { Chart } from "./chart.js";
-import { Details } from "./details.js";
-import { Lane } from "./lane.js";
-import { element, grouped } from "./text.js";
+import { ApiError, fetchModel, setKey } from "./api.js";
+import { drawChart } from "./chart.js";
+import { byId, element, grouped } from "./dom.js";
+import { Inspector } from "./inspector.js";
+import { Panel } from "./panel.js";
 
 const STORED = "atlas.page";
-const find = (id) => document.getElementById(id);
-const details = new Details();
-const pick = (token) => details.show(token, model, !find("compare").checked).catch(report);
-const lanes = [
-  new Lane(find("lane-a"), "A", {}, pick),
-  new Lane(find("lane-b"), "B", { temperature: 0.3 }, pick),
+const inspector = new Inspector();
+const panels = [
+  new Panel(byId("panel-a"), "A", {}, inspect),
+  new Panel(byId("panel-b"), "B", { temperature: 0.3 }, inspect),
 ];
 let model = null;
-let loading = null;
+let loading = null; // a promise while the model is being fetched
 let running = null; // the AbortController of a run
-let retry = null; // what to do again once there is a key
+let retry = null; // what to repeat once there is a key
+
+function inspect(token) {
+  const output = byId("compare").checked ? ` of output ${token.letter}` : "";
+  inspector.show(token, model, `Token ${token.number}${output}`).catch(report);
+}
 
 function report(error) {
   if (error.status === 401) {
-    find("key-form").hidden = false;
-    find("key").focus();
+    byId("key-form").hidden = false;
+    byId("key").focus();
   } else if (!(error instanceof ApiError)) {
-    throw error; // a mistake of the page itself belongs in the console
+    throw error; // a bug of the page belongs in the console
   }
-  find("problem").textContent = error.message;
+  byId("problem").textContent = error.message;
 }
 
-// Asks once, however many wait for it.
+// Fetches the model once, for all callers.
 function ready() {
   loading ??= loadModel().finally(() => {
     loading = null;
@@ -45,78 +48,78 @@ async function loadModel() {
     report(error);
     return;
   }
-  const facts = [
-    ["Model", model.name],
-    ["Form", model.form],
-    ["Context", `${grouped(model.context_length)} tokens`],
-    ["Vocabulary", `${grouped(model.vocab_size)} tokens`],
-  ];
-  find("model").replaceChildren(
-    ...facts.map(([name, value]) =>
+  const facts = {
+    Model: model.name,
+    Format: model.form,
+    Context: `${grouped(model.context_length)} tokens`,
+    Vocabulary: `${grouped(model.vocab_size)} tokens`,
+  };
+  byId("model").replaceChildren(
+    ...Object.entries(facts).map(([name, value]) =>
       element("div", {}, element("dt", {}, name), element("dd", {}, value)),
     ),
   );
   document.title = model.name === "atlas" ? "Atlas" : `Atlas: ${model.name}`;
-  for (const lane of lanes) lane.settings.limit(model);
+  for (const panel of panels) panel.settings.limit(model);
   if (Object.keys(model.curves).length) {
-    find("curves").hidden = false;
-    new Chart(find("chart"), model.curves);
+    byId("curves").hidden = false;
+    drawChart(byId("chart"), model.curves);
   }
 }
 
 async function generate() {
-  if (!find("ask").reportValidity()) return;
+  if (!byId("ask").reportValidity()) return;
   running?.abort();
   const run = new AbortController();
   running = run;
-  find("problem").textContent = "";
-  details.clear();
+  byId("problem").textContent = "";
+  inspector.clear();
   if (!model) await ready();
   if (!model) {
     retry = generate;
     return;
   }
-  find("stop").disabled = false;
-  find("status").textContent = "Generating.";
-  const seed = crypto.getRandomValues(new Uint32Array(1))[0]; // one for both, to compare fairly
-  const used = find("compare").checked ? lanes : lanes.slice(0, 1);
-  const prompt = find("prompt").value;
+  byId("stop").disabled = false;
+  byId("status").textContent = "Generating.";
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]; // shared, for a fair comparison
+  const used = byId("compare").checked ? panels : panels.slice(0, 1);
+  const prompt = byId("prompt").value;
   const results = await Promise.allSettled(
-    used.map((lane) => lane.run(model.name, prompt, seed, run.signal)),
+    used.map((panel) => panel.run(model.name, prompt, seed, run.signal)),
   );
-  if (running !== run) return; // another run has begun
+  if (running !== run) return; // another run has started
   running = null;
-  if (document.activeElement === find("stop")) find("generate").focus();
-  find("stop").disabled = true;
+  if (document.activeElement === byId("stop")) byId("generate").focus();
+  byId("stop").disabled = true;
   const failed = results.find(({ status }) => status === "rejected");
   if (failed) {
     if (failed.reason.status === 401) retry = generate;
     report(failed.reason);
   }
-  find("status").textContent = results
-    .map(({ value }, at) => value && `${used.length > 1 ? `Text ${used[at].letter}: ` : ""}${value}.`)
+  byId("status").textContent = results
+    .map(({ value }, at) => value && `${used.length > 1 ? `Output ${used[at].letter}: ` : ""}${value}.`)
     .filter(Boolean)
     .join(" ");
 }
 
-function showLanes() {
-  const compares = find("compare").checked;
-  lanes[1].root.hidden = !compares;
-  lanes[1].fieldset.disabled = !compares; // what is not shown is not checked either
-  find("lanes").classList.toggle("compares", compares);
-  for (const lane of lanes) lane.name(!compares);
+function showPanels() {
+  const compare = byId("compare").checked;
+  panels[1].root.hidden = !compare;
+  panels[1].fieldset.disabled = !compare; // hidden fields are not validated
+  byId("panels").classList.toggle("compare", compare);
+  for (const panel of panels) panel.setTitles(compare ? panel.letter : "");
 }
 
 function store() {
   const state = {
-    prompt: find("prompt").value,
-    compare: find("compare").checked,
-    lanes: lanes.map((lane) => lane.settings.stored()),
+    prompt: byId("prompt").value,
+    compare: byId("compare").checked,
+    settings: panels.map((panel) => panel.settings.values()),
   };
   try {
     localStorage.setItem(STORED, JSON.stringify(state));
   } catch {
-    // A browser may forbid storage: the page works without it.
+    // The page works without storage.
   }
 }
 
@@ -125,31 +128,31 @@ function restore() {
   try {
     state = JSON.parse(localStorage.getItem(STORED));
   } catch {
-    // As above, or what is there is none of ours.
+    // No storage, or damaged data in it.
   }
-  if (typeof state?.prompt === "string") find("prompt").value = state.prompt;
-  find("compare").checked = state?.compare === true;
-  lanes.forEach((lane, at) => lane.settings.restore(state?.lanes?.[at]));
+  if (typeof state?.prompt === "string") byId("prompt").value = state.prompt;
+  byId("compare").checked = state?.compare === true;
+  panels.forEach((panel, at) => panel.settings.restore(state?.settings?.[at]));
 }
 
-find("ask").addEventListener("submit", (event) => {
+byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   generate();
 });
-find("prompt").addEventListener("keydown", (event) => {
+byId("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   event.preventDefault();
-  find("ask").requestSubmit();
+  byId("ask").requestSubmit();
 });
-find("stop").addEventListener("click", () => running?.abort());
-find("compare").addEventListener("change", showLanes);
-find("key-form").addEventListener("submit", (event) => {
+byId("stop").addEventListener("click", () => running?.abort());
+byId("compare").addEventListener("change", showPanels);
+byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  useKey(find("key").value);
-  find("key").value = "";
-  find("key-form").hidden = true;
-  find("problem").textContent = "";
-  find("generate").focus();
+  setKey(byId("key").value);
+  byId("key").value = "";
+  byId("key-form").hidden = true;
+  byId("problem").textContent = "";
+  byId("generate").focus();
   const again = retry ?? ready;
   retry = null;
   again();
@@ -157,5 +160,5 @@ find("key-form").addEventListener("submit", (event) => {
 addEventListener("input", store);
 
 restore();
-showLanes();
+showPanels();
 ready();

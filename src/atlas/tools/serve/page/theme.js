@@ -1,35 +1,34 @@
-// Light or dark: runs before the page is drawn, so that it never flashes.
+// Light or dark theme. Runs before the first paint, so that the page never flashes.
 (() => {
-  const NAME = "atlas.theme";
+  const STORED = "atlas.theme";
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
-
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
 
   try {
-    const stored = localStorage.getItem(NAME);
+    const stored = localStorage.getItem(STORED);
     if (stored === "light" || stored === "dark") root.dataset.theme = stored;
   } catch {
-    // A browser may forbid storage: the system's choice then holds.
+    // Without storage, the system's theme applies.
   }
 
   addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
-    const label = () => {
+    const showOther = () => {
       const other = isDark() ? "Light" : "Dark";
       button.textContent = other;
-      button.setAttribute("aria-label", `${other} colours`);
+      button.setAttribute("aria-label", `${other} theme`);
     };
     button.addEventListener("click", () => {
       root.dataset.theme = isDark() ? "light" : "dark";
       try {
-        localStorage.setItem(NAME, root.dataset.theme);
+        localStorage.setItem(STORED, root.dataset.theme);
       } catch {
-        // It then lasts as long as the page.
+        // As above.
       }
-      label();
+      showOther();
     });
-    system.addEventListener("change", label);
-    label();
+    system.addEventListener("change", showOther);
+    showOther();
   });
 })();

@@ -1,86 +1,81 @@
-// A text as it grows: an element for each token, coloured by its probability.
+// Generated text: one element per token, shaded by its probability.
 
-import { element, percent, shade, shown, spoken, withNewlines } from "./text.js";
+import { element, percent, shade, spoken, visible, withNewlines } from "./dom.js";
 
-const BROKEN = /\ufffd/g; // what a decoder gives for a part of a character
+const REPLACEMENT = /\ufffd/g; // decoded from part of a character
 
 export class TokenText {
   #box;
-  #onPick;
-  #pending = []; // tokens whose text has not come: parts of a character, or of a stop string
+  #onSelect;
   #elements = [];
+  #pending = []; // tokens without text yet: part of a character, or of a stop string
 
-  constructor(box, onPick) {
+  constructor(box, onSelect) {
     this.#box = box;
-    this.#onPick = onPick;
-    box.addEventListener("click", (event) => this.#pick(this.#indexOf(event.target)));
-    box.addEventListener("keydown", (event) => this.#key(event));
+    this.#onSelect = onSelect;
+    box.addEventListener("click", (event) => this.#select(this.#indexOf(event.target)));
+    box.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
   clear() {
     this.#box.replaceChildren();
-    this.#pending = [];
     this.#elements = [];
+    this.#pending = [];
   }
 
-  // Adds a token, and the text that came with it, which may be that of tokens before it.
-  add(token, text) {
-    const probability = Math.exp(token.logprob);
-    const made = element("span", {
+  // Adds a token and the text that arrived with it, which may belong to earlier tokens.
+  add({ piece, logprob }, text) {
+    const probability = Math.exp(logprob);
+    const span = element("span", {
       class: "token",
       role: "option",
       tabindex: this.#elements.length ? -1 : 0,
-      title: `${shown(token.piece)}  ${percent(probability)}`,
-      "aria-label": `${spoken(token.piece)}, ${percent(probability)}`,
+      title: `${visible(piece)}  ${percent(probability)}`,
+      "aria-label": `${spoken(piece)}, ${percent(probability)}`,
       "aria-selected": "false",
+      "data-probability": probability,
     });
-    made.style.setProperty("--p", shade(probability));
-    made.dataset.probability = probability;
-    this.#elements.push(made);
-    this.#pending.push({ made, piece: token.piece });
-    this.#spread(text);
-    this.#box.append(made);
+    span.style.setProperty("--p", shade(probability));
+    this.#elements.push(span);
+    this.#pending.push({ span, piece });
+    this.#assign(text);
+    this.#box.append(span);
   }
 
-  // The last of the text, which comes without a token.
+  // Adds the last text, which arrives without a token.
   end(text) {
-    if (text && !this.#pending.length && this.#elements.length) {
-      const last = this.#elements.at(-1);
-      write(last, last.dataset.text + text);
-    } else {
-      this.#spread(text);
-    }
-    for (const { made } of this.#pending) {
-      made.title += "  (not part of the text)";
-    }
+    const last = this.#elements.at(-1);
+    if (text && last && !this.#pending.length) write(last, last.dataset.text + text);
+    else this.#assign(text);
+    for (const { span } of this.#pending) span.title += "  (not part of the output)";
   }
 
-  // Gives text to the tokens that wait for theirs; what only a later token completed is its.
-  #spread(text) {
-    let rest = text.replace(BROKEN, "");
+  // Assigns text to pending tokens. A character made of several tokens goes to the last of them.
+  #assign(text) {
+    let rest = text.replace(REPLACEMENT, "");
     while (rest && this.#pending.length > 1 && rest.startsWith(this.#pending[0].piece)) {
-      const { made, piece } = this.#pending.shift();
-      write(made, piece);
+      const { span, piece } = this.#pending.shift();
+      write(span, piece);
       rest = rest.slice(piece.length);
     }
     if (rest) {
-      const last = this.#pending.pop();
-      for (const { made } of this.#pending) write(made, "");
+      const { span: last } = this.#pending.pop();
+      for (const { span } of this.#pending) write(span, "");
       this.#pending = [];
-      write(last.made, rest);
+      write(last, rest);
     }
-    for (const { made, piece } of this.#pending) {
-      made.classList.add("bare");
-      made.textContent = shown(piece);
+    for (const { span, piece } of this.#pending) {
+      span.classList.add("bare");
+      span.textContent = visible(piece);
     }
   }
 
-  #key(event) {
-    const at = this.#indexOf(event.target);
+  #onKey(event) {
+    const index = this.#indexOf(event.target);
     const last = this.#elements.length - 1;
-    const targets = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last };
-    if (event.key === "Enter" || event.key === " ") this.#pick(at);
-    else if (event.key in targets) this.#focus(Math.min(Math.max(targets[event.key], 0), last));
+    const moves = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: last };
+    if (event.key === "Enter" || event.key === " ") this.#select(index);
+    else if (event.key in moves) this.#focus(Math.min(Math.max(moves[event.key], 0), last));
     else return;
     event.preventDefault();
   }
@@ -89,27 +84,27 @@ export class TokenText {
     return this.#elements.indexOf(target.closest(".token"));
   }
 
-  // One token is in the order of Tab, so that Tab leaves the text in one step.
+  // Only one token is in the tab order, so that Tab leaves the text in one step.
   #focus(index) {
-    for (const each of this.#box.querySelectorAll('[tabindex="0"]')) each.tabIndex = -1;
+    for (const token of this.#box.querySelectorAll('[tabindex="0"]')) token.tabIndex = -1;
     this.#elements[index].tabIndex = 0;
     this.#elements[index].focus();
   }
 
-  #pick(index) {
+  #select(index) {
     if (index < 0) return;
     this.#focus(index);
-    this.#onPick(index);
-    for (const each of document.querySelectorAll('.token[aria-selected="true"]')) {
-      each.setAttribute("aria-selected", "false");
+    this.#onSelect(index);
+    for (const token of document.querySelectorAll('.token[aria-selected="true"]')) {
+      token.setAttribute("aria-selected", "false");
     }
     this.#elements[index].setAttribute("aria-selected", "true");
   }
 }
 
-function write(made, text) {
-  made.classList.remove("bare");
-  made.classList.toggle("part", !text);
-  made.dataset.text = text;
-  made.replaceChildren(...withNewlines(text));
+function write(span, text) {
+  span.classList.remove("bare");
+  span.classList.toggle("part", !text);
+  span.dataset.text = text;
+  span.replaceChildren(...withNewlines(text));
 }

@@ -7,7 +7,8 @@ import pytest
 
 from atlas.inference.batch import Text
 from atlas.inference.sampling import Sampling
-from tests.tools.serve.live import running
+from atlas.tools.serve.service import MAX_CURVE_POINTS, load_curves
+from tests.tools.serve.support import running
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def client(address):
 
 
 def alone(opened, prompt, tokens, **options):
-    """What the model writes by itself."""
+    """Generate with the model directly."""
     sampling = Sampling(**{"temperature": 1, "top_k": 0, "top_p": 1} | options)
     text = Text(opened.encode(prompt), tokens, sampling)
     return "".join(opened.stream(text)), text
@@ -27,11 +28,11 @@ def test_models(client):
     (model,) = client.models.list().data
     assert model.id == "small"
     assert client.models.retrieve("small").id == "small"
-    with pytest.raises(openai.NotFoundError, match="model 'other': not here"):
+    with pytest.raises(openai.NotFoundError, match="model 'other' not found"):
         client.models.retrieve("other")
 
 
-def test_a_completion_is_what_the_model_writes_with_that_seed(client, opened):
+def test_a_completion_equals_the_models_own_with_that_seed(client, opened):
     done = client.completions.create(model="small", prompt="the lamp", max_tokens=30, seed=7)
     written, text = alone(opened, "the lamp", 30, seed=7)
     (choice,) = done.choices
@@ -42,7 +43,7 @@ def test_a_completion_is_what_the_model_writes_with_that_seed(client, opened):
     assert done.usage.total_tokens == 30 + len(text.prompt)
 
 
-def test_a_stream_gives_the_same_in_parts(client, opened):
+def test_a_stream_has_the_same_text(client, opened):
     asked = {"model": "small", "prompt": "a é stone", "max_tokens": 40, "seed": 3}
     chunks = list(
         client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
@@ -68,7 +69,7 @@ def test_sampling_options_reach_the_model(client, opened):
     assert done.choices[0].text == expected
 
 
-def test_n_takes_seeds_that_follow_and_prompts_may_be_many(client, opened):
+def test_n_uses_consecutive_seeds_and_several_prompts(client, opened):
     done = client.completions.create(
         model="small", prompt=["the lamp", "one"], max_tokens=8, n=2, seed=5
     )
@@ -86,7 +87,7 @@ def test_n_takes_seeds_that_follow_and_prompts_may_be_many(client, opened):
     assert [choice.text for choice in both.choices] == [expected[0]] * 2
 
 
-def test_streams_of_n_texts_are_told_apart(client, opened):
+def test_streamed_choices_have_their_index(client, opened):
     came = ["", "", ""]
     for chunk in client.completions.create(
         model="small", prompt="the", max_tokens=12, n=3, seed=1, stream=True
@@ -137,7 +138,7 @@ def test_chat(client, opened):
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-def test_a_stop_string_ends_a_text_and_is_not_in_it(client, opened):
+def test_a_stop_string_ends_a_completion_and_is_not_in_it(client, opened):
     whole, _ = alone(opened, "the lamp", 60, seed=9)
     stop = whole[20:23]
     for stream in (False, True):
@@ -155,7 +156,7 @@ def test_a_stop_string_ends_a_text_and_is_not_in_it(client, opened):
     assert ids.usage.completion_tokens == len(ids.choices[0].token_ids) < 60
 
 
-def test_without_a_seed_texts_differ(client):
+def test_without_a_seed_completions_differ(client):
     texts = {
         client.completions.create(model="small", prompt="the", max_tokens=20).choices[0].text
         for _ in range(4)
@@ -163,8 +164,8 @@ def test_without_a_seed_texts_differ(client):
     assert len(texts) > 1
 
 
-def test_the_bytes_of_a_part_of_a_character(client, opened):
-    byte = opened.tokenizer.encode("\u00e9")[0]  # no piece of this vocabulary
+def test_bytes_of_a_partial_character(client, opened):
+    byte = opened.tokenizer.encode("\u00e9")[0]  # not a piece of this vocabulary
     done = client.chat.completions.create(
         model="small", messages=[{"role": "user", "content": "x"}], max_tokens=5,
         max_completion_tokens=1, temperature=0, logit_bias={str(byte): 100}, logprobs=True,
@@ -173,7 +174,7 @@ def test_the_bytes_of_a_part_of_a_character(client, opened):
     assert (token.token, token.bytes) == ("<0xC3>", [0xC3])
 
 
-def test_token_ids_may_be_had(client, opened):
+def test_token_ids_on_request(client, opened):
     done = client.completions.create(
         model="small", prompt="the lamp", max_tokens=6, seed=1,
         extra_body={"return_token_ids": True},
@@ -183,7 +184,7 @@ def test_token_ids_may_be_had(client, opened):
     assert done.choices[0].prompt_token_ids == list(text.prompt)
 
 
-def test_errors_are_those_of_the_api(client):
+def test_errors_have_openais_codes(client):
     def ask(**changed):
         return client.completions.create(**{"model": "small", "prompt": "x"} | changed)
 
@@ -195,19 +196,37 @@ def test_errors_are_those_of_the_api(client):
     assert refused.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError, match=r"temperature: .*greater than or equal to 0"):
         ask(temperature=-1)
-    with pytest.raises(openai.BadRequestError, match="max_tokens: 501: at most 500"):
+    with pytest.raises(openai.BadRequestError, match="max_tokens: 501; at most 500"):
         ask(max_tokens=501)
-    with pytest.raises(openai.BadRequestError, match="7 texts: a request may ask for 6"):
+    with pytest.raises(openai.BadRequestError, match="n: 7 sequences; at most 6"):
         ask(n=7)
 
 
-def test_the_key_is_asked_for(opened):
+def test_the_key_is_required(opened):
     with running(opened, key="secret") as address:
         url = f"{address}/v1"
         with (
             openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as client,
-            pytest.raises(openai.AuthenticationError, match="wants its API key"),
+            pytest.raises(openai.AuthenticationError, match="needs an API key"),
         ):
             client.models.list()
         with openai.OpenAI(base_url=url, api_key="secret") as client:
             assert client.models.list().data[0].id == "small"
+
+
+def test_curves_are_thinned(tmp_path):
+    rows = [f"{step},{5 - step / 1000},{5 - step / 1000}" for step in range(1, 1201)]
+    (tmp_path / "train.csv").write_text("\n".join(["step,loss,loss_average", *rows]))
+    (tmp_path / "val.csv").write_text("step,loss\n0,7.5\n100,4.5\n")
+    curves = load_curves(tmp_path)
+    assert curves["val"] == [[0, 7.5], [100, 4.5]]
+    assert curves["train"][0] == [1, 4.999]
+    assert len(curves["train"]) == len(curves["train_average"]) <= MAX_CURVE_POINTS
+
+
+@pytest.mark.parametrize("content", ["", "step\n1\n", "step,loss\n1,x\n", "step,loss\n1\n"])
+def test_missing_and_damaged_curves_are_omitted(tmp_path, content):
+    (tmp_path / "val.csv").write_text(content)
+    assert load_curves(tmp_path) == {}
+    assert load_curves(tmp_path / "nothing") == {}
+    assert load_curves(None) == {}

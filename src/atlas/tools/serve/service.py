@@ -1,0 +1,249 @@
+"""The served model: checks requests against it and the limits, and generates their sequences."""
+
+import csv
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atlas.inference.backends.loaded_model import OpenedModel
+from atlas.inference.batch import Text, Token
+from atlas.inference.text_stream import TextStream
+from atlas.tools.serve.engine import Engine, Limits
+from atlas.tools.serve.errors import APIError
+from atlas.tools.serve.metrics import Metrics
+from atlas.tools.serve.schemas import BaseRequest, ChatRequest, CompletionRequest, Delta
+
+SEEDS = 2**64
+MAX_ID_DIGITS = 10
+MAX_CURVE_POINTS = 500
+
+
+@dataclass(frozen=True)
+class ModelService:
+    """A model with everything its requests need.
+
+    Attributes:
+        started: seconds since the epoch.
+        metrics_folder: of the project that trained the model, for its curves.
+    """
+
+    model: OpenedModel
+    engine: Engine
+    limits: Limits
+    metrics: Metrics | None
+    started: int
+    metrics_folder: Path | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the model for the page."""
+        return {
+            "name": self.model.name,
+            "form": self.model.form,
+            "context_length": self.model.context_length,
+            "vocab_size": self.model.vocab_size,
+            "has_attention": self.model.tells_attention,
+            "max_tokens": self.limits.max_tokens,
+            "curves": load_curves(self.metrics_folder),
+        }
+
+    def completion_sequences(self, request: CompletionRequest) -> list[Text]:
+        """Return the sequences to generate, ``n`` for each prompt.
+
+        Raises:
+            APIError: a value is not allowed.
+            AtlasError: the model can't read a prompt.
+        """
+        prompts = request.prompts()
+        self._check(request, len(prompts), request.token_limit)
+        return self._sequences(request, [self._encode(each) for each in prompts], request.logprobs)
+
+    def chat_sequences(self, request: ChatRequest) -> list[Text]:
+        """Return the answers to generate, ``n`` of them.
+
+        Raises:
+            APIError: a value is not allowed.
+            AtlasError: the model can't continue the conversation.
+        """
+        self._check(request, 1, request.token_limit)
+        if request.top_logprobs is not None and not request.logprobs:
+            raise _invalid("top_logprobs", "needs logprobs: true")
+        ids = self.model.conversation([each.for_template() for each in request.messages])
+        self._check_length(ids, "messages")
+        alternatives = (request.top_logprobs or 0) if request.logprobs else None
+        return self._sequences(request, [ids], alternatives)
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Refuse ids that are not in the vocabulary, or too many of them.
+
+        Raises:
+            APIError: the model can't read them.
+        """
+        last = self.model.vocab_size - 1
+        if max(ids) > last:
+            raise _invalid(param, f"{max(ids)} is not a token id; ids go from 0 to {last}")
+        self._check_length(ids, param)
+
+    def unknown_model(self, name: str) -> APIError:
+        """Return the error for a request that names another model."""
+        message = f"model {name!r} not found; this server has {self.model.name!r}"
+        return APIError(404, message, param="model", code="model_not_found")
+
+    def _sequences(
+        self,
+        request: CompletionRequest | ChatRequest,
+        prompts: Sequence[list[int]],
+        alternatives: int | None,
+    ) -> list[Text]:
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        return [
+            Text(prompt, request.token_limit, request.sampling((seed + i) % SEEDS), alternatives)
+            for prompt in prompts
+            for i in range(request.n or 1)
+        ]
+
+    def _check(self, request: BaseRequest, prompts: int, tokens: int) -> None:
+        """Refuse what can be refused before the prompts are encoded."""
+        limits, stops, count = self.limits, request.stop_strings(), prompts * (request.n or 1)
+        max_sequences = min(limits.max_sequences, limits.slots + limits.queue_size)
+        longest = limits.max_stop_length
+        unknown = [key for key in request.logit_bias or () if not self._is_token_id(key)]
+        if request.model != self.model.name:
+            raise self.unknown_model(request.model)
+        if tokens > limits.max_tokens:
+            raise _invalid("max_tokens", f"{tokens}; at most {limits.max_tokens}")
+        if count > max_sequences:
+            raise _invalid("n", f"{count} sequences; at most {max_sequences} per request")
+        if len(stops) > limits.max_stops:
+            raise _invalid("stop", f"{len(stops)} strings; at most {limits.max_stops}")
+        if not all(0 < len(stop) <= longest for stop in stops):
+            raise _invalid("stop", f"must have 1 to {longest} characters")
+        if unknown:
+            raise _invalid("logit_bias", f"{unknown[0]!r} is not a token id of this model")
+
+    def _is_token_id(self, key: str) -> bool:
+        is_number = key.isascii() and key.isdecimal() and len(key) <= MAX_ID_DIGITS
+        return is_number and int(key) < self.model.vocab_size
+
+    def _encode(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            ids = self.model.encode(prompt)
+            self._check_length(ids, "prompt")
+            return ids
+        self.check_ids(prompt, "prompt")
+        return prompt
+
+    def _check_length(self, ids: Sequence[int], param: str) -> None:
+        context = self.model.context_length
+        if len(ids) > context:
+            message = f"{len(ids)} tokens; the context length is {context}"
+            raise _invalid(param, message, code="context_length_exceeded")
+
+
+def _invalid(param: str, message: str, code: str | None = None) -> APIError:
+    return APIError(400, f"{param}: {message}", param=param, code=code)
+
+
+class Generation:
+    """The running sequences of one request, decoded to text."""
+
+    def __init__(
+        self,
+        service: ModelService,
+        sequences: Sequence[Text],
+        stops: Sequence[str],
+        *,
+        stream: bool,
+    ) -> None:
+        """Submit the sequences to the engine.
+
+        Raises:
+            APIError: the engine accepts no more.
+        """
+        self._sequences = sequences
+        self._engine = service.engine
+        self._metrics = service.metrics if stream else None
+        self._texts = [TextStream(service.model.decode, each.prompt, stops) for each in sequences]
+        self._offsets = [0] * len(sequences)
+        self._finished: set[int] = set()
+        self._completion_tokens = 0
+        self._submitted = time.monotonic()
+        self._ticket = service.engine.submit(sequences, stream=stream)
+
+    async def deltas(self) -> AsyncIterator[list[Delta]]:
+        """Yield all deltas, grouped by arrival; the last of a sequence has a finish reason.
+
+        Raises:
+            APIError: the sequences can't be completed.
+        """
+        async for events in self._ticket.events():
+            if self._metrics is not None:
+                self._metrics.record_first_token(time.monotonic() - self._submitted)
+                self._metrics = None
+            deltas: list[Delta] = []
+            for index, token in events:  # a plain loop, as a delta may finish its sequence
+                if index not in self._finished:
+                    deltas.append(self._delta(index, token))
+            if deltas:
+                yield deltas
+            if len(self._finished) == len(self._sequences):
+                return
+
+    def usage(self) -> dict[str, int]:
+        """Count tokens; a prompt counts once however large ``n`` is."""
+        prompts = {id(each.prompt): len(each.prompt) for each in self._sequences}
+        prompt_tokens = sum(prompts.values())
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self._completion_tokens,
+            "total_tokens": prompt_tokens + self._completion_tokens,
+        }
+
+    def cancel(self) -> None:
+        """Free the slots of unfinished sequences."""
+        self._engine.cancel(self._sequences)
+
+    def _delta(self, index: int, token: Token | None) -> Delta:
+        stream, sequence, offset = self._texts[index], self._sequences[index], self._offsets[index]
+        text = stream.end() if token is None else stream.feed(token.id)
+        self._completion_tokens += token is not None
+        self._offsets[index] += len(text)
+        finish_reason = None
+        if stream.stopped:
+            finish_reason = "stop"
+            self._engine.cancel([sequence])
+        elif token is None:
+            finish_reason = sequence.ended
+        if finish_reason is not None:
+            self._finished.add(index)
+        return Delta(index, token, offset, text, finish_reason)
+
+
+def load_curves(metrics: Path | None) -> dict[str, list[list[float]]]:
+    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` of each curve.
+
+    Args:
+        metrics: a project's metrics folder; None for a model without one.
+    """
+    if metrics is None:
+        return {}
+    curves = {
+        "train": _load_curve(metrics / "train.csv", "loss"),
+        "train_average": _load_curve(metrics / "train.csv", "loss_average"),
+        "val": _load_curve(metrics / "val.csv", "loss"),
+    }
+    return {name: points for name, points in curves.items() if points}
+
+
+def _load_curve(path: Path, column: str) -> list[list[float]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            points = [[float(row["step"]), float(row[column])] for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError):
+        return []
+    points = [point for point in points if math.isfinite(point[1])]
+    stride = -(-len(points) // MAX_CURVE_POINTS) or 1
+    return points[::stride]
