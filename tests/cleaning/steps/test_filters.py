@@ -57,8 +57,8 @@ def test_each_filter_at_its_threshold(name, passes, fails, detail):
     ],
 )
 def test_repeated_lines(passes, fails, detail):
-    assert filters._repeated_parts(passes, "lines") is None
-    assert filters._repeated_parts(fails, "lines") == detail
+    assert filters._repeated_segments(passes, "lines") is None
+    assert filters._repeated_segments(fails, "lines") == detail
 
 
 def test_repetition_looks_at_lines_paragraphs_and_words():
@@ -68,7 +68,7 @@ def test_repetition_looks_at_lines_paragraphs_and_words():
     assert "in repeated 5-grams" in FILTERS["repetition"](f"{folded}\n\n{unfolded}")
     stanza = "\n".join(different_lines(2))
     verses = "\n".join(f"{line} {n}" for n, line in enumerate(different_lines(5)))
-    assert filters._repeated_parts([stanza, stanza, verses], "paragraphs") is not None
+    assert filters._repeated_segments([stanza, stanza, verses], "paragraphs") is not None
 
 
 def repeating(pattern: list[str], times: int, between: int) -> list[str]:
@@ -89,11 +89,11 @@ def repeating(pattern: list[str], times: int, between: int) -> list[str]:
 )
 def test_the_most_frequent_ngram(n, between, detail):
     pattern = ["xaa", "yaa", "zaa", "qaa"][:n]
-    assert filters._repeated_words(repeating(pattern, 15, between)) == detail
-    assert filters._repeated_words(repeating(pattern, 10, between + 6)) is None
+    assert filters._repeated_ngrams(repeating(pattern, 15, between)) == detail
+    assert filters._repeated_ngrams(repeating(pattern, 10, between + 6)) is None
 
 
-@pytest.mark.parametrize(("n", "share"), filters.MOST_IN_REPEATED_NGRAMS.items())
+@pytest.mark.parametrize(("n", "share"), filters.MAX_REPEATED_NGRAMS.items())
 def test_repeated_ngrams(n, share):
     """Ten runs of n words come back once, as a little more or less than what is allowed."""
     runs = [[f"x{run}{word}" for word in DIFFERENT[:n]] for run in range(10)]  # five letters a word
@@ -101,7 +101,7 @@ def test_repeated_ngrams(n, share):
     for length, passes in ((10 * n / share + 10, True), (10 * n / share - 10, False)):
         again = [word for run in runs for word in [f">{run[0][:3]}<", *run]]
         rest = [f"y{number:04}" for number in range(int(length) - len(repeated) - len(again))]
-        found = filters._repeated_words(repeated + rest + again)
+        found = filters._repeated_ngrams(repeated + rest + again)
         assert (found is None) == passes
         assert passes or f"in repeated {n}-grams" in found
 
@@ -114,9 +114,9 @@ def test_repeated_ngrams_against_the_definition(found, n):
         if any(gram == found[before : before + n] for before in range(start)):
             covered |= set(range(start, start + n))
     lengths = np.ones(len(found), np.int64)
-    grams = dict(filters._ngrams(found))
+    grams = dict(filters._ngram_ids(found))
     if n in grams:
-        assert filters._repeated_characters(grams[n], lengths, n) == len(covered)
+        assert filters._repeated_ngram_characters(grams[n], lengths, n) == len(covered)
 
 
 def test_the_names_are_those_of_the_params():

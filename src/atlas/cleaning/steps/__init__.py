@@ -1,1 +1,1 @@
-"""What is done to the text of a document, a file a step."""
+"""Cleaning steps for the text of a document, one module per kind of step."""

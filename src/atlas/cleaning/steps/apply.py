@@ -1,4 +1,4 @@
-"""The steps that a document goes through, in order. Each is switched in params.yaml and counted."""
+"""Apply the cleaning steps to a document in order, and count the changes of each."""
 
 from collections import Counter
 
@@ -6,12 +6,12 @@ from atlas.cleaning.documents import Document
 from atlas.cleaning.reading.read import Item, Rejection, UnreadableFile
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
-from atlas.cleaning.steps.unicode import normalise, repair, storable
+from atlas.cleaning.steps.unicode import fix_mojibake, normalise, surrogates
 from atlas.cleaning.steps.unwrapping import unwrap
 from atlas.errors import AtlasError
 from atlas.params.schema import CleanParams
 
-CHANGES = (  # what the steps count, in their order
+CHANGES = (  # counts kept by the steps, in order
     "mojibake",  # lines
     "line_ends",
     "surrogates",
@@ -27,40 +27,35 @@ CHANGES = (  # what the steps count, in their order
 
 
 def clean_item(item: Item, clean: CleanParams, changes: Counter[str]) -> Document | Rejection:
-    """Takes what was read through all steps.
-
-    Args:
-        item: a document, or what is none.
-        clean: which steps to take.
-        changes: counts what each step changed, see CHANGES; added to.
+    """Clean a document, or explain its rejection; add to the counts in ``changes``.
 
     Raises:
-        AtlasError: a file can't be read, and bad files stop.
+        AtlasError: a file can't be read and ``clean.bad_files`` is "stop".
     """
     match item:
         case UnreadableFile(name, reason, detail) if clean.bad_files == "stop":
             raise AtlasError(
-                f"{name}: not readable as text ({reason}: {detail}); take it out of the corpus, "
-                "or set clean.bad_files=reject to go on without it"
+                f"{name}: not readable as text ({reason}: {detail}); remove it from the corpus, "
+                "or set clean.bad_files=reject to skip it"
             )
         case UnreadableFile(name, reason, detail):
             return Rejection(name, reason, detail)
         case Rejection():
             return item
     text = _clean_text(item.text, clean, changes)
-    identity = storable(item.id)
+    identity = surrogates(item.id)[0]
     if not text.strip():
         return Rejection(identity, "empty")
     for name in clean.filters:
         failure = FILTERS[name](text)
         if failure:
             return Rejection(identity, name, failure)
-    return Document(identity, storable(item.source), text)
+    return Document(identity, surrogates(item.source)[0], text)
 
 
 def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     if clean.mojibake == "repair":
-        text, lines = repair(text)
+        text, lines = fix_mojibake(text)
         changes["mojibake"] += lines
     text = normalise(text, clean, changes)
     if clean.gutenberg == "strip":

@@ -1,10 +1,11 @@
-"""Filters of quality, each optional: which documents to leave out, and why.
+"""Optional quality filters. Each returns None, or the reason to reject a document.
 
-They are the rules of Gopher (Rae et al. 2021, arXiv:2112.11446, section A1.1 and table A1) with
-its thresholds, but for what misfits books and small texts: there is no limit of 100,000 words,
-headings and names of speakers may come back, and an n-gram that comes once is not "most frequent".
-Words are what stands between blanks, so ``short`` and ``word_length`` misfit Chinese, Japanese and
-Thai; ``english`` is for English alone. Each other one suits every language.
+These are the Gopher rules (Rae et al. 2021, arXiv:2112.11446, section A1.1 and table A1) with the
+published thresholds, adapted to books and small texts: no limit of 100,000 words, repeated
+headings and speaker names are fine, and an n-gram that occurs once is never "most frequent".
+
+Words are separated by whitespace, so ``short`` and ``word_length`` don't suit Chinese, Japanese
+or Thai, and ``english`` is for English only. The other filters suit every language.
 """
 
 import re
@@ -15,89 +16,92 @@ from numpy.typing import NDArray
 
 from atlas.params.schema import FilterName
 
-FEWEST_WORDS = 50
-MEAN_WORD_LENGTH = (3, 10)  # characters
-MOST_SYMBOLS = 0.1  # "#" or ellipses to words
-MOST_BULLETS = 0.9  # of the lines
-MOST_ELLIPSES = 0.3  # of the lines
-FEWEST_WITH_LETTER = 0.8  # of the words
+MIN_WORDS = 50
+MEAN_WORD_LENGTH = (3, 10)  # minimum and maximum, in characters
+MAX_SYMBOLS_PER_WORD = 0.1  # hash signs, or ellipses
+MAX_BULLET_LINES = 0.9  # share of lines
+MAX_ELLIPSIS_LINES = 0.3  # share of lines
+MIN_WORDS_WITH_LETTER = 0.8  # share of words
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
-FEWEST_STOP_WORDS = 2  # different ones
+MIN_STOP_WORDS = 2  # distinct
 
-LONGEST_HEADING = 3  # words; chapter numbers, speakers in a play
-MOST_REPEATED_PARTS = 0.3  # of the lines, of the paragraphs, headings not counted
-MOST_REPEATED_PART_CHARACTERS = 0.2  # of the characters of all of them
-MOST_OF_TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}  # of the characters
-MOST_IN_REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+MAX_HEADING_WORDS = 3  # chapter numbers, speakers in a play
+MAX_REPEATED_SEGMENTS = 0.3  # share of lines, and of paragraphs, without headings
+MAX_REPEATED_CHARACTERS = 0.2  # share of characters in repeated lines, and in paragraphs
+# Share of characters, by n.
+MAX_TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
+MAX_REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 BULLETS = ("•", "‣", "◦", "●", "▪", "-", "*")
 ELLIPSES = ("...", "…")
-PARAGRAPH_END = re.compile(r"\n\s*\n")
+PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 LETTER = re.compile(r"[^\W\d_]")
 
 
 def short(text: str) -> str | None:
     """Fewer than 50 words."""
     words = len(text.split())
-    return f"{words} words, fewer than {FEWEST_WORDS}" if words < FEWEST_WORDS else None
+    return f"{words} words, fewer than {MIN_WORDS}" if words < MIN_WORDS else None
 
 
 def word_length(text: str) -> str | None:
-    """Words that are on average shorter than 3 or longer than 10 characters."""
+    """Mean word length below 3 or above 10 characters."""
     words = text.split()
     mean = sum(map(len, words)) / max(1, len(words))
-    least, most = MEAN_WORD_LENGTH
-    if least <= mean <= most:
+    low, high = MEAN_WORD_LENGTH
+    if low <= mean <= high:
         return None
-    return f"mean word length {mean:.1f}, not between {least} and {most}"
+    return f"mean word length {mean:.1f}, not between {low} and {high}"
 
 
 def symbols(text: str) -> str | None:
-    """More than a hash sign or an ellipsis to ten words."""
+    """More than one hash sign or ellipsis per ten words."""
     words = max(1, len(text.split()))
-    found = {"hash signs": text.count("#"), "ellipses": sum(map(text.count, ELLIPSES))}
-    for name, count in found.items():
-        if count > MOST_SYMBOLS * words:
-            return f"{count} {name} to {words} words, more than {MOST_SYMBOLS:g} a word"
+    counts = {"hash signs": text.count("#"), "ellipses": sum(map(text.count, ELLIPSES))}
+    for name, count in counts.items():
+        if count > MAX_SYMBOLS_PER_WORD * words:
+            return f"{count} {name} to {words} words, more than {MAX_SYMBOLS_PER_WORD:g} a word"
     return None
 
 
 def bullets(text: str) -> str | None:
-    """More than 90 % of the lines begin with a bullet."""
+    """More than 90% of lines start with a bullet."""
     lines = _lines(text)
-    return _too_many(sum(line.startswith(BULLETS) for line in lines), lines, MOST_BULLETS, "bullet")
+    count = sum(line.startswith(BULLETS) for line in lines)
+    return _line_share_failure(count, lines, MAX_BULLET_LINES, "bullet")
 
 
 def ellipsis(text: str) -> str | None:
-    """More than 30 % of the lines end with an ellipsis."""
+    """More than 30% of lines end with an ellipsis."""
     lines = _lines(text)
-    return _too_many(sum(line.endswith(ELLIPSES) for line in lines), lines, MOST_ELLIPSES, "...")
+    count = sum(line.endswith(ELLIPSES) for line in lines)
+    return _line_share_failure(count, lines, MAX_ELLIPSIS_LINES, "...")
 
 
 def letters(text: str) -> str | None:
-    """Fewer than 80 % of the words hold a letter."""
+    """Fewer than 80% of words contain a letter."""
     words = text.split()
-    having = sum(word.isalpha() or LETTER.search(word) is not None for word in words)
-    if having >= FEWEST_WITH_LETTER * len(words):
+    count = sum(word.isalpha() or LETTER.search(word) is not None for word in words)
+    if count >= MIN_WORDS_WITH_LETTER * len(words):
         return None
-    return f"{having} of {len(words)} words have a letter, fewer than {FEWEST_WITH_LETTER:.0%}"
+    return f"{count} of {len(words)} words have a letter, fewer than {MIN_WORDS_WITH_LETTER:.0%}"
 
 
 def english(text: str) -> str | None:
-    """Fewer than two different of eight frequent English words."""
+    """Fewer than two of eight frequent English words."""
     found = STOP_WORDS & set(text.lower().split())
-    if len(found) >= FEWEST_STOP_WORDS:
+    if len(found) >= MIN_STOP_WORDS:
         return None
-    return f"{len(found)} of the words {', '.join(sorted(STOP_WORDS))}; needs {FEWEST_STOP_WORDS}"
+    return f"{len(found)} of the words {', '.join(sorted(STOP_WORDS))}; needs {MIN_STOP_WORDS}"
 
 
 def repetition(text: str) -> str | None:
-    """Lines, paragraphs or runs of words that come again and again."""
-    paragraphs = [part for part in map(str.strip, PARAGRAPH_END.split(text)) if part]
+    """Too many repeated lines, paragraphs or word n-grams."""
+    paragraphs = [each for each in map(str.strip, PARAGRAPH_BREAK.split(text)) if each]
     return (
-        _repeated_parts(_lines(text), "lines")
-        or _repeated_parts(paragraphs, "paragraphs")
-        or _repeated_words(text.split())
+        _repeated_segments(_lines(text), "lines")
+        or _repeated_segments(paragraphs, "paragraphs")
+        or _repeated_ngrams(text.split())
     )
 
 
@@ -117,76 +121,76 @@ def _lines(text: str) -> list[str]:
     return [line for line in map(str.strip, text.split("\n")) if line]
 
 
-def _too_many(count: int, lines: list[str], most: float, what: str) -> str | None:
-    if count <= most * len(lines):
+def _line_share_failure(count: int, lines: list[str], limit: float, what: str) -> str | None:
+    if count <= limit * len(lines):
         return None
-    return f"{count} of {len(lines)} lines with {what}, more than {most:.0%}"
+    return f"{count} of {len(lines)} lines with {what}, more than {limit:.0%}"
 
 
-def _repeated_parts(parts: list[str], name: str) -> str | None:
-    """Repeated lines or paragraphs; the first of equal ones is not counted."""
-    distinct = set(parts)
-    characters = 1 - sum(map(len, distinct)) / max(1, sum(map(len, parts)))
-    if characters > MOST_REPEATED_PART_CHARACTERS:
-        most = MOST_REPEATED_PART_CHARACTERS
-        return f"{characters:.0%} of the characters in repeated {name}, more than {most:.0%}"
-    counted = sum(map(_no_heading, parts))
-    repeated = 1 - sum(map(_no_heading, distinct)) / counted if counted else 0
-    if repeated > MOST_REPEATED_PARTS:
-        return f"{repeated:.0%} repeated {name}, more than {MOST_REPEATED_PARTS:.0%}"
+def _repeated_segments(segments: list[str], name: str) -> str | None:
+    """Check for repeated lines or paragraphs; the first of equal ones doesn't count."""
+    distinct = set(segments)
+    characters = 1 - sum(map(len, distinct)) / max(1, sum(map(len, segments)))
+    if characters > MAX_REPEATED_CHARACTERS:
+        limit = MAX_REPEATED_CHARACTERS
+        return f"{characters:.0%} of the characters in repeated {name}, more than {limit:.0%}"
+    counted = sum(map(_is_not_heading, segments))
+    repeated = 1 - sum(map(_is_not_heading, distinct)) / counted if counted else 0
+    if repeated > MAX_REPEATED_SEGMENTS:
+        return f"{repeated:.0%} repeated {name}, more than {MAX_REPEATED_SEGMENTS:.0%}"
     return None
 
 
-def _no_heading(part: str) -> bool:
-    return len(part.split(maxsplit=LONGEST_HEADING)) > LONGEST_HEADING
+def _is_not_heading(segment: str) -> bool:
+    return len(segment.split(maxsplit=MAX_HEADING_WORDS)) > MAX_HEADING_WORDS
 
 
-def _repeated_words(words: list[str]) -> str | None:
-    """Repeated n-grams, as shares of the characters of all words."""
+def _repeated_ngrams(words: list[str]) -> str | None:
+    """Check for repeated n-grams, measured as shares of the characters of all words."""
     if not words:
         return None
     lengths = np.array([len(word) for word in words])
     total = int(lengths.sum())
-    for n, ids in _ngrams(words):
-        if n in MOST_OF_TOP_NGRAM:
-            share, most = _top_characters(ids, lengths, n) / total, MOST_OF_TOP_NGRAM[n]
-            if share > most:
-                return f"{share:.0%} in the most frequent {n}-gram, more than {most:.0%}"
-        elif n in MOST_IN_REPEATED_NGRAMS:
-            share = _repeated_characters(ids, lengths, n) / total
-            most = MOST_IN_REPEATED_NGRAMS[n]
-            if share > most:
-                return f"{share:.0%} in repeated {n}-grams, more than {most:.0%}"
-            # A longer n-gram that comes again brings back all those within it.
-            if share <= min(MOST_IN_REPEATED_NGRAMS.values()):
+    for n, ids in _ngram_ids(words):
+        if n in MAX_TOP_NGRAM:
+            share, limit = _top_ngram_characters(ids, lengths, n) / total, MAX_TOP_NGRAM[n]
+            if share > limit:
+                return f"{share:.0%} in the most frequent {n}-gram, more than {limit:.0%}"
+        elif n in MAX_REPEATED_NGRAMS:
+            share = _repeated_ngram_characters(ids, lengths, n) / total
+            limit = MAX_REPEATED_NGRAMS[n]
+            if share > limit:
+                return f"{share:.0%} in repeated {n}-grams, more than {limit:.0%}"
+            # Repeated longer n-grams contain repeated shorter ones, so they can't cover more.
+            if share <= min(MAX_REPEATED_NGRAMS.values()):
                 return None
     return None
 
 
-def _ngrams(words: list[str]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """For n from 2 on: at each word a number, the same where the same n-gram begins."""
-    numbers: dict[str, int] = {}
-    word_ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
+def _ngram_ids(words: list[str]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield n = 2, 3, ... with the id of the n-gram that starts at each word."""
+    vocabulary: dict[str, int] = {}
+    word_ids = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words], np.int64)
     ids = word_ids
-    for n in range(2, min(len(words), max(MOST_IN_REPEATED_NGRAMS)) + 1):
-        pairs = ids[:-1] * len(numbers) + word_ids[n - 1 :]
+    for n in range(2, min(len(words), max(MAX_REPEATED_NGRAMS)) + 1):
+        pairs = ids[:-1] * len(vocabulary) + word_ids[n - 1 :]
         ids = np.unique(pairs, return_inverse=True)[1]
         yield n, ids
 
 
-def _top_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """The characters of the most frequent n-gram (the longest such) in all its places."""
+def _top_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
+    """Characters in all occurrences of the most frequent n-gram (of several, the longest)."""
     counts = np.bincount(ids)
-    most = counts.max()
-    if most < 2:
+    highest = counts.max()
+    if highest < 2:
         return 0
     ngram_lengths = np.convolve(lengths, np.ones(n, np.int64), "valid")
-    return int(most * ngram_lengths[counts[ids] == most].max())
+    return int(highest * ngram_lengths[counts[ids] == highest].max())
 
 
-def _repeated_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """The characters of words in an n-gram that was there before, each counted once."""
-    again = np.ones(len(ids), bool)
-    again[np.unique(ids, return_index=True)[1]] = False
-    covered = np.convolve(again, np.ones(n, np.int64)) > 0
+def _repeated_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
+    """Characters of the words in any n-gram that occurred before, each word counted once."""
+    repeated = np.ones(len(ids), bool)
+    repeated[np.unique(ids, return_index=True)[1]] = False
+    covered = np.convolve(repeated, np.ones(n, np.int64)) > 0
     return int(lengths[covered].sum())

@@ -1,19 +1,12 @@
-"""Takes Project Gutenberg's header, footer, credits and transcriber's notes off a book.
+"""Strip Project Gutenberg's header, footer, credits and transcriber's notes from a book.
 
-In fifty years these were written in many forms, and most lists of markers stop at the usual one.
-Here ``gutenberg_forms`` knows the forms; this module knows the order in which they stand: a
-header up to its last line, credits, the book, a footer from its first line on. What has none of
-the forms is the book, and a text without a header or a footer is no Gutenberg book.
+A file has a header up to its last line, credits, the book, and a footer. Over fifty years these
+took many forms, listed here as patterns, each with an example and without titles or authors. A
+pattern is matched against the start of a line or paragraph after whitespace is collapsed, ignoring
+case and any stars, brackets or quotes around it. Text that matches nothing belongs to the book,
+and a text without a header or a footer is not a Gutenberg book.
 
-Paragraphs in a list of lines: runs of lines that are not blank.
-
-The forms in which Project Gutenberg's files say where a book starts and ends, and who made them.
-
-One entry a form, with an example beside it; no title and no author. A form is looked for at the
-start of a line or paragraph whose runs of blanks and line ends have become one blank, whatever
-stars, brackets or quotes are drawn around it, and in any case.
-
-Takes a transcriber's notes out of a book: in brackets, in boxes, under headings.
+Transcriber's notes come in brackets, in boxes, under headings, or as paragraphs.
 """
 
 import re
@@ -21,32 +14,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from atlas.cleaning.steps import gutenberg as forms
 
-
-def next_filled(lines: list[str], start: int) -> int:
-    """Index of the first line from ``start`` on that is not blank; the number of lines if none."""
+def _next_filled(lines: list[str], start: int) -> int:
+    """Find the first non-blank line from ``start`` on, or the number of lines."""
     while start < len(lines) and not lines[start].strip():
         start += 1
     return start
 
 
-def next_blank(lines: list[str], start: int) -> int:
-    """Index of the first blank line from ``start`` on; the number of lines if there is none."""
+def _next_blank(lines: list[str], start: int) -> int:
+    """Find the first blank line from ``start`` on, or the number of lines."""
     while start < len(lines) and lines[start].strip():
         start += 1
     return start
 
 
-def paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:
-    """First line of, and line after, each paragraph from ``start`` on."""
-    while (top := next_filled(lines, start)) < len(lines):
-        start = next_blank(lines, top)
+def _paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the first line and the line after each paragraph, a run of non-blank lines."""
+    while (top := _next_filled(lines, start)) < len(lines):
+        start = _next_blank(lines, top)
         yield top, start
 
 
-def paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
-    """First line of, and line after, the last paragraph before ``start``; 0, 0 if there is none."""
+def _paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
+    """Find the first line and the line after the last paragraph before ``start``, or 0, 0."""
     stop = start
     while stop and not lines[stop - 1].strip():
         stop -= 1
@@ -56,17 +47,17 @@ def paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
     return top, stop
 
 
-def flat(lines: list[str]) -> str:
-    """Lines as one, with one blank for every run of blanks and line ends."""
+def _collapse(lines: list[str]) -> str:
+    """Join lines and collapse whitespace."""
     return " ".join(" ".join(lines).split())
 
 
-def trimmed(lines: list[str]) -> list[str]:
-    """Lines from the first to the last that is not blank."""
-    return lines[next_filled(lines, 0) : paragraph_above(lines, len(lines))[1]]
+def _trim(lines: list[str]) -> list[str]:
+    """Drop blank lines at both ends."""
+    return lines[_next_filled(lines, 0) : _paragraph_above(lines, len(lines))[1]]
 
 
-MADE = (
+VERB = (
     r"(?:produced|prepared|transcribed|scanned|typed|keyed|digiti[sz]ed|converted|proof(?:ed|read)"
     r"|created|provided|submitted|contributed|updated)"
 )
@@ -74,17 +65,17 @@ GUTENBERG = r"(?:copyrighted )?project gutenberg"
 ETEXT = r"e-?(?:text|book)"
 
 
-def _starts_with(*forms: str) -> Callable[[str], bool]:
-    pattern = re.compile(rf"[\W_]*(?:{'|'.join(forms)})", re.IGNORECASE)
+def _starts_with(*patterns: str) -> Callable[[str], bool]:
+    pattern = re.compile(rf"[\W_]*(?:{'|'.join(patterns)})", re.IGNORECASE)
     return lambda line: pattern.match(line) is not None
 
 
-def _holds(*forms: str) -> Callable[[str], bool]:
-    pattern = re.compile("|".join(forms), re.IGNORECASE)
+def _contains(*patterns: str) -> Callable[[str], bool]:
+    pattern = re.compile("|".join(patterns), re.IGNORECASE)
     return lambda paragraph: pattern.search(paragraph) is not None
 
 
-# Lines after which the book starts.
+# The last line of a header.
 is_start = _starts_with(
     rf"(?:start|beginning) of (?:the |this )?{GUTENBERG}",  # *** START OF THE PROJECT GUTENBERG ...
 )
@@ -95,7 +86,7 @@ is_small_print_end = _starts_with(
 )
 is_rights_end = _starts_with(r"tells you about restrictions in how the file may be used")
 
-# Lines after which the book has ended.
+# The first line of a footer.
 is_bold_end = _starts_with(
     rf"(?<=\*) ?end of (?:the |this )?{GUTENBERG}",  # *** END OF THE PROJECT GUTENBERG EBOOK ...
 )
@@ -143,21 +134,23 @@ is_metadata = _starts_with(
     r"|credits|other information and formats) ?:",  # Release date: June 1, 2021 [eBook #1]
     r"(?:\w+,? )?\d{4} \[e-?(?:book|text) #\d",  # March, 1994 [Etext #11]
 )
-has_number = _holds(r"\[e-?(?:book|text) #\d+\]", r"\be-?book no\.:")
-speaks_of_gutenberg = _holds(r"project gutenberg", r"gutenberg\.(?:org|net)", r"\be-?(?:book|text)")
+has_number = _contains(r"\[e-?(?:book|text) #\d+\]", r"\be-?book no\.:")
+mentions_gutenberg = _contains(
+    r"project gutenberg", r"gutenberg\.(?:org|net)", r"\be-?(?:book|text)"
+)
 
-# Paragraphs that say who made the file, and from what.
+# Paragraphs that name the people who made the file, and its source.
 is_credit = _starts_with(
-    rf"{MADE}(?:(?: ?, ?| and | ?& ?){MADE})* (?:by|from|for)\b",  # Scanned and proofed by ...
+    rf"{VERB}(?:(?: ?, ?| and | ?& ?){VERB})* (?:by|from|for)\b",  # Scanned and proofed by ...
     rf"(?:this |the )?(?:project gutenberg )?(?:{ETEXT}|html|(?:electronic|digital) \w+|file|text"
-    rf"|book|edition) (?:(?:version|edition) )?(?:(?:was|is) )?{MADE}(?:\b.{{0,40}}?) (?:by|from)"
+    rf"|book|edition) (?:(?:version|edition) )?(?:(?:was|is) )?{VERB}(?:\b.{{0,40}}?) (?:by|from)"
     r"\b",  # This etext was produced from the 1908 edition by ...   E-text prepared by ...
     rf"(?:{ETEXT}|html(?: (?:version|edition|file)s?)?) by\b",  # HTML version by ...
     r"credits ?:",  # Credits: ...
     r"this file was first posted|(?:most recently|last|date last) updated",  # [Last updated: ...]
     rf"portions of this (?:{ETEXT}|header)",  # [Portions of this header are copyright ...
 )
-has_web_sign = _holds(  # thanks and sources; no title page of an old book has any of these
+mentions_web = _contains(  # thanks and sources, never on the title page of an old book
     r"https?://|\bwww[.:]|\w@[\w.-]{1,80}\.\w|\bpgdp\b",
     r"distributed proofread|internet archive|gallica\.bnf",
 )
@@ -165,7 +158,7 @@ is_html_note = _starts_with(  # Note: Project Gutenberg also has an HTML version
     r"(?:editorial )?note: .*(?:project gutenberg|html version|images of the original)",
 )
 
-# Names of a transcriber's notes.
+# Headings of transcriber's notes.
 NOTE_NAME = re.compile(
     r"""[\W_]*(?:
     transcri(?:b|pt)(?:er|or|ion)['\u2019]?s?['\u2019]?\ (?:end\ ?|foot)?
@@ -183,48 +176,44 @@ NOTE_NAME = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 is_address = _starts_with(r"au lecteur\W*$", r"to the reader\W*$", r"an den leser\W*$")
-speaks_of_file = _holds(  # what tells such an address from the author's own
+mentions_file = _contains(  # distinguishes it from an author's address to the reader
     r"transcri|transkri|livre \wlectronique|italiques? dans l.original|erreurs? typograph",
     r"\be-?(?:text|book)",
 )
 is_file_note = re.compile(  # [This text is intended for users whose text readers cannot use ...
     rf"\[this (?:{ETEXT}|text|file|version) (?:is|was|has|comes|uses|includes)\b", re.IGNORECASE
 ).match
-speaks_of_editing = _holds(
+mentions_editing = _contains(
     r"\boriginal\b|\bitalics?\b|\bspelling|\bhyphen|\btypo|\bcorrected\b|\bpunctuation",
     r"\bunderscore|\bascii\b|\butf-8|\bunicode|\be-?(?:text|book)|transcri",
 )
 is_divider = re.compile(r"\s*(?:[*\-=_~+]\s*){3,}").fullmatch
 
 
-BRACKET_LINES = 200  # of the longest note in brackets
-HEADING_LINES = 60  # of the longest note under a heading, within a book
-HEADING_WORDS = 3  # that may follow the name of a note in its heading
-CLOSING_LINES = 120  # of notes that follow a book, if they are no more than half of it
-CLOSING_SHARE = 0.1  # of the lines of a long book
-EVIDENCE_LINES = 15  # after an address to the reader, where it must speak of the file
+MAX_BRACKET_LINES = 200  # of a note in brackets
+MAX_HEADING_LINES = 60  # of a note under a heading, within a book
+MAX_HEADING_WORDS = 3  # after the name of a note in its heading
+MAX_CLOSING_LINES = 120  # of notes after a book, at most half of its lines
+MAX_CLOSING_SHARE = 0.1  # share of the lines of a long book
+EVIDENCE_LINES = 15  # after an address to the reader, which must mention the file
 
 
-class Kind(Enum):
-    """How a note is set apart from the book."""
+class NoteKind(Enum):
+    """The layout of a transcriber's note."""
 
     BRACKETS = auto()  # [Transcriber's Note: ...]
     BOX = auto()  # lines of + - and |
-    HEADING = auto()  # alone in its line, and what follows
+    HEADING = auto()  # on a line of its own, with text below
     PARAGRAPH = auto()  # Transcriber's Note: ...
 
 
-def without_notes(lines: list[str]) -> tuple[list[str], int]:
-    """Takes out the notes of a book's transcriber.
-
-    Args:
-        lines: the book.
+def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
+    """Remove a transcriber's notes, and the dividers next to notes at both ends of the book.
 
     Returns:
-        The lines that are left, without dividers that set notes apart at either end, and the
-        number of notes.
+        The remaining lines and the number of notes.
     """
-    lines = trimmed(lines)
+    lines = _trim(lines)
     kept: list[str] = []
     count = i = 0
     while i < len(lines):
@@ -234,64 +223,62 @@ def without_notes(lines: list[str]) -> tuple[list[str], int]:
             i += 1
             continue
         count += 1
-        i = next_filled(lines, end)
+        i = _next_filled(lines, end)
         if not kept:
-            i = _after_dividers(lines, i)
-    if count and _after_dividers(lines, end) == len(lines):
-        while kept and (not kept[-1].strip() or forms.is_divider(kept[-1])):
+            i = _skip_dividers(lines, i)
+    if count and _skip_dividers(lines, end) == len(lines):
+        while kept and (not kept[-1].strip() or is_divider(kept[-1])):
             kept.pop()
     return kept, count
 
 
-def opens_note(lines: list[str], i: int) -> bool:
-    """Whether a transcriber's note starts in line ``i``."""
-    return _kind(lines, i) is not None
-
-
-def _kind(lines: list[str], i: int) -> Kind | None:
+def _note_kind(lines: list[str], i: int) -> NoteKind | None:
+    """Classify the note that starts in line ``i``, if any."""
     line = lines[i].strip()
-    if line.startswith("+") and i + 1 < len(lines) and forms.NOTE_NAME.match(flat([lines[i + 1]])):
-        return Kind.BOX
-    if forms.is_file_note(line):
-        return Kind.BRACKETS
-    rest = _after_name(lines, i)
+    if line.startswith("+") and i + 1 < len(lines) and NOTE_NAME.match(_collapse([lines[i + 1]])):
+        return NoteKind.BOX
+    if is_file_note(line):
+        return NoteKind.BRACKETS
+    rest = _text_after_name(lines, i)
     if rest is None:
         return None
     if line.startswith("|"):
-        return Kind.BOX
+        return NoteKind.BOX
     alone = not any(map(str.isalnum, rest))
     if line.startswith("[") and not (alone and line.endswith("]")):
-        return Kind.BRACKETS
+        return NoteKind.BRACKETS
     followed = i + 1 < len(lines) and lines[i + 1].strip()
-    if alone or (len(rest.split()) <= HEADING_WORDS and not followed):
-        return Kind.HEADING
-    return Kind.PARAGRAPH if rest.lstrip(" ]_*=").startswith((":", ".", "-", "\u2014")) else None
+    if alone or (len(rest.split()) <= MAX_HEADING_WORDS and not followed):
+        return NoteKind.HEADING
+    return (
+        NoteKind.PARAGRAPH if rest.lstrip(" ]_*=").startswith((":", ".", "-", "\u2014")) else None
+    )
 
 
-def _after_name(lines: list[str], i: int) -> str | None:
-    """What follows the name of a note in line ``i``; None if it has none."""
-    line = flat([lines[i]])
-    if match := forms.NOTE_NAME.match(line):
+def _text_after_name(lines: list[str], i: int) -> str | None:
+    """Return the text after the name of a note in line ``i``, None without such a name."""
+    line = _collapse([lines[i]])
+    if match := NOTE_NAME.match(line):
         return match["rest"]
-    following = flat(lines[i + 1 : i + EVIDENCE_LINES]) if forms.is_address(line) else ""
-    return "" if forms.speaks_of_file(following) else None
+    following = _collapse(lines[i + 1 : i + EVIDENCE_LINES]) if is_address(line) else ""
+    return "" if mentions_file(following) else None
 
 
 def _note_end(lines: list[str], i: int) -> int:
-    """Index after the note that starts in line ``i``; ``i`` itself if none does."""
-    match _kind(lines, i):
+    """Find the line after the note that starts in line ``i``, or ``i`` if none does."""
+    match _note_kind(lines, i):
         case None:
             return i
-        case Kind.BOX:
+        case NoteKind.BOX:
             return _box_end(lines, i)
-        case Kind.BRACKETS:
+        case NoteKind.BRACKETS:
             return _bracket_end(lines, i)
-        case Kind.HEADING:
+        case NoteKind.HEADING:
             return len(lines) if _closes_book(lines, i) else _section_end(lines, i)
-        case Kind.PARAGRAPH:
-            if i and not _stands_apart(lines, i):
-                return next_blank(lines, i)
-            return len(lines) if _closes_book(lines, i) else _last_remark_end(lines, i)
+        case NoteKind.PARAGRAPH:
+            if i and not _is_set_apart(lines, i):
+                return _next_blank(lines, i)
+            return len(lines) if _closes_book(lines, i) else _remarks_end(lines, i)
 
 
 def _box_end(lines: list[str], i: int) -> int:
@@ -301,73 +288,73 @@ def _box_end(lines: list[str], i: int) -> int:
 
 
 def _bracket_end(lines: list[str], i: int) -> int:
-    """Index after the line that closes the bracket; ``i`` if the book goes on within that line."""
+    """Find the line after the closing bracket, or ``i`` if book text follows the bracket."""
     depth = 0
-    for j in range(i, min(len(lines), i + BRACKET_LINES)):
+    for j in range(i, min(len(lines), i + MAX_BRACKET_LINES)):
         depth += lines[j].count("[") - lines[j].count("]")
         if depth <= 0:
             return j + 1 if lines[j].rstrip().endswith("]") else i
-    return next_blank(lines, i)
+    return _next_blank(lines, i)
 
 
-def _stands_apart(lines: list[str], i: int) -> bool:
-    """Whether two blank lines or a divider stand above line ``i``."""
-    _, above = paragraph_above(lines, i)
-    return i - above > 1 or (above > 0 and forms.is_divider(lines[above - 1]) is not None)
+def _is_set_apart(lines: list[str], i: int) -> bool:
+    """Check for two blank lines or a divider above line ``i``."""
+    _, above = _paragraph_above(lines, i)
+    return i - above > 1 or (above > 0 and is_divider(lines[above - 1]) is not None)
 
 
 def _closes_book(lines: list[str], i: int) -> bool:
-    longest = max(CLOSING_SHARE * len(lines), min(CLOSING_LINES, len(lines) / 2))
-    return i > 0 and len(lines) - i <= longest
+    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
+    return i > 0 and len(lines) - i <= max_lines
 
 
 def _section_end(lines: list[str], i: int) -> int:
-    """Index after what stands under a heading: up to two blank lines, or one paragraph."""
-    first_paragraph = next_blank(lines, next_filled(lines, i + 1))
+    """Find the end of the text under a heading: two blank lines, or else one paragraph."""
+    first_paragraph = _next_blank(lines, _next_filled(lines, i + 1))
     end = first_paragraph
-    while end < min(len(lines), i + HEADING_LINES):
-        if forms.is_divider(lines[end]) or not flat(lines[end : end + 2]):
+    while end < min(len(lines), i + MAX_HEADING_LINES):
+        if is_divider(lines[end]) or not _collapse(lines[end : end + 2]):
             return end
         end += 1
     return end if end == len(lines) else first_paragraph
 
 
-def _last_remark_end(lines: list[str], i: int) -> int:
-    """Index after a paragraph and those right below it that speak of the making of the file."""
-    end = next_blank(lines, i)
+def _remarks_end(lines: list[str], i: int) -> int:
+    """Find the end of a paragraph and of those right below it that mention editing."""
+    end = _next_blank(lines, i)
     while (start := end + 1) < len(lines) and lines[start].strip():
-        stop = next_blank(lines, start)
-        if not forms.speaks_of_editing(flat(lines[start:stop])):
+        stop = _next_blank(lines, start)
+        if not mentions_editing(_collapse(lines[start:stop])):
             break
         end = stop
     return end
 
 
-def _after_dividers(lines: list[str], i: int) -> int:
-    while i < len(lines) and (not lines[i].strip() or forms.is_divider(lines[i])):
+def _skip_dividers(lines: list[str], i: int) -> int:
+    while i < len(lines) and (not lines[i].strip() or is_divider(lines[i])):
         i += 1
     return i
 
 
-WINDOW = 1 << 16  # characters at either end in which headers (18 kB) and footers (22 kB) stand
-OPENING = 3  # paragraphs in which a header shows that it is one
-TITLE_LENGTH = 240  # characters; a longer paragraph is prose about Project Gutenberg
-MARKER_LINES = 4  # that a long title wraps a marker over
-CREDIT_LINES = 25
-ADDRESS_LINES = 8  # of a credit that only its web address gives away
-LICENCE_WITHIN = 40  # lines after an end line, where a footer names Project Gutenberg
+WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
+HEADER_OPENING = 3  # first paragraphs, one of which must be a known header paragraph
+MAX_TITLE_LENGTH = 240  # characters; longer paragraphs are prose about Project Gutenberg
+MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
+MAX_CREDIT_LINES = 25
+MAX_WEB_CREDIT_LINES = 8  # of a credit recognised only by a web address
+FOOTER_LINES = 40  # after an end line, which must mention Project Gutenberg
 
 
 @dataclass(frozen=True)
 class Stripped:
-    """A book without what Project Gutenberg added, and what that was.
+    """A book without Project Gutenberg's additions.
 
     Attributes:
-        text: the book from its first to its last line that is not blank, or the text as it came.
-        header: whether a header was taken off.
-        footer: whether a footer was.
-        credits: whether credits were that stood outside of header and footer.
-        notes: how many transcriber's notes were.
+        text: from the first to the last non-blank line of the book, or the input unchanged.
+        header: a header was removed.
+        footer: a footer was removed.
+        credits: credits outside of header and footer were removed.
+        notes: number of transcriber's notes removed.
     """
 
     text: str
@@ -378,21 +365,21 @@ class Stripped:
 
 
 def strip_gutenberg(text: str, notes: bool) -> Stripped:
-    r"""Finds the book in a file of Project Gutenberg.
+    r"""Extract the book from a Project Gutenberg file.
 
     Args:
         text: a document with ``\n`` line ends.
-        notes: whether to take off transcriber's notes as well.
+        notes: also remove transcriber's notes.
 
     Returns:
-        The book, its lines untouched; a text that is none comes back as it is.
+        The book, its lines unchanged; any other text comes back as it is.
     """
     edges = text[:WINDOW], text[-WINDOW:]
     if not any("utenberg" in edge or "UTENBERG" in edge for edge in edges):
         return Stripped(text)
     lines = text.split("\n")
     header = _header_end(lines)
-    start = _after_credits(lines, header)
+    start = _credits_end(lines, header)
     footer, credited = _footer_start(lines, start, has_header=header > 0)
     if header == 0 and footer == len(lines):
         return Stripped(text)
@@ -400,43 +387,43 @@ def strip_gutenberg(text: str, notes: bool) -> Stripped:
     book = lines[start:footer]
     removed = 0
     if notes:
-        book, removed = without_notes(book)
-        start = _after_credits(book, 0)
+        book, removed = _remove_notes(book)
+        start = _credits_end(book, 0)
         credited = credited or start > 0
         book = book[start:]
-    body = "".join(f"{line}\n" for line in trimmed(book))
+    body = "".join(f"{line}\n" for line in _trim(book))
     return Stripped(body, header > 0, footer < len(lines), credited, removed)
 
 
 def _header_end(lines: list[str]) -> int:
-    """Index of the first line after the header; 0 if there is none."""
+    """Find the first line after the header, or 0."""
     small_print = rights = 0
-    for i in range(_reach(lines)):
+    for i in range(_lines_in_window(lines)):
         if not lines[i].strip():
             continue
-        line = flat(lines[i : i + 2])
-        if forms.is_bold_end(line) or forms.is_plain_end(line):
+        line = _collapse(lines[i : i + 2])
+        if is_bold_end(line) or is_plain_end(line):
             break
-        if forms.is_start(line):
+        if is_start(line):
             if _is_header(lines[:i]):
                 return _marker_end(lines, i)
             break
-        if not small_print and forms.is_small_print_end(line):
+        if not small_print and is_small_print_end(line):
             small_print = i + 1
-        if not rights and forms.is_rights_end(line):
+        if not rights and is_rights_end(line):
             rights = i + 1
-    if rights and _opens_header(_paragraphs(lines[:rights])):
+    if rights and _starts_header(_paragraphs(lines[:rights])):
         return rights
-    # With nothing after it, the small print is a footer.
-    if next_filled(lines, small_print) < len(lines) and _opens_header(
+    # Small print at the end of the file is a footer.
+    if _next_filled(lines, small_print) < len(lines) and _starts_header(
         _paragraphs(lines[:small_print])
     ):
         return small_print
-    return _header_without_end(lines)
+    return _header_without_marker(lines)
 
 
-def _reach(lines: list[str]) -> int:
-    """How many lines stand in the first ``WINDOW`` characters."""
+def _lines_in_window(lines: list[str]) -> int:
+    """Count the lines within the first ``WINDOW`` characters."""
     characters = 0
     for i, line in enumerate(lines):
         characters += len(line) + 1
@@ -446,52 +433,52 @@ def _reach(lines: list[str]) -> int:
 
 
 def _paragraphs(lines: list[str]) -> list[str]:
-    return [flat(lines[start:stop]) for start, stop in paragraph_spans(lines)]
+    return [_collapse(lines[start:stop]) for start, stop in _paragraph_spans(lines)]
 
 
 def _is_header(lines: list[str]) -> bool:
-    """Whether nothing, or what mostly has the forms of a header, stands before its last line."""
+    """Check that the lines before a start marker are empty or mostly known header paragraphs."""
     paragraphs = _paragraphs(lines)
     if not paragraphs:
         return True
     known = sum(
-        _is_known(paragraph) or forms.is_credit(paragraph) or forms.speaks_of_gutenberg(paragraph)
+        _is_header_paragraph(paragraph) or is_credit(paragraph) or mentions_gutenberg(paragraph)
         for paragraph in paragraphs
     )
-    return _opens_header(paragraphs) and 2 * known >= len(paragraphs)
+    return _starts_header(paragraphs) and 2 * known >= len(paragraphs)
 
 
-def _opens_header(paragraphs: list[str]) -> bool:
-    return any(map(_is_known, paragraphs[:OPENING]))
+def _starts_header(paragraphs: list[str]) -> bool:
+    return any(map(_is_header_paragraph, paragraphs[:HEADER_OPENING]))
 
 
-def _is_known(paragraph: str) -> bool:
-    return _is_title(paragraph) or forms.is_licence(paragraph) or forms.is_metadata(paragraph)
+def _is_header_paragraph(paragraph: str) -> bool:
+    return _is_title(paragraph) or is_licence(paragraph) or is_metadata(paragraph)
 
 
 def _is_title(paragraph: str) -> bool:
-    return forms.is_title(paragraph) and len(paragraph) <= TITLE_LENGTH
+    return is_title(paragraph) and len(paragraph) <= MAX_TITLE_LENGTH
 
 
-def _header_without_end(lines: list[str]) -> int:
-    """The end of paragraphs that all belong to a header, two or more, one of them for certain."""
+def _header_without_marker(lines: list[str]) -> int:
+    """Find the end of two or more header paragraphs, at least one of which is unmistakable."""
     end = count = 0
     certain = False
-    for start, stop in paragraph_spans(lines):
-        paragraph = flat(lines[start:stop])
+    for start, stop in _paragraph_spans(lines):
+        paragraph = _collapse(lines[start:stop])
         if not (
-            _is_known(paragraph)
-            or (count and (forms.is_credit(paragraph) or forms.speaks_of_gutenberg(paragraph)))
+            _is_header_paragraph(paragraph)
+            or (count and (is_credit(paragraph) or mentions_gutenberg(paragraph)))
         ):
             break
-        certain = certain or forms.is_licence(paragraph) or forms.has_number(paragraph)
+        certain = certain or is_licence(paragraph) or has_number(paragraph)
         end, count = stop, count + 1
     return end if certain and count > 1 else 0
 
 
 def _marker_end(lines: list[str], start: int) -> int:
-    """Index after a marker that may be wrapped over lines, up to its closing stars."""
-    for i in range(start, min(start + MARKER_LINES, len(lines))):
+    """Find the line after a marker, which can wrap over lines up to its closing stars."""
+    for i in range(start, min(start + MAX_MARKER_LINES, len(lines))):
         if not lines[i].strip():
             break
         if lines[i].rstrip().endswith("***"):
@@ -500,61 +487,61 @@ def _marker_end(lines: list[str], start: int) -> int:
 
 
 def _footer_start(lines: list[str], book: int, has_header: bool) -> tuple[int, bool]:
-    """Index of the footer's first line, and whether credits were found right above it."""
-    first = max(book, len(lines) - _reach(lines[::-1]))
+    """Find the first line of the footer, and whether credits right above it are included."""
+    first = max(book, len(lines) - _lines_in_window(lines[::-1]))
     filled = [i for i in range(first, len(lines)) if lines[i].strip()]
     ends = [i for i in filled if _is_end(lines, i)]
-    footers = [i for i in filled if forms.is_footer(flat(lines[i : i + 2]))]
-    # An earlier end line may be the end of a part; only the last one ends the book.
+    footers = [i for i in filled if is_footer(_collapse(lines[i : i + 2]))]
+    # Earlier end lines can end a part; only the last one ends the book.
     if ends and _ends_book(lines, ends[-1], trusted=has_header):
-        return _grown_upwards(lines, ends[-1], book)
+        return _extend_footer(lines, ends[-1], book)
     if footers and (has_header or len(footers) > 1):
-        return _grown_upwards(lines, footers[0], book)
+        return _extend_footer(lines, footers[0], book)
     return len(lines), False
 
 
 def _is_end(lines: list[str], i: int) -> bool:
-    line = flat(lines[i : i + 2])
-    return forms.is_bold_end(line) or forms.is_plain_end(line)
+    line = _collapse(lines[i : i + 2])
+    return is_bold_end(line) or is_plain_end(line)
 
 
 def _ends_book(lines: list[str], i: int, trusted: bool) -> bool:
-    """Whether a footer, or nothing, follows an end line; a marker in stars needs no more proof."""
-    if trusted and forms.is_bold_end(flat(lines[i : i + 2])):
+    """Check that a footer or nothing follows an end line; a starred marker needs no proof."""
+    if trusted and is_bold_end(_collapse(lines[i : i + 2])):
         return True
-    rest = next_filled(lines, next_blank(lines, i))
-    following = flat(lines[rest : rest + LICENCE_WITHIN])
-    return not following or forms.speaks_of_gutenberg(following)
+    rest = _next_filled(lines, _next_blank(lines, i))
+    following = _collapse(lines[rest : rest + FOOTER_LINES])
+    return not following or mentions_gutenberg(following)
 
 
-def _grown_upwards(lines: list[str], start: int, book: int) -> tuple[int, bool]:
-    """The footer's start, with other end lines and credits that stand right above."""
+def _extend_footer(lines: list[str], start: int, book: int) -> tuple[int, bool]:
+    """Move the start of the footer up over other end lines and credits right above it."""
     credited = False
     while True:
-        top, stop = paragraph_above(lines, start)
+        top, stop = _paragraph_above(lines, start)
         top = max(top, book)
-        above = flat(lines[top:stop])
-        ends = [i for i in range(max(top, stop - MARKER_LINES), stop) if _is_end(lines, i)]
+        above = _collapse(lines[top:stop])
+        ends = [i for i in range(max(top, stop - MAX_MARKER_LINES), stop) if _is_end(lines, i)]
         if ends:
             start = ends[0]
-        elif forms.is_credit(above) and forms.has_web_sign(above) and stop - top <= CREDIT_LINES:
+        elif is_credit(above) and mentions_web(above) and stop - top <= MAX_CREDIT_LINES:
             start, credited = top, True
         else:
             return start, credited
 
 
-def _after_credits(lines: list[str], start: int) -> int:
-    """Index after the credits that stand at ``start``, or ``start`` itself."""
+def _credits_end(lines: list[str], start: int) -> int:
+    """Find the line after the credits at ``start``, or ``start`` if there are none."""
     end = start
-    for top, stop in paragraph_spans(lines, start):
-        paragraph = flat(lines[top:stop])
-        if opens_note(lines, top) or not _belongs_to_credits(paragraph, stop - top):
+    for top, stop in _paragraph_spans(lines, start):
+        paragraph = _collapse(lines[top:stop])
+        if _note_kind(lines, top) or not _is_credit_paragraph(paragraph, stop - top):
             break
         end = stop
     return end
 
 
-def _belongs_to_credits(paragraph: str, lines: int) -> bool:
-    if lines <= CREDIT_LINES and (forms.is_credit(paragraph) or forms.is_html_note(paragraph)):
+def _is_credit_paragraph(paragraph: str, lines: int) -> bool:
+    if lines <= MAX_CREDIT_LINES and (is_credit(paragraph) or is_html_note(paragraph)):
         return True
-    return (lines <= ADDRESS_LINES and forms.has_web_sign(paragraph)) or _is_title(paragraph)
+    return (lines <= MAX_WEB_CREDIT_LINES and mentions_web(paragraph)) or _is_title(paragraph)

@@ -1,20 +1,20 @@
-"""Hard-wrapped prose to one line per paragraph.
+"""Join hard-wrapped prose into one line per paragraph.
 
-Books typed for a terminal break their lines at some 70 characters. To a model such a break is a
-character like any other, learnt at places that mean nothing. Verse, lists and tables break their
-lines on purpose, so a paragraph is joined only where its line ends are explained by the width of
-the page: the first word of the next line would not have fitted on it.
+Plain-text books break lines at about 70 characters. To a model such a line break is a character
+like any other, in places that mean nothing. Verse, lists and tables break lines on purpose, so a
+paragraph is joined only if the page width explains all of its line breaks: the first word of the
+next line would not have fitted.
 """
 
 import re
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 
-WIDEST_WRAP = 100  # characters; a longer line was never wrapped
-UNWRAPPED_SHARE = 0.25  # of the characters in such lines: the text has whole paragraphs in lines
-RAGGED = 8  # characters that a typist may have left free before the margin
+MAX_WRAP_WIDTH = 100  # characters; longer lines were never wrapped
+UNWRAPPED_SHARE = 0.25  # share of characters in longer lines that marks a text as unwrapped
+MAX_SLACK = 8  # characters that may stay free before the margin
 MARGIN_PERCENTILE = 0.95  # a few lines stick out over the margin
-VERSE_STARTS = 3  # so many lines that all begin with a capital are verse
+MIN_VERSE_LINES = 3  # lines that all start with a capital
 
 NOT_PROSE = re.compile(
     r"""
@@ -23,23 +23,21 @@ NOT_PROSE = re.compile(
     """,
     re.VERBOSE,
 )
-GLUED_DASH = re.compile(r"[^\s\-\u2014](?:-+|\u2014)$")  # the wrap came after it, not a blank
+GLUED_DASH = re.compile(r"[^\s\-\u2014](?:-+|\u2014)$")  # the break replaced no space
 
 
 def unwrap(text: str) -> str:
-    r"""Joins the hard-wrapped lines of prose; leaves all other lines as they are.
+    r"""Join the hard-wrapped lines of prose and keep all other lines.
 
-    A paragraph ends at a blank line, or before a line that is indented deeper than those around
-    it. A line that ends in a dash is joined without a blank (``well-\nknown``, ``yes--\nno``);
-    hyphenation is not undone. A text that would still consist mostly of short lines is verse, a
-    play or a list with a little prose in it, and is left alone.
+    A paragraph ends at a blank line, or before a line with more indentation than its neighbours.
+    A line that ends in a dash is joined without a space (``well-\nknown``, ``yes--\nno``);
+    hyphenation is not undone. If the result would still consist mostly of short lines, the text
+    is verse, a play or a list with a little prose, and stays as it is.
+
+    Only whitespace changes, and unwrapping a second time changes nothing.
 
     Args:
         text: a document with ``\n`` line ends.
-
-    Returns:
-        The text; unwrapping it again changes nothing, and no character but blanks and line ends
-        differs.
     """
     if _is_unwrapped(text):
         return text
@@ -55,12 +53,12 @@ def unwrap(text: str) -> str:
 
 def _is_unwrapped(text: str) -> bool:
     lengths = [len(line.strip()) for line in text.split("\n")]
-    long = sum(length for length in lengths if length > WIDEST_WRAP)
+    long = sum(length for length in lengths if length > MAX_WRAP_WIDTH)
     return long > 0 and long >= UNWRAPPED_SHARE * sum(lengths)
 
 
 def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
-    """Runs of lines: all blank, or a paragraph of which only the first line may be indented."""
+    """Split into runs of blank lines and paragraphs, where only a first line is indented."""
     for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
         block = list(group)
         if not filled:
@@ -80,12 +78,12 @@ def _indentation(line: str) -> int:
 
 
 def _margin(paragraphs: list[list[str]]) -> int:
-    """The width at which the document was wrapped: what its lines reach, paragraph ends aside."""
+    """Estimate the wrap width from all lines except the last of each paragraph."""
     lengths = sorted(
         len(line.rstrip())
         for paragraph in paragraphs
         for line in paragraph[:-1]
-        if 0 < len(line.rstrip()) <= WIDEST_WRAP
+        if 0 < len(line.rstrip()) <= MAX_WRAP_WIDTH
     )
     return lengths[int(MARGIN_PERCENTILE * (len(lengths) - 1))] if lengths else 0
 
@@ -96,18 +94,17 @@ def _is_wrapped(paragraph: list[str], margin: int) -> bool:
         return False
     if any(map(NOT_PROSE.search, paragraph)) or "".join(paragraph).isupper():
         return False
-    if len(others) >= VERSE_STARTS and all(line[0].isupper() for line in others):
+    if len(others) >= MIN_VERSE_LINES and all(line[0].isupper() for line in others):
         return False
     return all(
-        margin - RAGGED <= len(line.rstrip()) + 1 + len(following.split(maxsplit=1)[0])
-        and len(line.rstrip()) <= WIDEST_WRAP
+        margin - MAX_SLACK <= len(line.rstrip()) + 1 + len(following.split(maxsplit=1)[0])
+        and len(line.rstrip()) <= MAX_WRAP_WIDTH
         for line, following in pairwise(paragraph)
     )
 
 
 def _join(paragraph: list[str]) -> str:
-    joined = paragraph[0].rstrip()
-    parts = [joined]
+    parts = [paragraph[0].rstrip()]
     for line in paragraph[1:]:
         line = line.strip()
         parts.append(line if GLUED_DASH.search(parts[-1]) else f" {line}")
