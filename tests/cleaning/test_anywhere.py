@@ -32,8 +32,8 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def many_tasks(monkeypatch):
-    monkeypatch.setattr(units, "SMALLEST_UNIT", 20_000)
-    monkeypatch.setattr(units, "SMALLEST_RANGE", 20_000)
+    monkeypatch.setattr(units, "MIN_UNIT", 20_000)
+    monkeypatch.setattr(units, "MIN_RANGE", 20_000)
     monkeypatch.setattr(shards, "SMALLEST_SHARD", 10_000)
 
 

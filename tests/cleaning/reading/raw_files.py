@@ -35,8 +35,8 @@ def parquet(path, rows, **options):
 
 
 def read(path, field="text", **place):
-    noted = Counter()
-    return list(read_piece(Piece(path, path.name, **place), Layout(field), noted))
+    notes = Counter()
+    return list(read_piece(Piece(path, path.name, **place), Layout(field), notes))
 
 
 def texts(items):
@@ -46,12 +46,12 @@ def texts(items):
 def read_all(folder, files, separator=""):
     """Everything that a plan of a folder gives, in order."""
     manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
-    noted = Counter()
+    notes = Counter()
     return [
         item
         for unit in plan(folder, manifest)
         for piece in unit.pieces
-        for item in read_piece(piece, Layout("text", separator), noted)
+        for item in read_piece(piece, Layout("text", separator), notes)
     ]
 
 

@@ -10,8 +10,8 @@ from atlas.cleaning.reading.streams import count_lines, read_blocks, read_lines
 
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch):
-    monkeypatch.setattr(blocks, "LONGEST_LINE", 8)
-    monkeypatch.setattr(blocks, "LONGEST_BLOCK", 40)
+    monkeypatch.setattr(blocks, "MAX_LINE", 8)
+    monkeypatch.setattr(blocks, "MAX_BLOCK", 40)
     monkeypatch.setattr(blocks, "LOOK_BACK", 16)
     monkeypatch.setattr(blocks, "CHUNK", 5)
 

@@ -73,10 +73,10 @@ def test_an_empty_file_is_a_rejection(tmp_path, name):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "LONGEST_BLOCK", 1000)
+    monkeypatch.setattr(blocks, "MAX_BLOCK", 1000)
     monkeypatch.setattr(blocks, "LOOK_BACK", 200)
-    monkeypatch.setattr(units, "SMALLEST_UNIT", 1000)
-    monkeypatch.setattr(units, "SMALLEST_RANGE", 1000)
+    monkeypatch.setattr(units, "MIN_UNIT", 1000)
+    monkeypatch.setattr(units, "MIN_RANGE", 1000)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
@@ -105,16 +105,16 @@ def test_lines_are_numbered_the_same_however_a_file_is_divided(tmp_path_factory,
     folder = tmp_path_factory.mktemp("raw")
     (folder / "a.jsonl").write_bytes(jsonl(*contents) + b"\n\n" + jsonl("last"))
     whole = read(folder / "a.jsonl")
-    before = units.SMALLEST_RANGE
-    units.SMALLEST_RANGE = size
+    before = units.MIN_RANGE
+    units.MIN_RANGE = size
     try:
         assert read_all(folder, ["a.jsonl"]) == whole
     finally:
-        units.SMALLEST_RANGE = before
+        units.MIN_RANGE = before
 
 
 def test_a_line_without_end_is_left_out_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "LONGEST_LINE", 2000)
+    monkeypatch.setattr(blocks, "MAX_LINE", 2000)
     data = jsonl(STORIES[0]) + b'{"text": "' + b"x" * 5000 + b'"}\n' + jsonl(STORIES[1])
     (tmp_path / "a.jsonl").write_bytes(data)
     assert texts(read(tmp_path / "a.jsonl")) == [STORIES[0], "line_too_long", STORIES[1]]
@@ -143,10 +143,10 @@ MARK = "<|endoftext|>"
 @pytest.mark.parametrize("mark", [MARK, "\n\n====\n\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 def test_a_separator_divides_a_text_into_documents(tmp_path, monkeypatch, encoding, mark):
-    monkeypatch.setattr(blocks, "LONGEST_BLOCK", 4000)
+    monkeypatch.setattr(blocks, "MAX_BLOCK", 4000)
     monkeypatch.setattr(blocks, "LOOK_BACK", 200)
-    monkeypatch.setattr(units, "SMALLEST_UNIT", 4000)
-    monkeypatch.setattr(units, "SMALLEST_RANGE", 4000)
+    monkeypatch.setattr(units, "MIN_UNIT", 4000)
+    monkeypatch.setattr(units, "MIN_RANGE", 4000)
     stories = [f"{text(seed)} – é" for seed in range(30)]
     (tmp_path / "a.txt").write_bytes(f"\n{mark}\n".join([*stories, " "]).encode(encoding))
     items = read_all(tmp_path, ["a.txt"], mark)

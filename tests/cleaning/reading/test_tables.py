@@ -25,7 +25,7 @@ def test_a_row_of_a_table_is_one_document(tmp_path, separator, encoding):
 
 
 def test_parquet_is_read_by_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "SMALLEST_RANGE", 100)
+    monkeypatch.setattr(units, "MIN_RANGE", 100)
     rows = [{"story": story, "text": story, "source": "s"} for story in STORIES]
     parquet(tmp_path / "a.parquet", rows, row_group_size=2)
     items = read_all(tmp_path, ["a.parquet"])
@@ -58,19 +58,19 @@ def test_an_encoding_is_told_by_letters_far_below(tmp_path, encoding, letters):
     path = tmp_path / "a.csv"
     rows = f"{letters}\n".encode(encoding) * 2000
     path.write_bytes(b"text\n" + b"plain words\n" * 200_000 + rows)
-    noted = Counter()
-    items = list(read_piece(Piece(path, "a.csv"), Layout("text"), noted))
+    notes = Counter()
+    items = list(read_piece(Piece(path, "a.csv"), Layout("text"), notes))
     assert items[-1].text == letters
-    assert +noted == ({} if encoding == "utf-8" else {f"guessed_{encoding}": 1})
+    assert +notes == ({} if encoding == "utf-8" else {f"guessed_{encoding}": 1})
 
 
 def test_what_means_nothing_in_the_encoding_is_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"text\n" + "schöne Wörter\n".encode() * 99 + b"sch\xf6n\n")
-    noted = Counter()
-    items = list(read_piece(Piece(path, "a.csv"), Layout("text"), noted))
+    notes = Counter()
+    items = list(read_piece(Piece(path, "a.csv"), Layout("text"), notes))
     assert items[-1].text == "sch\ufffdn"
-    assert noted["replaced_bytes"] == 1
+    assert notes["replaced_bytes"] == 1
 
 
 def test_a_row_with_too_many_fields_is_left_out(tmp_path):
@@ -90,7 +90,7 @@ def test_a_quote_that_is_never_closed_takes_no_other_rows(tmp_path):
 
 @pytest.mark.parametrize("row", ["x" * 500, '"' + "x\n" * 100 + '"', '"",' * 100 + "\n"])
 def test_a_row_without_end_is_not_held(tmp_path, monkeypatch, row):
-    monkeypatch.setattr(tables, "LONGEST_ROW", 100)
+    monkeypatch.setattr(tables, "MAX_ROW", 100)
     (tmp_path / "a.csv").write_text(f"text,n\nfirst,1\n{row}\nlast,2\n")
     first, broken = read(tmp_path / "a.csv")
     assert first.text == "first"
@@ -116,5 +116,5 @@ def test_long_rows_of_parquet_are_held_a_few_at_a_time(tmp_path):
     rows = [{"text": f"{n}" + "x" * (3 << 20)} for n in range(30)]
     path = parquet(tmp_path / "a.parquet", rows, compression="none", use_dictionary=False)
     metadata = pyarrow.parquet.read_metadata(path)
-    assert tables._rows_at_once(metadata, range(metadata.num_row_groups)) == 10
+    assert tables._batch_rows(metadata, range(metadata.num_row_groups)) == 10
     assert texts(read(path)) == [row["text"] for row in rows]

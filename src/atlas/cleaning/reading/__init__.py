@@ -1,1 +1,1 @@
-"""Raw files to documents: what they are packed in, their encoding, their format."""
+"""Raw files to documents: unpacking, encodings and file formats."""

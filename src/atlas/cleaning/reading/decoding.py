@@ -1,15 +1,14 @@
-"""Bytes to text, for files that do not say how they are encoded.
+"""Decode bytes to text for files that don't declare their encoding.
 
-What is certain comes first: a byte order mark, then valid UTF-8. All else is a guess and said to
-be one: UTF-16 and UTF-32 by their zeros, Western encodings by where their letters and signs stand
-(``western.py``), other scripts by charset-normalizer. Text that is UTF-8 but for a few bytes stays
-UTF-8 and gets U+FFFD in their place.
+Certain evidence comes first: a byte order mark, then valid UTF-8. Everything else is a guess and
+marked as one: UTF-16 and UTF-32 by their zero bytes, Western encodings by the places of letters
+and signs, other scripts by charset-normalizer. UTF-8 with a few invalid bytes stays UTF-8, with
+U+FFFD in their place.
 
-Which Western encoding a text is in: Windows-1252, of which Latin-1 is a part, or DOS's 437.
-
-The same byte is a letter in one and a sign in another (82 is é in DOS and a low quote in
-Windows), and both have places of their own: letters stand within words, a low quote opens one.
-A reading gains a point for each character in its place and loses one for each that is out of it.
+The Western encodings are Windows-1252, which includes Latin-1, and DOS code page 437. The same
+byte is a letter in one and a sign in the other (82 is é in DOS and a low quote in Windows), and
+each belongs somewhere else: letters inside words, a low quote before one. A decoding scores a
+point for each character where it belongs and loses one for each that is out of place.
 """
 
 import codecs
@@ -17,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
-CANDIDATES = ("cp1252", "cp437")  # the first where the scores are equal
+WESTERN = ("cp1252", "cp437")  # ties go to the first
 
 SMALL = "a-zß-öø-ÿœšž"
 CAPITAL = "A-ZÀ-ÖØ-ÞŒŠŽŸ"
@@ -26,56 +25,61 @@ CAPITAL_ACCENTED = "À-ÖØ-ÞŒŠŽŸ"
 LETTER = SMALL + CAPITAL
 ACCENTED = SMALL_ACCENTED + CAPITAL_ACCENTED
 BOX = "\u2500-\u259f"  # lines, corners and blocks
-STRETCH = "─═░▒▓█▄▀"  # those that fill a line
-JOINT = "│-╏║-╬▌▐"  # those that stand apart
-NON_ASCII_LETTERS = r"(?=[^\x00-\x7f])"  # a quick look that spares most of the text the rest
+BOX_FILL = "─═░▒▓█▄▀"  # repeated along a line
+BOX_SINGLE = "│-╏║-╬▌▐"  # one at a time
+NON_ASCII = r"(?=[^\x00-\x7f])"  # cheap lookahead that skips most of the text
 
-PLACES = (
+IN_PLACE_PATTERNS = (
     rf"(?<=[{LETTER}])[{SMALL_ACCENTED}]|[{SMALL_ACCENTED}](?=[{SMALL}])",  # été
     rf"(?<![{LETTER}])[{CAPITAL_ACCENTED}](?=[{LETTER}])",  # École
     rf"(?<=[{CAPITAL}])[{CAPITAL_ACCENTED}](?![{SMALL}])",  # DÉJÀ
-    r"(?<!\S)[àáåéèêíóöúÀÁÅÉÈÍÓÖÚ](?!\S)",  # words of one letter
+    r"(?<!\S)[àáåéèêíóöúÀÁÅÉÈÍÓÖÚ](?!\S)",  # one-letter words
     rf"(?<=[{LETTER}])[’\u00ad](?=[{LETTER}])",  # it’s, and the soft hyphen
     r"(?<=[\w«–.,;:!?%)])\u00a0(?=[\w»–?!;:°%(€])",  # no-break space
-    rf"(?<![{LETTER}])[“‘«„‚¿¡](?=[\s\u00a0{LETTER}])",  # opens
+    rf"(?<![{LETTER}])[“‘«„‚¿¡](?=[\s\u00a0{LETTER}])",  # before a word
     rf"(?<=[{LETTER}\s\u00a0.,!?…])[”»](?![{LETTER}])|(?<=[{LETTER}.,!?])[’‘“](?![{LETTER}])",
     rf"(?<=[{LETTER}])…|(?<=\s)[–—](?=\s)",
     r"[£€§©](?=[\s\u00a0]?\d)|(?<=[\d\u00a0])[£€°–]",
-    rf"[{STRETCH}](?=[{BOX}])|(?<=[{BOX}])[{STRETCH}]",
-    rf"[{BOX}](?=[{STRETCH}])|(?<=[{STRETCH}])[{BOX}]|(?<!\S)[{BOX}](?!\S)",
+    rf"[{BOX_FILL}](?=[{BOX}])|(?<=[{BOX}])[{BOX_FILL}]",
+    rf"[{BOX}](?=[{BOX_FILL}])|(?<=[{BOX_FILL}])[{BOX}]|(?<!\S)[{BOX}](?!\S)",
 )
-MISPLACES = (
-    rf"[{ACCENTED}]{{3,}}",  # no Western word has so many in a row
+OUT_OF_PLACE_PATTERNS = (
+    rf"[{ACCENTED}]{{3,}}",  # too many in a row for a Western word
     rf"(?<=[{SMALL}])[{CAPITAL_ACCENTED}]",
-    rf"(?<![{LETTER}’])[{ACCENTED}](?![{LETTER}’\s.,!?-])",  # alone among signs
+    rf"(?<![{LETTER}’])[{ACCENTED}](?![{LETTER}’\s.,!?-])",  # alone between signs
     rf"(?<=[{LETTER}])[^\x00-\x7f{LETTER}’–—«»“”…\u00a0\u00ad](?=[{LETTER}])",  # a sign in a word
-    rf"(?<=[{LETTER}])[„‚¿¡€£](?![{LETTER}])",  # at its end
-    rf"[{JOINT}]{{2,}}|(?<![\s{BOX}])[{BOX}](?![\s{BOX}])",
+    rf"(?<=[{LETTER}])[„‚¿¡€£](?![{LETTER}])",  # at the end of a word
+    rf"[{BOX_SINGLE}]{{2,}}|(?<![\s{BOX}])[{BOX}](?![\s{BOX}])",
     rf"(?<![{LETTER}\d.,!?…”])[²³¹ºª¼½¾]",
-    r"[\u0391-\u03c9⌠⌡≡±≥≤÷≈ⁿ¯\u00b8¨¬]",  # Greek and formulas of 437, bare accents
-    r"[\x80-\x9f\ufffd]",  # no character at all
+    r"[\u0391-\u03c9⌠⌡≡±≥≤÷≈ⁿ¯\u00b8¨¬]",  # Greek letters and formulas of 437, bare accents
+    r"[\x80-\x9f\ufffd]",  # undefined
 )
-IN_PLACE = re.compile(f"{NON_ASCII_LETTERS}(?:{'|'.join(PLACES)})")
-OUT_OF_PLACE = re.compile(f"{NON_ASCII_LETTERS}(?:{'|'.join(MISPLACES)})")
+IN_PLACE = re.compile(f"{NON_ASCII}(?:{'|'.join(IN_PLACE_PATTERNS)})")
+OUT_OF_PLACE = re.compile(f"{NON_ASCII}(?:{'|'.join(OUT_OF_PLACE_PATTERNS)})")
 
 
 @dataclass(frozen=True)
-class Western:
-    """The likeliest encoding, and ``fit``: 1 if each character beyond ASCII is in its place.
+class WesternGuess:
+    """The best Western encoding and how well it fits.
 
-    At 0 nothing tells, and below more are out of place than in it.
+    Attributes:
+        encoding: one of WESTERN.
+        fit: score per non-ASCII character, 1 if all are in place, negative if most are not.
     """
 
     encoding: str
     fit: float
 
 
-def likeliest(sample: bytes) -> Western:
-    """Weighs a sample that holds bytes beyond ASCII."""
-    scores = {name: _score(sample.decode(name, errors="replace")) for name in CANDIDATES}
-    encoding = max(CANDIDATES, key=lambda name: scores[name])
-    fit = scores[encoding] / (len(sample) - len(sample.decode("ascii", errors="ignore")))
-    return Western(encoding, fit)
+def _guess_western(sample: bytes) -> WesternGuess:
+    """Score a sample with non-ASCII bytes in each Western encoding."""
+    scores = {name: _score(sample.decode(name, errors="replace")) for name in WESTERN}
+    encoding = max(WESTERN, key=lambda name: scores[name])
+    return WesternGuess(encoding, scores[encoding] / _count_non_ascii(sample))
+
+
+def _count_non_ascii(data: bytes) -> int:
+    return len(data) - len(data.decode("ascii", errors="ignore"))
 
 
 def _score(text: str) -> int:
@@ -84,7 +88,7 @@ def _score(text: str) -> int:
 
 
 BYTE_ORDER_MARKS = (
-    # UTF-32 before UTF-16: its little-endian mark begins with that of UTF-16.
+    # UTF-32 first: its little-endian mark starts with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -92,23 +96,23 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 REPLACEMENT = "\ufffd"
-# Control characters that text has no use for: not tab, the line ends, escape and DOS's end of file.
+# Control characters except tab, line ends, escape and DOS's end of file.
 NOT_IN_TEXT = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1a\x1b"})
-LARGEST_CONTROL_SHARE = 0.02  # of a text with some damage; binary files have 0.05 and more
-SAMPLE = 1 << 16  # bytes that a guess looks at
-CHUNK = 1 << 20  # bytes that are searched at once
+MAX_CONTROL_SHARE = 0.02  # of slightly damaged text; binary files have 0.05 or more
+SAMPLE = 1 << 16  # bytes used for a guess
+CHUNK = 1 << 20  # bytes searched at a time
 WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 ODD_IN_WIDE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\uf8ff\ufdd0-\ufdef\ufffd-\uffff]")
-# Blanks and what ends a clause in Chinese and Japanese: numbers read as UTF-16 have few of them.
-BETWEEN_WORDS = re.compile(r"[\s\u3001\u3002\uff0c]")
-SMALLEST_BETWEEN_SHARE = 0.01
-C1 = re.compile(rb"[\x80-\x9f]")  # Windows-1252 without them is Latin-1
-BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-PLAUSIBLE_FIT = 0.5  # of a text in a Western encoding
-SCRIPT_SHARE = 0.05  # bytes beyond ASCII in a text of another script; damaged ones have fewer
+# Whitespace, and punctuation of Chinese and Japanese: numbers read as UTF-16 have little of it.
+SEPARATOR = re.compile(r"[\s\u3001\u3002\uff0c]")
+MIN_SEPARATOR_SHARE = 0.01
+C1 = re.compile(rb"[\x80-\x9f]")  # without them, Windows-1252 is Latin-1
+NON_ASCII_BYTE = re.compile(rb"[\x80-\xff]")
+MIN_WESTERN_FIT = 0.5
+MIN_SCRIPT_SHARE = 0.05  # share of non-ASCII bytes in a non-Western script; damage has less
 CYRILLIC = ("cp1251", "koi8_r", "cp866")
 SMALL_CYRILLIC = re.compile("[\u0430-\u044f\u0451]")
-SCRIPTS = (  # encodings that charset-normalizer chooses from, none of them Western
+SCRIPTS = (  # non-Western encodings that charset-normalizer chooses from
     *CYRILLIC,
     *("cp1253", "cp1256", "cp1250", "iso8859_2"),
     *("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874"),
@@ -116,12 +120,12 @@ SCRIPTS = (  # encodings that charset-normalizer chooses from, none of them West
 
 
 class NotTextError(Exception):
-    """The bytes are no text in any encoding that is known here."""
+    """The bytes are not text in any known encoding."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """An encoding as Python names it, and whether the bytes left any doubt about it."""
+    """An encoding by its Python name; ``guessed`` unless the bytes leave no doubt."""
 
     encoding: str
     guessed: bool
@@ -129,10 +133,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A text, the encoding it was read in, whether that was a guess, and the bytes given up.
-
-    Each invalid sequence of the ``replaced`` bytes is U+FFFD in the text.
-    """
+    """Decoded text; ``replaced`` invalid bytes became U+FFFD, one per invalid sequence."""
 
     text: str
     encoding: str
@@ -141,10 +142,10 @@ class Decoded:
 
 
 def decode(data: bytes) -> Decoded:
-    """Reads bytes as text.
+    """Decode a whole file.
 
     Raises:
-        NotTextError: they are none.
+        NotTextError: the bytes are not text.
     """
     guess = guess_encoding(data, whole=True)
     try:
@@ -155,34 +156,34 @@ def decode(data: bytes) -> Decoded:
         return Decoded(text, guess.encoding, guess.guessed, len(data) - len(valid))
 
 
-def telling_sample(stream: BinaryIO) -> bytes:
-    """The beginning of a stream and, if that is plain ASCII, the first other bytes in it."""
+def encoding_sample(stream: BinaryIO) -> bytes:
+    """Read the start of a stream and, if it is ASCII, the text around the first other byte."""
     head = stream.read(SAMPLE)
-    if BEYOND_ASCII.search(head):
+    if NON_ASCII_BYTE.search(head):
         return head
     while chunk := stream.read(CHUNK):
-        if match := BEYOND_ASCII.search(chunk):
+        if match := NON_ASCII_BYTE.search(chunk):
             chunk += stream.read(SAMPLE)
             return head + chunk[max(0, match.start() - SAMPLE) : match.start() + SAMPLE]
     return head
 
 
 def guess_encoding(sample: bytes, whole: bool) -> Guess:
-    """The encoding of a file, for ``codecs.getincrementaldecoder(encoding)("replace")``.
+    """Guess an encoding, for use with ``codecs.getincrementaldecoder(encoding)("replace")``.
 
     Args:
-        sample: its beginning, or its ``telling_sample``.
-        whole: the sample is the whole file. A character cut at its end is then damage, and what
-            is Latin-1 is called so instead of windows-1252, which reads it alike.
+        sample: the start of the file, or its ``encoding_sample``.
+        whole: the sample is the whole file. Then a character cut at the end is damage, and
+            Latin-1 is reported as such instead of Windows-1252, which decodes it the same.
 
     Raises:
-        NotTextError: the sample is no text.
+        NotTextError: the sample is not text.
     """
     for mark, encoding in BYTE_ORDER_MARKS:
         if sample.startswith(mark):
             return Guess(encoding, guessed=False)
     controls = len(sample) - len(sample.translate(None, NOT_IN_TEXT))
-    if controls > LARGEST_CONTROL_SHARE * len(sample):
+    if controls > MAX_CONTROL_SHARE * len(sample):
         wide = _wide(sample[:SAMPLE])
         if not wide:
             raise NotTextError(f"{controls} of {len(sample)} bytes are no text")
@@ -198,45 +199,44 @@ def guess_encoding(sample: bytes, whole: bool) -> Guess:
 
 
 def _wide(sample: bytes) -> str | None:
-    """UTF-32 or UTF-16 without a mark, if the bytes make sense as one of them."""
+    """Detect UTF-32 or UTF-16 without a byte order mark."""
     texts = {
         encoding: codecs.getincrementaldecoder(encoding)("replace").decode(sample)
         for encoding in WIDE
     }
     possible = [encoding for encoding, text in texts.items() if _is_text(text)]
-    # In the wrong byte order letters of one script become characters of many.
+    # In the wrong byte order, letters of one script become characters of many.
     return min(possible, key=lambda name: len({ord(c) >> 8 for c in texts[name]}), default=None)
 
 
 def _is_text(text: str) -> bool:
-    odd, between = len(ODD_IN_WIDE.findall(text)), len(BETWEEN_WORDS.findall(text))
-    few_odd = odd <= LARGEST_CONTROL_SHARE * len(text)
-    return few_odd and between >= SMALLEST_BETWEEN_SHARE * len(text)
+    odd, separators = len(ODD_IN_WIDE.findall(text)), len(SEPARATOR.findall(text))
+    few_odd = odd <= MAX_CONTROL_SHARE * len(text)
+    return few_odd and separators >= MIN_SEPARATOR_SHARE * len(text)
 
 
 def _eight_bit(sample: bytes) -> str:
-    """The encoding of a text that is not valid UTF-8."""
+    """Guess the encoding of text that is not valid UTF-8."""
     replaced = sample.decode("utf-8", errors="replace")
     broken = replaced.count(REPLACEMENT) - sample.count(REPLACEMENT.encode())
     multibyte = len(replaced) - len(replaced.encode("ascii", errors="ignore")) - broken
     if multibyte > broken:
         return "utf-8"
-    informative = _lines_beyond_ascii(sample)
-    western = likeliest(informative)
-    if western.fit > PLAUSIBLE_FIT:
+    informative = _non_ascii_lines(sample)
+    western = _guess_western(informative)
+    if western.fit > MIN_WESTERN_FIT:
         return western.encoding
-    beyond_ascii = len(sample) - len(sample.decode("ascii", errors="ignore"))
-    if beyond_ascii < SCRIPT_SHARE * len(sample):
+    if _count_non_ascii(sample) < MIN_SCRIPT_SHARE * len(sample):
         return western.encoding if western.fit >= 0 else "utf-8"
-    return _other_script(informative) or western.encoding
+    return _guess_script(informative) or western.encoding
 
 
-def _lines_beyond_ascii(data: bytes) -> bytes:
-    """The first lines that hold a byte beyond ASCII, a sample in all."""
+def _non_ascii_lines(data: bytes) -> bytes:
+    """Collect the first lines with a non-ASCII byte, up to SAMPLE bytes."""
     lines = []
     room = SAMPLE
     end = 0
-    while room > 0 and (match := BEYOND_ASCII.search(data, end)):
+    while room > 0 and (match := NON_ASCII_BYTE.search(data, end)):
         start = max(data.rfind(b"\n", 0, match.start()) + 1, match.start() - room // 2)
         end = data.find(b"\n", match.start())
         end = len(data) if end < 0 else end
@@ -245,13 +245,13 @@ def _lines_beyond_ascii(data: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def _other_script(sample: bytes) -> str | None:
-    """What charset-normalizer takes a sample for, None where it is in doubt."""
-    from charset_normalizer import from_bytes  # slow to import, and seldom needed
+def _guess_script(sample: bytes) -> str | None:
+    """Ask charset-normalizer, which returns None in doubt."""
+    from charset_normalizer import from_bytes  # slow to import and rarely needed
 
     best = from_bytes(sample, cp_isolation=list(SCRIPTS)).best()
     if best and best.encoding in CYRILLIC:
-        # It cannot tell them apart; in the wrong one small letters are capitals, or signs.
+        # It can't tell these apart; in the wrong one small letters become capitals or signs.
         return max(CYRILLIC, key=lambda name: _small_letters(sample, name))
     return best.encoding if best else None
 

@@ -1,9 +1,8 @@
-"""Raw files to documents: texts, JSON lines, CSV, Parquet; plain, gzipped or in a zip archive.
+"""Read raw files as documents: text, JSON Lines, CSV, Parquet; plain, gzipped or in a zip archive.
 
-Raw files as units of work: small files together, large ones in ranges.
-
-The units depend on the files alone, never on how many workers there are, so that the documents
-come out in the same order however they are cleaned.
+``plan`` divides raw files into units of work, small files together and large files in ranges. The
+units depend on the files alone, not on the number of workers, so documents come out in the same
+order wherever they are cleaned. ``read_piece`` then reads one file or range.
 """
 
 import codecs
@@ -19,8 +18,8 @@ import orjson
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading.decoding import SAMPLE, NotTextError, decode, guess_encoding
 from atlas.cleaning.reading.streams import (
-    LONGEST_BLOCK,
-    LONGEST_LINE,
+    MAX_BLOCK,
+    MAX_LINE,
     BrokenFileError,
     check_packed,
     count_lines,
@@ -29,29 +28,29 @@ from atlas.cleaning.reading.streams import (
     read_blocks,
     read_lines,
 )
-from atlas.cleaning.reading.tables import SURPLUS, read_csv, read_parquet, row_groups
+from atlas.cleaning.reading.tables import EXTRA_FIELDS, read_csv, read_parquet, row_groups
 from atlas.corpora.local_files import FORMATS, PACKED, Format, format_of
 from atlas.corpora.manifest import RawFile
 from atlas.pipeline.parallel import in_order
 
-SMALLEST_UNIT, LARGEST_UNIT = 2 << 20, 256 << 20  # bytes
-SMALLEST_RANGE = 8 << 20  # bytes: smaller files are not divided
-FEW_UNITS = 64  # aimed at, so that there is work for many
-MOST_UNITS = 4096  # aimed at where units are large: each costs a few small files
+MIN_UNIT, MAX_UNIT = 2 << 20, 256 << 20  # bytes
+MIN_RANGE = 8 << 20  # bytes; smaller files are not divided
+TARGET_UNITS = 64  # enough to keep many workers busy
+MAX_UNITS = 4096  # for large corpora, since each unit costs a few small files
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A raw file or a part of it.
+    """A raw file, a member of a zip archive, or a range of a file.
 
     Attributes:
-        path: of the file.
-        name: what the ids of its documents begin with.
-        member: which file of a zip archive, None for other files.
-        start: first byte (of lines and texts) or row group (of Parquet).
-        stop: the byte or row group to end before, None for the end.
-        first_line: number of the first line that starts in it.
-        bytes: how many it unpacks to, so far as the file says.
+        path: the raw file.
+        name: prefix of the ids of its documents.
+        member: name within a zip archive, None for other files.
+        start: first byte (text, JSON Lines) or row group (Parquet).
+        stop: byte or row group to end before, None for the end.
+        first_line: number of the first line that starts in the range.
+        bytes: declared unpacked size.
     """
 
     path: Path
@@ -64,40 +63,40 @@ class Piece:
 
     @property
     def format(self) -> Format | None:
-        """How it is read, None for a kind that is not known."""
+        """The file format, None if unknown."""
         return format_of(self.member or self.path.name)
 
     @property
     def packed(self) -> bool:
-        """Whether it has to be unpacked."""
+        """True for gzip files and members of archives."""
         return self.member is not None or self.path.name.lower().endswith(PACKED)
 
     @property
     def whole(self) -> bool:
-        """Whether it is a file and not a range of one."""
+        """True for a file, False for a range of one."""
         return self.start == 0 and self.stop is None
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one task cleans."""
+    """The pieces cleaned by one task."""
 
     number: int
     pieces: tuple[Piece, ...]
 
 
 def plan(raw: Path, files: list[RawFile]) -> list[Unit]:
-    """The units of a folder of raw files, in the order of its manifest."""
+    """Divide the files of a manifest into units, in order."""
     total = sum(file.bytes for file in files)
-    size = max(min(total // FEW_UNITS, SMALLEST_RANGE), total // MOST_UNITS)
-    size = min(max(size, SMALLEST_UNIT), LARGEST_UNIT)
+    size = max(min(total // TARGET_UNITS, MIN_RANGE), total // MAX_UNITS)
+    size = min(max(size, MIN_UNIT), MAX_UNIT)
     pieces = [piece for file in files for piece in _pieces(raw / file.name, file.name, size)]
-    return _grouped(_with_line_numbers(pieces), size)
+    return _group(_number_lines(pieces), size)
 
 
 def _pieces(path: Path, name: str, size: int) -> Iterator[Piece]:
     whole = Piece(path, name, bytes=path.stat().st_size)
-    step = max(size, SMALLEST_RANGE)
+    step = max(size, MIN_RANGE)
     match whole.format:
         case "zip":
             yield from _members(whole) or [whole]
@@ -120,11 +119,11 @@ def _members(archive: Piece) -> list[Piece]:
             for each in members(archive.path)
         ]
     except BrokenFileError:
-        return []  # the one who reads it will say so
+        return []  # read_piece reports the error
 
 
-def _with_line_numbers(pieces: list[Piece]) -> list[Piece]:
-    """Ranges of lines learn the number of their first line."""
+def _number_lines(pieces: list[Piece]) -> list[Piece]:
+    """Set the first line number of every range of a JSON Lines file."""
     ranges = [piece for piece in pieces if piece.format == "jsonl" and not piece.whole]
     counts = dict(zip(ranges, in_order(_lines_before_next, ranges, "count lines"), strict=True))
     numbered = []
@@ -132,7 +131,7 @@ def _with_line_numbers(pieces: list[Piece]) -> list[Piece]:
     for piece in pieces:
         if piece in counts:
             lines = 0 if piece.start == 0 else lines
-            # The line that a range begins in is that of the range before.
+            # The line at the start of a range belongs to the range before.
             numbered.append(replace(piece, first_line=lines + 2 if piece.start else 1))
             lines += counts[piece]
         else:
@@ -141,14 +140,14 @@ def _with_line_numbers(pieces: list[Piece]) -> list[Piece]:
 
 
 def _lines_before_next(piece: Piece) -> int:
-    """Line ends up to the byte before the one at which the next range starts."""
+    """Count the line ends up to the byte before the next range."""
     if piece.stop is None:
         return 0
     with open_stream(piece.path, None) as stream:
         return count_lines(stream, max(piece.start - 1, 0), piece.stop - 1)
 
 
-def _grouped(pieces: list[Piece], size: int) -> list[Unit]:
+def _group(pieces: list[Piece], size: int) -> list[Unit]:
     units: list[list[Piece]] = []
     room = 0
     for piece in pieces:
@@ -160,13 +159,13 @@ def _grouped(pieces: list[Piece], size: int) -> list[Unit]:
     return [Unit(number, tuple(unit)) for number, unit in enumerate(units)]
 
 
-WIDE = {"utf-16": 2, "utf-32": 4}  # bytes of a unit
-SOURCE = "source"
+WIDE = {"utf-16": 2, "utf-32": 4}  # bytes per code unit
+SOURCE = "source"  # optional key or column
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """What was left out, and why."""
+    """A document that was left out, with a short reason."""
 
     id: str
     reason: str
@@ -175,7 +174,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A file that is not text, or ends too early; ``id`` is its name."""
+    """A file that is damaged or not text; ``id`` is its name."""
 
     id: str
     reason: str
@@ -187,52 +186,51 @@ Item = Document | Rejection | UnreadableFile
 
 @dataclass(frozen=True)
 class Layout:
-    """How documents lie in files.
+    """The layout of documents in files.
 
     Attributes:
-        text_field: the key or column that holds the text.
-        separator: what divides a text file into documents; empty for nothing.
+        text_field: key or column of the text.
+        separator: divides a text file into documents; empty for one document per file.
     """
 
     text_field: str
     separator: str = ""
 
 
-def read_piece(piece: Piece, layout: Layout, noted: Counter[str]) -> Iterator[Item]:
-    """Reads a raw file or a part of it.
+def read_piece(piece: Piece, layout: Layout, notes: Counter[str]) -> Iterator[Item]:
+    """Read a raw file or a range of one.
 
-    A text is one document, or several where it is very long; a line of JSONL and a row of a
-    table is one.
+    A text file is one document, or several if it is very long or has separators. A line of JSON
+    Lines and a row of a table are one document each.
 
     Args:
-        piece: what to read.
-        layout: how documents lie in it.
-        noted: counts the texts of each encoding that had to be guessed, and bytes that mean
-            nothing in theirs; added to.
+        piece: a file or range.
+        layout: of its documents.
+        notes: counts guessed encodings (``guessed_cp1252``) and ``replaced_bytes``.
     """
-    found = False
-    for item in _read(piece, layout, noted):
-        found = True
+    empty = True
+    for item in _read(piece, layout, notes):
+        empty = False
         yield item
-    if not found and piece.whole:
+    if empty and piece.whole:
         yield Rejection(piece.name, "empty")
 
 
-def _read(piece: Piece, layout: Layout, noted: Counter[str]) -> Iterator[Item]:
+def _read(piece: Piece, layout: Layout, notes: Counter[str]) -> Iterator[Item]:
     try:
         if piece.packed and piece.format is not None:
             check_packed(piece.path, piece.member)
         match piece.format:
             case "text":
-                yield from _read_text(piece, layout.separator, noted)
+                yield from _read_text(piece, layout.separator, notes)
             case "jsonl":
                 yield from _read_jsonl(piece, layout.text_field)
             case "csv":
-                yield from _read_csv(piece, layout.text_field, noted)
+                yield from _read_csv(piece, layout.text_field, notes)
             case "parquet" if piece.member is None:
                 yield from _read_parquet(piece, layout.text_field)
             case "zip" if piece.member is None:
-                members(piece.path)  # it was planned as one piece since this fails
+                members(piece.path)  # raises again: plan() kept the archive whole
             case _:
                 known = ", ".join(FORMATS)
                 yield Rejection(piece.name, "unknown_kind", f"known are {known}, also as .gz")
@@ -242,13 +240,13 @@ def _read(piece: Piece, layout: Layout, noted: Counter[str]) -> Iterator[Item]:
         yield UnreadableFile(piece.name, error.reason, str(error))
 
 
-def _read_text(piece: Piece, separator: str, noted: Counter[str]) -> Iterator[Document | Rejection]:
-    """A text as one document; a very long or divided one as several."""
+def _read_text(piece: Piece, separator: str, notes: Counter[str]) -> Iterator[Document | Rejection]:
+    """Read a text file as one document, or several if it is very long or has separators."""
     with open_stream(piece.path, piece.member) as stream:
         head = stream.read(SAMPLE)
     wide = _wide_encoding(head)
     if wide and piece.start:
-        return  # the range at the start reads on to the end: units are not found from within
+        return  # the first range reads the whole file: code units can't be found from within
     width, stop = (WIDE[wide[:6]], None) if wide else (1, piece.stop)
     decoder = codecs.getincrementaldecoder(wide or "utf-8")(errors="replace")
     with open_stream(piece.path, piece.member) as stream:
@@ -263,13 +261,13 @@ def _read_text(piece: Piece, separator: str, noted: Counter[str]) -> Iterator[Do
                 yield Rejection(identity, "not_text", str(error))
                 continue
             if decoded:
-                noted[f"guessed_{decoded.encoding}"] += decoded.guessed
-                noted["replaced_bytes"] += decoded.replaced
+                notes[f"guessed_{decoded.encoding}"] += decoded.guessed
+                notes["replaced_bytes"] += decoded.replaced
             text = decoded.text if decoded and not wide else decoder.decode(block)
-            yield from _divide(identity, piece.name, text, separator)
+            yield from _split(identity, piece.name, text, separator)
 
 
-def _divide(identity: str, source: str, text: str, separator: str) -> Iterator[Document]:
+def _split(identity: str, source: str, text: str, separator: str) -> Iterator[Document]:
     if not separator:
         yield Document(identity, source, text)
         return
@@ -279,22 +277,22 @@ def _divide(identity: str, source: str, text: str, separator: str) -> Iterator[D
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """The encoding of a text in units of two or four bytes, None for any other."""
+    """Return an encoding with code units of two or four bytes, None for any other."""
     try:
         encoding = guess_encoding(head, whole=False).encoding
     except NotTextError:
-        return None  # the whole of it decides
+        return None  # decided block by block
     return encoding if encoding.startswith(tuple(WIDE)) else None
 
 
 def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Document | Rejection]:
-    """The documents of a file and a rejection for each line that is none.
+    """Yield a document or a rejection for each line.
 
     Raises:
-        NotTextError: the file, or the range that it begins with, has lines but no document.
+        NotTextError: the file (or its first range) has lines but no document.
     """
     first: Rejection | None = None
-    found = piece.start > 0  # whether the file is one of JSONL is seen at its beginning
+    found = piece.start > 0  # only the start of a file shows that it is not JSON Lines
     with open_stream(piece.path, piece.member) as stream:
         lines = read_lines(stream, piece.start, piece.stop)
         for number, line in enumerate(lines, start=piece.first_line):
@@ -316,7 +314,7 @@ def _parse_line(
     line: bytes | None, identity: str, name: str, text_field: str
 ) -> Document | Rejection:
     if line is None:
-        return Rejection(identity, "line_too_long", f"more than {LONGEST_LINE:,} bytes")
+        return Rejection(identity, "line_too_long", f"more than {MAX_LINE:,} bytes")
     try:
         record = _parse(line)
     except UnicodeDecodeError as error:
@@ -332,7 +330,7 @@ def _parse(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return json.loads(line.decode("utf-8-sig"))  # takes half surrogate pairs, says more
+        return json.loads(line.decode("utf-8-sig"))  # accepts lone surrogates, explains errors
 
 
 def _document(
@@ -341,17 +339,19 @@ def _document(
     text, source = record.get(text_field), record.get(SOURCE)
     if not isinstance(text, str):
         return Rejection(identity, "no_text", f'needs a string under "{text_field}"')
-    if len(text) > LONGEST_BLOCK:
-        return Rejection(identity, "text_too_long", f"more than {LONGEST_BLOCK:,} characters")
+    if len(text) > MAX_BLOCK:
+        return Rejection(identity, "text_too_long", f"more than {MAX_BLOCK:,} characters")
     return Document(identity, source if isinstance(source, str) and source else name, text)
 
 
-def _read_csv(piece: Piece, text_field: str, noted: Counter[str]) -> Iterator[Document | Rejection]:
+def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Document | Rejection]:
     with open_stream(piece.path, piece.member) as stream:
-        for number, row in read_csv(stream, text_field, noted):
+        for number, row in read_csv(stream, text_field, notes):
             identity = f"{piece.name}:{number}"
-            if SURPLUS in row:
-                fields = f"{len(row[SURPLUS])} more than there are columns: is a quote missing?"
+            if EXTRA_FIELDS in row:
+                fields = (
+                    f"{len(row[EXTRA_FIELDS])} more than there are columns: is a quote missing?"
+                )
                 yield Rejection(identity, "too_many_fields", fields)
             else:
                 yield _document(row, identity, piece.name, text_field)

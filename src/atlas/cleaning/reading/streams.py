@@ -1,13 +1,12 @@
-"""Raw files as streams of bytes: plain, gzipped, or members of a zip archive.
+"""Raw files as byte streams (plain, gzipped, members of a zip archive), cut into bounded pieces.
 
-Nothing is ever unpacked to disk, so no path in an archive can lead anywhere. What is packed is
-read through once before it is used: a broken file is known to be broken before the first
-document is taken from it, and a file that swells beyond all measure is never held.
+Nothing is unpacked to disk, so no path in an archive can lead anywhere. Packed files are read
+through once before use: a damaged file is rejected before its first document is taken, and a file
+that unpacks to far more than its size is never held in memory.
 
-Streams of bytes cut into lines or blocks of bounded size, whole or a range of them.
-
-A range of a file holds what *starts* in it, so that ranges can be read apart, on any machine,
-and together give the file once. Nothing here holds more than one line or block.
+A range of a file contains the lines or blocks that *start* in it, so ranges can be read
+separately, on any machine, and together give the file once. No more than one line or block is
+held in memory.
 """
 
 import errno
@@ -26,17 +25,17 @@ from typing import BinaryIO, cast
 
 from atlas.corpora.local_files import PACKED
 
-LARGEST_RATIO = 200  # unpacked to packed; text packs to a fifth, repeated text to a fiftieth
-ALWAYS_ALLOWED = 64 << 20  # bytes unpacked, whatever the ratio
+MAX_RATIO = 200  # unpacked to packed bytes; text has about 5, repetitive text 50
+ALWAYS_ALLOWED = 64 << 20  # unpacked bytes, whatever the ratio
 CHUNK = 1 << 20
-DAMAGE = (  # what the unpackers say of bytes that they do not understand, found by fuzzing
+DAMAGE_ERRORS = (  # raised by the unpackers for damaged data, found by fuzzing
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, ValueError, LookupError),
 )
 
 
 class BrokenFileError(Exception):
-    """The file can't be read to its end; ``reason`` is a short name for why."""
+    """The file can't be read to its end; ``reason`` is a short code."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -45,7 +44,7 @@ class BrokenFileError(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a zip archive, and the bytes that it says it unpacks to."""
+    """A file in a zip archive, with its declared unpacked size."""
 
     name: str
     bytes: int
@@ -53,9 +52,9 @@ class Member:
 
 @contextmanager
 def open_stream(path: Path, member: str | None) -> Iterator[BinaryIO]:
-    """The bytes of a file, or of a member of a zip archive; gzip is unpacked.
+    """Open a file or a member of a zip archive, and unpack gzip.
 
-    What is packed has passed ``check_packed``: errors of packing are not expected here.
+    Call ``check_packed`` first; errors of the unpackers are not handled here.
     """
     if member is None:
         with path.open("rb") as file:
@@ -66,17 +65,17 @@ def open_stream(path: Path, member: str | None) -> Iterator[BinaryIO]:
 
 
 def check_packed(path: Path, member: str | None) -> None:
-    """Reads what is packed to its end.
+    """Read a packed file to its end.
 
     Raises:
-        BrokenFileError: it is damaged, encrypted, of an unknown kind, or swells beyond
-            LARGEST_RATIO.
+        BrokenFileError: the file is damaged, encrypted, compressed in an unknown way, or unpacks
+            to more than MAX_RATIO times its size.
     """
-    with _damage_told("broken_gzip" if member is None else "broken_zip"):
+    with _as_broken_file("broken_gzip" if member is None else "broken_zip"):
         packed = path.stat().st_size
         if member is not None:
             packed = _archive(path).getinfo(member).compress_size
-        allowed = max(ALWAYS_ALLOWED, LARGEST_RATIO * packed)
+        allowed = max(ALWAYS_ALLOWED, MAX_RATIO * packed)
         unpacked = 0
         with open_stream(path, member) as stream:
             while chunk := stream.read(CHUNK):
@@ -88,53 +87,53 @@ def check_packed(path: Path, member: str | None) -> None:
 
 
 def members(path: Path) -> list[Member]:
-    """The files in a zip archive, by name; hidden ones and macOS's own left out.
+    """List the files in a zip archive by name, without hidden files and macOS metadata.
 
     Raises:
-        BrokenFileError: it is no zip archive, two files in it have one name, or all of it
-            together swells beyond measure.
+        BrokenFileError: the file is not a zip archive, two members have the same name, or the
+            members together unpack to more than MAX_RATIO times its size.
     """
-    with _damage_told("broken_zip"):
+    with _as_broken_file("broken_zip"):
         entries = [entry for entry in _archive(path).infolist() if not entry.is_dir()]
     unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > max(ALWAYS_ALLOWED, LARGEST_RATIO * path.stat().st_size):
+    if unpacked > max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size):
         raise BrokenFileError("swells", f"it says that it unpacks to {unpacked:,} bytes")
-    found = [entry for entry in entries if not _hidden(entry.filename)]
-    for name, times in Counter(entry.filename for entry in found).items():
-        if times > 1:
-            raise BrokenFileError("repeated_names", f"{times} files in it are called {name}")
+    visible = [entry for entry in entries if not _is_hidden(entry.filename)]
+    for name, count in Counter(entry.filename for entry in visible).items():
+        if count > 1:
+            raise BrokenFileError("repeated_names", f"{count} files in it are called {name}")
     return sorted(
-        (Member(entry.filename, entry.file_size) for entry in found), key=lambda each: each.name
+        (Member(entry.filename, entry.file_size) for entry in visible), key=lambda each: each.name
     )
 
 
 @contextmanager
-def _damage_told(reason: str) -> Iterator[None]:
-    """Turns what the unpackers say of damage into a BrokenFileError."""
+def _as_broken_file(reason: str) -> Iterator[None]:
+    """Turn errors of the unpackers into a BrokenFileError."""
     try:
         yield
-    except RuntimeError as error:  # zipfile's word for these two
+    except RuntimeError as error:  # zipfile raises it for encryption and unknown methods
         raise BrokenFileError("zip_encrypted_or_unknown", str(error)) from error
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise BrokenFileError(reason, str(error)) from error
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # a place before the file's beginning
+        if error.errno not in (None, errno.EINVAL):  # EINVAL: an offset before the start
             raise
         raise BrokenFileError(reason, str(error)) from error
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
-    """An archive that stays open: to read its directory for each of many members takes long."""
+    """Open an archive and keep it open: reading its directory for every member is slow."""
     state = path.stat()
     return _opened_archive(path, state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened_archive(path: Path, _size: int, _changed: int) -> zipfile.ZipFile:
+def _opened_archive(path: Path, _size: int, _mtime: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     parts = name.split("/")
     return parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts if part != "..")
 
@@ -145,26 +144,23 @@ def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
     return stream
 
 
-LONGEST_LINE = 32 << 20  # bytes of a record; longer ones are left out
-LONGEST_BLOCK = 8 << 20  # bytes of a text that become one document
-LOOK_BACK = 1 << 16  # bytes before an end in which a better place to cut is looked for
+MAX_LINE = 32 << 20  # bytes; longer lines are rejected
+MAX_BLOCK = 8 << 20  # bytes of a text that become one document
+LOOK_BACK = 1 << 16  # bytes before the end of a block searched for a good place to cut
 
 
 def read_lines(stream: BinaryIO, start: int, stop: int | None) -> Iterator[bytes | None]:
-    """The lines that start at ``start`` or later and before ``stop``; None for one too long.
-
-    A ``start`` other than 0 is moved on to the next start of a line.
-    """
+    """Yield the lines that start in ``start:stop``, None for a line that is too long."""
     position = start
     if start:
         stream.seek(start - 1)
         position += _skip_line(stream) - 1
     while stop is None or position < stop:
-        line = stream.readline(LONGEST_LINE + 1)
+        line = stream.readline(MAX_LINE + 1)
         if not line:
             return
         position += len(line)
-        if len(line) > LONGEST_LINE:
+        if len(line) > MAX_LINE:
             position += 0 if line.endswith(b"\n") else _skip_line(stream)
             yield None
         else:
@@ -172,28 +168,28 @@ def read_lines(stream: BinaryIO, start: int, stop: int | None) -> Iterator[bytes
 
 
 def count_lines(stream: BinaryIO, start: int, stop: int) -> int:
-    """How many lines end within a range of bytes."""
+    """Count the lines that end within a range of bytes."""
     stream.seek(start)
-    found, left = 0, stop - start
-    while left > 0 and (chunk := stream.read(min(CHUNK, left))):
-        found += chunk.count(b"\n")
-        left -= len(chunk)
-    return found
+    lines, remaining = 0, stop - start
+    while remaining > 0 and (chunk := stream.read(min(CHUNK, remaining))):
+        lines += chunk.count(b"\n")
+        remaining -= len(chunk)
+    return lines
 
 
 def read_blocks(
     stream: BinaryIO, start: int, stop: int | None, width: int, separator: bytes = b""
 ) -> Iterator[tuple[int, bytes]]:
-    """The text of a range in blocks, each with the place of its first byte.
+    """Yield a range of a text in blocks of at most MAX_BLOCK bytes, each with its byte offset.
 
-    A block ends after a separator if it holds one, else after a line, a blank or a character.
+    A block ends after its last separator, or else after a line, a space or a character.
 
     Args:
-        stream: the bytes; it can seek unless the range is all of it.
-        start: the range begins at the cut that is nearest before it.
-        stop: the same for its end; None for the end of the stream.
-        width: bytes of the encoding's unit: 1, 2 or 4.
-        separator: what divides documents, if anything does.
+        stream: must be seekable, unless the range is the whole stream.
+        start: moved back to the nearest cut.
+        stop: likewise; None for the end of the stream.
+        width: bytes per code unit of the encoding: 1, 2 or 4.
+        separator: divides documents; empty for none.
     """
     position = _boundary(stream, start, width, separator) if start else 0
     end = None if stop is None else _boundary(stream, stop, width, separator)
@@ -201,36 +197,36 @@ def read_blocks(
         stream.seek(position)
     elif end is not None:
         stream.seek(0)
-    waiting = b""
-    left = end - position if end is not None else None
+    pending = b""
+    remaining = end - position if end is not None else None
     while True:
-        wanted = LONGEST_BLOCK - len(waiting)
-        if left is not None:
-            wanted = min(wanted, left)
-            left -= wanted
-        new = _read(stream, wanted)
-        block = waiting + new
-        last = left == 0 or len(new) < wanted
+        size = MAX_BLOCK - len(pending)
+        if remaining is not None:
+            size = min(size, remaining)
+            remaining -= size
+        new = _read(stream, size)
+        block = pending + new
+        last = remaining == 0 or len(new) < size
         cut = len(block) if last else _cut(block, width, separator)
         if cut:
             yield position, block[:cut]
         if last:
             return
-        waiting, position = block[cut:], position + cut
+        pending, position = block[cut:], position + cut
 
 
-def _boundary(stream: BinaryIO, place: int, width: int, separator: bytes) -> int:
-    """The cut nearest before a place in a file: the same for the ranges on both its sides."""
-    begin = max(0, place - (LONGEST_BLOCK if separator else LOOK_BACK))
-    stream.seek(begin)
-    window = _read(stream, place - begin + 1)
-    if len(window) <= place - begin:
-        return begin + len(window)  # the end of the file
-    return begin + _cut(window[:-1], width, separator)
+def _boundary(stream: BinaryIO, offset: int, width: int, separator: bytes) -> int:
+    """Find the nearest cut before an offset, the same for the ranges on both sides."""
+    start = max(0, offset - (MAX_BLOCK if separator else LOOK_BACK))
+    stream.seek(start)
+    window = _read(stream, offset - start + 1)
+    if len(window) <= offset - start:
+        return start + len(window)  # the end of the file
+    return start + _cut(window[:-1], width, separator)
 
 
 def _cut(block: bytes, width: int, separator: bytes) -> int:
-    """Where to end a block: after its last separator, line end, blank or character."""
+    """Choose the end of a block: after its last separator, line end, space or character."""
     tail = max(0, len(block) - LOOK_BACK)
     if width > 1:
         whole = len(block) - len(block) % width
@@ -245,14 +241,14 @@ def _cut(block: bytes, width: int, separator: bytes) -> int:
             return found + 1
     cut = len(block)
     while cut > tail and len(block) - cut < 3 and block[cut - 1] & 0xC0 == 0x80:
-        cut -= 1  # into the middle of a character of UTF-8 ...
+        cut -= 1  # step back over UTF-8 continuation bytes ...
     if cut > tail and block[cut - 1] >= 0xC0:
-        return cut - 1  # ... back to before its first byte
+        return cut - 1  # ... to before the lead byte
     return len(block)
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    """As many bytes as there are: one read of a packed stream may give fewer."""
+    """Read ``size`` bytes unless the stream ends; one read of a packed stream can return fewer."""
     chunks = []
     while size > 0 and (chunk := stream.read(size)):
         chunks.append(chunk)

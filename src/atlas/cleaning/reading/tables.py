@@ -1,4 +1,4 @@
-"""Rows of CSV and Parquet files."""
+"""Read rows of CSV and Parquet files in bounded memory."""
 
 import csv
 import io
@@ -7,39 +7,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from atlas.cleaning.reading.decoding import REPLACEMENT, Guess, guess_encoding, telling_sample
-from atlas.cleaning.reading.streams import LONGEST_LINE, BrokenFileError
+from atlas.cleaning.reading.decoding import REPLACEMENT, Guess, encoding_sample, guess_encoding
+from atlas.cleaning.reading.streams import MAX_LINE, BrokenFileError
 
-LONGEST_ROW = LONGEST_LINE  # characters, however many lines it has
-MOST_ROWS = 256  # of a Parquet file that are held at once
-HELD = 32 << 20  # bytes of them, if all rows were equally long
-SURPLUS = ""  # the key of fields beyond the columns; no column has this name
+MAX_ROW = MAX_LINE  # characters, over all lines of the row
+MAX_BATCH_ROWS = 256  # rows of a Parquet file held at once
+MAX_BATCH_BYTES = 32 << 20  # of these rows, by their mean size
+EXTRA_FIELDS = ""  # key of fields beyond the columns; no column has this name
 
 
 def read_csv(
-    stream: BinaryIO, text_field: str, noted: Counter[str]
+    stream: BinaryIO, text_field: str, notes: Counter[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a CSV file, each with its number; the first line names the columns.
+    """Yield the rows of a CSV file with their numbers; the first line names the columns.
 
-    A row with more fields than there are columns has a list of them under SURPLUS.
+    Fields beyond the columns are listed under EXTRA_FIELDS.
 
     Args:
-        stream: the file; it can seek.
-        text_field: a column that must be there.
-        noted: counts a guessed encoding, and what meant nothing in it; added to.
+        stream: must be seekable.
+        text_field: a required column.
+        notes: counts a guessed encoding and invalid bytes.
 
     Raises:
-        BrokenFileError: the column is missing, a quote is never closed, or a row does not end.
+        BrokenFileError: the column is missing, a quote is never closed, or a row is too long.
     """
-    sample = telling_sample(stream)
+    sample = encoding_sample(stream)
     guess = guess_encoding(sample, whole=False)
-    noted[f"guessed_{guess.encoding}"] += guess.guessed
+    notes[f"guessed_{guess.encoding}"] += guess.guessed
     stream.seek(0)
     text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
-    lines = _Lines(text, noted)
-    limit = csv.field_size_limit(LONGEST_ROW)  # one for the whole process
+    lines = _Lines(text, notes)
+    old_limit = csv.field_size_limit(MAX_ROW)  # global, so it is restored below
     try:
-        rows = csv.DictReader(lines, restkey=SURPLUS, restval="", dialect=_dialect(sample, guess))
+        rows = csv.DictReader(
+            lines, restkey=EXTRA_FIELDS, restval="", dialect=_dialect(sample, guess)
+        )
         if rows.fieldnames:
             _check_column(text_field, list(rows.fieldnames))
         lines.start_row()
@@ -50,79 +52,83 @@ def read_csv(
     except csv.Error as error:
         raise BrokenFileError("broken_csv", str(error)) from error
     finally:
-        csv.field_size_limit(limit)
-        text.detach()  # the stream is closed by the one who opened it
+        csv.field_size_limit(old_limit)
+        text.detach()  # the caller closes the stream
 
 
 class _Lines:
-    """The lines of a table, with what is to be known of the row that they make up."""
+    """Lines of a CSV file; limits the length of a row and counts its quotes."""
 
-    def __init__(self, text: io.TextIOWrapper, noted: Counter[str]) -> None:
+    def __init__(self, text: io.TextIOWrapper, notes: Counter[str]) -> None:
         self._text = text
-        self._noted = noted
+        self._notes = notes
         self._ended = False
         self.start_row()
 
     def start_row(self) -> None:
-        """The next line begins a row."""
+        """Reset the counts for a new row."""
         self._lines = self._quotes = self._characters = 0
 
     def __iter__(self) -> Iterator[str]:
-        while line := self._text.readline(LONGEST_ROW + 1):
+        while line := self._text.readline(MAX_ROW + 1):
             self._lines += 1
             self._quotes += line.count('"')
             self._characters += len(line)
-            self._noted["replaced_bytes"] += line.count(REPLACEMENT)
-            if self._characters > LONGEST_ROW:
-                raise csv.Error(f"a row of more than {LONGEST_ROW:,} characters")
+            self._notes["replaced_bytes"] += line.count(REPLACEMENT)
+            if self._characters > MAX_ROW:
+                raise csv.Error(f"a row of more than {MAX_ROW:,} characters")
             yield line
         self._ended = True
 
     def check_quotes(self, number: int) -> None:
-        """Python's reader lets an open quote take all that follows, and says nothing."""
+        """Raise if the file ended in an open quote, which Python's reader silently accepts."""
         if self._ended and self._lines > 1 and self._quotes % 2:
             raise csv.Error(f"a quote in row {number} is never closed")
 
 
 def _dialect(sample: bytes, guess: Guess) -> type[csv.Dialect]:
-    first = sample.decode(guess.encoding, errors="replace").partition("\n")[0]
+    header = sample.decode(guess.encoding, errors="replace").partition("\n")[0]
 
-    class Found(csv.excel):
-        delimiter = max(",;\t", key=first.count)
+    class GuessedDialect(csv.excel):
+        delimiter = max(",;\t", key=header.count)
 
-    return Found
+    return GuessedDialect
 
 
 def row_groups(path: Path, size: int) -> list[tuple[int, int | None, int]]:
-    """A Parquet file divided into parts of some ``size`` bytes: first row group, end, bytes.
+    """Divide a Parquet file into ranges of about ``size`` bytes: first row group, end, bytes.
 
-    Empty for a file that can't be read: the one who reads it will say so.
+    Returns an empty list for an unreadable file; ``read_parquet`` reports the error.
     """
     try:
         metadata = _open(path).metadata
     except BrokenFileError:
         return []
-    parts: list[tuple[int, int | None, int]] = []
-    start = waiting = 0
+    ranges: list[tuple[int, int | None, int]] = []
+    start = pending = 0
+    last = metadata.num_row_groups - 1
     for group in range(metadata.num_row_groups):
-        waiting += metadata.row_group(group).total_byte_size
-        if waiting >= size or group == metadata.num_row_groups - 1:
-            parts.append((start, group + 1, waiting))
-            start, waiting = group + 1, 0
-    if parts:
-        parts[-1] = (*parts[-1][:1], None, parts[-1][2])
-    return parts
+        pending += metadata.row_group(group).total_byte_size
+        if pending >= size or group == last:
+            ranges.append((start, None if group == last else group + 1, pending))
+            start, pending = group + 1, 0
+    return ranges
 
 
 def read_parquet(
     path: Path, start: int, stop: int | None, text_field: str, others: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of some row groups of a Parquet file, each with its number from 1.
+    """Yield the rows of a range of row groups with their numbers, which start at 1.
 
-    Only ``text_field``, which must be there, and those of ``others`` that are there are read.
+    Args:
+        path: a Parquet file.
+        start: first row group.
+        stop: row group to end before, None for the end.
+        text_field: a required column.
+        others: optional columns to read.
 
     Raises:
-        BrokenFileError: the file is damaged, or has no such column.
+        BrokenFileError: the file is damaged, or the required column is missing.
     """
     from pyarrow import ArrowException
 
@@ -133,7 +139,7 @@ def read_parquet(
         groups = range(start, file.num_row_groups if stop is None else stop)
         number = sum(file.metadata.row_group(group).num_rows for group in range(start))
         present = [name for name in names if name in (text_field, *others)]
-        rows = _rows_at_once(file.metadata, groups)
+        rows = _batch_rows(file.metadata, groups)
         for batch in file.iter_batches(rows, row_groups=groups, columns=present):
             for row in batch.to_pylist():
                 number += 1
@@ -142,13 +148,13 @@ def read_parquet(
         raise BrokenFileError("broken_parquet", str(error)) from error
 
 
-def _rows_at_once(metadata: Any, groups: range) -> int:
+def _batch_rows(metadata: Any, groups: range) -> int:
     chosen = [metadata.row_group(group) for group in groups]
-    longest = max((each.total_byte_size // max(1, each.num_rows) for each in chosen), default=0)
-    return max(1, min(MOST_ROWS, HELD // max(1, longest)))
+    largest = max((each.total_byte_size // max(1, each.num_rows) for each in chosen), default=0)
+    return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(1, largest)))
 
 
-def _open(path: Path) -> Any:  # pyarrow comes without types
+def _open(path: Path) -> Any:  # pyarrow has no type hints
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -160,7 +166,7 @@ def _open(path: Path) -> Any:  # pyarrow comes without types
 
 def _check_column(text_field: str, names: list[str]) -> None:
     if text_field not in names:
-        there = ", ".join(map(str, names))
+        columns = ", ".join(map(str, names))
         raise BrokenFileError(
-            "no_text_column", f'no column "{text_field}" (clean.text_field) among {there}'
+            "no_text_column", f'no column "{text_field}" (clean.text_field) among {columns}'
         )
