@@ -27,7 +27,12 @@ def main(run: Run) -> None:
         return
     data = TrainingData.read(Path("data/raw/manifest.json"))
     about = About(
-        export.name, export.author, export.licence, export.description, export.source, data
+        export.name,
+        export.author or "",
+        export.license or "",
+        export.description or "",
+        export.source or "",
+        data,
     )
     source = Source.load(Path("models/model"), Path("models/tokenizer"), about)
     held_out = HeldOut.of(
@@ -36,7 +41,7 @@ def main(run: Run) -> None:
         source.config.context_length,
         prompts=export.check_prompts,
         tokens=export.check_tokens,
-        windows=export.check_windows,
+        windows=export.check_windows or 0,
     )
     exported = export_model(source, export.formats, held_out, folder)
     write_csv(table, [asdict(row) for row in exported.files])

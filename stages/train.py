@@ -60,7 +60,7 @@ def make_deterministic() -> None:
 def open_splits(run: Run) -> Splits:
     """The tokens; all splits are looked at, before evaluate has to refuse one."""
     first = {"train": run.params.train.max_train_tokens}
-    splits = {split: TokenSplit(TOKENS, split, first.get(split, 0)) for split in SPLITS}
+    splits = {split: TokenSplit(TOKENS, split, first.get(split) or 0) for split in SPLITS}
     for tokens in splits.values():
         layout_of(tokens, run.params.model.context_length)
     return splits

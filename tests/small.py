@@ -26,7 +26,7 @@ WORDS = (  # noqa: SIM905
 
 SMALL: dict[str, Any] = {
     "corpus.name": "files",
-    "corpus.path": "data/own",
+    "corpus.files.path": "data/own",
     "tokenizer.vocab_size": 400,
     "model.d_model": 32,
     "model.n_layer": 2,
@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {
     "train.warmup_steps": 5,
     "train.eval_every": 40,
     "train.eval_windows": 8,
-    "train.eval_train_windows": 0,
+    "train.eval_train_windows": None,
     "evaluate.prompts": ["the lamp", "one"],
     "evaluate.sample_tokens": 20,
     "export.formats": ["gguf:f32", "gguf:q8_0"],

@@ -50,7 +50,7 @@ def test_documents_are_partitioned(run):
 
 def test_equal_documents_never_leak(run):
     texts = [text(seed % 50) for seed in range(500)]
-    _, splits, _ = run({"a.jsonl": lines(*texts)}, val=0.3, test=0.3, duplicates="keep")
+    _, splits, _ = run({"a.jsonl": lines(*texts)}, val=0.3, test=0.3, duplicates=None)
     contents = [{document.text for document in documents} for documents in splits.values()]
     assert not contents[0] & contents[1] | contents[0] & contents[2] | contents[1] & contents[2]
 
@@ -222,8 +222,14 @@ def test_every_change_is_counted_under_its_name(run):
 
 def test_every_step_can_be_switched_off(run):
     raw = "It wasnâ€™t he\u200bre.\x07 e\u0301 and then, at last, the river.\n" * 50
-    kept = {"mojibake": "keep", "unicode": "none", "control_characters": "keep"}
-    _, splits, _ = run({"a.txt": raw.encode()}, **kept, zero_width="keep", gutenberg="keep")
+    kept = {
+        "fix_mojibake": False,
+        "unicode_normalization": None,
+        "remove_control_characters": False,
+    }
+    _, splits, _ = run(
+        {"a.txt": raw.encode()}, **kept, remove_zero_width=False, strip_gutenberg=False
+    )
     assert "".join(d.text for documents in splits.values() for d in documents) == raw
 
 

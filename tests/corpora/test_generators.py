@@ -89,7 +89,7 @@ def test_the_language_has_twenty_tokens():
 
 @pytest.mark.parametrize("examples", [0, 999_901])
 def test_more_examples_than_there_are_is_refused(write, examples):
-    with pytest.raises(AtlasError, match=f"corpus.examples is {examples}: there are 1 to 999900"):
+    with pytest.raises(AtlasError, match=f"examples is {examples}: give 1 to 999900"):
         write(arithmetic.write_arithmetic, examples, 1)
 
 
@@ -128,7 +128,7 @@ def test_division_undoes_multiplication(tmp_path_factory, modulus):
 
 @pytest.mark.parametrize("modulus", [4, 91, 100])
 def test_division_needs_a_prime(write, modulus):
-    with pytest.raises(AtlasError, match=f"corpus.modulus is {modulus}: .* needs a prime"):
+    with pytest.raises(AtlasError, match=f"corpus.modular.modulus is {modulus}: .* needs a prime"):
         write(modular.write_modular, "divide", modulus)
 
 
@@ -195,5 +195,5 @@ def test_a_story_is_told_once(write, monkeypatch):
     monkeypatch.setattr(stories, "tell", lambda generator: ("plot", str(generator.randrange(3))))
     path = write(stories.write_stories, 3, 1)
     assert sorted(record["text"] for record in records(path)) == ["0", "1", "2"]
-    with pytest.raises(AtlasError, match=r"corpus.examples: after 3 stories"):
+    with pytest.raises(AtlasError, match=r"corpus.stories.examples: after 3 stories"):
         write(stories.write_stories, 4, 1)

@@ -268,7 +268,7 @@ def test_a_folder_without_texts_is_refused(tmp_path):
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path):
-    assert "corpus.path: " in refusal(tmp_path / "none", tmp_path)
+    assert "corpus.files.path: " in refusal(tmp_path / "none", tmp_path)
 
 
 def test_a_pipe_is_no_corpus(tmp_path):

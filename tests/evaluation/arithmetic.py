@@ -32,7 +32,7 @@ OPTIONS = {
     "train.batch_size": 64,
     "train.lr": 3e-3,
     "train.eval_every": 1000,
-    "train.sample_tokens": 0,
+    "train.sample_tokens": None,
     "evaluate.prompts": [],
     "evaluate.sample_tokens": 4,
     "evaluate.temperature": 0.0,

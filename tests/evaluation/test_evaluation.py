@@ -80,7 +80,7 @@ def test_a_split_has_its_numbers_plain_sliding_and_of_counting(subject):
 
 
 def test_without_a_stride_there_is_no_sliding_measure(written):
-    subject = subject_of(written, EVALUATE.model_copy(update={"stride": 0.0}))
+    subject = subject_of(written, EVALUATE.model_copy(update={"stride": None}))
     assert "sliding_loss" not in subject.measure("val", subject.scores("val"))
 
 

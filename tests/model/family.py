@@ -23,9 +23,9 @@ OPTIONS = st.fixed_dictionaries(
         "norm": st.sampled_from(["rmsnorm", "layernorm"]),
         "norm_position": st.sampled_from(PLACES),
         "feed_forward": st.sampled_from(FEED_FORWARDS),
-        "qk_norm": st.sampled_from(["none", "head", "all"]),
+        "qk_norm": st.sampled_from([None, "head", "all"]),
         "n_kv_head": st.sampled_from([1, 2, 4]),
-        "window": st.sampled_from([0, 0, 3]),
+        "window": st.sampled_from([None, None, 3]),
         "bias": st.booleans(),
         "tied_head": st.booleans(),
     }
@@ -45,10 +45,10 @@ GRID += [
     for place, norm, qk_norm, n_kv_head in (
         ("pre", "rmsnorm", "head", 1),
         ("pre", "layernorm", "all", 2),
-        ("post", "layernorm", "none", 4),
+        ("post", "layernorm", None, 4),
         ("post", "rmsnorm", "head", 2),
         ("reordered", "rmsnorm", "all", 4),
-        ("reordered", "layernorm", "none", 1),
+        ("reordered", "layernorm", None, 1),
     )
 ]
 GRID += [{"window": 3, "positions": "alibi"}, {"window": 5, "rope_theta": 100.0, "bias": True}]

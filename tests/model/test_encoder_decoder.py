@@ -11,7 +11,7 @@ from tests.model import family
 from tests.model.family import T, V, config_of, ids_of, trained
 
 SEPARATOR = 5
-OPTIONS = family.OPTIONS.map(lambda options: options | {"window": 0})
+OPTIONS = family.OPTIONS.map(lambda options: options | {"window": None})
 examples = settings(max_examples=25, deadline=None, derandomize=True)
 
 

@@ -80,19 +80,19 @@ def test_what_is_visible_written_out():
         return ["".join(".x"[key] for key in row) for row in table[0, 0].long().tolist()]
 
     rows, mask = 4, None
-    assert seen(causal=True, window=0) == ["x...", "xx..", "xxx.", "xxxx"]
+    assert seen(causal=True, window=None) == ["x...", "xx..", "xxx.", "xxxx"]
     assert seen(causal=True, window=2) == ["x...", "xx..", ".xx.", "..xx"]
-    assert seen(causal=False, window=0) == ["xxxx"] * 4
+    assert seen(causal=False, window=None) == ["xxxx"] * 4
     mask = torch.tensor([[False, True, True, True]])
-    assert seen(causal=True, window=0) == ["x...", ".x..", ".xx.", ".xxx"]
+    assert seen(causal=True, window=None) == ["x...", ".x..", ".xx.", ".xxx"]
     rows = 2
-    assert seen(causal=True, window=0) == [".xx.", ".xxx"]
+    assert seen(causal=True, window=None) == [".xx.", ".xxx"]
 
 
 @pytest.mark.parametrize("n_kv_head", [1, 2, 4])
-@pytest.mark.parametrize("qk_norm", ["none", "head", "all"])
+@pytest.mark.parametrize("qk_norm", [None, "head", "all"])
 def test_attention_is_the_weighted_mean_of_values(n_kv_head, qk_norm):
-    bias = qk_norm == "none"
+    bias = qk_norm is None
     config = small_config(n_head=4, n_kv_head=n_kv_head, qk_norm=qk_norm, bias=bias)
     attention = Attention(config)
     x = torch.randn(2, 7, config.d_model)

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from atlas.errors import AtlasError
-from atlas.params.schema import Params, leaves, load_params
+from atlas.params.schema import FORMER_NAMES, Params, leaves, load_params
 from tests.code_walk import ROOT
 from tests.small import params_tree
 
@@ -57,12 +57,27 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             "model.positions is 'rotary': it must be 'rope', '",
         ),
         ({"corpus.name": "shakspeare"}, "corpus.name is 'shakspeare': it must be"),
-        ({"corpus.books": [0]}, "corpus.books.0 is 0: it must be greater than 0"),
-        ({"corpus.books": ["11"]}, "corpus.books.0 is '11': it must be a valid integer"),
-        ({"corpus.books": 11}, "corpus.books is 11: it must be a list"),
-        ({"corpus.books": [11, 74, 11]}, "corpus.books names a book twice: 11, 74, 11"),
-        ({"corpus.operation": "plus"}, "corpus.operation is 'plus': it must be 'add',"),
-        ({"corpus.modulus": 1}, "corpus.modulus is 1: it must be greater than or equal to 2"),
+        (
+            {"corpus.gutenberg.books": [0]},
+            "books.0 is 0: it must be greater than 0",
+        ),
+        (
+            {"corpus.gutenberg.books": ["11"]},
+            "books.0 is '11': it must be a valid integer",
+        ),
+        ({"corpus.gutenberg.books": 11}, "corpus.gutenberg.books is 11: it must be a list"),
+        (
+            {"corpus.gutenberg.books": [11, 74, 11]},
+            "books names a book twice: 11, 74, 11",
+        ),
+        (
+            {"corpus.modular.operation": "plus"},
+            "modular.operation is 'plus': it must be 'add',",
+        ),
+        (
+            {"corpus.modular.modulus": 1},
+            "modulus is 1: it must be greater than or equal to 2",
+        ),
         ({"clean.duplicates": True}, "clean.duplicates is True: it must be 'near', 'exact' or"),
         (
             {"clean.jaccard_threshold": 0.1},
@@ -81,8 +96,11 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ),
         ({"clean.filters": "short"}, "clean.filters is 'short': it must be a list"),
         ({"clean.filters": ["short", "short"]}, "clean.filters names a filter twice: short, short"),
-        ({"clean.zero_width": True}, "clean.zero_width is True: it must be 'remove' or 'keep'"),
-        ({"clean.mojibake": "fix"}, "clean.mojibake is 'fix': it must be 'repair' or 'keep'"),
+        (
+            {"clean.remove_zero_width": 1},
+            "remove_zero_width is 1: it must be a valid boolean",
+        ),
+        ({"clean.fix_mojibake": "yes"}, "clean.fix_mojibake is 'yes': it must be a valid boolean"),
         ({"clean.val": 0.5, "clean.test": 0.5}, "clean.val + clean.test is 1"),
         (
             {"tokenizer.vocab_size": 200},
@@ -96,10 +114,16 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"model.n_kv_head": 3}, "model.n_head (4) is not divisible by model.n_kv_head (3)"),
         ({"model.rope_scaling": 2.0, "model.positions": "alibi"}, "model.rope_scaling is 2"),
         ({"model.rope_scaling": 0.5}, "model.rope_scaling is 0.5: it must be greater than or"),
-        ({"model.window": 128}, "model.window (128) leaves nothing out of model.context_length"),
-        ({"model.kind": "two_layer"}, "the two-layer network reads so many tokens"),
-        ({"model.kind": "encoder_decoder"}, 'tokenize.prompt_separator is "": name the piece that'),
-        ({"model.kind": "encoder_decoder", "model.window": 4}, "an encoder-decoder sees all"),
+        ({"model.window": 128}, "model.window (128) must be less than model.context_length"),
+        ({"model.kind": "two_layer"}, "the two-layer network reads this many tokens"),
+        (
+            {"model.kind": "encoder_decoder"},
+            "tokenize.prompt_separator is null: name the piece that",
+        ),
+        (
+            {"model.kind": "encoder_decoder", "model.window": 4},
+            "an encoder-decoder has none",
+        ),
         ({"train.init": "zero", "model.norm_position": "post"}, "train.init is zero with"),
         (
             {"model.positions": "none", "model.d_model": 30, "model.n_head": 2},
@@ -117,7 +141,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         (QUESTIONS | {"tokenize.separate_documents": False}, "tokenize.separate_documents=true"),
         ({"model.rope_theta": 1e300}, "model.rope_theta is 1e+300: it must be less than"),
         ({"tokenize.prompt_separator": "="}, "add tokenize.windows=padded"),
-        ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'none', 'head' or 'all'"),
+        ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'head', 'all' or null"),
         (
             {"model.positions": "sinusoidal", "model.d_model": 15, "model.n_head": 3},
             "sinusoids come in pairs, so it must be even: try model.d_model=96",
@@ -155,13 +179,13 @@ def test_every_way_to_write_a_learning_rate_is_a_number(text):
     [
         ({"positions": "learned"}, "nearest: model.positions=rope"),
         ({"positions": "learned", "norm": "layernorm"}, "nearest: model.feed_forward=gelu"),
-        ({"qk_norm": "head", "bias": True}, "nearest: model.qk_norm=none"),
+        ({"qk_norm": "head", "bias": True}, "nearest: model.qk_norm=null"),
         ({"norm_position": "post"}, "nearest: model.norm_position=pre"),
         ({"norm_position": "reordered"}, "nearest: model.norm_position=pre"),
         ({"norm_position": "reordered", "qk_norm": "head"}, "nearest: model.norm_position=pre"),
         ({"feed_forward": "gelu"}, "nearest: model.feed_forward=swiglu"),
         ({"feed_forward": "geglu", "tied_head": False}, "nearest: model.feed_forward=swiglu"),
-        ({"window": 8}, "swiglu + window=8 + tied_head; nearest: model.window=0"),
+        ({"window": 8}, "swiglu + window=8 + tied_head; nearest: model.window=null"),
         ({"kind": "two_layer", "window": 8}, "kind=two_layer"),
         ({"kind": "bigram"}, "nearest: model.kind=decoder"),
     ],
@@ -199,3 +223,15 @@ def test_leaves_are_dotted():
         ("a.c.d", [2]),
         ("e", 3),
     ]
+
+
+@pytest.mark.parametrize("former", FORMER_NAMES)
+def test_a_former_name_is_refused_with_the_new_one(former):
+    section, key = former.split(".")
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values[section][key] = 1
+    with pytest.raises(AtlasError, match=f"{former} is not a known key: did you mean") as error:
+        Params.from_mapping(values)
+    known = dict(leaves(yaml.safe_load((ROOT / "params.yaml").read_text())))
+    suggested = str(error.value).partition("did you mean ")[2].rstrip("?").split(" or ")
+    assert set(suggested) <= set(known)

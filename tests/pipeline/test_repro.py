@@ -101,7 +101,7 @@ def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
     code = checkout.root / "src/atlas/evaluation/evaluator.py"
     original = code.read_text()
     # Own files that git does not know are not in the copy: a queue wants an absolute path.
-    checkout.set(**{"corpus.path": str(checkout.root / "data/own")})
+    checkout.set(**{"corpus.files.path": str(checkout.root / "data/own")})
     code.write_text(original.replace('"tokens": len(scores)', '"tokens": len(scores) + 1_000_000'))
     checkout.dvc("exp", "run", "--queue", "-S", "train.lr=3e-4", "--name", "queued")
     code.write_text(original)
@@ -237,7 +237,12 @@ def test_without_a_test_split_the_cache_gives_all_back(checkout):
 @pytest.mark.slow
 def test_other_kinds_of_model_go_the_same_way(checkout):
     preset = checkout.run("atlas", "preset", "arithmetic").split()
-    smaller = ["corpus.examples=400", "train.steps=60", "train.eval_every=30", "export.formats=[]"]
+    smaller = [
+        "corpus.arithmetic.examples=400",
+        "train.steps=60",
+        "train.eval_every=30",
+        "export.formats=[]",
+    ]
     smaller = [part for each in smaller for part in ("-S", each)]
     losses = {}
     for kind in ("encoder_decoder", "bigram"):

@@ -17,7 +17,7 @@ from tests.code_walk import ROOT
 STAGE = {
     "cmd": "none",
     "params": ["train.lr", "train.steps"],
-    "deps": ["data/in", "code.py", "${corpus.path}"],
+    "deps": ["data/in", "code.py", "${corpus.files.path}"],
     "outs": ["data/out", {"metrics/rows.csv": {"cache": False}}],
     "metrics": [{"metrics/made.json": {"cache": False}}],
 }
@@ -190,7 +190,7 @@ def test_a_stage_that_runs_already_is_left_alone(project, capsys, monkeypatch):
 
 
 def test_the_entry_in_dvc_yaml_is_read(project):
-    spec = StageSpec.read("made", {"corpus.path": "data/own"})
+    spec = StageSpec.read("made", {"corpus.files.path": "data/own"})
     assert [str(path) for path in spec.deps] == ["data/in", "code.py", "data/own"]
     assert [str(path) for path in spec.outs] == [
         "data/out",

@@ -272,8 +272,8 @@ PARTS = {
     "dot product attention": sdpa(None),
     "dot product attention, boolean mask": sdpa(BOOLEAN),
     "dot product attention, additive mask": sdpa(ADDITIVE),
-    "attention": attention("none", "none"),
-    "attention with bias and alibi": attention("none", "alibi", bias=True),
+    "attention": attention(None, "none"),
+    "attention with bias and alibi": attention(None, "alibi", bias=True),
     "attention with qk-norm by head and rope": attention("head", "rope"),
     "attention with qk-norm over all and rope": attention("all", "rope", bias=True),
     **{

@@ -19,7 +19,7 @@ from tests.reference.gradients import small_options
         ({"norm_eps": 0.0}, "norm_eps is 0.0: it is more than 0"),
         ({"rope_scaling": -1.0}, "rope_scaling is -1.0: it is more than 0"),
         ({"rope_theta": math.nan}, "rope_theta is nan"),
-        ({"window": -1}, "window is -1"),
+        ({"window": 0}, "window is 0"),
         ({"n_head": 3, "n_kv_head": 1}, "d_model 8 is not divisible by n_head 3"),
         ({"n_kv_head": 3}, "n_head 4 is not divisible by n_kv_head 3"),
         ({"n_head": 8}, "d_model / n_head is 1: it must be even"),

@@ -83,7 +83,7 @@ def test_the_step_of_the_jump():
 
 
 def test_norms_of_layers(training):
-    run: Training = training(log_layers=10, max_grad_norm=0.0, optimizer="sgd", momentum=0.0)
+    run: Training = training(log_layers=10, max_grad_norm=None, optimizer="sgd", momentum=0.0)
     rows = run.run().layer_rows
     names = [name for name, _ in run.learner.model.named_parameters()]
     assert [row["layer"] for row in rows] == names * 3
@@ -97,7 +97,7 @@ def test_norms_of_layers(training):
 
 
 def test_the_update_of_plain_sgd_is_the_gradient_times_the_rate(training):
-    changes = {"weight_decay": 0.0, "momentum": 0.0, "max_grad_norm": 0.0, "schedule": "constant"}
+    changes = {"weight_decay": 0.0, "momentum": 0.0, "max_grad_norm": None, "schedule": "constant"}
     run = training(log_layers=30, optimizer="sgd", warmup_steps=0, **changes)
     for row in run.run().layer_rows:
         assert row["update"] == pytest.approx(0.01 * row["gradient"], rel=1e-2, abs=1e-6)

@@ -101,7 +101,7 @@ def clean_unit(task: UnitTask) -> UnitResult:
     reasons: Counter[str] = Counter()
     changes: Counter[str] = Counter()
     noted: Counter[str] = Counter()
-    layout = Layout(task.clean.text_field, task.clean.separator)
+    layout = Layout(task.clean.text_field, task.clean.separator or "")
     with (folder / REJECTED).open("wb") as rejected:
         for piece in task.unit.pieces:
             for item in read_piece(piece, layout, noted):
@@ -199,7 +199,7 @@ def clean_corpus(
     if not len(parts):
         raise AtlasError(
             f"{raw}: no document is left of this corpus ({_list(reasons)}); "
-            "corpus.name and corpus.path say what was read"
+            "corpus.name and corpus.files.path name what was read"
         )
     copies = _copies(parts, clean)
     exact = int(copies["exact"].sum())
@@ -244,7 +244,7 @@ class _Corpus:
 
 
 def _copies(parts: Parts, clean: CleanParams) -> Copies:
-    if clean.duplicates == "keep":
+    if clean.duplicates is None:
         return np.empty(0, COPY)
     copies = exact_copies(parts)
     if clean.duplicates == "near":

@@ -64,7 +64,9 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
     """
     most = len(OPERATIONS) * sum(10**length for length in LENGTHS)
     if not 0 < examples <= most:
-        raise AtlasError(f"corpus.examples is {examples}: there are 1 to {most} of arithmetic")
+        raise AtlasError(
+            f"corpus.arithmetic.examples is {examples}: give 1 to {most}, the number of questions"
+        )
     generator = random.Random(seed)
     questions = [
         (operation, " ".join([operation, *digits, EQUALS]))

@@ -20,17 +20,21 @@ MADE = "made by Atlas"
 MAKERS: Mapping[str, tuple[Callable[[CorpusParams, Path], list[str]], str, str]] = {
     "python-docs": (lambda _, folder: write_python_docs(folder), URL, LICENCE),
     "arithmetic": (
-        lambda corpus, folder: write_arithmetic(folder, corpus.examples, corpus.seed),
+        lambda corpus, folder: write_arithmetic(
+            folder, corpus.arithmetic.examples, corpus.arithmetic.seed
+        ),
         MADE,
         "CC0-1.0",
     ),
     "modular": (
-        lambda corpus, folder: write_modular(folder, corpus.operation, corpus.modulus),
+        lambda corpus, folder: write_modular(
+            folder, corpus.modular.operation, corpus.modular.modulus
+        ),
         MADE,
         "CC0-1.0",
     ),
     "stories": (
-        lambda corpus, folder: write_stories(folder, corpus.examples, corpus.seed),
+        lambda corpus, folder: write_stories(folder, corpus.stories.examples, corpus.stories.seed),
         MADE,
         "CC0-1.0",
     ),
@@ -61,7 +65,7 @@ def fetch_corpus(
     folder.mkdir(parents=True)
     metrics: Metrics = {"corpus": corpus.name}
     if corpus.name == "files":
-        copies = copy_files(Path(corpus.path), folder)
+        copies = copy_files(Path(corpus.files.path), folder)
         files = [
             RawFile.of(folder, name, source.as_posix(), "the user's own")
             for name, source in copies.files.items()
@@ -83,7 +87,7 @@ def _download(
     if known.joined:
         urls = join_sections(known, known.joined, folder, mirror, unfinished)
     elif corpus.name == "gutenberg":
-        books = [book(number) for number in corpus.books]
+        books = [book(number) for number in corpus.gutenberg.books]
         urls = download(books, folder, mirror, unfinished)
     else:
         urls = download(list(known.files), folder, mirror, unfinished)

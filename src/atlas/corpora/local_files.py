@@ -98,11 +98,11 @@ def copy_files(source: Path, folder: Path) -> Copies:
     if not sources:
         if notes:
             raise AtlasError(
-                f"corpus.path: nothing in {source} could be read (left out: {len(notes)}, each "
-                "noted above); mend that, or choose another corpus.name"
+                f"corpus.files.path: nothing in {source} could be read ({len(notes)} skipped, "
+                "listed above); fix that, or choose another corpus.name"
             )
         raise AtlasError(
-            f"corpus.path: {source} holds no {', '.join(PACKABLE)} (or .gz of one), "
+            f"corpus.files.path: {source} holds no {', '.join(PACKABLE)} (or .gz of one), "
             ".parquet or .zip; put your texts there, or choose another corpus.name (a queued "
             "experiment runs in a copy that has only what git knows: give it an absolute path)"
         )
@@ -122,13 +122,17 @@ def _entries(source: Path) -> tuple[Path, str | None]:
             return source, None
     except FileNotFoundError:
         raise AtlasError(
-            f"corpus.path: {source} does not exist; give a file or folder "
+            f"corpus.files.path: {source} does not exist; give a file or folder "
             "(an absolute path where experiments are queued)"
         ) from None
     except OSError as error:
-        raise AtlasError(f"corpus.path: {source}: {error.strerror}; give another path") from None
+        raise AtlasError(
+            f"corpus.files.path: {source}: {error.strerror}; try another path"
+        ) from None
     if not stat.S_ISREG(mode):
-        raise AtlasError(f"corpus.path: {source} is neither a file nor a folder; give one of these")
+        raise AtlasError(
+            f"corpus.files.path: {source} is neither file nor folder; give one of them"
+        )
     return source.parent, source.name
 
 

@@ -33,11 +33,11 @@ def write_modular(folder: Path, operation: str, modulus: int) -> list[str]:
         AtlasError: the modulus is too small, or not prime where the operation divides.
     """
     if modulus < 2:
-        raise AtlasError(f"corpus.modulus is {modulus}: it must be 2 or more")
+        raise AtlasError(f"corpus.modular.modulus is {modulus}: it must be 2 or more")
     if operation == "divide" and not _is_prime(modulus):
         raise AtlasError(
-            f"corpus.modulus is {modulus}: corpus.operation=divide needs a prime, such as 97, "
-            "as other numbers have no inverse for some"
+            f"corpus.modular.modulus is {modulus}: corpus.modular.operation=divide needs a prime "
+            "such as 97, as not every number has an inverse modulo others"
         )
     sign, result = OPERATIONS[operation]
     equations = (

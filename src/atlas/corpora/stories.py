@@ -94,7 +94,9 @@ def _new_story(number: int, seed: int, told: set[str]) -> tuple[str, str]:
         plot, text = tell(random.Random(f"{seed} {number} {attempt}"))
         if text not in told:
             return plot, text
-    raise AtlasError(f"corpus.examples: after {number} stories every further one was told before")
+    raise AtlasError(
+        f"corpus.stories.examples: the grammar has no more than {number} different stories"
+    )
 
 
 def _choose(words: Mapping[str, list[str]], generator: random.Random) -> dict[str, str]:

@@ -127,7 +127,7 @@ class Subject:
         found["accuracy"] = self._accuracy(scores, tokens)
         found["calibration_error"] = calibration_error(calibration_table(scores))
         found |= baseline_measures(scores, self.pairs, tokens)
-        if self.evaluate.stride and not self.has_questions:
+        if self.evaluate.stride is not None and not self.has_questions:
             length = self.model.config.context_length
             stride = max(1, round(self.evaluate.stride * length))
             windows = sliding_windows(tokens, length, stride, self.evaluate.batch_size)

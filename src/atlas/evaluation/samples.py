@@ -57,7 +57,10 @@ def continuations(
     """What the model adds to each prompt, with the seeds from ``evaluate.seed`` on."""
     samplings = [
         Sampling(
-            temperature=evaluate.temperature, top_k=evaluate.top_k, top_p=evaluate.top_p, seed=seed
+            temperature=evaluate.temperature,
+            top_k=evaluate.top_k or 0,
+            top_p=evaluate.top_p,
+            seed=seed,
         )
         for seed in range(evaluate.seed, evaluate.seed + len(prompts))
     ]
@@ -86,7 +89,7 @@ def page_of(
 ) -> str:
     """Samples as a page of Markdown: prompts with what continues them, and the first free ones."""
     page = [
-        f"Samples at temperature {evaluate.temperature:g}, top-k {evaluate.top_k}, "
+        f"Samples at temperature {evaluate.temperature:g}, top-k {evaluate.top_k or 'all'}, "
         f"top-p {evaluate.top_p:g}, seeds from {evaluate.seed} on."
     ]
     page += [_indented(tokenizer.decode(ids)) for ids in prompted]

@@ -141,7 +141,7 @@ class NumPyStep:
     def _bias(self, positions: list[int]) -> Array | None:
         options = self.options
         end, alibi = max(positions) + 1, options.positions == "alibi"
-        all_see_all = min(positions) == end - 1 and not 0 < options.window < end
+        all_see_all = min(positions) == end - 1 and not (options.window and options.window < end)
         if all_see_all and not alibi:
             return None
         distance = np.array(positions)[:, None, None] - np.arange(end)  # (N, 1, S)
@@ -163,7 +163,7 @@ class StepBlock:
         projections = {name: part(attention, name) for name in ("query", "key", "value")}
         norms = {name: part(attention, f"{name}_norm") for name in ("query", "key")}
         # Scores are divided by sqrt(D), so what makes the queries is, once.
-        scaled = projections if options.qk_norm == "none" else norms
+        scaled = projections if options.qk_norm is None else norms
         root = math.sqrt(options.d_model // options.n_head)
         scaled["query"] = {name: each / root for name, each in scaled["query"].items()}
         self.projection = Linear(*projections.values())
@@ -224,7 +224,7 @@ class StepBlock:
         both = (options.n_head + options.n_kv_head) * size
         value = projected[:, both:].reshape(n, -1, size)
         halves = (2, size // 2) if size % 2 == 0 else (1, size)
-        if options.qk_norm == "none":
+        if options.qk_norm is None:
             return projected[:, :both].reshape(n, -1, *halves), value
         width = options.n_head * size
         parts = [projected[:, :width], projected[:, width:both]]

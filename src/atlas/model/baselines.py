@@ -46,7 +46,7 @@ class TwoLayerNetwork(LanguageModel):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
-        self.hidden = nn.Linear(config.window * config.d_model, config.d_ff)
+        self.hidden = nn.Linear((config.window or 1) * config.d_model, config.d_ff)
         self.output = nn.Linear(config.d_ff, config.vocab_size)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -58,7 +58,7 @@ class TwoLayerNetwork(LanguageModel):
         x: Tensor = self.dropout(self.embedding(ids))  # (B, T, C)
         if mask is not None:
             x = x * mask[:, :, None]
-        window, width = self.config.window, ids.shape[1]
+        window, width = self.config.window or 1, ids.shape[1]
         x = nn.functional.pad(x, (0, 0, window - 1, 0))  # (B, window - 1 + T, C)
         shifted = [x[:, back : back + width] for back in range(window)]
         hidden = torch.tanh(self.hidden(torch.cat(shifted, dim=-1)))  # (B, T, F)

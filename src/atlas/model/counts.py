@@ -59,7 +59,7 @@ def count(config: ModelConfig) -> Counts:
 
 
 def _two_layer(config: ModelConfig) -> Counts:
-    hidden = config.window * config.d_model * config.d_ff
+    hidden = (config.window or 1) * config.d_model * config.d_ff
     output = config.d_ff * config.vocab_size
     parameters = {
         "embedding": config.vocab_size * config.d_model,
@@ -104,7 +104,7 @@ def _attention_matrices(config: ModelConfig) -> int:
 def _attention_vectors(config: ModelConfig) -> int:
     biases = 2 * (config.d_model + config.key_channels) if config.bias else 0
     scales = {
-        "none": 0,
+        None: 0,
         "head": 2 * config.head_size,
         "all": config.d_model + config.key_channels,
     }
@@ -184,8 +184,8 @@ def _saved_by_norm(config: ModelConfig) -> int:
 
 def _saved_by_qk_norm(config: ModelConfig) -> int:
     values = 2 * (config.d_model + config.key_channels)
-    roots = {"none": 0, "head": config.n_head + config.n_kv_head, "all": 2}
-    return (values if config.qk_norm != "none" else 0) + roots[config.qk_norm]
+    roots = {None: 0, "head": config.n_head + config.n_kv_head, "all": 2}
+    return (values if config.qk_norm else 0) + roots[config.qk_norm]
 
 
 def _saved_by_all(config: ModelConfig) -> int:

@@ -118,7 +118,7 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def visible_keys(places: Places, *, causal: bool, window: int) -> Tensor:
+def visible_keys(places: Places, *, causal: bool, window: int | None) -> Tensor:
     """Which keys each query may see, (B or 1, 1, T, S).
 
     A query always sees itself, so even one that only fills up a row has something to look at.
@@ -126,7 +126,7 @@ def visible_keys(places: Places, *, causal: bool, window: int) -> Tensor:
     Args:
         places: of queries and keys.
         causal: whether later keys are hidden.
-        window: how many tokens up to itself a query sees; 0 for all.
+        window: how many tokens up to itself a query sees; None for all.
     """
     columns = torch.arange(places.keys.shape[-1], device=places.keys.device)  # (S,)
     own = _with_batch(places.columns)[:, :, None]  # (B or 1, T, 1)

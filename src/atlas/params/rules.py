@@ -117,8 +117,9 @@ def conflicts(params: "Params") -> Iterator[str]:
     """What no key can be blamed for alone, a line each that names the keys and a way out."""
     clean, tokenizer = params.clean, params.tokenizer
     train, export = params.train, params.export
-    if len(set(params.corpus.books)) < len(params.corpus.books):
-        yield f"corpus.books names a book twice: {', '.join(map(str, params.corpus.books))}"
+    books = params.corpus.gutenberg.books
+    if len(set(books)) < len(books):
+        yield f"corpus.gutenberg.books names a book twice: {', '.join(map(str, books))}"
     if clean.val + clean.test >= 1:
         held_out = clean.val + clean.test
         yield f"clean.val + clean.test is {held_out:g}: below 1 something is left to train on"
@@ -160,19 +161,19 @@ def _model_conflicts(params: "Params") -> Iterator[str]:
                 f"model.d_model is {model.d_model}: sinusoids come in pairs, so it must be even: "
                 f"try model.d_model={fitting_width(params.model, params.export.formats)}"
             )
-    if model.kind == "decoder" and model.window >= model.context_length:
+    if model.kind == "decoder" and model.window and model.window >= model.context_length:
         yield (
-            f"model.window ({model.window}) leaves nothing out of model.context_length "
-            f"({model.context_length}): give 0, or less"
+            f"model.window ({model.window}) must be less than model.context_length "
+            f"({model.context_length}), or null"
         )
     if model.kind == "encoder_decoder" and model.window:
-        yield f"model.window is {model.window}: an encoder-decoder sees all, so give 0"
+        yield f"model.window is {model.window}: an encoder-decoder has none, so give null"
     if model.kind == "encoder_decoder":
         yield from _question_conflicts(params)
-    if model.kind == "two_layer" and not 0 < model.window <= model.context_length:
+    if model.kind == "two_layer" and not 0 < (model.window or 0) <= model.context_length:
         yield (
-            f"model.window is {model.window}: the two-layer network reads so many tokens, so give "
-            f"1 to {model.context_length}, such as model.window=8"
+            f"model.window is {model.window or 'null'}: the two-layer network reads this many "
+            f"tokens, so give 1 to {model.context_length}, such as model.window=8"
         )
     if params.train.init == "zero" and model.norm_position == "post":
         yield (
@@ -193,7 +194,7 @@ def _question_conflicts(params: "Params") -> Iterator[str]:
     end = params.tokenize.prompt_separator
     if not end:
         yield (
-            'model.kind is encoder_decoder, and tokenize.prompt_separator is "": name the piece '
+            "model.kind is encoder_decoder, and tokenize.prompt_separator is null: name the piece "
             "that ends a question, as in tokenize.prompt_separator='=' tokenize.windows=padded"
         )
     elif any(end not in prompt for prompt in params.evaluate.prompts):

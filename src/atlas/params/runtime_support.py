@@ -80,8 +80,8 @@ Allowed = Mapping[str, tuple[Any, ...]]
 COMMON: Allowed = {
     "kind": ("decoder",),
     "norm_position": ("pre",),
-    "qk_norm": ("none",),
-    "window": (0,),  # no runtime has a model that looks back so far in every block
+    "qk_norm": (None,),
+    "window": (None,),  # no runtime has a model that looks back so far in every block
 }
 
 
@@ -126,7 +126,11 @@ def fitting(rows: Sequence[Row], options: Options) -> Row | None:
 def nearest_change(rows: Sequence[Expressible], options: Options) -> str:
     """The fewest changes after which a row can, as ``model.norm=layernorm ...``."""
     misfits = min((row.misfits(options) for row in rows), key=len)
-    return " ".join(f"model.{key}={str(value).lower()}" for key, value in misfits.items())
+    return " ".join(f"model.{key}={_shown(value)}" for key, value in misfits.items())
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value).lower()
 
 
 def combination(options: Options) -> str:

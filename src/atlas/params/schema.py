@@ -12,10 +12,11 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError
@@ -47,6 +48,7 @@ FilterName = Literal[
     "repetition",
 ]
 Format = Annotated[str, AfterValidator(known_format)]
+Text = Annotated[str, Field(min_length=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -68,39 +70,90 @@ ModularOperation = Literal[
 ]
 
 
+# Names of the first edition, for the suggestion where one is still used.
+FORMER_NAMES = {
+    "corpus.path": "corpus.files.path",
+    "corpus.books": "corpus.gutenberg.books",
+    "corpus.examples": "corpus.arithmetic.examples or corpus.stories.examples",
+    "corpus.seed": "corpus.arithmetic.seed or corpus.stories.seed",
+    "corpus.operation": "corpus.modular.operation",
+    "corpus.modulus": "corpus.modular.modulus",
+    "clean.mojibake": "clean.fix_mojibake",
+    "clean.unicode": "clean.unicode_normalization",
+    "clean.control_characters": "clean.remove_control_characters",
+    "clean.zero_width": "clean.remove_zero_width",
+    "clean.gutenberg": "clean.strip_gutenberg",
+    "clean.transcriber_notes": "clean.remove_transcriber_notes",
+    "clean.similarity": "clean.jaccard_threshold",
+    "tokenize.answer_after": "tokenize.prompt_separator",
+    "model.norm_place": "model.norm_position",
+    "train.tokens": "train.max_train_tokens",
+    "train.accumulation": "train.grad_accum_steps",
+    "train.recompute": "train.activation_checkpointing",
+    "train.final_lr": "train.min_lr_ratio",
+    "train.clip_norm": "train.max_grad_norm",
+    "export.licence": "export.license",
+}
+
+
 class Section(BaseModel):
     """A section of params.yaml: immutable, no unknown keys, no quiet conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class CorpusParams(Section):
-    """What fetch brings."""
+class FilesParams(Section):
+    """The user's own text."""
 
-    name: CorpusName
     path: Annotated[str, Field(min_length=1)]
+
+
+class GutenbergParams(Section):
+    """Books of Project Gutenberg."""
+
     books: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+
+
+class ExamplesParams(Section):
+    """Examples drawn by a generator."""
+
     examples: Positive
     seed: Seed
+
+
+class ModularParams(Section):
+    """A table of modular arithmetic."""
+
     operation: ModularOperation
     modulus: Annotated[int, Field(ge=2, le=10_000)]
+
+
+class CorpusParams(Section):
+    """Source of the raw text. Only the section of the named corpus is read."""
+
+    name: CorpusName
+    files: FilesParams
+    gutenberg: GutenbergParams
+    arithmetic: ExamplesParams
+    modular: ModularParams
+    stories: ExamplesParams
 
 
 class CleanParams(Section):
     """What clean does to each document, and how documents become three splits."""
 
-    separator: str
+    separator: str | None
     text_field: Annotated[str, Field(min_length=1)]
-    mojibake: Literal["repair", "keep"]
-    unicode: Literal["NFC", "none"]
-    control_characters: Literal["remove", "keep"]
-    zero_width: Literal["remove", "keep"]
-    gutenberg: Literal["strip", "keep"]
-    transcriber_notes: Literal["keep", "remove"]
+    fix_mojibake: bool
+    unicode_normalization: Literal["NFC"] | None
+    remove_control_characters: bool
+    remove_zero_width: bool
+    strip_gutenberg: bool
+    remove_transcriber_notes: bool
     unwrap: bool
     filters: Annotated[tuple[FilterName, ...], Field(strict=False)]
     bad_files: Literal["stop", "reject"]
-    duplicates: Literal["near", "exact", "keep"]
+    duplicates: Literal["near", "exact"] | None
     jaccard_threshold: Annotated[Share, Field(ge=0.2)]
     split_by: Literal["auto", "document", "position"]
     val: Annotated[Share, Field(gt=0)]
@@ -125,7 +178,7 @@ class TokenizeParams(Section):
 
     separate_documents: bool
     windows: Literal["packed", "padded"]
-    prompt_separator: str
+    prompt_separator: str | None
 
 
 class ModelParams(Section):
@@ -141,12 +194,12 @@ class ModelParams(Section):
     positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"]
     rope_theta: Annotated[Real, Field(ge=1, le=1e12)]
     rope_scaling: Annotated[Real, Field(ge=1, le=1e6)]
-    window: Count
+    window: Positive | None
     norm: Literal["rmsnorm", "layernorm"]
     norm_position: Literal["pre", "post", "reordered"]
     norm_eps: PositiveReal
     feed_forward: Literal["swiglu", "geglu", "gelu", "silu", "relu", "relu2"]
-    qk_norm: Literal["none", "head", "all"]
+    qk_norm: Literal["head", "all"] | None
     bias: bool
     tied_head: bool
     dropout: Share
@@ -158,8 +211,8 @@ class TrainParams(Section):
     seed: Seed
     init: Literal["scaled", "normal", "zero"]
     steps: Positive
-    epochs: Count
-    max_train_tokens: Count
+    epochs: Positive | None
+    max_train_tokens: Positive | None
     batch_size: Positive
     grad_accum_steps: Positive
     activation_checkpointing: bool
@@ -175,14 +228,14 @@ class TrainParams(Section):
     weight_decay: Annotated[Real, Field(ge=0)]
     beta1: Share
     beta2: Share
-    max_grad_norm: Annotated[Real, Field(ge=0)]
+    max_grad_norm: PositiveReal | None
     log_every: Positive
     eval_every: Positive
     eval_windows: Positive
-    eval_train_windows: Count
-    log_layers: Count
-    patience: Count
-    sample_tokens: Count
+    eval_train_windows: Positive | None
+    log_layers: Positive | None
+    patience: Positive | None
+    sample_tokens: Positive | None
 
 
 class EvaluateParams(Section):
@@ -190,11 +243,11 @@ class EvaluateParams(Section):
 
     weights: Literal["best", "last"]
     batch_size: Positive
-    stride: Annotated[Real, Field(ge=0, le=1)]
+    stride: Annotated[Real, Field(gt=0, le=1)] | None
     prompts: Annotated[tuple[str, ...], Field(strict=False)]
     sample_tokens: Positive
     temperature: Annotated[Real, Field(ge=0, le=100)]
-    top_k: Count
+    top_k: Positive | None
     top_p: Annotated[Real, Field(gt=0, le=1)]
     free_samples: Count
     attention_prompts: Annotated[tuple[str, ...], Field(strict=False)]
@@ -205,14 +258,14 @@ class ExportParams(Section):
     """What export writes and how it is checked."""
 
     name: FileName
-    author: str
-    licence: str
-    description: str
-    source: str
+    author: Text | None
+    license: Text | None
+    description: Text | None
+    source: Text | None
     formats: Annotated[tuple[Format, ...], Field(strict=False)]
     check_prompts: Positive
     check_tokens: Positive
-    check_windows: Count
+    check_windows: Positive | None
 
 
 class Params(Section):
@@ -285,17 +338,36 @@ def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
         case "string_pattern_mismatch":
             return f"{key} is {details['input']!r}: use letters, digits, '.', '_' and '-' alone"
         case "tuple_type":
-            return f"{key} is {details['input']!r}: it must be a list, as [a, b]"
+            return f"{key} is {details['input']!r}: it must be a list, such as [a, b]"
         case _:
             requirement = re.sub("^(Input should be|Value error,) ", "", details["msg"])
+            if _may_be_null(details["loc"], schema):
+                requirement = requirement.replace(" or ", ", ") + " or null"
             return f"{key} is {details['input']!r}: it must be {requirement}"
 
 
+def _may_be_null(location: tuple[int | str, ...], schema: type[BaseModel]) -> bool:
+    field = _fields(location, schema).get(str(location[-1]))
+    return field is not None and type(None) in get_args(field.annotation)
+
+
 def _suggestion(location: tuple[int | str, ...], schema: type[BaseModel]) -> str:
-    fields: Mapping[str, Any] = schema.model_fields
-    for part in location[:-1]:
-        fields = fields[str(part)].annotation.model_fields
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.7)
+    *sections, name = map(str, location)
+    renamed = FORMER_NAMES.get(".".join([*sections, name]))
+    if renamed:
+        return f": did you mean {renamed}?"
+    fields = _fields(location, schema)
+    close = difflib.get_close_matches(name, fields, n=1, cutoff=0.7)
     if not close:
         return f" (known: {', '.join(fields)})"
-    return f": did you mean {'.'.join([*map(str, location[:-1]), close[0]])}?"
+    return f": did you mean {'.'.join([*sections, close[0]])}?"
+
+
+def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """The fields of the section that holds a key; none if a list holds it."""
+    for part in location[:-1]:
+        annotation = schema.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return {}
+        schema = annotation
+    return schema.model_fields

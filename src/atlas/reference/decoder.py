@@ -81,7 +81,7 @@ def parameter_shapes(options: Options) -> dict[str, tuple[int, ...]]:
         shapes |= _norm(f"{block}.attention_norm", options)
         for name, rows in {"query": c, "key": kv, "value": kv, "output": c}.items():
             shapes |= _linear(f"{block}.attention.{name}", rows, c, options)
-        if options.qk_norm != "none":
+        if options.qk_norm:
             of_head = options.qk_norm == "head"
             for name, channels in {"query": c, "key": kv}.items():
                 size = options.head_size if of_head else channels

@@ -7,7 +7,7 @@ Positions = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 NormPlace = Literal["pre", "post", "reordered"]
 FeedForward = Literal["gelu", "silu", "relu", "relu2", "swiglu", "geglu"]
-QkNorm = Literal["none", "head", "all"]
+QkNorm = Literal["head", "all"]
 CHOICES = {
     "positions": get_args(Positions),
     "norm": get_args(Norm),
@@ -41,7 +41,7 @@ class Options:
         qk_norm: RMSNorm of queries and keys: ``head`` by head, over ``all`` channels, or ``none``.
         bias: whether linear layers and LayerNorm have one; the head never has.
         tied_head: whether the head is the embedding (arXiv:1608.05859).
-        window: how many tokens a token sees, itself included; 0 for all.
+        window: how many tokens a token sees, itself included; None for all.
 
     Raises:
         ValueError: a value is not allowed, or two do not go together.
@@ -61,10 +61,10 @@ class Options:
     norm_position: NormPlace = "pre"
     norm_eps: float = 1e-5
     feed_forward: FeedForward = "swiglu"
-    qk_norm: QkNorm = "none"
+    qk_norm: QkNorm | None = None
     bias: bool = False
     tied_head: bool = True
-    window: int = 0
+    window: int | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -76,8 +76,8 @@ class Options:
         for name in ("rope_theta", "rope_scaling", "norm_eps"):
             if not (number := getattr(self, name)) > 0:
                 raise ValueError(f"{name} is {number}: it is more than 0")
-        if self.window < 0:
-            raise ValueError(f"window is {self.window}: it is 0 (none) or more")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window is {self.window}: it is 1 or more, or None")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model {self.d_model} is not divisible by n_head {self.n_head}")
         if self.n_head % self.n_kv_head:

@@ -29,13 +29,13 @@ from atlas.reference.layers import Array, Cache
 from atlas.reference.options import Options
 
 
-def visible_keys(positions: Array, mask: Array | None, window: int) -> Array:
+def visible_keys(positions: Array, mask: Array | None, window: int | None) -> Array:
     """(B, T, T), True where the query of the row sees the key of the column.
 
     Args:
         positions: (1, T) or (B, T), as ``token_positions`` gives them.
         mask: (B, T), True at tokens and False at padding; None without padding.
-        window: how many tokens a token sees, itself included; 0 for all.
+        window: how many tokens a token sees, itself included; None for all.
     """
     length = positions.shape[-1]
     visible = np.tri(length, dtype=bool)[None]  # (1, T, T)

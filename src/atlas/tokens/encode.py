@@ -79,8 +79,8 @@ def encode_corpus(
     return index, counts
 
 
-def _separator(tokenizer: Tokenizer, piece: str) -> int | None:
-    """The id of the piece that ends a question; None for "", which is none."""
+def _separator(tokenizer: Tokenizer, piece: str | None) -> int | None:
+    """The id of the piece that ends a question; None for none."""
     if not piece:
         return None
     ids = tokenizer.encode(piece)

@@ -160,7 +160,7 @@ def _begin(
     shape = params.model.model_copy(update={"dropout": 0.0})
     world = World(choose_device())
     model = new_model(params.model_copy(update={"train": train, "model": shape}), index, world)
-    split = TokenSplit(tokens, "train", train.max_train_tokens)
+    split = TokenSplit(tokens, "train", train.max_train_tokens or 0)
     data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
     learner = Learner(model, train, train.steps, world)
     rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())

@@ -286,10 +286,9 @@ class Learner:
         if finite:
             if watch is not None:
                 watch.before()
-            if 0 < self.train.max_grad_norm < size:  # else each would be multiplied by 1
-                nn.utils.clip_grads_with_norm_(
-                    self.model.parameters(), self.train.max_grad_norm, length
-                )
+            limit = self.train.max_grad_norm
+            if limit is not None and limit < size:  # else each would be multiplied by 1
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, length)
             self.precision.update(self.optimizers)
         elif self.precision.may_skip():
             self.precision.skip()

@@ -96,7 +96,7 @@ class Validation:
                 f"training stopped after step {step}: the val loss is {val.mean:g}. {ADVICE}"
             )
         train = None
-        if params.eval_train_windows:
+        if params.eval_train_windows is not None:
             train = _measure(learner, self.train, params.eval_train_windows)
         return val_row(step, val, train, norm(learner.model.parameters()).item())
 

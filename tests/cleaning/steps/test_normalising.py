@@ -80,7 +80,9 @@ def test_joiners_without_use_and_order(text, expected):
 
 def test_steps_can_be_switched_off():
     text = "e\u0301\x00\u200b\U0001ffff"
-    kept = clean(unicode="none", control_characters="keep", zero_width="keep")
+    kept = clean(
+        unicode_normalization=None, remove_control_characters=False, remove_zero_width=False
+    )
     assert normalise(text, kept, Counter()) == text
     assert normalise(text + "\ud800\r", kept, Counter()) == text + "\ufffd\n"
 

@@ -66,7 +66,7 @@ def test_a_run_in_words():
         "AdamW at 0.004 (cosine), batches of 8 windows, float32, seed 1"
     )
     assert corpus_words(params) == "python-docs"
-    modular = {"corpus.name": "modular", "corpus.operation": "divide"}
+    modular = {"corpus.name": "modular", "corpus.modular.operation": "divide"}
     assert corpus_words(leaves(**modular)) == "modular, divide modulo 97"
     encoder = {"model.kind": "encoder_decoder", "model.n_kv_head": 4, "model.tied_head": False}
     words = model_words(leaves(**encoder, **{"model.window": 16}))

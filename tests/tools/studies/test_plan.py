@@ -139,7 +139,7 @@ def test_what_a_copy_of_the_project_would_lack_is_refused(project):
     load(project)  # which does not read it
     files = {"corpus.name": "files"}
     assert "data/own: git does not know all of it" in refusal(project, set=files)
-    load(project, set=files | {"corpus.path": str(project / "data/own")})
+    load(project, set=files | {"corpus.files.path": str(project / "data/own")})
     before = load_study(project, "lr").runs[0].name
     (project / "data/own/mine.txt").write_text("another text")
     assert load_study(project, "lr").runs[0].name != before

@@ -54,12 +54,12 @@ def clean_item(item: Item, clean: CleanParams, changes: Counter[str]) -> Documen
 
 
 def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
-    if clean.mojibake == "repair":
+    if clean.fix_mojibake:
         text, lines = fix_mojibake(text)
         changes["mojibake"] += lines
     text = normalise(text, clean, changes)
-    if clean.gutenberg == "strip":
-        stripped = strip_gutenberg(text, notes=clean.transcriber_notes == "remove")
+    if clean.strip_gutenberg:
+        stripped = strip_gutenberg(text, notes=clean.remove_transcriber_notes)
         changes["gutenberg_header"] += stripped.header
         changes["gutenberg_footer"] += stripped.footer
         changes["gutenberg_credits"] += stripped.credits

@@ -154,11 +154,11 @@ def normalise(text: str, clean: CleanParams, changes: Counter[str]) -> str:
 def _steps(clean: CleanParams) -> list[Step]:
     """Select the steps. Removals can bring together characters that compose, so NFC is last."""
     steps: list[Step] = [line_ends, surrogates]
-    if clean.control_characters == "remove":
+    if clean.remove_control_characters:
         steps.append(control_characters)
-    if clean.zero_width == "remove":
+    if clean.remove_zero_width:
         steps.append(zero_width)
-    if clean.unicode == "NFC":
+    if clean.unicode_normalization == "NFC":
         steps.append(compose)
     return steps
 

@@ -44,11 +44,13 @@ def corpus_words(params: Params) -> str:
     """The corpus: its name, and what was asked of it."""
     name = str(params.get("corpus.name", ""))
     asked = {
-        "files": f"from {params.get('corpus.path')}",
-        "gutenberg": f"books {_listed(params.get('corpus.books'))}",
-        "arithmetic": f"{params.get('corpus.examples')} examples",
-        "stories": f"{params.get('corpus.examples')} examples",
-        "modular": f"{params.get('corpus.operation')} modulo {params.get('corpus.modulus')}",
+        "files": f"from {params.get('corpus.files.path')}",
+        "gutenberg": f"books {_listed(params.get('corpus.gutenberg.books'))}",
+        "arithmetic": f"{params.get('corpus.arithmetic.examples')} examples",
+        "stories": f"{params.get('corpus.stories.examples')} examples",
+        "modular": " modulo ".join(
+            str(params.get(f"corpus.modular.{key}")) for key in ("operation", "modulus")
+        ),
     }
     return f"{name}, {asked[name]}" if name in asked else name
 

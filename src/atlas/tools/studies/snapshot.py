@@ -62,7 +62,7 @@ class Snapshot:
         files: dict[str, str] = {}
         for dep in self._deps:
             path = re.sub(r"\$\{([\w.]+)\}", lambda key: str(values[key[1]]), dep)
-            is_own_text = params.corpus.name == "files" and path == params.corpus.path
+            is_own_text = params.corpus.name == "files" and path == params.corpus.files.path
             files |= self._files(path, is_own_text)
         inputs = {"params": values, "commands": self._commands, "files": files}
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:DIGITS]
