@@ -30,8 +30,9 @@ from atlas.training.checkpoint import Checkpoints, whole_weights
 from atlas.training.distributed import World, run_in_processes, the_world
 from atlas.training.memory import memory_errors, peak_bytes
 from atlas.training.metrics import Progress
+from atlas.training.samples import Sampler, samples_page
 from atlas.training.train_step import COLUMNS as LAYER_COLUMNS
-from atlas.training.trainer import Sampler, make_training, new_model, page_of
+from atlas.training.trainer import make_training, new_model
 
 TOKENS, TOKENIZER = Path("data/tokens"), Path("models/tokenizer")
 Splits = dict[Split, TokenSplit]
@@ -101,7 +102,7 @@ def write_logs(run: Run, progress: Progress, model: LanguageModel, world: World)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)
     layers = pd.DataFrame(progress.layer_rows, columns=list(LAYER_COLUMNS))
     layers.to_csv(run.output("metrics/layers.csv"), index=False)
-    page = page_of(progress.samples)
+    page = samples_page(progress.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
     run.timing_rows += progress.speed_rows
     run.write_metrics(progress.metrics() | {"parameters": model.parameter_count()})

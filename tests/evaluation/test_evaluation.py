@@ -13,11 +13,11 @@ from atlas.evaluation.evaluator import Subject
 from atlas.evaluation.interpretability import look_inside
 from atlas.evaluation.samples import continuations, excerpts, page_of, prompts_of
 from atlas.evaluation.tables import write_samples, write_split_tables
-from atlas.inference.generate import beginnings
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise, make_model
 from atlas.model.storage import LAST_WEIGHTS, save_weights
 from atlas.tokens.split import TokenSplit
+from atlas.tokens.windows import document_prompts
 from tests.small import small_config, small_params, write_documents, write_tokens
 
 EVALUATE = small_params(**{"evaluate.free_samples": 5, "evaluate.sample_tokens": 12}).evaluate
@@ -194,7 +194,7 @@ def test_without_prompts_samples_begin_as_val_does(tmp_path, subject):
     assert prompts_of([], subject.tokenizer, val)[0] == val.read(0, 8).tolist()
     documents = [[n, n, 9, 6, 1] for n in range(10, 30)]
     tokens = TokenSplit(write_tokens(tmp_path, {"val": [documents]}, 400, "padded", 9), "val")
-    found = beginnings(tokens, 6)
+    found = document_prompts(tokens, 6)
     assert (found[0], found[-1]) == ([10, 10, 9], [29, 29, 9])
     assert len(found) == 6
     assert all(len(ids) == 3 for ids in found)
@@ -202,7 +202,7 @@ def test_without_prompts_samples_begin_as_val_does(tmp_path, subject):
 
 def test_a_prompt_of_a_short_document_does_not_end_it(tmp_path):
     tokens = write_tokens(tmp_path, {"val": [[[5, 6, 1], [7, 1], [*range(10, 30), 1], [1]]]})
-    assert beginnings(TokenSplit(tokens, "val"), 4) == [[5, 6], [7], [*range(10, 18)], [1]]
+    assert document_prompts(TokenSplit(tokens, "val"), 4) == [[5, 6], [7], [*range(10, 18)], [1]]
 
 
 def test_a_model_of_questions_wants_one():

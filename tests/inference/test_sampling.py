@@ -18,6 +18,7 @@ from transformers import (
 
 from atlas.inference import sampling as s
 from atlas.inference.sampling import GREEDY, Sampling, choices, next_token
+from atlas.model.logits import softmax
 
 INF = math.inf
 SHARES = [0.5, 0.2, 0.2, 0.1]
@@ -146,10 +147,10 @@ def test_the_filters_are_those_of_transformers(logits, k, p, min_p):
     close = np.abs(np.subtract.outer(logits, logits))[~np.eye(len(logits), dtype=bool)].min() < 1e-4
     assert kept(s.keep_top_k(logits, k)) == kept(TopKLogitsWarper(k)(None, theirs)[0])
     ours = kept(s.keep_top_p(logits, p))
-    ranked = np.sort(s.softmax(logits))[::-1].cumsum()
+    ranked = np.sort(softmax(logits))[::-1].cumsum()
     if not close and np.abs(ranked - p).min() > 1e-5:
         assert ours == kept(TopPLogitsWarper(p)(None, theirs)[0])
-    if np.abs(s.softmax(logits) - min_p * s.softmax(logits).max()).min() > 1e-6:
+    if np.abs(softmax(logits) - min_p * softmax(logits).max()).min() > 1e-6:
         assert kept(s.keep_min_p(logits, min_p)) == kept(MinPLogitsWarper(min_p)(None, theirs)[0])
 
 
@@ -163,13 +164,13 @@ def test_penalty_and_temperature_are_those_of_transformers(logits, penalty, temp
     sampling = PLAIN.model_copy(update={"repetition_penalty": penalty, "temperature": temperature})
     ours = choices(logits, sampling, seen, [])
     theirs = TemperatureLogitsWarper(temperature)(None, theirs)
-    assert s.softmax(ours) == pytest.approx(theirs[0].softmax(0).numpy(), abs=1e-5)
+    assert softmax(ours) == pytest.approx(theirs[0].softmax(0).numpy(), abs=1e-5)
 
 
 def test_log_softmax():
     logits = np.array([1.0, 2.0, 4.0], np.float32)
     assert s.log_softmax(logits) == pytest.approx(torch.tensor(logits).log_softmax(0).numpy())
-    assert s.softmax(logits).sum() == pytest.approx(1)
+    assert softmax(logits).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from atlas.errors import Stopped
 from atlas.training.metrics import matmul_flops
-from atlas.training.trainer import Sampler, page_of
+from atlas.training.samples import Sampler, samples_page
 from tests.training.conftest import CPU
 from tests.training.runs import logs, stop_after
 
@@ -102,7 +102,7 @@ def test_samples_are_the_same_for_the_same_weights(training, splits, tokenizer):
 
 
 def test_the_page_of_samples_is_a_table():
-    page = page_of([(0, "a\nb"), (10, "c | d")])
+    page = samples_page([(0, "a\nb"), (10, "c | d")])
     assert page.splitlines() == [
         "| step | sample |",
         "| --- | --- |",

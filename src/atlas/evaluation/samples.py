@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from atlas.evaluation.memorisation import copied
-from atlas.inference.generate import beginnings, generate_batch
+from atlas.inference.generate import generate_batch
 from atlas.inference.sampling import Sampling
 from atlas.model.language_model import LanguageModel
 from atlas.params.schema import EvaluateParams
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.windows import document_prompts
 
 Gram = tuple[int, ...]
 
@@ -48,7 +49,7 @@ Texts = list[list[int]]
 
 def prompts_of(given: Sequence[str], tokenizer: Tokenizer, val: TokenSplit) -> Texts:
     """The ids of given prompts; without any, of the beginnings of documents or their questions."""
-    return [tokenizer.encode(prompt) for prompt in given] or beginnings(val, DOCUMENTS)
+    return [tokenizer.encode(prompt) for prompt in given] or document_prompts(val, DOCUMENTS)
 
 
 def continuations(

@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from atlas.inference.sampling import Logits, Sampling, log_softmax, next_token
+from atlas.inference.sampling import Sampling, log_softmax, next_token
 from atlas.inference.slots import Slots
+from atlas.model.logits import Logits
 
 Beyond = Literal["slide", "stop"]
 Ended = Literal["stop", "length", "failed"]

@@ -1,11 +1,6 @@
-"""Continues prompts, token by token.
-
-What is continued where nobody gave a prompt.
-"""
+"""Continues prompts, token by token."""
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
 
 from atlas.errors import AtlasError
 from atlas.inference.batch import Batch, Beyond, Text
@@ -13,28 +8,6 @@ from atlas.inference.sampling import Sampling
 from atlas.inference.slots import slots_of
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
-from atlas.tokens.split import TokenSplit
-
-BEGINNING = 8  # tokens
-
-
-def beginnings(split: TokenSplit, count: int) -> list[list[int]]:
-    """The first tokens of some documents, evenly spread over a split, or their questions.
-
-    The end of a document is no part of its beginning: after it a model begins another one.
-    """
-    ends = split.document_ends
-    chosen = np.linspace(0, len(ends) - 1, min(count, len(ends))).round().astype(int)
-    found = []
-    for number in chosen:
-        ids = split.read(int(ends[number - 1]) if number else 0, int(ends[number])).tolist()
-        separator = split.index.separator
-        if separator is not None:
-            found.append(ids[: ids.index(separator) + 1])
-        else:
-            text = ids[:-1] if ids[-1] == split.index.eos else ids
-            found.append(text[:BEGINNING] or ids)
-    return found
 
 
 def generate(
@@ -101,8 +74,7 @@ def opening(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
     """
     if config.kind == "encoder_decoder":
         _check_question(config, prompt)
-    begins = config.add_bos_token or not prompt
-    return [config.eos, *prompt] if begins else list(prompt)
+    return config.with_bos(prompt)
 
 
 def refuse_failed(text: Text) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-TINY = np.finfo(np.float32).tiny
-Logits = npt.NDArray[np.float32]
+from atlas.model.logits import Logits, draw, keep_top_k, keep_top_p
+
 Ids = npt.NDArray[np.int64]
 
 
@@ -78,39 +78,11 @@ def add_bias(logits: Logits, bias: Mapping[int, float]) -> Logits:
     return changed
 
 
-def keep_top_k(logits: Logits, k: int) -> Logits:
-    """The k largest logits (V,), the rest -inf; 0 keeps all. Ties at the border all stay."""
-    if not 0 < k < len(logits):
-        return logits
-    smallest = np.partition(logits, -k)[-k]
-    return np.where(logits < smallest, -np.inf, logits)
-
-
-def keep_top_p(logits: Logits, p: float) -> Logits:
-    """The fewest likeliest tokens whose probabilities reach p, the rest -inf (arXiv:1904.09751)."""
-    if p >= 1:
-        return logits
-    places = np.flatnonzero(logits > -np.inf)
-    order = places[np.argsort(-logits[places], kind="stable")]
-    reached = np.cumsum(softmax(logits[order]), dtype=np.float64)
-    kept = order[: int(np.searchsorted(reached, p)) + 1]
-    alone = np.full_like(logits, -np.inf)
-    alone[kept] = logits[kept]
-    return alone
-
-
 def keep_min_p(logits: Logits, p: float) -> Logits:
     """Tokens at least p times as likely as the likeliest, the rest -inf (arXiv:2407.01082)."""
     if p <= 0:
         return logits
     return np.where(logits < logits.max() + np.float32(np.log(p)), -np.inf, logits)
-
-
-def softmax(logits: Logits) -> Logits:
-    """Probabilities (V,) of logits."""
-    powers = np.exp(logits - logits.max())
-    shares: Logits = powers / powers.sum()
-    return shares
 
 
 def log_softmax(logits: Logits) -> Logits:
@@ -140,17 +112,6 @@ def choices(
     logits = (logits - logits.max()) / np.float32(max(sampling.temperature, 1e-6))
     logits = keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p)
     return keep_min_p(logits, sampling.min_p)
-
-
-def draw(logits: Logits, generator: np.random.Generator) -> int:
-    """Draws an id with the probabilities of logits (V,).
-
-    By a race in which each id takes an exponential time with its probability as rate, so that a
-    difference of a rounding error, as between one row and a batch, hardly ever changes who wins.
-    """
-    times = generator.standard_exponential(len(logits), dtype=np.float32)
-    winner: np.intp = (softmax(logits) / np.maximum(times, TINY)).argmax()
-    return int(winner)
 
 
 def next_token(

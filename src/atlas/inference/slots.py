@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from atlas.inference.numpy_step import NumPyStep, suits
-from atlas.inference.sampling import Logits
 from atlas.model.attention import KVCache
 from atlas.model.decoder import Decoder
 from atlas.model.language_model import LanguageModel
+from atlas.model.logits import Logits
 
 SHORT = 64  # tokens of a text that NumPy reads sooner than PyTorch
 

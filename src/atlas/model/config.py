@@ -1,5 +1,6 @@
 """What a model is: the options of params.yaml, and the vocabulary that it was made for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -40,6 +41,10 @@ class ModelConfig(ModelParams):
     def key_channels(self) -> int:
         """K * D, the width of the keys of all heads, and of the values."""
         return self.n_kv_head * self.head_size
+
+    def with_bos(self, ids: Sequence[int]) -> list[int]:
+        """Put ``eos`` in front where the model expects it, and where there are no ids."""
+        return [self.eos, *ids] if self.add_bos_token or not ids else list(ids)
 
     def write(self, folder: Path) -> None:
         """Writes config.json."""

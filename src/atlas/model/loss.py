@@ -1,15 +1,17 @@
 """What a model makes of windows: loss and accuracy, the measures of training and evaluation."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atlas.model.language_model import LanguageModel
-from atlas.tokens.windows import NO_TARGET, Batch
+
+Arrays = Sequence[npt.NDArray[Any]]  # a batch: inputs (B, T), targets (B, T), ...
 
 LARGEST = 700.0  # nats, above which a perplexity is no number
 
@@ -47,18 +49,17 @@ def perplexity(loss: float) -> float:
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies (nats) of logits (B, T, V) at targets (B, T), padding left out."""
+    """Sum of the cross-entropies (nats) of logits (B, T, V) at targets (B, T), -100 left out."""
     at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(
         logits.flatten(0, 1).to(at_least_float32),
         targets.flatten(),
-        ignore_index=NO_TARGET,
         reduction="sum",
     )
 
 
 @torch.no_grad()
-def tally(model: LanguageModel, batches: Iterable[Batch[Any]]) -> Tally:
+def tally(model: LanguageModel, batches: Iterable[Arrays]) -> Tally:
     """Measures a model over batches.
 
     The model is left in the mode it was in; no random number is drawn.
@@ -70,8 +71,8 @@ def tally(model: LanguageModel, batches: Iterable[Batch[Any]]) -> Tally:
             inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
             logits = model(inputs)
             loss += cross_entropy_sum(logits, targets).item()
-            tokens += batch.predicted()
-            asked = targets != NO_TARGET
+            asked = targets >= 0
+            tokens += int(asked.sum())
             found = asked & (logits.argmax(dim=-1) == targets)
             if questions:  # a window each
                 found, asked = (found == asked).all(dim=1) & asked.any(dim=1), asked.any(dim=1)
@@ -80,6 +81,6 @@ def tally(model: LanguageModel, batches: Iterable[Batch[Any]]) -> Tally:
     return Tally(loss, tokens, right, answers)
 
 
-def mean_loss(model: LanguageModel, batches: Iterable[Batch[Any]]) -> float:
+def mean_loss(model: LanguageModel, batches: Iterable[Arrays]) -> float:
     """Cross-entropy (nats) a token over batches."""
     return tally(model, batches).mean

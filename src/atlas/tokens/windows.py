@@ -22,6 +22,7 @@ from atlas.errors import AtlasError
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 
+PROMPT_TOKENS = 8
 NO_TARGET = -100  # where a window that is filled up has nothing to predict
 
 Window = npt.NDArray[np.int64]  # at most T + 1 tokens
@@ -269,3 +270,22 @@ def stack(windows: Sequence[Window], context_length: int) -> Rows:
     for row, window in zip(rows, windows, strict=True):
         row[: len(window)] = window
     return rows
+
+
+def document_prompts(split: TokenSplit, count: int) -> list[list[int]]:
+    """The first tokens of documents spread evenly over a split, or their questions.
+
+    The end-of-text token is left out: a model that reads it starts another document.
+    """
+    ends = split.document_ends
+    chosen = np.linspace(0, len(ends) - 1, min(count, len(ends))).round().astype(int)
+    prompts = []
+    for number in chosen:
+        ids = split.read(int(ends[number - 1]) if number else 0, int(ends[number])).tolist()
+        separator = split.index.separator
+        if separator is not None:
+            prompts.append(ids[: ids.index(separator) + 1])
+        else:
+            text = ids[:-1] if ids[-1] == split.index.eos else ids
+            prompts.append(text[:PROMPT_TOKENS] or ids)
+    return prompts

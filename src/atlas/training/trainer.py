@@ -1,7 +1,5 @@
 """A model and its training from params.yaml, the token shards and the machine.
 
-What the model writes while it is being trained.
-
 What is measured again and again while a model learns, on val and on what it learns from.
 
 The training loop.
@@ -14,18 +12,15 @@ where it was.
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from atlas.cleaning.documents import Split
-from atlas.errors import AtlasError, Stopped, one_line
-from atlas.inference.generate import beginnings, generate
-from atlas.inference.sampling import USUAL
+from atlas.errors import AtlasError, Stopped
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.initialize import initialise, make_model
@@ -35,40 +30,12 @@ from atlas.params.schema import Params, TrainParams
 from atlas.tokens.batches import Batches, TensorBatch, readers
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
-from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.checkpoint import Checkpoints, StopRequest, whole_weights
 from atlas.training.distributed import World
 from atlas.training.memory import ADVICE, available_bytes, check_memory, divergence, not_finite
 from atlas.training.metrics import Journal, Progress, Row, matmul_flops
 from atlas.training.train_step import LayerNorms, Learner, compilation_pays, norm
-
-
-class Sampler:
-    """Continues the beginning of one val document, always the same, with the model of now.
-
-    Its random numbers are its own, so that it never changes training.
-    """
-
-    def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, val: TokenSplit, tokens: int
-    ) -> None:
-        self._prompt = (beginnings(val, 1) or [[]])[0]
-        self._tokenizer = tokenizer
-        self._continue = partial(generate, model, self._prompt, tokens, USUAL)
-        self._model = model
-
-    def __call__(self) -> str:
-        """A text."""
-        with self._model.evaluating():
-            ids = [*self._prompt, *self._continue()]
-        return self._tokenizer.decode(ids)
-
-
-def page_of(samples: Iterable[tuple[int, str]]) -> str:
-    """The samples of a training, a line each, as Markdown."""
-    lines = [f"| {step} | {one_line(text).replace('|', chr(92) + '|')} |" for step, text in samples]
-    return "\n".join(["| step | sample |", "| --- | --- |", *lines]) + "\n"
 
 
 @dataclass(frozen=True)

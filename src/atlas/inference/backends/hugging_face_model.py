@@ -15,8 +15,8 @@ from atlas.inference.backends.loaded_model import (
     refuse_no_beginning,
     template_of,
 )
-from atlas.inference.sampling import Logits
 from atlas.inference.slots import Slots
+from atlas.model.logits import Logits
 
 
 class HuggingFaceModel(OpenedModel):
