@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from atlas.inference.batch import Text, visible
+from atlas.inference.batch import visible
 from atlas.tools.serve.errors import APIError, EngineError, ErrorResponse
 from atlas.tools.serve.schemas import (
     AttentionRequest,
-    BaseRequest,
     ChatRequest,
     CompletionRequest,
     Delta,
@@ -75,12 +74,12 @@ def create_router(service: ModelService) -> APIRouter:
     @api.post("/v1/completions", responses=STREAMED)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue prompts."""
-        return await respond(service, body, service.completion_sequences(body), request)
+        return await respond(service, body, request)
 
     @api.post("/v1/chat/completions", responses=STREAMED)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Continue a conversation."""
-        return await respond(service, body, service.chat_sequences(body), request)
+        return await respond(service, body, request)
 
     @api.get("/atlas/model")
     def describe() -> dict[str, Any]:
@@ -102,20 +101,16 @@ def create_router(service: ModelService) -> APIRouter:
 
 
 async def respond(
-    service: ModelService, body: BaseRequest, sequences: list[Text], request: Request
+    service: ModelService, body: CompletionRequest | ChatRequest, request: Request
 ) -> Response:
-    """Generate sequences and answer a request, in one response or as a stream of chunks.
+    """Generate completions, in one response or as a stream of chunks.
 
     Raises:
-        APIError: the client disconnected, or the sequences can't be completed.
+        APIError: the client disconnected, or the request is refused.
     """
+    sequences = service.sequences(body)
     generation = Generation(service, sequences, body.stop_strings(), stream=bool(body.stream))
-    builder = ResponseBuilder(
-        service.model,
-        [sequence.prompt for sequence in sequences],
-        chat=isinstance(body, ChatRequest),
-        return_token_ids=body.return_token_ids,
-    )
+    builder = ResponseBuilder(service.model, body, [each.prompt for each in sequences])
     groups = generation.deltas()
     try:
         if not body.stream:

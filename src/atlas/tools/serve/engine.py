@@ -26,41 +26,23 @@ Event = Token | None | EngineError  # a token, the end of a sequence, or the rea
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request, and of all together.
+    """Limits of one request and of all together, with the HTTP status beyond each."""
 
-    Attributes:
-        slots: sequences generated at the same time.
-        queue_size: sequences that may wait for a slot; more are refused with 429.
-        queue_timeout: seconds a sequence may wait for a slot; then it is refused with 503.
-        generation_timeout: seconds a sequence may run; then it ends with its latest token.
-        max_tokens: of one sequence, without its prompt.
-        max_sequences: of one request: prompts times ``n``.
-        max_stops: stop strings of one request.
-        max_stop_length: characters of a stop string.
-        max_body_bytes: of one request; a larger body is refused with 413.
-        body_timeout: seconds for the body to arrive; a slower request is refused with 408.
-        max_connections: at the same time; more are refused with 503.
-    """
-
-    slots: int = 16
-    queue_size: int = 64
-    queue_timeout: float = 30.0
-    generation_timeout: float = 120.0
-    max_tokens: int = 4096
-    max_sequences: int = 16
-    max_stops: int = 16
-    max_stop_length: int = 256
-    max_body_bytes: int = 1 << 18
-    body_timeout: float = 10.0
-    max_connections: int = 512
+    slots: int = 16  # sequences generated at the same time; more wait
+    queue_size: int = 64  # sequences waiting for a slot; 429
+    queue_timeout: float = 30.0  # seconds a sequence may wait; 503
+    generation_timeout: float = 120.0  # seconds a sequence may run; it ends with its latest token
+    max_tokens: int = 4096  # of one sequence, without its prompt; 400
+    max_sequences: int = 16  # of one request: prompts times n; 400
+    max_stops: int = 16  # stop strings of one request; 400
+    max_stop_length: int = 256  # characters of a stop string; 400
+    max_body_bytes: int = 1 << 18  # of one request; 413
+    body_timeout: float = 10.0  # seconds for the body to arrive; 408
+    max_connections: int = 512  # 503, from uvicorn
 
 
 class Ticket:
-    """The event loop's side of one request.
-
-    Attributes:
-        sequences: of the request.
-    """
+    """The event loop's side of one request: receives the events of its sequences."""
 
     def __init__(self, sequences: Sequence[Text], *, stream: bool) -> None:
         self.sequences = list(sequences)
@@ -97,16 +79,11 @@ class Ticket:
 
 @dataclass(eq=False)
 class Job:
-    """One sequence in the engine.
-
-    Attributes:
-        index: of the sequence in its ticket.
-        deadline: on the clock of ``time.monotonic``, first for the start, then for the end.
-    """
+    """One sequence in the engine."""
 
     ticket: Ticket
-    index: int
-    deadline: float
+    index: int  # of the sequence in its ticket
+    deadline: float  # of time.monotonic(), first for the start, then for the end
     cancelled: bool = False
 
     @property

@@ -22,21 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Guard:
-    """ASGI middleware; Starlette's ``BaseHTTPMiddleware`` would hide that a client disconnects.
-
-    Attributes:
-        limits: size and timeout of a body.
-        key: API key; None if clients need none.
-        hosts: allowed host names; None for all.
-        paths: counted separately in the metrics; all others are counted together.
-    """
+    """ASGI middleware; Starlette's ``BaseHTTPMiddleware`` would hide that a client disconnects."""
 
     app: ASGIApp
     limits: Limits
     metrics: Metrics | None
-    key: str | None
-    hosts: Collection[str] | None
-    paths: Collection[str]
+    key: str | None  # None if clients need no API key
+    hosts: Collection[str] | None  # allowed host names; None for all
+    paths: Collection[str]  # counted one by one in the metrics; all others are counted together
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -16,7 +16,8 @@ from atlas.inference.sampling import Sampling
 MAX_ALTERNATIVES = 20
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 DEFAULT_CHAT_TOKENS = 256
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Body = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ class BaseRequest(BaseModel):
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: str | list[str] | None = None
@@ -94,6 +95,11 @@ class CompletionRequest(BaseRequest):
         """Most tokens of one completion."""
         return self.max_tokens or DEFAULT_COMPLETION_TOKENS
 
+    @property
+    def alternatives(self) -> int | None:
+        """Number of alternatives to score; None to score nothing."""
+        return self.logprobs
+
 
 class ContentPart(BaseModel):
     """One text of a message."""
@@ -140,6 +146,11 @@ class ChatRequest(BaseRequest):
         """Most tokens of the answer."""
         return self.max_completion_tokens or self.max_tokens or DEFAULT_CHAT_TOKENS
 
+    @property
+    def alternatives(self) -> int | None:
+        """Number of alternatives to score; None to score nothing."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 class AttentionRequest(BaseModel):
     """``POST /atlas/attention``."""
@@ -151,21 +162,13 @@ class AttentionRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Delta:
-    """The new text of one sequence after one step.
+    """The new text of one sequence after one step."""
 
-    Attributes:
-        index: of the sequence.
-        token: the new token; None if the sequence ended without one.
-        offset: characters of the sequence before ``text``.
-        text: complete characters; empty while they may be part of a stop string.
-        finish_reason: ``stop`` or ``length``; None while the sequence runs.
-    """
-
-    index: int
-    token: Token | None
-    offset: int
-    text: str
-    finish_reason: str | None
+    index: int  # of the sequence
+    token: Token | None  # None if the sequence ended without a new token
+    offset: int  # characters of the sequence before the text
+    text: str  # complete characters; empty while they may be part of a stop string
+    finish_reason: str | None  # "stop" or "length"; None while the sequence runs
 
 
 class ResponseBuilder:
@@ -174,22 +177,12 @@ class ResponseBuilder:
     def __init__(
         self,
         model: OpenedModel,
+        request: CompletionRequest | ChatRequest,
         prompts: Sequence[Sequence[int]],
-        *,
-        chat: bool,
-        return_token_ids: bool,
     ) -> None:
-        """Start a response.
-
-        Args:
-            model: decodes tokens.
-            prompts: ids of each sequence's prompt.
-            chat: build chat completions; else text completions.
-            return_token_ids: add the ids of prompts and tokens.
-        """
-        self._prompts = prompts
-        self._chat = chat
-        self._return_token_ids = return_token_ids
+        self._chat = chat = isinstance(request, ChatRequest)
+        self._return_token_ids = request.return_token_ids
+        self._prompts = prompts  # ids, of each sequence
         self._piece = functools.cache(model.piece)
         self._piece_bytes = model.piece_bytes
         self._header = {

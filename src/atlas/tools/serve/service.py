@@ -15,28 +15,22 @@ from atlas.inference.text_stream import TextStream
 from atlas.tools.serve.engine import Engine, Limits
 from atlas.tools.serve.errors import APIError
 from atlas.tools.serve.metrics import Metrics
-from atlas.tools.serve.schemas import BaseRequest, ChatRequest, CompletionRequest, Delta
+from atlas.tools.serve.schemas import ChatRequest, CompletionRequest, Delta
 
 SEEDS = 2**64
-MAX_ID_DIGITS = 10
 MAX_CURVE_POINTS = 500
 
 
 @dataclass(frozen=True)
 class ModelService:
-    """A model with everything its requests need.
-
-    Attributes:
-        started: seconds since the epoch.
-        metrics_folder: of the project that trained the model, for its curves.
-    """
+    """A model with everything its requests need."""
 
     model: OpenedModel
     engine: Engine
     limits: Limits
     metrics: Metrics | None
-    started: int
-    metrics_folder: Path | None = None
+    started: int  # seconds since the epoch
+    metrics_folder: Path | None = None  # of the project that trained the model, for its curves
 
     def describe(self) -> dict[str, Any]:
         """Describe the model for the page."""
@@ -50,31 +44,21 @@ class ModelService:
             "curves": load_curves(self.metrics_folder),
         }
 
-    def completion_sequences(self, request: CompletionRequest) -> list[Text]:
-        """Return the sequences to generate, ``n`` for each prompt.
+    def sequences(self, request: CompletionRequest | ChatRequest) -> list[Text]:
+        """Return the sequences to generate, ``n`` for each prompt, with consecutive seeds.
 
         Raises:
             APIError: a value is not allowed.
-            AtlasError: the model can't read a prompt.
+            AtlasError: the model can't read a prompt or continue a conversation.
         """
-        prompts = request.prompts()
-        self._check(request, len(prompts), request.token_limit)
-        return self._sequences(request, [self._encode(each) for each in prompts], request.logprobs)
-
-    def chat_sequences(self, request: ChatRequest) -> list[Text]:
-        """Return the answers to generate, ``n`` of them.
-
-        Raises:
-            APIError: a value is not allowed.
-            AtlasError: the model can't continue the conversation.
-        """
-        self._check(request, 1, request.token_limit)
-        if request.top_logprobs is not None and not request.logprobs:
-            raise _invalid("top_logprobs", "needs logprobs: true")
-        ids = self.model.conversation([each.for_template() for each in request.messages])
-        self._check_length(ids, "messages")
-        alternatives = (request.top_logprobs or 0) if request.logprobs else None
-        return self._sequences(request, [ids], alternatives)
+        self._check(request)
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        samplings = [request.sampling((seed + i) % SEEDS) for i in range(request.n or 1)]
+        return [
+            Text(prompt, request.token_limit, sampling, request.alternatives)
+            for prompt in self._encode(request)
+            for sampling in samplings
+        ]
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:
         """Refuse ids that are not in the vocabulary, or too many of them.
@@ -82,65 +66,50 @@ class ModelService:
         Raises:
             APIError: the model can't read them.
         """
-        last = self.model.vocab_size - 1
+        last, context = self.model.vocab_size - 1, self.model.context_length
         if max(ids) > last:
             raise _invalid(param, f"{max(ids)} is not a token id; ids go from 0 to {last}")
-        self._check_length(ids, param)
+        if len(ids) > context:
+            message = f"{len(ids)} tokens; the context length is {context}"
+            raise _invalid(param, message, code="context_length_exceeded")
 
     def unknown_model(self, name: str) -> APIError:
         """Return the error for a request that names another model."""
         message = f"model {name!r} not found; this server has {self.model.name!r}"
         return APIError(404, message, param="model", code="model_not_found")
 
-    def _sequences(
-        self,
-        request: CompletionRequest | ChatRequest,
-        prompts: Sequence[list[int]],
-        alternatives: int | None,
-    ) -> list[Text]:
-        seed = secrets.randbits(32) if request.seed is None else request.seed
-        return [
-            Text(prompt, request.token_limit, request.sampling((seed + i) % SEEDS), alternatives)
-            for prompt in prompts
-            for i in range(request.n or 1)
-        ]
-
-    def _check(self, request: BaseRequest, prompts: int, tokens: int) -> None:
+    def _check(self, request: CompletionRequest | ChatRequest) -> None:
         """Refuse what can be refused before the prompts are encoded."""
-        limits, stops, count = self.limits, request.stop_strings(), prompts * (request.n or 1)
-        max_sequences = min(limits.max_sequences, limits.slots + limits.queue_size)
+        limits, tokens, stops = self.limits, request.token_limit, request.stop_strings()
+        is_chat = isinstance(request, ChatRequest)
+        count = (1 if is_chat else len(request.prompts())) * (request.n or 1)
+        max_count = min(limits.max_sequences, limits.slots + limits.queue_size)
         longest = limits.max_stop_length
-        unknown = [key for key in request.logit_bias or () if not self._is_token_id(key)]
         if request.model != self.model.name:
             raise self.unknown_model(request.model)
         if tokens > limits.max_tokens:
             raise _invalid("max_tokens", f"{tokens}; at most {limits.max_tokens}")
-        if count > max_sequences:
-            raise _invalid("n", f"{count} sequences; at most {max_sequences} per request")
+        if count > max_count:
+            raise _invalid("n", f"{count} sequences; at most {max_count} per request")
         if len(stops) > limits.max_stops:
             raise _invalid("stop", f"{len(stops)} strings; at most {limits.max_stops}")
         if not all(0 < len(stop) <= longest for stop in stops):
             raise _invalid("stop", f"must have 1 to {longest} characters")
-        if unknown:
-            raise _invalid("logit_bias", f"{unknown[0]!r} is not a token id of this model")
+        if is_chat and request.top_logprobs is not None and not request.logprobs:
+            raise _invalid("top_logprobs", "needs logprobs: true")
+        if request.logit_bias:
+            self.check_ids([max(request.logit_bias)], "logit_bias")
 
-    def _is_token_id(self, key: str) -> bool:
-        is_number = key.isascii() and key.isdecimal() and len(key) <= MAX_ID_DIGITS
-        return is_number and int(key) < self.model.vocab_size
-
-    def _encode(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            ids = self.model.encode(prompt)
-            self._check_length(ids, "prompt")
-            return ids
-        self.check_ids(prompt, "prompt")
-        return prompt
-
-    def _check_length(self, ids: Sequence[int], param: str) -> None:
-        context = self.model.context_length
-        if len(ids) > context:
-            message = f"{len(ids)} tokens; the context length is {context}"
-            raise _invalid(param, message, code="context_length_exceeded")
+    def _encode(self, request: CompletionRequest | ChatRequest) -> list[list[int]]:
+        if isinstance(request, ChatRequest):
+            messages = [message.for_template() for message in request.messages]
+            prompts, param = [self.model.conversation(messages)], "messages"
+        else:
+            encode, param = self.model.encode, "prompt"
+            prompts = [encode(p) if isinstance(p, str) else p for p in request.prompts()]
+        for ids in prompts:
+            self.check_ids(ids, param)
+        return prompts
 
 
 def _invalid(param: str, message: str, code: str | None = None) -> APIError:
@@ -158,11 +127,6 @@ class Generation:
         *,
         stream: bool,
     ) -> None:
-        """Submit the sequences to the engine.
-
-        Raises:
-            APIError: the engine accepts no more.
-        """
         self._sequences = sequences
         self._engine = service.engine
         self._metrics = service.metrics if stream else None
@@ -174,11 +138,7 @@ class Generation:
         self._ticket = service.engine.submit(sequences, stream=stream)
 
     async def deltas(self) -> AsyncIterator[list[Delta]]:
-        """Yield all deltas, grouped by arrival; the last of a sequence has a finish reason.
-
-        Raises:
-            APIError: the sequences can't be completed.
-        """
+        """Yield all deltas, grouped by arrival; the last of a sequence has a finish reason."""
         async for events in self._ticket.events():
             if self._metrics is not None:
                 self._metrics.record_first_token(time.monotonic() - self._submitted)

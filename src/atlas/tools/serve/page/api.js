@@ -1,5 +1,7 @@
 // Requests to the server of this page.
 
+import { load, save } from "./dom.js";
+
 const KEY = "atlas.key";
 const UNREACHABLE = "No response from the server. Is it running, and is the network up?";
 const INCOMPLETE = "The connection was lost before the output was complete.";
@@ -11,20 +13,11 @@ export class ApiError extends Error {
   }
 }
 
-let key = null;
-try {
-  key = sessionStorage.getItem(KEY);
-} catch {
-  // Without storage, a key lasts until the page is closed.
-}
+let key = load("sessionStorage", KEY);
 
 export function setKey(value) {
   key = value;
-  try {
-    sessionStorage.setItem(KEY, value);
-  } catch {
-    // As above.
-  }
+  save("sessionStorage", KEY, value);
 }
 
 export async function fetchModel() {

@@ -1,4 +1,4 @@
-// Elements, and the notation of tokens and numbers.
+// Elements, the notation of tokens and numbers, and storage.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -47,3 +47,20 @@ export const grouped = (number) => number.toLocaleString("en");
 
 // Colour strength of a probability or weight; the root separates the many small ones.
 export const shade = (value) => Math.sqrt(Math.min(Math.max(value, 0), 1)).toFixed(3);
+
+// Storage ("localStorage" or "sessionStorage"), which a browser may forbid: then nothing is kept.
+export function load(storage, name) {
+  try {
+    return window[storage].getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+export function save(storage, name, value) {
+  try {
+    window[storage].setItem(name, value);
+  } catch {
+    // The page works without it.
+  }
+}

@@ -2,7 +2,7 @@
 
 import { ApiError, fetchModel, setKey } from "./api.js";
 import { drawChart } from "./chart.js";
-import { byId, element, grouped } from "./dom.js";
+import { byId, element, grouped, load, save } from "./dom.js";
 import { Inspector } from "./inspector.js";
 import { Panel } from "./panel.js";
 
@@ -116,19 +116,15 @@ function store() {
     compare: byId("compare").checked,
     settings: panels.map((panel) => panel.settings.values()),
   };
-  try {
-    localStorage.setItem(STORED, JSON.stringify(state));
-  } catch {
-    // The page works without storage.
-  }
+  save("localStorage", STORED, JSON.stringify(state));
 }
 
 function restore() {
   let state = null;
   try {
-    state = JSON.parse(localStorage.getItem(STORED));
+    state = JSON.parse(load("localStorage", STORED));
   } catch {
-    // No storage, or damaged data in it.
+    // The stored data is damaged: use the defaults.
   }
   if (typeof state?.prompt === "string") byId("prompt").value = state.prompt;
   byId("compare").checked = state?.compare === true;
