@@ -24,9 +24,9 @@ import torch
 from safetensors import safe_open
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from atlas.export.about import About
-from atlas.export.gguf.file import write_gguf
-from atlas.export.source import Source
+from atlas.export.bundle import ModelBundle
+from atlas.export.gguf.writer import write_gguf
+from atlas.export.metadata import ModelMetadata
 from atlas.model.config import ModelConfig
 from atlas.model.initialize import make_model
 from atlas.model.storage import save_weights
@@ -158,7 +158,7 @@ def gguf_py_q8_0(folder: str) -> Measured:
 
 def write_with_atlas(folder: Path, name: GgufFormat) -> Measured:
     """The model as a GGUF file, vocabulary and metadata included."""
-    source = Source.load(folder / "model", folder / "tokenizer", About("bench"))
+    source = ModelBundle.load(folder / "model", folder / "tokenizer", ModelMetadata("bench"))
     architecture = architecture_of(source.config.model_dump())
     if architecture is None:
         raise RuntimeError("params.yaml describes a model that llama.cpp has no architecture for")

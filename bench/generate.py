@@ -22,10 +22,10 @@ import torch
 from cyllama.llama import llama_cpp
 from transformers import AutoModelForCausalLM
 
-from atlas.export.about import About
-from atlas.export.gguf.file import write_gguf
+from atlas.export.bundle import ModelBundle
+from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
-from atlas.export.source import Source
+from atlas.export.metadata import ModelMetadata
 from atlas.inference.backends.gguf_model import LlamaModel
 from atlas.inference.batch import Batch, Text
 from atlas.inference.sampling import GREEDY
@@ -60,10 +60,10 @@ def main() -> None:
         folder = Path(name)
         if options.preset:
             store_preset(folder / "model", options.preset, tokenizer)
-        source = Source.load(
+        source = ModelBundle.load(
             folder / "model" if options.preset else options.model,
             options.model.parent / "tokenizer",
-            About("bench"),
+            ModelMetadata("bench"),
         )
         contestants = exported(source, folder)
     room = source.config.context_length - PROMPT
@@ -75,7 +75,7 @@ def main() -> None:
         compare(contestants, prompts(batch, source.config.vocab_size), options)
 
 
-def exported(source: Source, folder: Path) -> dict[str, Contestant]:
+def exported(source: ModelBundle, folder: Path) -> dict[str, Contestant]:
     """The contestants, each with the model loaded."""
     described = source.config.model_dump()
     architecture, kind = architecture_of(described), class_of(described)

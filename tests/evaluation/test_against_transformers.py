@@ -11,7 +11,7 @@ from atlas.evaluation.evaluator import Subject
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.params.runtime_support import class_of
 from atlas.tokens.split import TokenSplit
-from tests.export.models import SHAPES, source_of, store
+from tests.export.models import SHAPES, bundle_of, store
 from tests.small import small_params, text, write_documents, write_tokens
 
 LENGTH = SHAPES["llama"]["context_length"]
@@ -24,7 +24,7 @@ def both(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("both")
     model = store(folder / "model", SHAPES["llama"], tokenizer)
     kind = class_of(model.config.model_dump())
-    write_hugging_face(folder / "hf", source_of(folder / "model", tokenizer), kind)
+    write_hugging_face(folder / "hf", bundle_of(folder / "model", tokenizer), kind)
     write_documents(folder / "clean/val", DOCUMENTS)
     ids = [[*tokenizer.encode(each.text), tokenizer.eos] for each in DOCUMENTS]
     tokens = write_tokens(

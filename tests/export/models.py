@@ -1,9 +1,15 @@
-"""Tiny models of many shapes, stored as if they had been trained."""
+"""Tiny models of many shapes, stored as if trained; runtimes that need no process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from atlas.export.about import About
-from atlas.export.source import Source
+from atlas.export.bundle import ModelBundle
+from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.runtimes import Runtime, answer_request
+from atlas.export.metadata import ModelMetadata
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
@@ -26,8 +32,19 @@ SHAPES = {
 }
 
 
+@dataclass(frozen=True)
+class InProcess(RuntimeProcess):
+    """Answers in this process, so that a test of many models imports the runtime once."""
+
+    load: Callable[[str, int], Runtime] | None = None
+
+    def run(self, *arguments: str, file: Path) -> None:
+        """Answer the request."""
+        answer_request(Path(arguments[0]), self.load)
+
+
 def store(folder, options, tokenizer) -> Decoder:
-    """Writes a model whose weights, norms and biases too, look as if they had been trained."""
+    """Write a model whose weights, norms and biases too, look as if they had been trained."""
     config = small_config(
         **options,
         vocab_size=tokenizer.vocab_size,
@@ -50,13 +67,13 @@ def store(folder, options, tokenizer) -> Decoder:
     return load_model(folder, torch.device("cpu"))
 
 
-def source_of(folder, tokenizer, name="test") -> Source:
-    """A stored model and its tokenizer, to be exported."""
-    return Source(folder, ModelConfig.read(folder), tokenizer, About(name))
-
-
-def store_another(folder, model) -> None:
-    """Stores a model in which a weight is not what it was."""
+def store_changed(folder, model) -> None:
+    """Overwrite a stored model with one in which a few weights differ."""
     with torch.no_grad():
         model.blocks[1].attention.key.weight[3] += 0.5
     save_weights(model, folder / "model.safetensors")
+
+
+def bundle_of(folder, tokenizer, name="test") -> ModelBundle:
+    """A stored model and its tokenizer, ready for export."""
+    return ModelBundle(folder, ModelConfig.read(folder), tokenizer, ModelMetadata(name))

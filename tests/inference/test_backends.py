@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.export.gguf.file import write_gguf
+from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.inference.backends.atlas_model import AtlasModel
 from atlas.inference.backends.load import open_model
@@ -15,7 +15,7 @@ from atlas.inference.batch import Text
 from atlas.inference.generate import generate
 from atlas.inference.sampling import GREEDY, Sampling
 from atlas.params.runtime_support import architecture_of, class_of
-from tests.export.models import SHAPES, source_of, store
+from tests.export.models import SHAPES, bundle_of, store
 
 FORMS = {"model": "Atlas", "mine": "Hugging Face", "mine.gguf": "GGUF"}
 REFUSAL = "{% if m.role != 'user' %}{{ raise_exception('users alone') }}{% endif %}"
@@ -28,7 +28,7 @@ TEMPLATE = (
 
 
 def write_forms(folder, tokenizer):
-    source = source_of(folder / "model", tokenizer)
+    source = bundle_of(folder / "model", tokenizer)
     write_gguf(folder / "mine.gguf", source, architecture_of(source.config.model_dump()), "f32")
     write_hugging_face(folder / "mine", source, class_of(source.config.model_dump()))
 

@@ -1,1 +1,1 @@
-"""A model in every format that its users open, proven in the runtimes that read them."""
+"""Export to GGUF, Hugging Face, ONNX and torch.export, with a check in each runtime."""

@@ -1,10 +1,10 @@
-"""RoPE as runtimes have it who know no model without."""
+"""RoPE parameters for runtimes that have no model without RoPE."""
 
 from atlas.model.config import ModelConfig
 
-NO_ROTATION = 1e30  # positions divided by it are 0 for every angle
+NO_ROTATION = 1e30  # divides positions so far that every angle is 0
 
 
-def scaling_of(config: ModelConfig) -> float:
-    """What positions are divided by; without positions of any kind, so much that none is left."""
+def rope_scaling(config: ModelConfig) -> float:
+    """The factor that positions are divided by; without positions, so large that none remain."""
     return NO_ROTATION if config.positions == "none" else config.rope_scaling

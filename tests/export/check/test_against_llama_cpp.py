@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.export.check.agreement import compare, expect, refuse_disagreement
-from atlas.export.gguf.file import write_gguf
+from atlas.export.check.agreement import check_agreement, compare, expect
+from atlas.export.gguf.writer import write_gguf
 from atlas.model.storage import weights_of
 from atlas.params.runtime_support import ARCHITECTURES, architecture_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
-from tests.export.models import SHAPES, WIDE, source_of, store, store_another
+from tests.export.models import SHAPES, WIDE, bundle_of, store, store_changed
 from tests.small import small_params, text
 
 
@@ -45,16 +45,16 @@ def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, r
     assert architecture.name == request.node.callspec.id.split("-")[0]
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     file = tmp_path / "model.gguf"
-    write_gguf(file, source_of(tmp_path / "model", tokenizer), architecture, "f32")
+    write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
     agreement = compare(file, expected, model, architecture.logit_tolerance)
-    refuse_disagreement(file, agreement, architecture.logit_tolerance)
+    check_agreement(file, agreement, architecture.logit_tolerance)
     assert agreement.token_mismatches == 0
     assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
     deviation = max(float(logits.std()) for _, logits in expected.sequences)
     assert deviation > 0.8  # logits near zero would agree with anything
 
 
-MOST_APART = {"f16": 0.02, "bf16": 0.2, "q8_0": 0.4, "q4_1": 3, "q4_0": 3}
+MAX_DIFFERENCE = {"f16": 0.02, "bf16": 0.2, "q8_0": 0.4, "q4_1": 3, "q4_0": 3}
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
@@ -65,11 +65,11 @@ def test_smaller_types_come_close(tmp_path, tokenizer, kind):
     sizes = {}
     for type_name in ("f32", kind):
         file = tmp_path / f"{type_name}.gguf"
-        write_gguf(file, source_of(tmp_path / "model", tokenizer), architecture, type_name)
+        write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, type_name)
         sizes[type_name] = file.stat().st_size
     agreement = compare(file, expected, model, 1.0)
     assert agreement.token_mismatches == 0
-    assert 1e-4 < agreement.logit_difference < MOST_APART.get(kind, 1.5)
+    assert 1e-4 < agreement.logit_difference < MAX_DIFFERENCE.get(kind, 1.5)
     assert sizes[kind] < sizes["f32"]
 
 
@@ -79,20 +79,20 @@ def test_a_character_tokenizer_agrees(tmp_path, documents):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
-    write_gguf(tmp_path / "m.gguf", source_of(tmp_path / "model", tokenizer), architecture, "f32")
+    write_gguf(tmp_path / "m.gguf", bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
-    refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
+    check_agreement(tmp_path / "m.gguf", agreement, 1e-4)
 
 
 def test_a_wrong_weight_is_noticed(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     expected = expect(model, tokenizer, VAL, prompts=2, greedy_tokens=20)
-    store_another(tmp_path / "model", model)
+    store_changed(tmp_path / "model", model)
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(tmp_path / "m.gguf", source_of(tmp_path / "model", tokenizer), architecture, "f32")
+    write_gguf(tmp_path / "m.gguf", bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
-    with pytest.raises(AtlasError, match=r"llama\.cpp does not agree: logits differ by"):
-        refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
+    with pytest.raises(AtlasError, match=r"llama\.cpp disagrees with PyTorch: logits differ by"):
+        check_agreement(tmp_path / "m.gguf", agreement, 1e-4)
 
 
 def test_another_tokenizer_is_noticed(tmp_path, tokenizer, documents):
@@ -101,10 +101,10 @@ def test_another_tokenizer_is_noticed(tmp_path, tokenizer, documents):
     assert other.sha256 != tokenizer.sha256
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(tmp_path / "m.gguf", source_of(tmp_path / "model", other), architecture, "f32")
+    write_gguf(tmp_path / "m.gguf", bundle_of(tmp_path / "model", other), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
-    with pytest.raises(AtlasError, match="texts tokenize apart"):
-        refuse_disagreement(tmp_path / "m.gguf", agreement, 1e-4)
+    with pytest.raises(AtlasError, match="texts have other tokens"):
+        check_agreement(tmp_path / "m.gguf", agreement, 1e-4)
 
 
 @pytest.mark.parametrize("damage", ["cut", "none"])
@@ -113,7 +113,7 @@ def test_a_file_that_llama_cpp_refuses_is_a_failed_check(tmp_path, tokenizer, da
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=5)
     file = tmp_path / "m.gguf"
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(file, source_of(tmp_path / "model", tokenizer), architecture, "f32")
+    write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
     file.write_bytes(file.read_bytes()[:5000] if damage == "cut" else b"")
     with pytest.raises(AtlasError, match=r"m\.gguf: llama\.cpp failed with exit code"):
         compare(file, expected, model, 1e-4)
@@ -124,7 +124,7 @@ def test_a_file_reads_back_as_written(tmp_path, tokenizer, kind):
     model = store(tmp_path / "model", SHAPES["gpt2-bias-untied"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     file = tmp_path / "m.gguf"
-    write_gguf(file, source_of(tmp_path / "model", tokenizer, "a name"), architecture, kind)
+    write_gguf(file, bundle_of(tmp_path / "model", tokenizer, "a name"), architecture, kind)
     reader = gguf.GGUFReader(file)
     fields = {key: field.contents() for key, field in reader.fields.items()}
     assert fields["general.name"] == "a name"
@@ -145,5 +145,5 @@ def test_writing_again_gives_the_same_bytes(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     architecture = architecture_of(model.config.model_dump())
     for name in ("a.gguf", "b.gguf"):
-        write_gguf(tmp_path / name, source_of(tmp_path / "model", tokenizer), architecture, "q8_0")
+        write_gguf(tmp_path / name, bundle_of(tmp_path / "model", tokenizer), architecture, "q8_0")
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.export.check import agreement as check
-from atlas.export.check.agreement import Agreement, refuse_disagreement
+from atlas.export.check.agreement import Agreement, check_agreement, compare_continuations
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from tests.small import small_config
@@ -25,7 +24,7 @@ GOOD = Agreement(
 
 
 def test_agreement_passes():
-    refuse_disagreement(Path("m.gguf"), GOOD, 1e-4)
+    check_agreement(Path("m.gguf"), GOOD, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +37,8 @@ def test_agreement_passes():
     ],
 )
 def test_each_disagreement_stops(change):
-    with pytest.raises(AtlasError, match=r"m\.gguf: llama\.cpp does not agree"):
-        refuse_disagreement(Path("m.gguf"), replace(GOOD, **change), 1e-4)
+    with pytest.raises(AtlasError, match=r"m\.gguf: llama\.cpp disagrees with PyTorch"):
+        check_agreement(Path("m.gguf"), replace(GOOD, **change), 1e-4)
 
 
 def test_only_a_tie_excuses_another_token():
@@ -49,7 +48,7 @@ def test_only_a_tie_excuses_another_token():
     logits = model(torch.tensor([prompt]))[0, -1].detach()
     best, second, *_, worst = logits.argsort(descending=True).tolist()
     gap = float(logits[best] - logits[second])
-    assert check._parting(model, prompt, [best], [best], 1e-9) == "same"
-    assert check._parting(model, prompt, [best], [second], gap) == "tie"
-    assert check._parting(model, prompt, [best], [second], gap / 4) == "mismatch"
-    assert check._parting(model, prompt, [best], [worst], gap) == "mismatch"
+    assert compare_continuations(model, prompt, [best], [best], 1e-9) == "same"
+    assert compare_continuations(model, prompt, [best], [second], gap) == "tie"
+    assert compare_continuations(model, prompt, [best], [second], gap / 4) == "mismatch"
+    assert compare_continuations(model, prompt, [best], [worst], gap) == "mismatch"

@@ -8,15 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from atlas.errors import AtlasError
-from atlas.export.check.llama_quality import log_softmax
-from atlas.export.check.quality import Quality, measure, refuse_perplexity
-from atlas.export.gguf.file import write_gguf
+from atlas.export.check.quality import Quality, check_perplexity, log_softmax, measure_quality
+from atlas.export.gguf.writer import write_gguf
 from atlas.model.loss import mean_loss
 from atlas.model.storage import save_weights
 from atlas.params.runtime_support import architecture_of
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
-from tests.export.models import SHAPES, source_of, store
+from tests.export.models import SHAPES, bundle_of, store
 from tests.small import text, write_tokens
 
 
@@ -33,7 +32,7 @@ def batches(request, tmp_path, tokenizer):
 def write(folder, model, tokenizer, name):
     save_weights(model, folder / "model/model.safetensors")
     architecture = architecture_of(model.config.model_dump())
-    write_gguf(folder / name, source_of(folder / "model", tokenizer), architecture, "f32")
+    write_gguf(folder / name, bundle_of(folder / "model", tokenizer), architecture, "f32")
     return folder / name
 
 
@@ -42,12 +41,12 @@ def test_two_models_are_as_far_apart_as_pytorch_says(tmp_path, tokenizer, batche
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     exact = write(tmp_path, model, tokenizer, "exact.gguf")
     before = [F.log_softmax(model(torch.from_numpy(batch.inputs)), -1) for batch in batches]
-    alone = measure(exact, exact, batches)
+    alone = measure_quality(exact, exact, batches)
     assert alone.perplexity == pytest.approx(math.exp(mean_loss(model, batches)), rel=1e-5)
     assert (alone.kl_divergence, alone.top_1_agreement) == (0, 1)
 
     model.blocks[0].feed_forward.up.weight.mul_(1.3)
-    other = measure(write(tmp_path, model, tokenizer, "other.gguf"), exact, batches)
+    other = measure_quality(write(tmp_path, model, tokenizer, "other.gguf"), exact, batches)
     after = [F.log_softmax(model(torch.from_numpy(batch.inputs)), -1) for batch in batches]
     divergence = same = tokens = 0
     for p, q, batch in zip(before, after, batches, strict=True):
@@ -71,6 +70,6 @@ def test_log_probabilities_of_large_logits_are_pytorch_s():
 @pytest.mark.parametrize("perplexity", [20.03, 19.97, math.nan])
 def test_another_perplexity_stops_the_export(tmp_path, perplexity):
     quality = Quality(perplexity, 0.0, 1.0, 1.0)
-    with pytest.raises(AtlasError, match=r"m\.gguf: its perplexity in llama\.cpp is .* not exp"):
-        refuse_perplexity(tmp_path / "m.gguf", quality, 20.0)
-    refuse_perplexity(tmp_path / "m.gguf", Quality(20.01, 0.0, 1.0, 1.0), 20.0)
+    with pytest.raises(AtlasError, match=r"m\.gguf: its perplexity is .* in llama\.cpp .* not exp"):
+        check_perplexity(tmp_path / "m.gguf", quality, 20.0)
+    check_perplexity(tmp_path / "m.gguf", Quality(20.01, 0.0, 1.0, 1.0), 20.0)

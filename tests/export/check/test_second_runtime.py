@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from atlas.export.check.agreement import expect
-from atlas.export.gguf.file import write_gguf
+from atlas.export.gguf.writer import write_gguf
 from atlas.params.runtime_support import architecture_of
-from tests.export.models import SHAPES, source_of, store
+from tests.export.models import SHAPES, bundle_of, store
 from tests.small import text
 
 pytest.importorskip("xllamacpp", reason="not installed: pip install '.[server]'")
@@ -38,7 +38,7 @@ def ask(file, **request):
 def test_the_server_gives_the_same_tokens_and_the_same_greedy_text(tmp_path, tokenizer, shape):
     model = store(tmp_path / "model", SHAPES[shape], tokenizer)
     architecture = architecture_of(model.config.model_dump())
-    source = source_of(tmp_path / "model", tokenizer)
+    source = bundle_of(tmp_path / "model", tokenizer)
     write_gguf(tmp_path / "m.gguf", source, architecture, "f32")
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     answer = ask(

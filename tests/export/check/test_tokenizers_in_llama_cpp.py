@@ -11,14 +11,14 @@ import pytest
 from atlas.cleaning.documents import Document
 from atlas.export.check.agreement import Expected, compare
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.export.gguf.file import write_gguf
+from atlas.export.gguf.writer import write_gguf
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.model.storage import save_weights
 from atlas.params.runtime_support import architecture_of
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
-from tests.export.models import source_of
+from tests.export.models import bundle_of
 from tests.small import small_config, small_params, text
 
 KINDS = ("bpe", "char", "unigram")
@@ -56,7 +56,7 @@ def mismatches(tokenizer: Tokenizer, texts: list[str], folder: Path) -> int:
     config.write(folder / "model")
     save_weights(model, folder / "model/model.safetensors")
     architecture = architecture_of(config.model_dump())
-    write_gguf(folder / "m.gguf", source_of(folder / "model", tokenizer), architecture, "f32")
+    write_gguf(folder / "m.gguf", bundle_of(folder / "model", tokenizer), architecture, "f32")
     ids = [each.tolist() for each in tokenizer.encode_batch(texts)]
     sequence = [3]
     expected = Expected(list(zip(texts, ids, strict=True)), [(sequence, 0)], [(sequence, [])], 0, 8)

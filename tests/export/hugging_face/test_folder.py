@@ -7,17 +7,16 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.errors import AtlasError
-from atlas.export.check.agreement import TRANSFORMERS, compare, expect, refuse_disagreement
-from atlas.export.check.transformers_runtime import TransformersRuntime
+from atlas.export.check.agreement import TRANSFORMERS, check_agreement, compare, expect
+from atlas.export.check.runtimes import Transformers
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.inference.generate import generate
 from atlas.inference.sampling import GREEDY
 from atlas.params.runtime_support import CLASSES, class_of
-from tests.export.models import SHAPES, WIDE, source_of, store, store_another
-from tests.export.runtimes import InThisProcess
+from tests.export.models import SHAPES, WIDE, InProcess, bundle_of, store, store_changed
 from tests.small import text
 
-HERE = InThisProcess("transformers", "", load=TransformersRuntime)
+IN_PROCESS = InProcess("transformers", "", load=Transformers)
 VAL = [text(seed, sentences=6) for seed in range(500, 503)]
 FREE = {
     "feed_forward": ("swiglu", "geglu", "gelu", "silu", "relu", "relu2"),
@@ -48,10 +47,10 @@ def test_transformers_gives_the_same_tokens_logits_and_text(tmp_path, tokenizer,
     kind = class_of(model.config.model_dump())
     assert kind.model_type == request.node.callspec.id.split("-")[0]
     folder = tmp_path / "hf"
-    write_hugging_face(folder, source_of(tmp_path / "model", tokenizer), kind)
+    write_hugging_face(folder, bundle_of(tmp_path / "model", tokenizer), kind)
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
-    agreement = compare(folder, expected, model, 1e-4, HERE)
-    refuse_disagreement(folder, agreement, 1e-4, TRANSFORMERS)
+    agreement = compare(folder, expected, model, 1e-4, IN_PROCESS)
+    check_agreement(folder, agreement, 1e-4, TRANSFORMERS)
     assert agreement.texts > 60
     assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
 
@@ -59,19 +58,19 @@ def test_transformers_gives_the_same_tokens_logits_and_text(tmp_path, tokenizer,
 def test_the_check_takes_a_process_of_its_own_and_notices_a_wrong_weight(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=10)
-    store_another(tmp_path / "model", model)
+    store_changed(tmp_path / "model", model)
     kind = class_of(model.config.model_dump())
-    write_hugging_face(tmp_path / "hf", source_of(tmp_path / "model", tokenizer), kind)
+    write_hugging_face(tmp_path / "hf", bundle_of(tmp_path / "model", tokenizer), kind)
     agreement = compare(tmp_path / "hf", expected, model, 1e-4, TRANSFORMERS)
     assert agreement.token_mismatches == 0
-    with pytest.raises(AtlasError, match=r"hf: transformers does not agree: logits differ by"):
-        refuse_disagreement(tmp_path / "hf", agreement, 1e-4, TRANSFORMERS)
+    with pytest.raises(AtlasError, match=r"hf: transformers disagrees with PyTorch: logits"):
+        check_agreement(tmp_path / "hf", agreement, 1e-4, TRANSFORMERS)
 
 
 def test_generate_stops_and_samples_as_the_folder_says(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     kind = class_of(model.config.model_dump())
-    write_hugging_face(tmp_path / "hf", source_of(tmp_path / "model", tokenizer), kind)
+    write_hugging_face(tmp_path / "hf", bundle_of(tmp_path / "model", tokenizer), kind)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     told = loaded.generation_config
     assert (told.do_sample, told.temperature, told.top_k, told.top_p) == (True, 0.8, 50, 0.95)
@@ -90,7 +89,7 @@ def test_generate_stops_and_samples_as_the_folder_says(tmp_path, tokenizer):
 @pytest.mark.parametrize("rope_scaling", [1.0, 4.0])
 def test_config_has_the_keys_that_other_readers_look_for(tmp_path, tokenizer, rope_scaling):
     store(tmp_path / "model", SHAPES["llama"] | {"rope_scaling": rope_scaling}, tokenizer)
-    source = source_of(tmp_path / "model", tokenizer)
+    source = bundle_of(tmp_path / "model", tokenizer)
     write_hugging_face(tmp_path / "hf", source, class_of(source.config.model_dump()))
     config = json.loads((tmp_path / "hf/config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]

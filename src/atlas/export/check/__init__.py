@@ -1,1 +1,1 @@
-"""The proof of an export, in the runtime of those who will use it."""
+"""The check of exported files: each runtime, in a process of its own, against PyTorch."""

@@ -1,10 +1,11 @@
-"""The proof of an export: a runtime's tokens, logits and greedy text against our own."""
+"""The proof of an export: a runtime's tokens, logits and greedy text against PyTorch's."""
 
 import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,28 +13,29 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.export.runtime_process import RuntimeModule
-from atlas.inference.slots import slots_of
-from atlas.model.language_model import LanguageModel
+from atlas.export.check.process import RuntimeProcess
+from atlas.model.attention import KVCache
+from atlas.model.decoder import Decoder
 from atlas.tokens.tokenizer import Tokenizer
 
-LLAMA_CPP = RuntimeModule("llama.cpp", "atlas.export.check.llama_runtime")
-TRANSFORMERS = RuntimeModule("transformers", "atlas.export.check.transformers_runtime")
-ONNXRUNTIME = RuntimeModule("onnxruntime", "atlas.export.check.onnx_runtime", tokenizes=False)
-TORCH_EXPORT = RuntimeModule("torch.export", "atlas.export.check.torch_runtime", tokenizes=False)
-PROMPT_TOKENS = 16
+MODULE = "atlas.export.check.runtimes"
+LLAMA_CPP = RuntimeProcess("llama.cpp", MODULE, ("llama.cpp",))
+TRANSFORMERS = RuntimeProcess("transformers", MODULE, ("transformers",))
+ONNXRUNTIME = RuntimeProcess("onnxruntime", MODULE, ("onnxruntime",), tokenizes=False)
+TORCH_EXPORT = RuntimeProcess("torch.export", MODULE, ("torch.export",), tokenizes=False)
+MAX_PROMPT_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What our own model and tokenizer say.
+    """The results of Atlas's own tokenizer and model.
 
     Attributes:
-        texts: to tokenize, and their ids.
-        sequences: ids, (T,) each, and the logits after each of them, (T, V).
-        prompts: ids, and the ids that continue them greedily.
-        greedy_tokens: the most that continue a prompt.
-        context_length: of the model.
+        texts: texts with their ids.
+        sequences: ids (T,) with the logits (T, V) after each of them.
+        prompts: ids with the ids that continue them greedily.
+        greedy_tokens: length of each continuation.
+        context_length: context length of the model.
     """
 
     texts: list[tuple[str, list[int]]]
@@ -45,17 +47,17 @@ class Expected:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a runtime's results compare.
+    """A runtime's results compared with the expected ones.
 
     Attributes:
         texts: number of texts tokenized.
-        tokens: their ids in all.
-        token_mismatches: texts of which an id differs.
-        logit_difference: the largest, over all positions and tokens.
-        greedy_tokens: ids continued greedily.
-        greedy_mismatches: prompts whose continuation differs before a tie, which is where our
-            two likeliest logits are closer than the tolerance.
-        greedy_ties: continuations that part at such a tie.
+        tokens: number of their ids.
+        token_mismatches: number of texts with other ids.
+        logit_difference: largest difference over all positions and tokens.
+        greedy_tokens: number of ids generated greedily.
+        greedy_mismatches: continuations that differ before a tie. A tie is where the two most
+            likely logits are closer than the tolerance explains.
+        greedy_ties: continuations that first differ at a tie.
     """
 
     texts: int
@@ -69,65 +71,66 @@ class Agreement:
 
 @torch.no_grad()
 def expect(
-    model: LanguageModel,
+    model: Decoder,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     prompts: int,
     greedy_tokens: int,
 ) -> Expected:
-    """Computes what a runtime should say, from held-out texts and the nasty strings.
+    """Compute the results that a runtime should give, on texts and on the nasty strings.
 
-    A vocabulary of words is compared on texts alone: where it knows no word, llama.cpp finds
-    one that it begins with.
+    A tokenizer of words skips the nasty strings: where no word matches, llama.cpp takes a word that
+    the text begins with.
 
     Args:
-        model: on the CPU, in float32.
-        tokenizer: of the model.
-        texts: held out.
-        prompts: how many of them give logits and a greedy continuation.
+        model: the model, on the CPU in float32.
+        tokenizer: its tokenizer.
+        texts: texts to tokenize.
+        prompts: number of texts that also give logits and a greedy continuation.
         greedy_tokens: length of a continuation, cut at the end of the context.
     """
     length = model.config.context_length
-    strange = () if tokenizer.kind == "word" else NASTY_STRINGS
-    together = [*texts, *strange]
-    ids = [each.tolist() for each in tokenizer.encode_batch(together)]
-    encoded = list(zip(together, ids, strict=True))
-    sequences = [ids[:length] for _, ids in encoded[: min(prompts, len(texts))] if ids]
-    starts = [sequence[: min(PROMPT_TOKENS, length // 2)] for sequence in sequences]
-    longest = min(greedy_tokens, length - max(len(start) for start in starts))
+    all_texts = [*texts, *(() if tokenizer.kind == "word" else NASTY_STRINGS)]
+    ids = [each.tolist() for each in tokenizer.encode_batch(all_texts)]
+    sequences = [each[:length] for each in ids[: min(prompts, len(texts))] if each]
+    starts = [sequence[: min(MAX_PROMPT_TOKENS, length // 2)] for sequence in sequences]
+    new_tokens = min(greedy_tokens, length - max(map(len, starts)))
     return Expected(
-        texts=encoded,
-        sequences=[(ids, model(torch.tensor([ids]))[0].numpy()) for ids in sequences],
-        prompts=[(start, _continue_greedily(model, start, longest)) for start in starts],
-        greedy_tokens=longest,
+        texts=list(zip(all_texts, ids, strict=True)),
+        sequences=[(each, model(torch.tensor([each]))[0].numpy()) for each in sequences],
+        prompts=[(start, continue_greedily(model, start, new_tokens)) for start in starts],
+        greedy_tokens=new_tokens,
         context_length=length,
     )
 
 
-def _continue_greedily(model: LanguageModel, prompt: list[int], tokens: int) -> list[int]:
-    """The likeliest tokens after a prompt, beyond the end of a text as well."""
-    slots = slots_of(model, count=1)
-    found = [int(slots.begin(0, prompt).argmax())]
-    while len(found) < tokens:
-        found.append(int(slots.step({0: found[-1]}).argmax()))
-    return found
+@torch.no_grad()
+def continue_greedily(model: Decoder, prompt: list[int], tokens: int) -> list[int]:
+    """Append the most likely token again and again, also past an end-of-text token."""
+    cache = KVCache.empty(model.config, 1, model.embedding.weight)
+    ids: list[int] = []
+    new = prompt
+    while len(ids) < tokens:
+        ids.append(int(model(torch.tensor([new]), cache=cache)[0, -1].argmax()))
+        new = ids[-1:]
+    return ids
 
 
 def compare(
     file: Path,
     expected: Expected,
-    model: LanguageModel,
+    model: Decoder,
     tolerance: float,
-    runtime: RuntimeModule = LLAMA_CPP,
+    runtime: RuntimeProcess = LLAMA_CPP,
 ) -> Agreement:
-    """Runs an exported file or folder in its runtime and compares.
+    """Run an exported file or folder in its runtime and compare the results.
 
     Args:
-        file: that was exported.
-        expected: of it.
-        model: that it was made from.
-        tolerance: difference of logits that arithmetic explains.
-        runtime: that runs it.
+        file: exported file or folder.
+        expected: results of ``model``.
+        model: the model it was exported from.
+        tolerance: difference of logits that rounding explains.
+        runtime: runtime that reads the file.
 
     Raises:
         AtlasError: the runtime crashed or refused the file.
@@ -148,57 +151,63 @@ def compare(
             float(np.abs(np.load(folder / f"logits-{number}.npy") - logits).max())
             for number, (_, logits) in enumerate(expected.sequences)
         ]
-    mismatches = sum(ids != theirs for (_, ids), theirs in zip(texts, answer["texts"], strict=True))
-    partings = [
-        _parting(model, prompt, ours, theirs, tolerance)
+    verdicts = [
+        compare_continuations(model, prompt, ours, theirs, tolerance)
         for (prompt, ours), theirs in zip(expected.prompts, answer["continuations"], strict=True)
     ]
     return Agreement(
         texts=len(texts),
         tokens=sum(len(ids) for _, ids in texts),
-        token_mismatches=mismatches,
+        token_mismatches=sum(
+            ids != theirs for (_, ids), theirs in zip(texts, answer["texts"], strict=True)
+        ),
         logit_difference=max(differences),
         greedy_tokens=sum(len(ours) for _, ours in expected.prompts),
-        greedy_mismatches=partings.count("mismatch"),
-        greedy_ties=partings.count("tie"),
+        greedy_mismatches=verdicts.count("mismatch"),
+        greedy_ties=verdicts.count("tie"),
     )
 
 
 @torch.no_grad()
-def _parting(
-    model: LanguageModel, prompt: list[int], ours: list[int], theirs: list[int], tolerance: float
-) -> str:
-    """Whether two continuations are the same, and if not, whether chance explains it."""
-    apart = [step for step, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]
-    if not apart:
+def compare_continuations(
+    model: Decoder, prompt: list[int], ours: list[int], theirs: list[int], tolerance: float
+) -> Literal["same", "tie", "mismatch"]:
+    """Compare two greedy continuations at the first token where they differ.
+
+    After a tie the texts may go anywhere, so nothing after it is compared.
+    """
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    step = next((step for step, (a, b) in pairs if a != b), None)
+    if step is None:
         return "same"
-    step = apart[0]
     logits = model(torch.tensor([[*prompt, *ours[:step]]]))[0, -1]
     gap = float(logits[ours[step]] - logits[theirs[step]])
     return "tie" if gap <= 2 * tolerance else "mismatch"
 
 
-def refuse_disagreement(
+def check_agreement(
     file: Path,
     agreement: Agreement,
     tolerance: float = math.inf,
-    runtime: RuntimeModule = LLAMA_CPP,
+    runtime: RuntimeProcess = LLAMA_CPP,
 ) -> None:
-    """Stops an export that its runtime reads differently.
+    """Stop an export whose runtime does not give the expected results.
 
-    Without a tolerance, as for the smaller types, only the tokens must be equal.
+    Without a tolerance, as for quantized files, only the tokens must be equal.
 
     Raises:
-        AtlasError: tokens, logits or greedy text differ by more than arithmetic explains.
+        AtlasError: tokens, logits or greedy text differ by more than rounding explains.
     """
     problems = []
     if agreement.token_mismatches:
-        problems.append(f"{agreement.token_mismatches} of {agreement.texts} texts tokenize apart")
-    if not agreement.logit_difference <= tolerance:  # NaN is no agreement either
+        problems.append(
+            f"{agreement.token_mismatches} of {agreement.texts} texts have other tokens"
+        )
+    if not agreement.logit_difference <= tolerance:  # NaN fails too
         problems.append(f"logits differ by {agreement.logit_difference:g}, allowed {tolerance:g}")
     if agreement.greedy_mismatches and tolerance < math.inf:
         problems.append(f"{agreement.greedy_mismatches} greedy continuations differ")
     if problems:
         raise AtlasError(
-            f"{file}: {runtime.runtime} does not agree: {'; '.join(problems)}; not exported"
+            f"{file}: {runtime.name} disagrees with PyTorch: {'; '.join(problems)}; not exported"
         )

@@ -1,8 +1,8 @@
-"""Texts on which tokenizers have been seen to differ: blanks, line ends, bytes, special tokens."""
+"""Strings on which tokenizers have been seen to differ: spaces, newlines, bytes, special tokens."""
 
-# Characters that would not show, or that an editor may change, are written as escapes.
+# Invisible characters, and those that an editor may change, are written as escapes.
 NASTY_STRINGS = (
-    # blanks
+    # spaces
     "",
     " ",
     "  ",
@@ -13,7 +13,7 @@ NASTY_STRINGS = (
     "\u00a0",
     "\u2003wide\u2003",
     "\u3000",
-    # line ends and tabs
+    # newlines and tabs
     "\n",
     "\n\n\n",
     " \n \n",
@@ -46,18 +46,18 @@ NASTY_STRINGS = (
     "\u0e44\u0e17\u0e22",
     "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8",
     "\ud55c\uad6d\uc5b4",
-    # beyond the basic plane
+    # outside the Basic Multilingual Plane
     "\U0001d518\U0001d52b\U0001d526",
     "\U0001f600",
     "\U0001f469\u200d\U0001f469\u200d\U0001f467 family",
     "\U0001f1eb\U0001f1f7\U0001f1ef\U0001f1f5",
     "\U0010ffff",
-    # numbers and signs
+    # numbers and punctuation
     "0123456789",
     "3.14159e-10",
     "1,000,000",
     "{}[]()<>|\\/`~!@#$%^&*_+-=;:'\"",
-    # what special tokens look like
+    # names of special tokens
     "<|endoftext|>",
     "a<|endoftext|>b",
     "<unk>",

@@ -1,31 +1,45 @@
-"""What a smaller type costs: how well a GGUF file predicts held-out text, in llama.cpp itself."""
+"""The quality of a GGUF file: perplexity, and its divergence from the F32 file, in llama.cpp.
 
+llama.cpp runs in a process of its own::
+
+    python -m atlas.export.check.quality FOLDER
+
+FOLDER holds ``request.json`` (the GGUF file ``model``; the F32 file ``exact``, null where it is the
+same) and ``windows.npz`` (``inputs`` and ``targets``, (N, T), negative targets are not predicted).
+The process writes ``answer.json``: sums over all targets, in nats, and seconds.
+"""
+
+import json
 import math
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from atlas.errors import AtlasError
-from atlas.export.runtime_process import RuntimeModule
+from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.runtimes import LlamaCpp, Logits
 from atlas.tokens.windows import Batch
 
-MODULE = RuntimeModule("llama.cpp", "atlas.export.check.llama_quality")
-MOST_APART = 1e-3  # of the perplexity of the F32 file from our own, relative
+PROCESS = RuntimeProcess("llama.cpp", "atlas.export.check.quality")
+PERPLEXITY_TOLERANCE = 1e-3  # relative, between llama.cpp's F32 and PyTorch
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a GGUF file predicts.
+    """How well a GGUF file predicts text.
 
     Attributes:
-        perplexity: over the windows, computed by llama.cpp.
-        kl_divergence: from the F32 file's predictions to this one's, nats a token; 0 for itself.
-        top_1_agreement: share of the tokens before which both find the same one likeliest.
-        tokens_per_second: that llama.cpp reads, logits copied included.
+        perplexity: computed by llama.cpp.
+        kl_divergence: from the F32 file's predictions, nats per token; 0 for the F32 file.
+        top_1_agreement: share of the positions where both find the same token most likely.
+        tokens_per_second: reading speed, including the copy of the logits.
     """
 
     perplexity: float
@@ -34,16 +48,16 @@ class Quality:
     tokens_per_second: float
 
 
-def measure(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
-    """Runs a GGUF file over windows, and the F32 file beside it.
+def measure_quality(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
+    """Run a GGUF file over windows of text, next to the F32 file.
 
     Args:
-        gguf: the file.
-        exact: the F32 file of the same model; may be the same one.
-        batches: windows of held-out text, of the model's context length.
+        gguf: file to measure.
+        exact: F32 file of the same model; may be the same file.
+        batches: windows as long as the model's context.
 
     Raises:
-        AtlasError: the runtime crashed or refused the file.
+        AtlasError: llama.cpp crashed or refused a file.
     """
     inputs, targets = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
     request = {
@@ -53,7 +67,7 @@ def measure(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "windows.npz", inputs=inputs, targets=targets)
-        answer = MODULE.ask(request, folder, file=gguf)
+        answer = PROCESS.ask(request, folder, file=gguf)
     tokens = sum(batch.predicted() for batch in batches)
     return Quality(
         perplexity=math.exp(answer["loss"] / tokens),
@@ -63,14 +77,50 @@ def measure(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
     )
 
 
-def refuse_perplexity(gguf: Path, quality: Quality, ours: float) -> None:
-    """Stops the export of an F32 file that predicts otherwise than the model.
+def check_perplexity(gguf: Path, quality: Quality, expected: float) -> None:
+    """Compare the perplexity of an F32 file with PyTorch's.
 
     Raises:
-        AtlasError: the perplexities differ by more than a thousandth.
+        AtlasError: they differ by more than ``PERPLEXITY_TOLERANCE``.
     """
-    if not abs(quality.perplexity / ours - 1) <= MOST_APART:
+    if not abs(quality.perplexity / expected - 1) <= PERPLEXITY_TOLERANCE:  # NaN fails too
         raise AtlasError(
-            f"{gguf}: its perplexity in llama.cpp is {quality.perplexity:.5g}, the model's "
-            f"{ours:.5g}; not exported"
+            f"{gguf}: its perplexity is {quality.perplexity:.5g} in llama.cpp and {expected:.5g} "
+            "in PyTorch; not exported"
         )
+
+
+def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Compute log-probabilities (T, V) from logits (T, V)."""
+    shifted: npt.NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def answer_request(folder: Path) -> None:
+    """Read request.json and windows.npz of a folder and write answer.json to it."""
+    request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    windows = np.load(folder / "windows.npz")
+    length = windows["inputs"].shape[1]
+    runtime = LlamaCpp(request["model"], length)
+    exact = LlamaCpp(request["exact"], length) if request["exact"] else None
+    loss = divergence = seconds = 0.0
+    same = 0
+    for inputs, targets in zip(windows["inputs"], windows["targets"], strict=True):
+        predicted = np.flatnonzero(targets >= 0)
+        started = time.perf_counter()
+        logits = runtime.logits(inputs.tolist(), 0)[predicted]
+        seconds += time.perf_counter() - started
+        log_q = log_softmax(logits)
+        loss -= float(log_q[np.arange(len(predicted)), targets[predicted]].sum())
+        if exact:
+            log_p = log_softmax(exact.logits(inputs.tolist(), 0)[predicted])
+            divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
+            same += int((log_p.argmax(axis=1) == log_q.argmax(axis=1)).sum())
+    answer = {"loss": loss, "divergence": divergence, "same": same, "seconds": seconds}
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    answer_request(Path(sys.argv[1]))

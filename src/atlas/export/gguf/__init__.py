@@ -1,1 +1,1 @@
-"""The GGUF file of a model: its tensors, tokenizer and metadata under llama.cpp's names."""
+"""The GGUF format: weights, tokenizer and metadata in one file that llama.cpp runs."""

@@ -1,24 +1,23 @@
-"""Our weights under llama.cpp's names, in its order of rows.
+"""Convert Atlas's weights to the tensors that an architecture of llama.cpp expects.
 
-GGUF keeps matrices as (out, in), as PyTorch does. Legend: T context length, C d_model, H heads,
+GGUF stores matrices as (out, in), like PyTorch. Legend: T context length, C d_model, H heads,
 D head size, F feed-forward width.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from atlas.export.gguf.changes import Change, pairs_side_by_side, times, unchanged
-from atlas.export.weights import Array, ReadPart, StoredWeights
+from atlas.export.bundle import StoredWeights
+from atlas.export.gguf.quantize import POSITIONS
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES
 from atlas.model.masks import sinusoidal_table
 from atlas.params.runtime_support import Architecture
 
-EMBEDDING, HEAD = "token_embd.weight", "output.weight"
-POSITIONS = "position_embd.weight"
 BLOCK_NAMES = {
     "attention_norm": "attn_norm",
     "attention.query": "attn_q",
@@ -32,43 +31,57 @@ BLOCK_NAMES = {
     "feed_forward.up": "ffn_up",
     "feed_forward.down": "ffn_down",
 }
-AFTER_THE_BRANCH = {
+REORDERED_NORM_NAMES = {
     "attention_norm": "post_attention_norm",
     "feed_forward_norm": "post_ffw_norm",
 }
 QKV = ("attention.query", "attention.key", "attention.value")
 NORMS = ("attention_norm", "feed_forward_norm", "norm")
 
+Transform = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file, read part by part when it is written.
+    """A tensor of a GGUF file.
 
     Attributes:
-        name: llama.cpp's.
-        shape: of the values.
-        parts: what reads them, some rows after the other, in float32.
+        name: llama.cpp's name.
+        shape: shape of the values.
+        read: reads or computes the values, contiguous, in float32.
     """
 
     name: str
     shape: tuple[int, ...]
-    parts: Callable[[], Iterator[ReadPart]]
+    read: Callable[[], Tensor]
 
 
-def may_shrink(name: str, dimensions: int) -> bool:
-    """Whether a smaller type may hold a tensor: matrices, but not positions, norms and biases."""
-    return dimensions == 2 and name != POSITIONS
+def identity(values: Tensor) -> Tensor:
+    """Return the values unchanged."""
+    return values
+
+
+def scale(factor: float) -> Transform:
+    """Multiply by a factor."""
+    return lambda values: values * factor
+
+
+def interleave_halves(head_size: int) -> Transform:
+    """Reorder the rows of each head so that the two of a RoPE pair are neighbours.
+
+    Atlas rotates rows i and i + D/2 of a head together, llama.cpp's ``llama`` rows 2i and 2i + 1.
+    """
+
+    def interleave(values: Tensor) -> Tensor:
+        halves = values.unflatten(0, (-1, 2, head_size // 2))  # (heads, 2, D/2, ...)
+        return halves.transpose(1, 2).reshape(values.shape)
+
+    return interleave
 
 
 @dataclass(frozen=True)
-class Translation:
-    """A model to be written as an architecture.
-
-    Attributes:
-        config: of the model.
-        architecture: llama.cpp's.
-        weights: ours.
-    """
+class GgufConverter:
+    """Converts a model to one architecture of llama.cpp."""
 
     config: ModelConfig
     architecture: Architecture
@@ -89,15 +102,16 @@ class Translation:
         shape = (self.config.context_length, self.config.d_model)
         match self.config.positions:
             case "learned":
-                yield self._tensor(POSITIONS, "positions.weight", unchanged)
+                yield self._weight(POSITIONS, "positions.weight", identity)
             case "sinusoidal":
-                table: Array = sinusoidal_table(*shape).numpy()
-                yield GgufTensor(POSITIONS, shape, lambda: iter([lambda: table]))
+                yield GgufTensor(POSITIONS, shape, partial(sinusoidal_table, *shape))
             case "none" if self.architecture.always_positions:
                 yield _constant(POSITIONS, shape, 0.0)
 
     def _block(self, number: int) -> Iterator[GgufTensor]:
-        names = BLOCK_NAMES | (AFTER_THE_BRANCH if self.config.norm_position == "reordered" else {})
+        names = BLOCK_NAMES | (
+            REORDERED_NORM_NAMES if self.config.norm_position == "reordered" else {}
+        )
         if self._plain_as_gated:
             names |= {"feed_forward.up": "ffn_gate"}
         for ours, theirs in names.items():
@@ -106,83 +120,77 @@ class Translation:
                     yield from self._fused_qkv(number)
             else:
                 yield from self._module(f"blocks.{number}.{ours}", f"blk.{number}.{theirs}")
-        yield from self._beside_the_activation(number)
+        yield from self._activation_constants(number)
 
     @property
     def _plain_as_gated(self) -> bool:
         return self.architecture.always_gated and self.config.feed_forward not in GATES
 
-    def _beside_the_activation(self, number: int) -> Iterator[GgufTensor]:
-        """What makes another activation ours: the same for every input.
+    def _activation_constants(self, number: int) -> Iterator[GgufTensor]:
+        """Constants that turn the architecture's activation into the model's.
 
-        silu(gate) * up with our matrix as the gate and an ``up`` of 1 everywhere is plain SiLU;
-        with a gate that is k times as large and an ``up`` of 1/k it is nearly ReLU. Where there is
-        no gate, the activation is divided by k.
+        llama.cpp computes silu(gate) * up. With our matrix as the gate and an ``up`` of 1 this is
+        plain SiLU; with the gate times k and an ``up`` of 1/k it is almost ReLU. An architecture
+        without a gate divides its activation by k instead.
         """
-        block, f, scale = f"blk.{number}", self.config.d_ff, self.architecture.relu_scale
+        block, f, k = f"blk.{number}", self.config.d_ff, self.architecture.relu_scale
         relu = self.config.feed_forward == "relu"
         if self._plain_as_gated:
             yield _constant(f"{block}.ffn_up.weight", (f, self.config.d_model), 0.0)
-            yield _constant(f"{block}.ffn_up.bias", (f,), 1 / scale if relu else 1.0)
+            yield _constant(f"{block}.ffn_up.bias", (f,), 1 / k if relu else 1.0)
         elif relu:
-            yield _constant(f"{block}.ffn.act.scales", (f,), scale)
+            yield _constant(f"{block}.ffn.act.scales", (f,), k)
 
     def _module(self, ours: str, theirs: str) -> Iterator[GgufTensor]:
-        """The weight and the bias of one of our modules, of those that it has."""
+        """Weight and bias of a module, where the model has it."""
         weight, bias = f"{ours}.weight", f"{ours}.bias"
         if weight not in self.weights.shapes:
             return
-        change = self._change(ours)
-        yield self._tensor(f"{theirs}.weight", weight, change)
+        transform = self._transform(ours)
+        yield self._weight(f"{theirs}.weight", weight, transform)
         if bias in self.weights.shapes:
-            yield self._tensor(f"{theirs}.bias", bias, change)
-        elif self._wants_bias(ours):
+            yield self._weight(f"{theirs}.bias", bias, transform)
+        elif self._needs_bias(ours):
             rows = self.weights.shapes[weight][0]
             yield _constant(f"{theirs}.bias", (rows,), 0.0)
 
-    def _tensor(self, name: str, ours: str, change: Change) -> GgufTensor:
-        """One of our weights, changed."""
+    def _weight(self, name: str, ours: str, transform: Transform) -> GgufTensor:
+        shape = self.weights.shapes[ours]
+        return GgufTensor(name, shape, lambda: transform(self.weights.read(ours)))
 
-        def parts() -> Iterator[ReadPart]:
-            for read in self.weights.parts(ours, multiple=self.config.head_size):
-                yield lambda read=read: change(read())  # type: ignore[misc]
-
-        return GgufTensor(name, self.weights.shapes[ours], parts)
-
-    def _wants_bias(self, ours: str) -> bool:
+    def _needs_bias(self, ours: str) -> bool:
         if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
             return False
         is_norm = ours.endswith(NORMS)
         return self.architecture.always_bias or (is_norm and self.architecture.always_norm_bias)
 
-    def _change(self, ours: str) -> Change:
-        """What has to be done to the values of a module."""
+    def _transform(self, ours: str) -> Transform:
+        """The transform that makes the architecture compute what the module computes."""
         config, architecture = self.config, self.architecture
         match ours.split(".", 2)[-1] if ours.startswith("blocks.") else ours:
             case "embedding" if architecture.scales_embedding:
-                return times(config.d_model**-0.5)
+                return scale(config.d_model**-0.5)
             case "norm" if architecture.scales_embedding:  # the head is the same matrix
-                return times(config.d_model**0.5)
+                return scale(config.d_model**0.5)
             case "attention.query" | "attention.key" if architecture.adjacent_rope:
-                return pairs_side_by_side(config.head_size)
+                return interleave_halves(config.head_size)
             case "attention.query" if not architecture.scales_scores:
-                return times(config.head_size**0.5)
+                return scale(config.head_size**0.5)
             case "feed_forward.up" if config.feed_forward == "relu":
-                return times(architecture.relu_scale)
-        return unchanged
+                return scale(architecture.relu_scale)
+        return identity
 
     def _fused_qkv(self, number: int) -> Iterator[GgufTensor]:
-        """Queries, keys and values one below the other, with zeros where there is no bias."""
-        modules = [f"blocks.{number}.{module}" for module in QKV]
-        parts = [list(self._module(module, "")) for module in modules]
-        for kind, same in zip(("weight", "bias"), zip(*parts, strict=True), strict=False):
-            rows = sum(part.shape[0] for part in same)
-            yield GgufTensor(
-                f"blk.{number}.attn_qkv.{kind}",
-                (rows, *same[0].shape[1:]),
-                lambda same=same: chain.from_iterable(part.parts() for part in same),  # type: ignore[misc]
-            )
+        """Queries, keys and values stacked in one tensor; a missing bias becomes zeros."""
+        modules = [list(self._module(f"blocks.{number}.{name}", "")) for name in QKV]
+        for kind, stack in zip(("weight", "bias"), zip(*modules, strict=True), strict=False):
+            shape = (sum(each.shape[0] for each in stack), *stack[0].shape[1:])
+            yield GgufTensor(f"blk.{number}.attn_qkv.{kind}", shape, partial(_concatenate, stack))
+
+
+def _concatenate(tensors: tuple[GgufTensor, ...]) -> Tensor:
+    return torch.cat([tensor.read() for tensor in tensors])
 
 
 def _constant(name: str, shape: tuple[int, ...], value: float) -> GgufTensor:
-    return GgufTensor(name, shape, lambda: iter([lambda: np.full(shape, value, np.float32)]))
+    return GgufTensor(name, shape, partial(torch.full, shape, value))

@@ -1,1 +1,1 @@
-"""A folder that transformers loads."""
+"""A Hugging Face folder: config, weights and tokenizer that transformers loads."""

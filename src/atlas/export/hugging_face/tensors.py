@@ -1,4 +1,4 @@
-"""Our weights under the names that transformers has for them.
+"""Convert Atlas's weights to the tensors that a class of transformers expects.
 
 Legend: C d_model, H heads, K key heads, D head size, F feed-forward width.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from atlas.export.weights import StoredWeights
+from atlas.export.bundle import StoredWeights
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES
 from atlas.model.masks import sinusoidal_table
@@ -45,14 +45,14 @@ OWN_BLOCK_NAMES = {
 GPT2_NAMES = {"embedding": "transformer.wte", "norm": "transformer.ln_f", "head": "lm_head"}
 QKV = ("query", "key", "value")
 NORMS = ("norm", "attention_norm", "feed_forward_norm")
-Named = Iterator[tuple[str, Tensor]]
+NamedTensors = Iterator[tuple[str, Tensor]]
 
 
-class Translation:
-    """A model to be written as a class of transformers."""
+class HuggingFaceConverter:
+    """Converts a model to one class of transformers."""
 
     def __init__(self, config: ModelConfig, kind: HuggingFaceClass, weights: StoredWeights) -> None:
-        self._config, self._kind, self._weights = config, kind, weights
+        self._config, self._weights = config, weights
         self._gpt2 = kind.model_type == "gpt2"
         self._names = GPT2_NAMES if self._gpt2 else NAMES
         self._layers = "transformer.h" if self._gpt2 else "model.layers"
@@ -61,39 +61,41 @@ class Translation:
         if self._plain_as_gated:
             self._block_names |= {"feed_forward.up": "mlp.gate_proj"}
 
-    def tensors(self) -> Named:
-        """All weights, by their new names, contiguous."""
+    def tensors(self) -> NamedTensors:
+        """All tensors by name, contiguous, in float32."""
         for ours, theirs in self._names.items():
             yield from self._module(ours, theirs)
         if self._gpt2:
             yield "transformer.wpe.weight", self._positions()
         for number in range(self._config.n_layer):
-            block, layer = f"blocks.{number}", f"{self._layers}.{number}"
-            for ours, theirs in self._block_names.items():
-                if not (self._gpt2 and ours.removeprefix("attention.") in QKV):
-                    yield from self._module(f"{block}.{ours}", f"{layer}.{theirs}")
-            if self._gpt2:
-                yield f"{layer}.attn.c_attn.weight", self._fused(block, "weight").T.contiguous()
-                yield f"{layer}.attn.c_attn.bias", self._fused(block, "bias")
-            if self._plain_as_gated:  # activation(gate) * 1 is the activation
-                f, c = self._config.d_ff, self._config.d_model
-                yield f"{layer}.mlp.up_proj.weight", torch.zeros(f, c)
-                yield f"{layer}.mlp.up_proj.bias", torch.ones(f)
+            yield from self._block(f"blocks.{number}", f"{self._layers}.{number}")
 
-    def _module(self, ours: str, theirs: str) -> Named:
-        """The weight and the bias of one of our modules, of those that it has or must have."""
+    def _block(self, block: str, layer: str) -> NamedTensors:
+        for ours, theirs in self._block_names.items():
+            if not (self._gpt2 and ours.removeprefix("attention.") in QKV):
+                yield from self._module(f"{block}.{ours}", f"{layer}.{theirs}")
+        if self._gpt2:
+            yield f"{layer}.attn.c_attn.weight", self._fused_qkv(block, "weight").T.contiguous()
+            yield f"{layer}.attn.c_attn.bias", self._fused_qkv(block, "bias")
+        if self._plain_as_gated:  # activation(gate) * 1 is the activation
+            f, c = self._config.d_ff, self._config.d_model
+            yield f"{layer}.mlp.up_proj.weight", torch.zeros(f, c)
+            yield f"{layer}.mlp.up_proj.bias", torch.ones(f)
+
+    def _module(self, ours: str, theirs: str) -> NamedTensors:
+        """Weight and bias of a module, where the model has it; a required bias may be zeros."""
         weight, bias = f"{ours}.weight", f"{ours}.bias"
         if weight not in self._weights.shapes:
             return
-        values = self._weights.whole(weight)
+        values = self._weights.read(weight)
         transposed = self._gpt2 and values.dim() == 2 and ours not in self._names
         yield f"{theirs}.weight", values.T.contiguous() if transposed else values
         if bias in self._weights.shapes:
-            yield f"{theirs}.bias", self._weights.whole(bias)
-        elif self._must_have_bias(ours):
+            yield f"{theirs}.bias", self._weights.read(bias)
+        elif self._needs_bias(ours):
             yield f"{theirs}.bias", torch.zeros(len(values))
 
-    def _must_have_bias(self, ours: str) -> bool:
+    def _needs_bias(self, ours: str) -> bool:
         if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
             return False
         if ours.endswith(NORMS):
@@ -101,28 +103,29 @@ class Translation:
         return self._gpt2 or (self._plain_as_gated and ".feed_forward." in ours)
 
     def _positions(self) -> Tensor:
-        """(T, C); GPT-2 has a table of them, of zeros where there are none."""
+        """GPT-2's position table (T, C); zeros for a model without positions."""
         shape = (self._config.context_length, self._config.d_model)
         match self._config.positions:
             case "learned":
-                return self._weights.whole("positions.weight")
+                return self._weights.read("positions.weight")
             case "sinusoidal":
                 return sinusoidal_table(*shape)
         return torch.zeros(shape)
 
-    def _fused(self, block: str, part: str) -> Tensor:
-        """Queries, keys and values one below the other, (3C, C) or (3C,).
+    def _fused_qkv(self, block: str, part: str) -> Tensor:
+        """Queries, keys and values stacked, (3C, C) or (3C,).
 
-        GPT-2 has as many key heads as query heads, so each of ours is there several times.
+        GPT-2 has as many key heads as query heads, so each key head is repeated.
         """
         config = self._config
-        found = []
+        stack = []
         for name in QKV:
             stored = f"{block}.attention.{name}.{part}"
-            rows = config.d_model if name == "query" else config.key_channels
-            there = stored in self._weights.shapes
-            values = self._weights.whole(stored) if there else torch.zeros(rows)
-            heads = values.reshape(-1, config.head_size, *values.shape[1:])  # (K, D, ...)
-            times = 1 if name == "query" else config.n_head // config.n_kv_head
-            found.append(heads.repeat_interleave(times, dim=0).flatten(0, 1))
-        return torch.cat(found)
+            if stored in self._weights.shapes:
+                values = self._weights.read(stored)
+            else:
+                values = torch.zeros(config.d_model if name == "query" else config.key_channels)
+            heads = values.unflatten(0, (-1, config.head_size))  # (K, D, ...)
+            repeats = 1 if name == "query" else config.n_head // config.n_kv_head
+            stack.append(heads.repeat_interleave(repeats, dim=0).flatten(0, 1))
+        return torch.cat(stack)

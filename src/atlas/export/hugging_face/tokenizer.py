@@ -1,4 +1,4 @@
-"""A sentencepiece model as a tokenizer.json, which the tokenizers library reads."""
+"""Convert a sentencepiece model to a tokenizer.json, the format of the tokenizers library."""
 
 from collections.abc import Iterator
 from re import escape
@@ -9,25 +9,30 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 
-# Words of Atlas: white space of any kind is one blank, each line and each word begins anew.
-WORDS = ((r"[^\S\n]+", " "), (r" ?\n ?", "\n"), (r"^ | $", ""), (r"(?<=\n|^)(?=[^\n])", " "))
+# Normalization of word vocabularies: white space becomes one space, each word starts with one.
+WORD_RULES = (
+    (r"[^\S\n]+", " "),
+    (r" ?\n ?", "\n"),
+    (r"^ | $", ""),
+    (r"(?<=\n|^)(?=[^\n])", " "),
+)
 
 
 def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenizer:
-    """The same vocabulary, and the same ids for the same text.
+    """Build a tokenizer with the same vocabulary that gives the same ids for any text.
 
-    With ``add_bos_token`` they begin with bos, where special tokens are asked for.
+    With ``add_bos_token`` a text that is encoded with special tokens begins with bos.
     """
     fast = FastTokenizer(_model(tokenizer))
     fast.normalizer = normalizers.Sequence(list(_normalizers(tokenizer)))
     special = [i for i in range(tokenizer.vocab_size) if tokenizer.processor.is_control(i)]
     if tokenizer.kind == "word":
-        blank_and_word = Regex(rf"\n|{SPACE_MARK}[^\n{SPACE_MARK}]+")
-        fast.pre_tokenizer = pre_tokenizers.Split(blank_and_word, "isolated")
+        line_or_word = Regex(rf"\n|{SPACE_MARK}[^\n{SPACE_MARK}]+")
+        fast.pre_tokenizer = pre_tokenizers.Split(line_or_word, "isolated")
     elif tokenizer.kind == "unigram":
-        # Its pieces are all found in a text, those that stand for no text as well.
-        apart = "|".join(_cut_in_two(tokenizer, i) for i in (tokenizer.unk, *special))
-        fast.pre_tokenizer = pre_tokenizers.Split(Regex(apart), "merged_with_previous")
+        # tokenizers would find the pieces of special tokens in a text, so it is split inside them.
+        splits = "|".join(_split_pattern(tokenizer, i) for i in (tokenizer.unk, *special))
+        fast.pre_tokenizer = pre_tokenizers.Split(Regex(splits), "merged_with_previous")
     fast.decoder = decoders.Sequence(list(_decoders(tokenizer)))
     fast.add_special_tokens(
         [AddedToken(tokenizer.piece(i), special=True, normalized=False) for i in special]
@@ -47,7 +52,7 @@ def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenize
 
 
 def tokenizer_settings(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
-    """What tokenizer_config.json says beside it."""
+    """tokenizer_config.json: the class and the special tokens."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
@@ -59,14 +64,14 @@ def tokenizer_settings(tokenizer: Tokenizer, context_length: int) -> dict[str, A
     }
 
 
-def _cut_in_two(tokenizer: Tokenizer, identity: int) -> str:
-    """A pattern of the first part of a piece, where the rest of it follows.
+def _split_pattern(tokenizer: Tokenizer, identity: int) -> str:
+    """A pattern that matches the start of a piece where the rest of the piece follows.
 
-    It is cut beside a letter that the vocabulary knows: two unknown ones are one token.
+    The split is next to a letter of the vocabulary, because a run of unknown letters is one token.
     """
     piece = tokenizer.piece(identity)
     known = (tokenizer.processor.piece_to_id(letter) != tokenizer.unk for letter in piece)
-    cut = max(next((place for place, there in enumerate(known) if there), 1), 1)
+    cut = max(next((index for index, is_known in enumerate(known) if is_known), 1), 1)
     return f"{escape(piece[:cut])}(?={escape(piece[cut:])})"
 
 
@@ -91,10 +96,10 @@ def _model(tokenizer: Tokenizer) -> models.Model:
 
 
 def _merges(tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """Every pair of pieces whose sum is a piece, the best sum first.
+    """Every pair of pieces that make a piece, the highest score first.
 
-    sentencepiece merges what makes the piece of the highest score; tokenizers the pair that stands
-    first.
+    sentencepiece merges the pair whose result has the highest score, tokenizers the pair that comes
+    first in the list.
     """
     processor = tokenizer.processor
     normal = [
@@ -111,10 +116,10 @@ def _merges(tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
 
 
 def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
-    """What sentencepiece does to a text before it cuts it."""
+    """The normalization that sentencepiece applies before it splits a text."""
     spec = tokenizer.normalizer
     if tokenizer.kind == "word":
-        for pattern, replacement in WORDS:
+        for pattern, replacement in WORD_RULES:
             yield normalizers.Replace(Regex(pattern), replacement)
     else:
         if spec.precompiled_charsmap:
@@ -129,7 +134,7 @@ def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
 
 
 def _decoders(tokenizer: Tokenizer) -> Iterator[decoders.Decoder]:
-    """What makes text of pieces again."""
+    """The steps from pieces back to text."""
     yield decoders.Replace(tokenizer.piece(tokenizer.unk), tokenizer.decode([tokenizer.unk]))
     yield decoders.Replace(SPACE_MARK, " ")
     yield decoders.ByteFallback()

@@ -36,22 +36,22 @@ def export(
     source: Annotated[str, typer.Option(help="Where it can be had.")] = "",
 ) -> None:
     """Write a model as GGUF and more, and check it in the runtimes that read it."""
-    from atlas.export.about import About
-    from atlas.export.command import export_to
-    from atlas.export.source import Source
+    from atlas.export.bundle import ModelBundle
+    from atlas.tools.export import export_to
+    from atlas.export.metadata import ModelMetadata
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = model or find_project() / "models/model"
     called = name or ("atlas" if folder.resolve().name == "model" else folder.resolve().name)
-    about = About(called, author, licence, description, source)
+    metadata = ModelMetadata(called, author, licence, description, source)
     beside = (folder if folder.name else folder.absolute()).parent / "tokenizer"
-    found = Source.load(folder, tokenizer or beside, about)
+    found = ModelBundle.load(folder, tokenizer or beside, metadata)
     export_to(out or Path(f"{called}-export"), found, to or ["gguf:q8_0"], text)
 
 
 def inspect(file: Annotated[Path, typer.Argument(help="Any GGUF file.")]) -> None:
     """Print what is in a GGUF file: metadata, tokenizer, tensors."""
-    from atlas.export.gguf.inspect import print_gguf
+    from atlas.tools.inspect_gguf import print_gguf
 
     print_gguf(file)
 

@@ -1,0 +1,216 @@
+"""Write the model card (README.md) and Ollama's Modelfile next to exported files."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from atlas.errors import one_line
+from atlas.export.bundle import ModelBundle
+from atlas.export.metadata import ModelMetadata
+from atlas.inference.generate import generate
+from atlas.inference.sampling import USUAL
+from atlas.model.config import ModelConfig
+from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
+from atlas.pipeline.files import write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+CARD, MODELFILE = "README.md", "Modelfile"
+SAMPLE_TOKENS = 100
+LOGIT_METRICS = {  # metric of the largest logit difference, by runtime
+    "llama.cpp": "logit_difference",
+    "transformers": f"{HUGGING_FACE}_logit_difference",
+    "onnxruntime": f"{ONNX}_logit_difference",
+    "torch.export": f"{TORCH}_logit_difference",
+}
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A row of the table of files: the PyTorch model, or a GGUF file.
+
+    Attributes:
+        file: file name.
+        format: GGUF format, or ``pytorch``.
+        bytes: size of the file.
+        bits_per_weight: size per weight.
+        perplexity: perplexity in the file's own runtime.
+        kl_divergence: from the F32 file's predictions, nats per token.
+        top_1_agreement: share of the positions where both find the same token most likely.
+        types: types of the matrices, most common first.
+    """
+
+    file: str
+    format: str
+    bytes: int
+    bits_per_weight: float
+    perplexity: float
+    kl_divergence: float
+    top_1_agreement: float
+    types: str
+
+
+def write_card(
+    bundle: ModelBundle,
+    *,
+    formats: Sequence[str],
+    files: Sequence[FileRow],
+    metrics: Mapping[str, Any],
+    prompt: list[int],
+    perplexity_data: str,
+    folder: Path,
+) -> None:
+    """Write the card, a copy for the Hugging Face folder, and a Modelfile for GGUF files.
+
+    Args:
+        bundle: the model.
+        formats: formats of the export.
+        files: the PyTorch model, then the GGUF files.
+        metrics: metrics of the checks.
+        prompt: ids that the sample begins with.
+        perplexity_data: description of the text that perplexities are computed over.
+        folder: folder of the export.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
+        keep_trailing_newline=True,
+    )
+    metadata = bundle.metadata
+    prompt = _question(bundle.config, prompt)
+    continuation = list(generate(bundle.model, prompt, SAMPLE_TOKENS, USUAL))
+    prompt_text = bundle.tokenizer.decode(prompt)
+    text = bundle.tokenizer.decode([*prompt, *continuation])
+    render_card = partial(
+        templates.get_template("card.md.j2").render,
+        metadata=metadata,
+        shape=_shape(bundle.config, bundle.model.parameter_count()),
+        perplexity_data=perplexity_data,
+        agreements=list(_agreements(metrics)),
+        sampling=USUAL,
+        prompt=prompt_text,
+        continuation=text.removeprefix(prompt_text),
+        fence=_fence(text),
+    )
+    pytorch, *gguf = files
+    recommended = _recommended(gguf).file if gguf else None
+    hugging_face = f"{metadata.name}-{HUGGING_FACE}"
+    cards = {folder: (files, formats, hugging_face)}
+    if HUGGING_FACE in formats:
+        cards[folder / hugging_face] = ([pytorch], [HUGGING_FACE], ".")
+    for target, (rows, included, load_path) in cards.items():
+        usage = _usage(metadata.name, _shell_words(prompt_text), included, recommended, load_path)
+        front_matter = _front_matter(metadata, included)
+        card = render_card(files=rows, usage=list(usage), front_matter=front_matter)
+        write_text(target / CARD, card)
+    if recommended:
+        modelfile = templates.get_template("Modelfile.j2").render(
+            metadata=metadata,
+            file=recommended,
+            context_length=bundle.config.context_length,
+            sampling=USUAL,
+            end=bundle.tokenizer.piece(bundle.tokenizer.eos),
+        )
+        write_text(folder / MODELFILE, modelfile)
+
+
+def _recommended(files: Sequence[FileRow]) -> FileRow:
+    """The file to run: the largest quantized one, or the smallest if none is quantized."""
+    size = attrgetter("bytes")
+    quantized = [row for row in files if row.format not in WHOLE]
+    return max(quantized, key=size) if quantized else min(files, key=size)
+
+
+def _fence(text: str) -> str:
+    """A code fence longer than any run of its character in the text."""
+    return "~" * max(4, 1 + max(map(len, re.findall("~+", text)), default=0))
+
+
+def _front_matter(metadata: ModelMetadata, formats: Sequence[str]) -> str:
+    """YAML for the Hugging Face Hub, which writes licences in lower case."""
+    values: dict[str, Any] = {"pipeline_tag": "text-generation"}
+    if HUGGING_FACE in formats:
+        values["library_name"] = "transformers"
+    if metadata.licence:
+        values["license"] = metadata.licence.lower()
+    values["tags"] = ["atlas", "text-generation"]
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
+    """The hyperparameters in words."""
+    yes_or_no = {True: "yes", False: "no"}
+    return {
+        "parameters": f"{parameters:,}",
+        "vocabulary": f"{config.vocab_size:,}",
+        "context": f"{config.context_length:,} tokens",
+        "layers": str(config.n_layer),
+        "width": str(config.d_model),
+        "heads": f"{config.n_head} of {config.head_size} channels, {config.n_kv_head} key heads",
+        "feed-forward": f"{config.feed_forward}, {config.d_ff} channels",
+        "positions": config.positions,
+        "norm": f"{config.norm}, {config.norm_position}",
+        "norm of queries and keys": config.qk_norm,
+        "biases": yes_or_no[config.bias],
+        "tied head": yes_or_no[config.tied_head],
+    }
+
+
+def _agreements(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """A phrase for each runtime: how closely its logits agree with PyTorch's."""
+    for runtime, key in LOGIT_METRICS.items():
+        if key in metrics:
+            bound = 1.05 * float(metrics[key])  # rounding to two digits must not lower it
+            yield f"logits of {runtime} differ from PyTorch's by at most {bound:.1e}"
+
+
+def _question(config: ModelConfig, prompt: list[int]) -> list[int]:
+    """Cut a prompt after its question, for a model that answers questions."""
+    if config.separator in prompt:
+        return prompt[: prompt.index(config.separator) + 1]
+    return prompt
+
+
+def _shell_words(prompt: str) -> str:
+    """The beginning of a prompt, reduced to characters that are safe in quotes in any shell."""
+    return re.sub(r"[^\w .,:+*/=-]", "", one_line(prompt))[:40].strip() or "The"
+
+
+def _usage(
+    name: str, prompt: str, formats: Sequence[str], gguf: str | None, load_path: str
+) -> Iterator[tuple[str, str, str]]:
+    """How to run the files: a title, the language of the code, and the code."""
+    if gguf and gguf_formats(formats):
+        title = "llama.cpp (`llama-cli` in builds before 2026)"
+        yield title, "sh", f'llama-completion -no-cnv -m {gguf} -p "{prompt}"'
+        yield "Ollama", "sh", f"ollama create {name} -f Modelfile && ollama run {name}"
+    if HUGGING_FACE in formats:
+        yield (
+            "transformers",
+            "python",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f'tokenizer = AutoTokenizer.from_pretrained("{load_path}")\n'
+            f'model = AutoModelForCausalLM.from_pretrained("{load_path}")\n'
+            f'ids = tokenizer("{prompt}", return_tensors="pt")\n'
+            "print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))",
+        )
+    if ONNX in formats:
+        yield (
+            "onnxruntime (inputs and outputs: docs/export.md of Atlas)",
+            "python",
+            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}.onnx")',
+        )
+    if TORCH in formats:
+        yield (
+            "PyTorch, without the code of the model",
+            "python",
+            f'import torch\n\nmodule = torch.export.load("{name}.pt2").module()',
+        )

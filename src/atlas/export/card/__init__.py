@@ -1,1 +1,0 @@
-"""What goes with exported files: a model card, and what Ollama needs."""

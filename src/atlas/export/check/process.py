@@ -1,0 +1,86 @@
+"""Run a runtime in a process of its own, because a failed assertion in C++ ends its process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import atlas
+from atlas.errors import AtlasError, one_line
+
+FULL_DISK = 1 << 20  # free bytes; few runtimes report a full disk, so the message guesses from this
+TIMEOUT = 3600  # seconds; a runtime that hangs has failed
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "GGML_NO_BACKTRACE": "1",
+    "TQDM_DISABLE": "1",
+}
+
+
+@dataclass(frozen=True)
+class RuntimeProcess:
+    """A module of Atlas that runs a runtime when started by ``python -m``.
+
+    Attributes:
+        name: name of the runtime, for messages.
+        module: module to run.
+        arguments: first arguments of the module.
+        tokenizes: the runtime has a tokenizer.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    tokenizes: bool = True
+
+    def ask(self, request: dict[str, Any], folder: Path, *, file: Path) -> Any:
+        """Write request.json to a folder, run the module on it, and read answer.json.
+
+        Raises:
+            AtlasError: the runtime failed, crashed or hung.
+        """
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        self.run(str(folder), file=file)
+        return json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+
+    def run(self, *arguments: str, file: Path) -> None:
+        """Run the module.
+
+        Args:
+            arguments: further arguments of the module.
+            file: the file it works on, for messages.
+
+        Raises:
+            AtlasError: the runtime failed, crashed or hung.
+        """
+        source = Path(atlas.__file__).parent.parent
+        # -P: no code is imported from the current folder.
+        command = [sys.executable, "-P", "-m", self.module, *self.arguments, *arguments]
+        try:
+            result = subprocess.run(
+                command,
+                env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(source)},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            raise AtlasError(f"{file}: {self.name} did not answer within {TIMEOUT} s") from None
+        if result.returncode:
+            full = shutil.disk_usage(file.parent).free < FULL_DISK
+            reason = "the disk is full; free some space" if full else _reason(result.stderr)
+            raise AtlasError(
+                f"{file}: {self.name} failed with exit code {result.returncode}: {reason}"
+            )
+
+
+def _reason(stderr: str) -> str:
+    """Find the last line about an error, else the last line; C++ prints its stack after it."""
+    lines = stderr.strip().splitlines() or ["no message"]
+    errors = [line for line in lines if "error" in line.lower() or "what():" in line]
+    return one_line((errors or lines)[-1])

@@ -1,0 +1,242 @@
+"""Export a model in several formats and check each file in the runtime that reads it.
+
+A file is kept only if its runtime agrees with PyTorch.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from atlas.errors import AtlasError
+from atlas.export.bundle import ModelBundle
+from atlas.export.card import FileRow, write_card
+from atlas.export.check.agreement import (
+    ONNXRUNTIME,
+    TORCH_EXPORT,
+    TRANSFORMERS,
+    check_agreement,
+    compare,
+    expect,
+)
+from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.quality import Quality, check_perplexity, measure_quality
+from atlas.export.gguf.quantize import matrix_types, needs_llama_cpp, quantize
+from atlas.export.gguf.writer import write_gguf
+from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.export.programs import write_programs
+from atlas.export.validation import ValidationData
+from atlas.model.loss import mean_loss
+from atlas.model.storage import WEIGHTS
+from atlas.params.runtime_support import (
+    HUGGING_FACE,
+    K_ROW,
+    ONNX,
+    TORCH,
+    Architecture,
+    GgufFormat,
+    HuggingFaceClass,
+    architecture_of,
+    class_of,
+    gguf_formats,
+    has_k_types,
+)
+
+TOLERANCE = 1e-4  # of logits, in runtimes that are as exact as PyTorch
+EXACT: GgufFormat = "f32"  # the GGUF format whose logits must agree
+PROGRAMS = {ONNX: (".onnx", ONNXRUNTIME), TORCH: (".pt2", TORCH_EXPORT)}
+
+Metric = int | float | str
+
+
+@dataclass
+class ExportResult:
+    """Findings of an export.
+
+    Attributes:
+        metrics: metrics of the stage.
+        speeds: tokens per second in llama.cpp, by metric.
+        files: a row for the PyTorch model, then one for each GGUF file that is kept.
+    """
+
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    speeds: dict[str, float] = field(default_factory=dict)
+    files: list[FileRow] = field(default_factory=list)
+
+
+def export_model(
+    bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
+) -> ExportResult:
+    """Write a file or folder for each format, and a model card.
+
+    Args:
+        bundle: the model.
+        formats: names as in ``atlas.params.runtime_support``.
+        data: text for the checks.
+        folder: receives the files.
+
+    Raises:
+        AtlasError: a runtime cannot run such a model, or disagrees with PyTorch.
+    """
+    architecture, kind = _runtime_support(bundle, formats)
+    exporter = Exporter(bundle, formats, data, folder)
+    if architecture:
+        exporter.export_gguf(architecture)
+    if kind:
+        exporter.export_hugging_face(kind)
+    exporter.export_programs()
+    write_card(
+        bundle,
+        formats=formats,
+        files=exporter.result.files,
+        metrics=exporter.result.metrics,
+        prompt=exporter.expected.prompts[0][0],
+        perplexity_data=data.describe(),
+        folder=folder,
+    )
+    return exporter.result
+
+
+def _runtime_support(
+    bundle: ModelBundle, formats: Sequence[str]
+) -> tuple[Architecture | None, HuggingFaceClass | None]:
+    """Find what llama.cpp and transformers run the model as, None for formats not asked for."""
+    options = bundle.config.model_dump()
+    architecture = architecture_of(options) if gguf_formats(formats) else None
+    if gguf_formats(formats) and architecture is None:
+        raise AtlasError(
+            f"{bundle.folder}: llama.cpp has no architecture for it; leave out the gguf formats"
+        )
+    kind = class_of(options) if HUGGING_FACE in formats else None
+    if HUGGING_FACE in formats and kind is None:
+        raise AtlasError(
+            f"{bundle.folder}: transformers has no class for it; leave out {HUGGING_FACE}"
+        )
+    return architecture, kind
+
+
+class Exporter:
+    """Exports one model, format by format.
+
+    Attributes:
+        expected: results that each runtime should give.
+        result: findings so far.
+    """
+
+    def __init__(
+        self, bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
+    ) -> None:
+        self._bundle, self._formats, self._data, self._folder = bundle, formats, data, folder
+        self._model = bundle.model
+        self.expected = expect(
+            self._model, bundle.tokenizer, data.texts, data.prompts, data.greedy_tokens
+        )
+        perplexity = math.exp(mean_loss(self._model, data.batches))
+        self.result = ExportResult({"formats": ", ".join(formats), "perplexity": perplexity})
+        size = (bundle.folder / WEIGHTS).stat().st_size
+        exact = Quality(perplexity, kl_divergence=0.0, top_1_agreement=1.0, tokens_per_second=0.0)
+        self._add_row("the model in PyTorch", "pytorch", size, exact, "f32")
+
+    def export_gguf(self, architecture: Architecture) -> None:
+        """Write the GGUF files.
+
+        The F32 file is always written, because it is checked strictly: tokens, logits, greedy text
+        and perplexity. Of the smaller types only the tokens must be equal; their loss of quality is
+        measured against the F32 file.
+        """
+        self.result.metrics["architecture"] = architecture.name
+        formats = gguf_formats(self._formats)
+        exact = self._gguf_path(EXACT)
+        for name in dict.fromkeys((EXACT, *formats)):
+            file = self._gguf_path(name)
+            if needs_llama_cpp(name, self._bundle.config.d_model):
+                quantize(exact, file, name)
+            else:
+                write_gguf(file, self._bundle, architecture, name)
+            self._check_gguf(file, name, architecture.logit_tolerance, keep=name in formats)
+        if EXACT not in formats:
+            exact.unlink()
+
+    def _gguf_path(self, name: GgufFormat) -> Path:
+        return self._folder / f"{self._bundle.metadata.name}-{name}.gguf"
+
+    def _check_gguf(self, file: Path, name: GgufFormat, tolerance: float, *, keep: bool) -> None:
+        """Check a GGUF file and add its metrics, and its row where it is kept."""
+        agreement = compare(file, self.expected, self._model, tolerance)
+        quality = measure_quality(file, self._gguf_path(EXACT), self._data.batches)
+        types = _describe_types(file, name)
+        metrics = self.result.metrics
+        if name == EXACT:
+            check_agreement(file, agreement, tolerance)
+            check_perplexity(file, quality, self.result.files[0].perplexity)
+            metrics |= vars(agreement)
+        else:
+            check_agreement(file, agreement)
+            metrics[f"{name}_logit_difference"] = agreement.logit_difference
+            metrics[f"{name}_greedy_mismatches"] = agreement.greedy_mismatches
+            metrics[f"{name}_kl_divergence"] = quality.kl_divergence
+            metrics[f"{name}_top_1_agreement"] = quality.top_1_agreement
+            metrics[f"{name}_types"] = types
+        if keep:
+            size = file.stat().st_size
+            metrics[f"{name}_perplexity"] = quality.perplexity
+            metrics[f"{name}_bytes"] = size
+            self.result.speeds[f"{name}_tokens_per_second"] = round(quality.tokens_per_second)
+            self._add_row(file.name, name, size, quality, types)
+
+    def _add_row(self, file: str, name: str, size: int, quality: Quality, types: str) -> None:
+        row = FileRow(
+            file=file,
+            format=name,
+            bytes=size,
+            bits_per_weight=round(8 * size / self._model.parameter_count(), 2),
+            perplexity=quality.perplexity,
+            kl_divergence=quality.kl_divergence,
+            top_1_agreement=quality.top_1_agreement,
+            types=types,
+        )
+        self.result.files.append(row)
+
+    def export_hugging_face(self, kind: HuggingFaceClass) -> None:
+        """Write a folder for transformers."""
+        target = self._folder / f"{self._bundle.metadata.name}-{HUGGING_FACE}"
+        write_hugging_face(target, self._bundle, kind)
+        self.result.metrics["hugging_face_class"] = kind.name
+        self._check(target, HUGGING_FACE, TRANSFORMERS)
+
+    def export_programs(self) -> None:
+        """Write the ONNX file and the program of torch.export, which share one trace."""
+        stem = self._bundle.metadata.name
+        programs = {
+            name: (self._folder / f"{stem}{suffix}", runtime)
+            for name, (suffix, runtime) in PROGRAMS.items()
+            if name in self._formats
+        }
+        if programs:
+            write_programs(self._bundle.folder, [target for target, _ in programs.values()])
+        for name, (target, runtime) in programs.items():
+            self._check(target, name, runtime)
+
+    def _check(self, target: Path, name: str, runtime: RuntimeProcess) -> None:
+        agreement = compare(target, self.expected, self._model, TOLERANCE, runtime)
+        check_agreement(target, agreement, TOLERANCE, runtime)
+        metrics = self.result.metrics
+        if runtime.tokenizes:
+            metrics[f"{name}_token_mismatches"] = agreement.token_mismatches
+        metrics[f"{name}_logit_difference"] = agreement.logit_difference
+        metrics[f"{name}_greedy_mismatches"] = agreement.greedy_mismatches
+
+
+def _describe_types(file: Path, name: GgufFormat) -> str:
+    """Count the matrices by type; warn where llama.cpp replaced K types."""
+    types = matrix_types(file)
+    replaced = sum(count for kind, count in types.items() if not has_k_types(kind))
+    description = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
+    if has_k_types(name) and replaced:
+        print(
+            f"note: {file.name}: K types need rows that are a multiple of {K_ROW}; {replaced} of "
+            f"{types.total()} matrices have other rows, so llama.cpp made them {description}",
+            file=sys.stderr,
+        )
+    return description

@@ -1,0 +1,96 @@
+"""Quantized formats: the type of each tensor, and llama.cpp's own quantizer.
+
+Norms, biases and position tables stay F32. In formats of four and five bits the matrix that makes
+the logits (the head, or the embedding it is tied to) has a finer type, because it matters most.
+These are llama.cpp's own choices.
+
+llama.cpp quantizes in a process of its own::
+
+    python -m atlas.export.gguf.quantize SOURCE TARGET FILE_TYPE
+
+where FILE_TYPE is llama.cpp's number of a format.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
+
+from atlas.export.check.process import RuntimeProcess
+from atlas.params.runtime_support import K_ROW, GgufFormat, has_k_types
+from atlas.pipeline.processes import threads
+
+QUANTIZER = RuntimeProcess("llama.cpp", "atlas.export.gguf.quantize")
+EMBEDDING, HEAD, POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
+FINER_HEAD = ("q5_1", "q5_0", "q4_1", "q4_0")
+
+
+def file_type(name: GgufFormat) -> LlamaFileType:
+    """llama.cpp's number of a format."""
+    return LlamaFileType[f"{'ALL' if name == 'f32' else 'MOSTLY'}_{name.upper()}"]
+
+
+def needs_llama_cpp(name: GgufFormat, d_model: int) -> bool:
+    """Say if a file would have K types, which only llama.cpp's own quantizer writes."""
+    return has_k_types(name) or (name in FINER_HEAD and d_model % K_ROW == 0)
+
+
+def may_shrink(name: str, dimensions: int) -> bool:
+    """Say if a tensor may have a smaller type: matrices, but not positions, norms and biases."""
+    return dimensions == 2 and name != POSITIONS
+
+
+def tensor_types(
+    shapes: Mapping[str, tuple[int, ...]], name: GgufFormat
+) -> dict[str, GGMLQuantizationType]:
+    """Choose the type of each tensor, in a format without K types.
+
+    Args:
+        shapes: shape of each tensor of the file, by llama.cpp's name.
+        name: format of the file.
+    """
+    usual = GGMLQuantizationType[name.upper()]
+    types = {
+        key: usual if may_shrink(key, len(shape)) else GGMLQuantizationType.F32
+        for key, shape in shapes.items()
+    }
+    if name in FINER_HEAD:
+        types[HEAD if HEAD in types else EMBEDDING] = GGMLQuantizationType.Q8_0
+    return types
+
+
+def quantize(source: Path, target: Path, name: GgufFormat) -> None:
+    """Let llama.cpp convert an F32 file to another format.
+
+    Raises:
+        AtlasError: llama.cpp failed.
+    """
+    number = str(int(file_type(name)))
+    QUANTIZER.run(str(source), str(target), number, file=target)
+
+
+def matrix_types(file: Path) -> Counter[str]:
+    """Count the matrices of a GGUF file by type, in lower case."""
+    return Counter(
+        tensor.tensor_type.name.lower()
+        for tensor in GGUFReader(file).tensors
+        if may_shrink(tensor.name, len(tensor.shape))
+    )
+
+
+def main() -> None:
+    """Run llama.cpp's quantizer in this process."""
+    from cyllama.llama import llama_cpp
+
+    source, target, number = sys.argv[1:]
+    llama_cpp.disable_logging()
+    params = llama_cpp.LlamaModelQuantizeParams()
+    params.ftype = int(number)
+    params.nthread = threads()
+    llama_cpp.model_quantize(source, target, params)
+
+
+if __name__ == "__main__":
+    main()

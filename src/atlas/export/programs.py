@@ -1,0 +1,196 @@
+"""Write a decoder as a program: an ONNX file, or a program of torch.export.
+
+The program takes the keys and values of past tokens as inputs and returns those of all tokens, so
+it needs no memory of its own. Names and shapes are those of transformers' ONNX exports, which other
+tools know. Legend: B batch, P past tokens, T new tokens, K key heads, D head size, V vocabulary.
+
+The exporters print a lot, so they run in a process of their own::
+
+    python -m atlas.export.programs MODEL TARGET [TARGET]
+
+MODEL is a model folder. A TARGET ending in .onnx becomes an ONNX file, one in .pt2 a program of
+torch.export.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from atlas.export.check.process import RuntimeProcess
+from atlas.model.attention import KVCache, LayerCache
+from atlas.model.config import ModelConfig
+from atlas.model.decoder import Decoder
+from atlas.model.masks import Places
+from atlas.model.storage import load_model
+
+WRITER = RuntimeProcess("torch.export", "atlas.export.programs")
+EXAMPLE = (2, 3, 4)  # B, P, T of the inputs that the program is traced with
+BATCH, NEW, ALL, PAST = "batch", "new", "all", "past"  # names of B, T, P + T and P
+
+
+def write_programs(model: Path, targets: Sequence[Path]) -> None:
+    """Write a model folder to each target, in another process.
+
+    Raises:
+        AtlasError: the exporter failed.
+    """
+    WRITER.run(str(model), *map(str, targets), file=targets[0])
+
+
+class InputLayer(LayerCache):
+    """Keys and values of one block that are inputs of the program, (B, K, P, D) each."""
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append those of new tokens (B, K, T, D) and return all."""
+        self.keys = torch.cat((self.keys, key), dim=2)
+        self.values = torch.cat((self.values, value), dim=2)
+        return self.keys, self.values
+
+
+class InputCache(KVCache):
+    """A cache whose contents are inputs of the program.
+
+    Attributes:
+        layers: one per block.
+        mask: which of the past and new tokens are not padding, (B, P + T).
+    """
+
+    def __init__(self, layers: list[LayerCache], mask: Tensor) -> None:
+        self.layers = layers
+        self.mask = mask
+
+    @property
+    def longest(self) -> int:
+        """P."""
+        return self.layers[0].keys.shape[2]
+
+    def remember(self, ids: Tensor, mask: Tensor | None) -> Places:  # noqa: ARG002
+        """Return the positions of the new tokens among all."""
+        return Places.of_masked(self.mask, before=self.longest)
+
+
+class CachedDecoder(nn.Module):
+    """A decoder as a pure function: keys and values go in and come out."""
+
+    def __init__(self, model: Decoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return logits (B, T, V), then keys and values of each block, (B, K, P + T, D) each.
+
+        Args:
+            input_ids: new tokens, (B, T).
+            attention_mask: 1 for tokens, 0 for padding, past and new, (B, P + T).
+            past_key_values: keys, then values, of each block in turn, (B, K, P, D) each.
+        """
+        pairs = zip(past_key_values[::2], past_key_values[1::2], strict=True)
+        layers: list[LayerCache] = [InputLayer(key, value) for key, value in pairs]
+        logits = self.model(input_ids, cache=InputCache(layers, attention_mask.bool()))
+        present = [each for layer in layers for each in (layer.keys, layer.values)]
+        return logits, *present
+
+
+def input_names(config: ModelConfig) -> list[str]:
+    """Names of the inputs, in order."""
+    return ["input_ids", "attention_mask", *_cache_names(config, "past_key_values")]
+
+
+def output_names(config: ModelConfig) -> list[str]:
+    """Names of the outputs, in order."""
+    return ["logits", *_cache_names(config, "present")]
+
+
+def _cache_names(config: ModelConfig, prefix: str) -> list[str]:
+    return [
+        f"{prefix}.{number}.{part}" for number in range(config.n_layer) for part in ("key", "value")
+    ]
+
+
+def empty_past(config: ModelConfig, batch: int = 1, length: int = 0) -> list[Tensor]:
+    """Keys and values of ``length`` past tokens, all zero."""
+    shape = (batch, config.n_kv_head, length, config.head_size)
+    return [torch.zeros(shape) for _ in range(2 * config.n_layer)]
+
+
+def trace(model: Decoder) -> ExportedProgram:
+    """Trace a decoder for any batch size, past length and number of new tokens."""
+    from torch.fx.experimental import _config
+
+    config = model.config
+    batch, past, new = (min(size, config.context_length // 2) for size in EXAMPLE)
+    example: tuple[Any, ...] = (
+        torch.zeros(batch, new, dtype=torch.int64),
+        torch.ones(batch, past + new, dtype=torch.int64),
+        empty_past(config, batch, past),
+    )
+    length = config.context_length
+    rows = Dim(BATCH, min=1)
+    shapes = (
+        {0: rows, 1: Dim(NEW, min=1, max=length)},
+        {0: rows, 1: Dim(ALL, min=1, max=length)},
+        [{0: rows, 2: Dim(PAST, min=0, max=length - 1)} for _ in example[2]],
+    )
+    # Otherwise torch.export assumes that no dimension is ever 0 or 1. PyTorch's ONNX exporter sets
+    # the same option; it has no public name in PyTorch 2.13.
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            CachedDecoder(model).eval(),
+            example,
+            dynamic_shapes=shapes,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def remove_stack_traces(program: ExportedProgram) -> ExportedProgram:
+    """Remove the source lines of each operation, because they contain paths of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def write_onnx(program: ExportedProgram, config: ModelConfig, path: Path) -> None:
+    """Write an ONNX file; weights of more than 2 GB go to a second file."""
+    onnx = torch.onnx.export(
+        program,
+        input_names=input_names(config),
+        output_names=output_names(config),
+        verbose=False,
+    )
+    if onnx is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    graph: Any = onnx.model.graph
+    ids, mask, past, *_ = (value.shape for value in graph.inputs)
+    names = {str(ids[0]): BATCH, str(ids[1]): NEW, str(mask[1]): ALL, str(past[2]): PAST}
+    for shape in (value.shape for value in (*graph.inputs, *graph.outputs)):
+        for axis, size in enumerate(shape):
+            if not isinstance(size, int):
+                shape[axis] = " + ".join(names[part] for part in str(size).split(" + "))
+    onnx.save(path)
+
+
+def main() -> None:
+    """Trace the model once and write it to each target."""
+    folder, *targets = map(Path, sys.argv[1:])
+    model = load_model(folder, torch.device("cpu"))
+    if not isinstance(model, Decoder):
+        raise TypeError(f"{folder}: not a decoder")
+    program = remove_stack_traces(trace(model))
+    for target in targets:
+        if target.suffix == ".onnx":
+            write_onnx(program, model.config, target)
+        else:
+            torch.export.save(program, target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Text for the checks: the val split, a text file, or samples of the model itself."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
+from atlas.inference.generate import generate
+from atlas.inference.sampling import Sampling
+from atlas.model.decoder import Decoder
+from atlas.tokens.index import SplitIndex, TokenIndex
+from atlas.tokens.shards import ShardWriter, shard_path
+from atlas.tokens.split import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.windows import Batch, EvaluationWindows
+
+MAX_CHARACTERS = 20_000_000  # of the texts whose tokens are compared
+BATCH_SIZE = 16  # windows per forward pass
+SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """Text and windows of its tokens.
+
+    Attributes:
+        texts: texts to tokenize; the first ``prompts`` of them also give logits and prompts.
+        batches: windows of tokens, for perplexities.
+        prompts: number of texts whose logits and greedy continuation are compared.
+        greedy_tokens: length of a greedy continuation.
+        description: what the text is, for the model card.
+    """
+
+    texts: list[str]
+    batches: list[Batch[npt.NDArray[Any]]]
+    prompts: int
+    greedy_tokens: int
+    description: str
+
+    @classmethod
+    def load(
+        cls,
+        documents: Iterable[Document],
+        split: TokenSplit,
+        context_length: int,
+        *,
+        prompts: int,
+        greedy_tokens: int,
+        max_windows: int | None,
+        description: str = "text the model was not trained on",
+    ) -> "ValidationData":
+        """Load documents and up to ``max_windows`` windows spread over their tokens."""
+        windows = EvaluationWindows(split, context_length, BATCH_SIZE)
+        batches = list(windows.spread(max_windows or len(windows.layout)))
+        texts = _first_texts(documents, MAX_CHARACTERS)
+        return cls(texts, batches, prompts, greedy_tokens, description)
+
+    def describe(self) -> str:
+        """Describe the tokens that perplexities are computed over."""
+        tokens = sum(batch.predicted() for batch in self.batches)
+        return f"{tokens:,} tokens of {self.description}"
+
+
+def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> TokenSplit:
+    """Tokenize texts into an empty folder, as the val split of a corpus."""
+    path = shard_path(folder, "val", 0)
+    writer = ShardWriter(path, tokenizer.vocab_size, tokenizer.sha256)
+    size = 0
+    for text in texts:
+        ids = [*tokenizer.encode(text), tokenizer.eos]
+        writer.write(ids, [len(ids)])
+        size += len(text.encode())
+    writer.close()
+    entry = SplitIndex([writer.tokens], writer.documents, size)
+    known = (tokenizer.vocab_size, tokenizer.eos, tokenizer.pad, None, tokenizer.sha256)
+    TokenIndex(*known, "packed", {"val": entry}).write(folder)
+    return TokenSplit(folder, "val")
+
+
+def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
+    """Let the model write texts, to check it without any other text.
+
+    The texts are sampled from the model's own probabilities (temperature 1), so a KL divergence
+    over them is the one to expect on what the model writes.
+
+    Raises:
+        AtlasError: every sample is empty.
+    """
+    texts = []
+    for seed in range(SAMPLES):
+        sampling = Sampling(temperature=1, top_k=0, top_p=1, seed=seed)
+        ids = generate(model, [], model.config.context_length, sampling)
+        texts.append(tokenizer.decode(list(ids)))
+    texts = [text for text in texts if tokenizer.encode(text)]
+    if not texts:
+        raise AtlasError("--text: all samples of the model are empty; give a text to check it with")
+    return texts
+
+
+def _first_texts(documents: Iterable[Document], max_characters: int) -> list[str]:
+    """Take the first documents, up to a total length; the last one may be cut."""
+    texts = []
+    for document in documents:
+        texts.append(document.text[:max_characters])
+        max_characters -= len(texts[-1])
+        if not max_characters:
+            break
+    return texts

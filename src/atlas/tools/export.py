@@ -1,0 +1,110 @@
+"""``atlas export``: export a model outside the pipeline."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
+from atlas.export.bundle import ModelBundle
+from atlas.export.export import ExportResult, export_model
+from atlas.export.validation import ValidationData, encode_texts, sample_texts
+from atlas.params.rules import export_conflicts
+from atlas.params.runtime_support import known_format
+from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
+from atlas.tools.console import plain_console
+
+PROMPTS, GREEDY_TOKENS, MAX_WINDOWS = 3, 60, 32  # of the check
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: Path | None) -> None:
+    """Create a folder of exported files, whole or not at all, and print the findings.
+
+    Args:
+        folder: folder to create.
+        bundle: the model.
+        formats: names as in ``atlas.params.runtime_support``.
+        text: file that the model was not trained on; None to check it on its own samples.
+
+    Raises:
+        AtlasError: an argument is wrong, the model does not fit a format, or a runtime disagrees.
+    """
+    _check_arguments(folder, bundle, formats)
+    partial = partial_path(folder)
+    remove(partial)
+    try:
+        partial.mkdir()
+        with tempfile.TemporaryDirectory() as name:
+            texts = _validation_texts(bundle, text)
+            data = ValidationData.load(
+                [Document(str(number), "", each) for number, each in enumerate(texts)],
+                encode_texts(texts, bundle.tokenizer, Path(name)),
+                bundle.config.context_length,
+                prompts=PROMPTS,
+                greedy_tokens=GREEDY_TOKENS,
+                max_windows=MAX_WINDOWS,
+                description="validation text" if text else "text the model wrote itself",
+            )
+            result = export_model(bundle, formats, data, partial)
+        put_in_place(partial, folder)
+    finally:
+        remove(partial)
+    print_result(result, folder)
+
+
+def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) -> None:
+    """Refuse before any work what cannot succeed."""
+    for name in formats:
+        try:
+            known_format(name)
+        except ValueError as error:
+            raise AtlasError(f"--to {name}: it must be {error}") from None
+    for conflict in export_conflicts(bundle.config, formats):
+        raise AtlasError(f"--to: {conflict}")
+    name = bundle.metadata.name
+    if not SAFE_NAME.fullmatch(name):
+        raise AtlasError(f"--name {name}: use only letters, digits, '.', '_' and '-'")
+    if not folder.absolute().parent.is_dir():
+        raise AtlasError(f"--out {folder}: folder {folder.parent} does not exist; create it first")
+    if folder.exists():
+        raise AtlasError(f"--out {folder}: it exists already; choose another name")
+
+
+def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:
+    if path is None:
+        return sample_texts(bundle.model, bundle.tokenizer)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise AtlasError(f"--text {path}: not UTF-8 ({error.reason} at {error.start})") from None
+    if not bundle.tokenizer.encode(text):
+        raise AtlasError(f"--text {path}: the file contains no text")
+    return [text]
+
+
+def print_result(result: ExportResult, folder: Path) -> None:
+    """Print a row per file, the logit differences and the paths."""
+    console = plain_console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("file", "bytes", "perplexity", "KL divergence", "same top token", "matrices"):
+        is_text = title in ("file", "matrices")
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=title == "file")
+    for row in result.files:
+        table.add_row(
+            row.file,
+            f"{row.bytes:,}",
+            f"{row.perplexity:.4f}",
+            f"{row.kl_divergence:.2g}",
+            f"{100 * row.top_1_agreement:.2f} %",
+            row.types,
+        )
+    console.print(table)
+    for key, value in result.metrics.items():
+        if key.endswith("logit_difference"):
+            console.print(f"{key.replace('_', ' ')}: {value:.2g}")
+    for file in files_below(folder):
+        console.print(f"{folder / file.relative_to(folder)}", soft_wrap=True)

@@ -1,0 +1,111 @@
+"""The model card and the Modelfile, as their readers read them."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from atlas.export.bundle import ModelBundle
+from atlas.export.card import FileRow, write_card
+from atlas.export.metadata import ModelMetadata
+from tests.export.models import SHAPES, store
+from tests.export.test_export import METADATA
+from tests.small import text
+
+FORMATS = ["gguf:f16", "gguf:q8_0", "hugging_face", "onnx", "torch"]
+FILES = [
+    FileRow("model.safetensors", "pytorch", 4_000_000, 32.0, 20.0, 0.0, 1.0, "f32"),
+    FileRow("mine-f16.gguf", "f16", 2_000_000, 16.0, 20.001, 1e-7, 0.9999, "15 f16"),
+    FileRow("mine-q8_0.gguf", "q8_0", 1_100_000, 8.5, 20.01, 1.5e-4, 0.98, "15 q8_0"),
+]
+
+
+@pytest.fixture
+def card(tmp_path, tokenizer):
+    """Writes the files that go with an export, and gives the text of each."""
+
+    def write(metadata: ModelMetadata = METADATA, formats=FORMATS, files=FILES, **options):
+        model = store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)
+        bundle = ModelBundle(tmp_path / "model", model.config, tokenizer, metadata)
+        folder = tmp_path / "out"
+        (folder / "mine-hugging_face").mkdir(parents=True)
+        write_card(
+            bundle,
+            formats=formats,
+            files=files,
+            metrics={"logit_difference": 1.7e-5, "onnx_logit_difference": 2e-6},
+            prompt=tokenizer.encode(text(1))[:16],
+            perplexity_data="1,234 tokens of this",
+            folder=folder,
+        )
+        cards = ("README.md", "mine-hugging_face/README.md")
+        texts = {name: (folder / name).read_text() for name in cards if (folder / name).exists()}
+        return texts, folder / "Modelfile"
+
+    return write
+
+
+def test_a_card_tells_data_licence_shape_quality_sample_and_how_to_run_it(card):
+    texts, modelfile = card()
+    readme = texts["README.md"]
+    inner = texts["mine-hugging_face/README.md"]
+    assert 'from_pretrained(".")' in inner
+    assert "gguf" not in inner
+    assert "library_name: transformers" in inner
+    _, front, body = readme.split("---\n", 2)
+    values = yaml.safe_load(front)
+    assert (values["license"], values["pipeline_tag"]) == ("apache-2.0", "text-generation")
+    for line in (
+        "It writes of lamps. By Ann Other. Source: https://example.org/mine",
+        "| heads | 4 of 16 channels, 4 key heads |",
+        "lamps: 2 files, 1,234 bytes; licence: CC0-1.0.\n\n- https://example.org/lamps\n",
+        "Perplexity over 1,234 tokens of this.",
+        "| mine-q8_0.gguf | 1,100,000 | 8.5 | 20.0100 | 0.00015 | 98.00 % |",
+        "logits of llama.cpp differ from PyTorch's by at most 1.8e-05; logits of onnx",
+        "llama-completion -no-cnv -m mine-q8_0.gguf -p",
+        'AutoModelForCausalLM.from_pretrained("mine-hugging_face")',
+        'onnxruntime.InferenceSession("mine.onnx")',
+        'torch.export.load("mine.pt2")',
+    ):
+        assert line in body, line
+    lines = modelfile.read_text().splitlines()
+    assert "FROM ./mine-q8_0.gguf" in lines
+    assert 'TEMPLATE """{{ .Prompt }}"""' in lines
+    assert "PARAMETER num_ctx 96" in lines
+    assert 'PARAMETER stop "<|endoftext|>"' in lines
+    assert 'LICENSE "apache-2.0"' in lines
+
+
+def test_what_nobody_said_is_left_out(card):
+    texts, modelfile = card(ModelMetadata("mine"), formats=["gguf:f16"])
+    readme = texts["README.md"]
+    assert "license" not in readme.split("---\n")[1]
+    assert "library_name" not in readme
+    assert "## Training data\n\nNot stated.\n" in readme
+    assert "No licence is stated for the weights." in readme
+    assert "LICENSE" not in modelfile.read_text()
+
+
+def test_without_gguf_files_there_is_no_modelfile(card):
+    texts, modelfile = card(formats=["onnx"], files=FILES[:1])
+    assert not modelfile.exists()
+    assert "llama" not in texts["README.md"].split("## Usage")[1]
+    assert "ollama" not in texts["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "file"), [(FILES[:2], "mine-f16.gguf"), (FILES, "mine-q8_0.gguf")]
+)
+def test_ollama_runs_the_finest_quantised_file_or_the_smallest(card, kept, file):
+    smaller = dataclasses.replace(FILES[2], file="mine-q4_0.gguf", format="q4_0", bytes=700_000)
+    _, modelfile = card(files=[*kept, smaller] if len(kept) > 2 else kept)
+    assert f"FROM ./{file}" in modelfile.read_text()
+
+
+def test_a_prompt_stands_between_quotes_in_any_shell(card, monkeypatch):
+    texts, _ = card()
+    (line,) = [
+        line for line in texts["README.md"].splitlines() if line.startswith("llama-completion")
+    ]
+    assert line.count('"') == 2
+    assert not set("$`\\'!") & set(line)

@@ -1,0 +1,151 @@
+"""Whole exports of a tiny model, in the formats asked for."""
+
+import json
+
+import pytest
+import torch
+
+from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
+from atlas.export import export as module
+from atlas.export.bundle import ModelBundle
+from atlas.export.export import export_model
+from atlas.export.metadata import ModelMetadata, TrainingData
+from atlas.export.validation import ValidationData, encode_texts, sample_texts
+from atlas.model.decoder import Decoder
+from atlas.model.initialize import initialise
+from atlas.model.storage import load_model, save_weights
+from tests.export.models import SHAPES, store
+from tests.small import small_config, text
+
+TEXTS = [text(seed) for seed in range(900, 904)]
+METADATA = ModelMetadata(
+    "mine",
+    "Ann Other",
+    "apache-2.0",
+    "It writes of lamps.",
+    "https://example.org/mine",
+    TrainingData("lamps", 2, 1234, ("CC0-1.0",), ("https://example.org/lamps",)),
+)
+
+
+@pytest.fixture
+def bundle(tmp_path, tokenizer):
+    store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    return ModelBundle.load(tmp_path / "model", tmp_path / "tokenizer", METADATA)
+
+
+@pytest.fixture
+def data(tmp_path, tokenizer):
+    documents = [Document(str(number), "s", each) for number, each in enumerate(TEXTS)]
+    (tmp_path / "tokens").mkdir()
+    split = encode_texts(TEXTS, tokenizer, tmp_path / "tokens")
+    return ValidationData.load(documents, split, 96, prompts=2, greedy_tokens=10, max_windows=3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "export"
+    path.mkdir()
+    return path
+
+
+def test_only_the_formats_asked_for_stay_and_all_are_checked(bundle, data, folder):
+    result = export_model(bundle, ["gguf:q8_0"], data, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "Modelfile",
+        "README.md",
+        "mine-q8_0.gguf",
+    ]
+    metrics = result.metrics
+    assert metrics["architecture"] == "llama"
+    assert metrics["token_mismatches"] == 0
+    assert metrics["logit_difference"] < 1e-4 < metrics["q8_0_logit_difference"]
+    assert metrics["q8_0_bytes"] == (folder / "mine-q8_0.gguf").stat().st_size
+    assert metrics["q8_0_types"] == "15 q8_0"
+    assert metrics["q8_0_perplexity"] == pytest.approx(metrics["perplexity"], rel=0.02)
+    assert 0 < metrics["q8_0_kl_divergence"] < 1e-2
+    assert 0.8 < metrics["q8_0_top_1_agreement"] <= 1
+    assert result.speeds["q8_0_tokens_per_second"] > 0
+    assert "f32_bytes" not in metrics
+    assert [row.format for row in result.files] == ["pytorch", "q8_0"]
+    assert result.files[1].bits_per_weight > 8.5
+
+
+def test_a_hugging_face_folder_needs_no_gguf(bundle, data, folder):
+    result = export_model(bundle, ["hugging_face"], data, folder)
+    assert result.metrics["hugging_face_class"] == "LlamaForCausalLM"
+    assert result.metrics["hugging_face_token_mismatches"] == 0
+    assert result.metrics["hugging_face_logit_difference"] < 1e-4
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "mine-hugging_face"]
+    assert 'from_pretrained(".")' in (folder / "mine-hugging_face/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_programs_are_checked_as_well(bundle, data, folder):
+    result = export_model(bundle, ["onnx", "torch"], data, folder)
+    assert result.metrics["onnx_logit_difference"] < 1e-4
+    assert result.metrics["torch_greedy_mismatches"] == 0
+    assert {"mine.onnx", "mine.pt2"} < {path.name for path in folder.iterdir()}
+
+
+def test_a_model_that_a_runtime_cannot_express_is_refused(bundle, data, folder, tokenizer):
+    config = bundle.folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"window": 5}))
+    windowed = ModelBundle.load(bundle.folder, bundle.folder.parent / "tokenizer", METADATA)
+    with pytest.raises(AtlasError, match=r"llama\.cpp has no architecture for it"):
+        export_model(windowed, ["gguf:f32"], data, folder)
+    with pytest.raises(AtlasError, match="transformers has no class for it"):
+        export_model(windowed, ["hugging_face"], data, folder)
+
+
+def test_a_model_and_a_tokenizer_that_do_not_belong_together_are_refused(bundle, tmp_path):
+    config = bundle.folder / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"tokenizer_sha256": "0" * 64}))
+    with pytest.raises(AtlasError, match=r"tokenizer: of another tokenizer than the one"):
+        ModelBundle.load(bundle.folder, tmp_path / "tokenizer", METADATA)
+    config.write_text(json.dumps(values | {"vocab_size": 448}))
+    with pytest.raises(AtlasError, match=r"its embedding has 448 rows and .* 400 pieces"):
+        ModelBundle.load(bundle.folder, tmp_path / "tokenizer", METADATA)
+
+
+def test_a_disagreement_stops_the_export(bundle, data, folder, monkeypatch):
+    write = module.write_gguf
+
+    def write_another(path, other, *arguments):
+        decoder = Decoder(small_config(**SHAPES["llama"]))
+        initialise(decoder, 1)
+        save_weights(decoder, bundle.folder / "model.safetensors")
+        write(path, other, *arguments)
+
+    monkeypatch.setattr(module, "write_gguf", write_another)
+    with pytest.raises(AtlasError, match=r"f32\.gguf: llama\.cpp disagrees with PyTorch"):
+        export_model(bundle, ["gguf:f32"], data, folder)
+
+
+def test_a_very_large_split_is_compared_in_part(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr("atlas.export.validation.MAX_CHARACTERS", len(TEXTS[0]) + 5)
+    documents = [Document(str(number), "s", each) for number, each in enumerate(TEXTS)]
+    split = encode_texts(TEXTS, tokenizer, tmp_path)
+    data = ValidationData.load(documents, split, 96, prompts=2, greedy_tokens=10, max_windows=None)
+    assert data.texts == [TEXTS[0], TEXTS[1][:5]]
+    predicted = sum(batch.predicted() for batch in data.batches)
+    assert predicted == sum(len(tokenizer.encode(each)) + 1 for each in TEXTS)
+
+
+def test_a_model_can_be_checked_by_what_it_writes(bundle, tokenizer):
+    model = load_model(bundle.folder, torch.device("cpu"))
+    samples = sample_texts(model, tokenizer)
+    assert samples == sample_texts(model, tokenizer)
+    assert len(set(samples)) > 1
+    with torch.no_grad():
+        model.embedding.weight.zero_()
+        model.embedding.weight[tokenizer.eos] = 1.0
+        model.norm.weight.fill_(1.0)
+    model.forward = lambda ids, **_: (
+        torch.nn.functional.one_hot(torch.full_like(ids, tokenizer.eos), 400).float().mul(1e4)
+    )
+    with pytest.raises(AtlasError, match="--text: all samples of the model are empty"):
+        sample_texts(model, tokenizer)

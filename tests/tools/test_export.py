@@ -1,0 +1,98 @@
+"""`atlas export`: a model outside the pipeline, whole or not at all."""
+
+import pytest
+
+from atlas.errors import AtlasError
+from atlas.export.bundle import ModelBundle
+from atlas.export.gguf.writer import write_gguf
+from atlas.export.metadata import ModelMetadata
+from atlas.tools.export import export_to
+from tests.export.models import SHAPES, store
+from tests.small import text
+
+
+@pytest.fixture
+def bundle(tmp_path, tokenizer):
+    def of(shape="llama", name="mine"):
+        store(tmp_path / "model", SHAPES[shape], tokenizer)
+        if not (tmp_path / "tokenizer").exists():
+            tokenizer.save(tmp_path / "tokenizer")
+        return ModelBundle.load(tmp_path / "model", tmp_path / "tokenizer", ModelMetadata(name))
+
+    return of
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_folder_is_made_and_what_was_found_is_printed(tmp_path, bundle, given, capsys):
+    if given:
+        (tmp_path / "held-out.txt").write_text(text(5), encoding="utf-8")
+    file = tmp_path / "held-out.txt" if given else None
+    export_to(tmp_path / "out", bundle(), ["gguf:q4_k_m"], file)
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["Modelfile", "README.md", "mine-q4_k_m.gguf"]
+    printed = capsys.readouterr()
+    (row,) = [line for line in printed.out.splitlines() if line.startswith("mine-q4_k_m.gguf")]
+    assert float(row.split()[2]) > 1  # a perplexity
+    assert "logit difference: " in printed.out
+    assert "K types need rows that are a multiple of 256" in printed.err
+    over = "validation text" if given else "text the model wrote itself"
+    assert f"tokens of {over}." in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shape", "formats", "message"),
+    [
+        (
+            "llama",
+            ["gguf:q4"],
+            r"--to gguf:q4: it must be one of gguf:f32, .*did you mean",
+        ),
+        ("llama", ["gguf:f32", "gguf:f32"], "--to: a format is named twice"),
+        ("llama-odd", ["gguf:q8_0"], "packs rows of 32, and model.d_model is 54: try"),
+        ("refact-odd", ["hugging_face"], "transformers runs no model with alibi"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_before_any_work(
+    tmp_path, bundle, shape, formats, message
+):
+    with pytest.raises(AtlasError, match=message):
+        export_to(tmp_path / "out", bundle(shape), formats, None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path, bundle):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(AtlasError, match="out: it exists already"):
+        export_to(tmp_path / "out", bundle(), ["gguf:f32"], None)
+    with pytest.raises(AtlasError, match=r"x/out: folder .*x does not exist"):
+        export_to(tmp_path / "x/out", bundle(), ["gguf:f32"], None)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "contains no text"), (b"\xff", "UTF-8")])
+def test_a_text_that_is_none_is_refused(tmp_path, bundle, content, message):
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(AtlasError, match=message):
+        export_to(tmp_path / "out", bundle(), ["gguf:f32"], tmp_path / "x.txt")
+    with pytest.raises(AtlasError, match="use only letters, digits"):
+        export_to(tmp_path / "out", bundle(name="a b"), ["gguf:f32"], None)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, bundle, monkeypatch):
+    def write(writer, tensor):
+        raise OSError(f"{tensor.size} requested and 0 written")  # as NumPy reports a full disk
+
+    monkeypatch.setattr("gguf.GGUFWriter.write_tensor_data", write)
+    with pytest.raises(AtlasError, match=r"mine-f32\.gguf: not written \(.* requested and 0 wr"):
+        export_to(tmp_path / "out", bundle(), ["gguf:f16"], None)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_crash_of_a_runtime_leaves_nothing(tmp_path, bundle, monkeypatch):
+    def write_half(path, *arguments):
+        write_gguf(path, *arguments)
+        path.write_bytes(path.read_bytes()[:3000])
+
+    monkeypatch.setattr("atlas.export.export.write_gguf", write_half)
+    with pytest.raises(AtlasError, match=r"f32\.gguf: llama\.cpp failed with exit code"):
+        export_to(tmp_path / "out", bundle(), ["gguf:f32"], None)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
