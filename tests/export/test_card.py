@@ -82,7 +82,7 @@ def test_what_nobody_said_is_left_out(card):
     assert "license" not in readme.split("---\n")[1]
     assert "library_name" not in readme
     assert "## Training data\n\nNot stated.\n" in readme
-    assert "No licence is stated for the weights." in readme
+    assert "No license is stated for the weights." in readme
     assert "LICENSE" not in modelfile.read_text()
 
 

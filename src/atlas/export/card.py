@@ -138,8 +138,8 @@ def _front_matter(metadata: ModelMetadata, formats: Sequence[str]) -> str:
     values: dict[str, Any] = {"pipeline_tag": "text-generation"}
     if HUGGING_FACE in formats:
         values["library_name"] = "transformers"
-    if metadata.licence:
-        values["license"] = metadata.licence.lower()
+    if metadata.license:
+        values["license"] = metadata.license.lower()
     values["tags"] = ["atlas", "text-generation"]
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text

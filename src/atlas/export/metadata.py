@@ -63,7 +63,7 @@ class ModelMetadata:
     Attributes:
         name: name of the model, and the stem of its files.
         author: who trained it.
-        licence: licence of the weights, as an SPDX identifier.
+        license: license of the weights, as an SPDX identifier.
         description: one sentence.
         source: URL of the model or of the code that made it.
         data: the training data.
@@ -71,13 +71,13 @@ class ModelMetadata:
 
     name: str
     author: str | None = None
-    licence: str | None = None
+    license: str | None = None
     description: str | None = None
     source: str | None = None
     data: TrainingData | None = None
 
     def __post_init__(self) -> None:
         """Make each text one line without double quotes, safe in Markdown and in a Modelfile."""
-        for key in ("author", "licence", "description", "source"):
+        for key in ("author", "license", "description", "source"):
             text = one_line(getattr(self, key) or "").replace('"', "'")
             object.__setattr__(self, key, text or None)

@@ -19,7 +19,7 @@ def add_general(writer: GGUFWriter, metadata: ModelMetadata, parameters: int) ->
     writer.add_size_label(size_label(parameters))
     for add, value in (
         (writer.add_author, metadata.author),
-        (writer.add_license, metadata.licence),
+        (writer.add_license, metadata.license),
         (writer.add_description, metadata.description),
         (writer.add_source_url, metadata.source),
     ):

@@ -31,19 +31,19 @@ def export(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model, and of its files.")] = None,
     author: Annotated[str, typer.Option(help="Who trained it.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the weights, as apache-2.0.")] = "",
+    license: Annotated[str, typer.Option(help="Of the weights, as apache-2.0.")] = "",
     description: Annotated[str, typer.Option(help="One sentence.")] = "",
     source: Annotated[str, typer.Option(help="Where it can be had.")] = "",
 ) -> None:
     """Write a model as GGUF and more, and check it in the runtimes that read it."""
     from atlas.export.bundle import ModelBundle
-    from atlas.tools.export import export_to
     from atlas.export.metadata import ModelMetadata
+    from atlas.tools.export import export_to
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = model or find_project() / "models/model"
     called = name or ("atlas" if folder.resolve().name == "model" else folder.resolve().name)
-    metadata = ModelMetadata(called, author, licence, description, source)
+    metadata = ModelMetadata(called, author, license, description, source)
     beside = (folder if folder.name else folder.absolute()).parent / "tokenizer"
     found = ModelBundle.load(folder, tokenizer or beside, metadata)
     export_to(out or Path(f"{called}-export"), found, to or ["gguf:q8_0"], text)
