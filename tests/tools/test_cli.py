@@ -101,7 +101,7 @@ def test_tokenize_prints_pieces_and_ids(tmp_path, tokenizer):
 def test_export_and_inspect_a_model_from_anywhere(tmp_path, tokenizer):
     store(tmp_path / "mine", SHAPES["llama"], tokenizer)
     tokenizer.save(tmp_path / "tokenizer")
-    told = ("--to", "gguf:f16", "--author", "Ann", "--licence", "mit")
+    told = ("--to", "gguf:f16", "--author", "Ann", "--license", "mit")
     code, printed, error = atlas("export", "mine", *told, cwd=tmp_path)
     assert code == 0, error
     assert "mine-export/mine-f16.gguf" in printed

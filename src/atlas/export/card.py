@@ -158,7 +158,7 @@ def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
         "feed-forward": f"{config.feed_forward}, {config.d_ff} channels",
         "positions": config.positions,
         "norm": f"{config.norm}, {config.norm_position}",
-        "norm of queries and keys": config.qk_norm,
+        "norm of queries and keys": config.qk_norm or "none",
         "biases": yes_or_no[config.bias],
         "tied head": yes_or_no[config.tied_head],
     }
