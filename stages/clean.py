@@ -1,24 +1,24 @@
-"""Clean: raw files to documents, split into train, val and test.
+"""Clean raw files into documents and split them into train, val and test.
 
     dvc repro clean
 
-``ATLAS_PARALLEL`` says where: a number of processes, dask:ADDRESS or ray:ADDRESS.
+``ATLAS_PARALLEL`` sets where it runs: a number of processes, dask:ADDRESS or ray:ADDRESS.
 """
 
 from pathlib import Path
 
 from atlas.cleaning.clean import clean_corpus
-from atlas.cleaning.statistics import tables
+from atlas.cleaning.statistics import plot_tables
 from atlas.pipeline.files import write_csv
 from atlas.pipeline.stage import Run, run_stage
 
 
 def main(run: Run) -> None:
-    """data/raw to data/clean."""
+    """Clean data/raw into data/clean."""
     metrics, statistics = clean_corpus(
         Path("data/raw"), run.output("data/clean"), run.params.clean, unfinished=run.checkpoints
     )
-    for name, rows in tables(statistics.values()).items():
+    for name, rows in plot_tables(statistics.values()).items():
         write_csv(run.output(f"metrics/corpus/{name}.csv"), rows)
     run.write_metrics(metrics)
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from atlas.cleaning import clean as clean_unit
-from atlas.cleaning import shards
+from atlas.cleaning import splits
 from atlas.cleaning.clean import clean_corpus
 from atlas.cleaning.reading import read as units
 from atlas.corpora.manifest import RawFile, write_manifest
@@ -34,7 +34,7 @@ def raw(tmp_path_factory):
 def many_tasks(monkeypatch):
     monkeypatch.setattr(units, "MIN_UNIT", 20_000)
     monkeypatch.setattr(units, "MIN_RANGE", 20_000)
-    monkeypatch.setattr(shards, "SMALLEST_SHARD", 10_000)
+    monkeypatch.setattr(splits, "MIN_SHARD", 10_000)
 
 
 def clean(raw, folder, unfinished="unfinished"):

@@ -8,38 +8,43 @@ from hypothesis import strategies as st
 
 from atlas.cleaning import duplicates
 from atlas.cleaning.documents import Document
-from atlas.cleaning.duplicates import exact_copies, near_copies
-from atlas.cleaning.shards import Parts, PartWriter
-from atlas.cleaning.sketches import Bands
-from tests.small import WORDS, small_params
-
-CLEAN = small_params().clean
+from atlas.cleaning.duplicates import (
+    BandHasher,
+    Bands,
+    exact_duplicates,
+    near_duplicates,
+    text_key,
+)
+from atlas.cleaning.staging import ChunkWriter, StagedCorpus
+from tests.small import WORDS
 
 
 @pytest.fixture(scope="module")
-def parts_of(tmp_path_factory):
-    """Stores texts in parts of a few documents."""
+def stage(tmp_path_factory):
+    """Stage texts in chunks of a few documents."""
 
-    def store(texts, similarity=0.7, size=7):
-        folder = tmp_path_factory.mktemp("parts")
+    def store(texts, threshold=0.7, size=7):
+        folder = tmp_path_factory.mktemp("chunks")
         folders = []
         for start in range(0, len(texts), size):
-            writer = PartWriter(folder / str(start), Bands.of(similarity))
+            writer = ChunkWriter(folder / str(start))
+            hasher = BandHasher(Bands.for_threshold(threshold))
             for number, text in enumerate(texts[start : start + size], start):
-                writer.write(Document(str(number), "s", text), CLEAN)
-            writer.close()
-            folders.append((folder / str(start), len(texts[start : start + size])))
-        return Parts.of(folders)
+                writer.write(Document(str(number), "s", text), text_key(text), "train")
+                hasher.add(text)
+            writer.close(hasher.keys())
+            folders.append((folder / str(start), len(writer)))
+        return StagedCorpus.from_folders(folders)
 
     return store
 
 
-def pairs(copies):
-    return list(zip(copies["number"].tolist(), copies["of"].tolist(), strict=True))
+def pairs(duplicates):
+    return list(zip(duplicates["number"].tolist(), duplicates["of"].tolist(), strict=True))
 
 
-def near(parts, similarity, left_out=()):
-    return near_copies(parts, similarity, np.array(left_out, np.int64))
+def near(corpus, threshold, excluded=()):
+    return near_duplicates(corpus, threshold, np.array(excluded, np.int64))
 
 
 def shingles(text):
@@ -72,11 +77,11 @@ def family():
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=30), st.integers(1, 5))
 @settings(deadline=None)
-def test_exact_copies_are_all_but_the_first(parts_of, texts, partitions):
-    parts = parts_of(texts)
+def test_exact_duplicates_are_all_but_the_first(stage, texts, partitions):
+    corpus = stage(texts)
     duplicates.PARTITION, before = max(1, len(texts) // partitions), duplicates.PARTITION
     try:
-        found = exact_copies(parts)
+        found = exact_duplicates(corpus)
     finally:
         duplicates.PARTITION = before
     expected = [(n, texts.index(text)) for n, text in enumerate(texts) if text in texts[:n]]
@@ -84,68 +89,68 @@ def test_exact_copies_are_all_but_the_first(parts_of, texts, partitions):
     assert found["exact"].all()
 
 
-def test_an_empty_corpus_has_no_copies(parts_of):
-    assert len(exact_copies(parts_of([]))) == len(near(parts_of([]), 0.7)) == 0
+def test_an_empty_corpus_has_no_copies(stage):
+    assert len(exact_duplicates(stage([]))) == len(near(stage([]), 0.7)) == 0
 
 
-@pytest.mark.parametrize("similarity", [0.5, 0.7, 0.9])
-def test_pairs_are_found_as_by_comparing_all(parts_of, family, similarity):
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
+def test_pairs_are_found_as_by_comparing_all(stage, family, threshold):
     both = list(zip(family[::2], family[1::2], strict=True))
-    true = {2 * n + 1 for n, pair in enumerate(both) if true_jaccard(*pair) >= similarity}
-    found = near(parts_of(family, similarity), similarity)
+    true = {2 * n + 1 for n, pair in enumerate(both) if true_jaccard(*pair) >= threshold}
+    found = near(stage(family, threshold), threshold)
     assert set(found["number"].tolist()) <= true
     assert len(found) >= 0.95 * len(true)
     for number, of in pairs(found):
         assert of == number - 1
     expected = [true_jaccard(family[of], family[number]) for number, of in pairs(found)]
-    assert found["similarity"].tolist() == pytest.approx(expected)
+    assert found["jaccard"].tolist() == pytest.approx(expected)
 
 
-def test_partitions_change_nothing(parts_of, family, monkeypatch):
-    parts = parts_of(family)
-    whole = near(parts, 0.7)
+def test_partitions_change_nothing(stage, family, monkeypatch):
+    corpus = stage(family)
+    whole = near(corpus, 0.7)
     monkeypatch.setattr(duplicates, "PARTITION", 60)
-    monkeypatch.setattr(duplicates, "FEWEST_PAIRS", 5)
-    assert (near(parts, 0.7) == whole).all()
+    monkeypatch.setattr(duplicates, "MIN_PAIRS", 5)
+    assert (near(corpus, 0.7) == whole).all()
 
 
-def test_workers_change_nothing(parts_of, family, monkeypatch):
-    parts = parts_of(family)
+def test_workers_change_nothing(stage, family, monkeypatch):
+    corpus = stage(family)
     monkeypatch.setenv("ATLAS_PARALLEL", "1")
-    alone = near(parts, 0.7)
+    alone = near(corpus, 0.7)
     monkeypatch.setenv("ATLAS_PARALLEL", "2")
-    assert (near(parts, 0.7) == alone).all()
+    assert (near(corpus, 0.7) == alone).all()
 
 
-def test_a_chain_of_likenesses_is_one_group(parts_of):
+def test_a_chain_of_likenesses_is_one_group(stage):
     words = [f"w{n}" for n in range(200)]
     chain = [" ".join(words[10 * n :] + [f"n{m}" for m in range(10 * n)]) for n in range(4)]
     assert true_jaccard(chain[0], chain[3]) < 0.75 < true_jaccard(chain[0], chain[1])
-    found = near(parts_of(chain[::-1], 0.75), 0.75)
+    found = near(stage(chain[::-1], 0.75), 0.75)
     assert found["number"].tolist() == [1, 2, 3]
 
 
-def test_what_is_left_out_already_is_not_compared(parts_of):
+def test_excluded_documents_are_not_compared(stage):
     text = " ".join(WORDS)
-    parts = parts_of([text, text, text.upper()])
-    exact = exact_copies(parts)
+    corpus = stage([text, text, text.upper()])
+    exact = exact_duplicates(corpus)
     assert pairs(exact) == [(1, 0)]
-    assert pairs(near(parts, 0.7, exact["number"])) == [(2, 0)]
+    assert pairs(near(corpus, 0.7, exact["number"])) == [(2, 0)]
 
 
-def test_few_words_have_exact_copies_alone(parts_of):
-    parts = parts_of(["3 + 5 = 8", "3 - 5 = 8", "3 * 5 = 8", "!", "?"])
-    assert len(near(parts, 0.7)) == 0
+def test_few_words_have_exact_duplicates_alone(stage):
+    corpus = stage(["3 + 5 = 8", "3 - 5 = 8", "3 * 5 = 8", "!", "?"])
+    assert len(near(corpus, 0.7)) == 0
 
 
-@pytest.mark.parametrize("similarity", [0.3, 0.5, 0.7, 0.8, 0.95, 1.0])
-def test_bands_miss_few_pairs_at_the_threshold(similarity):
-    bands = Bands.of(similarity)
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.95, 1.0])
+def test_bands_miss_few_pairs_at_the_threshold(threshold):
+    bands = Bands.for_threshold(threshold)
     assert bands.count * bands.rows <= 128
-    assert 1 - (1 - similarity**bands.rows) ** bands.count >= 0.98
+    assert 1 - (1 - threshold**bands.rows) ** bands.count >= 0.98
 
 
-def test_the_pairs_of_the_given_set(parts_of, corpora):
+def test_the_pairs_of_the_given_set(stage, corpora):
     lines = (corpora / "dirty/duplicates.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     expected = json.loads((corpora / "dirty/duplicates_expected.json").read_text())
@@ -155,10 +160,30 @@ def test_the_pairs_of_the_given_set(parts_of, corpora):
         for pair in expected
         if pair["jaccard_5word"] >= 0.7
     }
-    parts = parts_of([record["text"] for record in records])
-    exact = exact_copies(parts)
-    copies = pairs(exact) + pairs(near(parts, 0.7, exact["number"]))
+    corpus = stage([record["text"] for record in records])
+    exact = exact_duplicates(corpus)
+    copies = pairs(exact) + pairs(near(corpus, 0.7, exact["number"]))
     found = {(of, number) for number, of in copies}
     print(f"precision {len(found & true) / len(found)}, recall {len(found & true) / len(true)}")
     assert len(found & true) >= 0.95 * len(found)
     assert len(found & true) >= 0.95 * len(true)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=60))
+def test_groups_are_connected_components(edges):
+    pairs = np.unique(np.array([sorted(edge) for edge in edges]), axis=0)
+    group_of = {}
+    for first, second in pairs.tolist():  # merge sets one pair at a time
+        merged = group_of.get(first, {first}) | group_of.get(second, {second})
+        group_of |= dict.fromkeys(merged, merged)
+    numbers, group, pair_group = duplicates._groups(pairs)
+    firsts = sorted({min(merged) for merged in group_of.values()})
+    expected = {number: firsts.index(min(merged)) for number, merged in group_of.items()}
+    assert dict(zip(numbers.tolist(), group.tolist(), strict=True)) == expected
+    assert pair_group.tolist() == [expected[first] for first, _ in pairs.tolist()]
+
+
+def test_a_long_chain_is_one_group():
+    order = np.random.default_rng(1).permutation(200_000)
+    _, group, _ = duplicates._groups(np.stack((order[:-1], order[1:]), axis=1))
+    assert not group.any()

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.splitting import cut, split_by, split_of
+from atlas.cleaning.splits import cut_document, resolve_split_by, split_of
 from tests.small import small_params, text
 
 
@@ -17,7 +17,7 @@ SHARES = clean()
 @given(st.text(max_size=500), st.floats(0.01, 0.6), st.floats(0, 0.3))
 def test_the_parts_of_a_document_are_the_document(content, val, test):
     shares = SHARES.model_copy(update={"val": val, "test": test})
-    parts = list(cut(Document("d", "s", content), shares))
+    parts = list(cut_document(Document("d", "s", content), shares))
     assert "".join(part.text for _, part in parts) == content
     assert [split for split, _ in parts] == sorted(
         (split for split, _ in parts), key=["train", "val", "test"].index
@@ -27,14 +27,14 @@ def test_the_parts_of_a_document_are_the_document(content, val, test):
 
 def test_cuts_fall_on_line_starts_near_the_shares():
     content = text(1, sentences=1000)
-    parts = dict(cut(Document("d", "s", content), clean(val=0.1, test=0.2)))
+    parts = dict(cut_document(Document("d", "s", content), clean(val=0.1, test=0.2)))
     assert len(parts["train"].text) == pytest.approx(0.7 * len(content), abs=100)
     assert len(parts["test"].text) == pytest.approx(0.2 * len(content), abs=100)
     assert all(parts[split].text.endswith("\n") for split in ("train", "val"))
 
 
 def test_one_endless_line_is_cut_at_a_blank():
-    parts = dict(cut(Document("d", "s", "word " * 10_000), clean()))
+    parts = dict(cut_document(Document("d", "s", "word " * 10_000), clean()))
     assert all(part.text.startswith("word ") for part in parts.values())
 
 
@@ -63,4 +63,4 @@ def test_the_split_depends_on_text_and_seed_alone():
     ],
 )
 def test_auto_splits_few_documents_by_position(asked, documents, expected):
-    assert split_by(clean(split_by=asked), documents) == expected
+    assert resolve_split_by(clean(split_by=asked), documents) == expected

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.cleaning import statistics
-from atlas.cleaning.statistics import Statistics, tables
+from atlas.cleaning.statistics import Statistics, plot_tables
 from atlas.cleaning.words import hash_words
 
 
@@ -50,7 +50,7 @@ def test_lengths_are_counted_in_steps_that_double():
 
 
 def test_rare_words_are_given_up_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr(statistics, "MOST_WORDS", 100)
+    monkeypatch.setattr(statistics, "MAX_WORDS", 100)
     found = counted(["often " * 50 + " ".join(f"w{n}" for n in range(200))])
     assert found.frequent_words()[0] == ("often", 50)
     assert all(count == 1 for _, count in found.frequent_words()[1:])
@@ -59,7 +59,7 @@ def test_rare_words_are_given_up_when_there_are_too_many(monkeypatch):
 
 
 def test_tables_show_what_cannot_be_seen_by_name():
-    found = tables([counted(["a b\n"]), counted(["b\tb"])])
+    found = plot_tables([counted(["a b\n"]), counted(["b\tb"])])
     assert found["words"] == [{"word": "b", "count": 3}, {"word": "a", "count": 1}]
     assert {row["character"] for row in found["characters"]} == {
         "a", "b", "blank", "line end", "tab",
@@ -73,6 +73,6 @@ def test_nothing_has_no_statistics(texts):
 
 
 def test_a_corpus_without_letters_has_tables_as_well():
-    found = tables([counted(["1 + 2", "= 3"])])
+    found = plot_tables([counted(["1 + 2", "= 3"])])
     assert found["scripts"] == [{"script": "none", "letters": 0}]
-    assert tables([])["words"] == [{"word": "none", "count": 0}]
+    assert plot_tables([])["words"] == [{"word": "none", "count": 0}]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.cleaning import words
-from atlas.cleaning.words import distinct, hash_words, jaccard, runs
+from atlas.cleaning.words import distinct, hash_words, jaccard, ngrams
 
 texts = st.lists(st.text(st.sampled_from("ab \nÄß_9'\u00a0\u2019\u0307İ中\ud800.")), max_size=6)
 
@@ -29,18 +29,18 @@ def test_words_are_those_of_the_definition(texts):
 @given(texts)
 def test_where_a_text_is_cut_into_segments_changes_nothing(texts):
     whole = hash_words(texts)
-    old = words.SEGMENT, words.LONGEST_WORD
-    words.SEGMENT, words.LONGEST_WORD = 64, 32
+    old = words.SEGMENT, words.MAX_WORD
+    words.SEGMENT, words.MAX_WORD = 64, 32
     try:
         cut = hash_words(texts * 9)
     finally:
-        words.SEGMENT, words.LONGEST_WORD = old
+        words.SEGMENT, words.MAX_WORD = old
     assert cut.hashes.tolist() == whole.hashes.tolist() * 9
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=8), max_size=6), st.integers(1, 4))
 def test_runs_stay_within_a_text(texts, length):
-    found = runs(hash_words([" ".join(text) for text in texts]), length)
+    found = ngrams(hash_words([" ".join(text) for text in texts]), length)
     expected = [
         [tuple(text[n : n + length]) for n in range(len(text) - length + 1)] for text in texts
     ]
@@ -51,7 +51,7 @@ def test_runs_stay_within_a_text(texts, length):
 
 
 def test_the_order_of_words_in_a_run_counts():
-    first, second = (runs(hash_words([text]), 2).hashes[0] for text in ("one two", "two one"))
+    first, second = (ngrams(hash_words([text]), 2).hashes[0] for text in ("one two", "two one"))
     assert first != second
 
 

@@ -1,7 +1,4 @@
-"""Clean documents on disk: one JSON object a line, in numbered shards.
-
-The three parts of a corpus: what trains, what validates, what tests.
-"""
+"""Clean documents on disk: numbered shards of JSON Lines in a folder per split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Document:
-    """A document: unique id, where it came from, its text."""
+    """A document: unique id, origin, text."""
 
     id: str
     source: str
@@ -26,38 +23,38 @@ class Document:
 
     @classmethod
     def from_line(cls, line: bytes) -> "Document":
-        """Reads what ``to_line`` wrote.
+        """Parse a line written by ``to_line``.
 
         Raises:
-            ValueError, TypeError: the line is no document.
+            ValueError, TypeError: the line is not a document.
         """
         return cls(**orjson.loads(line))
 
     def to_line(self) -> bytes:
-        """The document as a line of a shard."""
+        """Serialize the document as a line of a shard."""
         return orjson.dumps(self, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
-    """The documents of a folder of clean shards, in order.
+    """Read the documents of a folder of shards in order.
 
     Raises:
-        AtlasError: a line is no document.
+        AtlasError: a line is not a document.
     """
-    for path in shards_of(folder):
+    for path in shard_paths(folder):
         yield from read_shard(path)
 
 
-def shards_of(folder: Path) -> list[Path]:
-    """The clean shards of a folder, in order."""
+def shard_paths(folder: Path) -> list[Path]:
+    """List the shards of a folder in order."""
     return sorted(folder.glob("*.jsonl"))
 
 
 def read_shard(path: Path) -> Iterator[Document]:
-    """The documents of a clean shard, in order.
+    """Read the documents of a shard in order.
 
     Raises:
-        AtlasError: a line is no document.
+        AtlasError: a line is not a document.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -65,5 +62,5 @@ def read_shard(path: Path) -> Iterator[Document]:
                 yield Document.from_line(line)
             except (ValueError, TypeError) as error:
                 raise AtlasError(
-                    f"{path}:{number}: no document ({error}); `dvc repro -f clean` writes it"
+                    f"{path}:{number}: not a document ({error}); run `dvc repro -f clean` again"
                 ) from None

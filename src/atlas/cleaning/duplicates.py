@@ -1,9 +1,16 @@
-"""Which documents are copies of others: exact ones by their text, near ones by their words.
+"""Find duplicate documents: exact ones by their text, near ones by their words.
 
-Memory stays bounded whatever the size of the corpus: documents are compared by keys, and the
-keys in partitions that each hold so many. Of each group of copies the first document stays.
+Exact duplicates have the same text key. Near duplicates have similar sets of word 5-grams: their
+Jaccard index, the share of 5-grams that both have, reaches a threshold. MinHash signatures agree
+at each place with exactly that probability (Broder 1997). A signature is cut into bands of ``rows``
+values; documents that agree in a whole band are candidates (locality-sensitive hashing, Indyk and
+Motwani 1998), and candidates are then compared exactly. Rensa computes the signatures.
+
+Memory is bounded whatever the size of the corpus: documents are compared by keys, and the keys in
+partitions of limited size. The first document of each group of duplicates is kept.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,210 +18,292 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rensa import RMinHash
 
-from atlas.cleaning.shards import Parts
-from atlas.cleaning.sketches import NO_KEY, Bands, word_runs
-from atlas.cleaning.words import Hashes, jaccard
+from atlas.cleaning.staging import StagedCorpus
+from atlas.cleaning.words import MULTIPLIER, Hashes, distinct, hash_words, jaccard, ngrams
 from atlas.pipeline.parallel import in_order
 
+NGRAM = 5  # words, as in dolma and datatrove
+MAX_SIGNATURE = 128  # values per document
+RECALL = 0.98  # of pairs exactly at the threshold; pairs above it have more
+HASH_BATCH = 1 << 20  # characters hashed at once
+SEED = 1
+NO_KEY = np.uint64(0)  # of documents shorter than an n-gram, which only have exact duplicates
+
 PARTITION = 1 << 22  # documents whose keys are compared at once
-NEIGHBOURS = 3  # of those before it with the same key, and the first, a document is compared with
-TASKS = 64  # in which pairs are compared, if there are so many groups of them
-FEWEST_PAIRS = 16  # in a task
-MOST_PAIRS = 1 << 16  # in a task, but for a group that is larger
-IN_MEMORY = 16  # documents, the longest of which take 12 MB each
+NEIGHBOURS = 3  # documents before it with the same key that a document is compared with
+TARGET_TASKS = 64  # for comparing pairs
+MIN_PAIRS = 16  # per task
+MAX_PAIRS = 1 << 16  # per task, unless one group has more
+MAX_CACHED = 16  # documents; the largest take 12 MB each
 
 Numbers = NDArray[np.int64]
 Pairs = NDArray[np.int64]  # (pairs, 2), the smaller number first
 
-# A document that is left out: its number, that of one it is a copy of, their Jaccard index
-# (1 for equal texts), and whether the texts are equal.
-COPY = np.dtype([("number", "<i8"), ("of", "<i8"), ("similarity", "<f8"), ("exact", "?")])
-Copies = NDArray[Any]  # of COPY, by number
+# A document, the one that it duplicates, their Jaccard index (1 for equal texts), and whether the
+# texts are equal.
+DUPLICATE = np.dtype([("number", "<i8"), ("of", "<i8"), ("jaccard", "<f8"), ("exact", "?")])
+Duplicates = NDArray[Any]  # of DUPLICATE, sorted by number
 
-# Two documents that are alike, and their Jaccard index.
-EDGE = np.dtype([("pair", "<i8", (2,)), ("similarity", "<f8")])
+# Two similar documents and their Jaccard index.
+EDGE = np.dtype([("pair", "<i8", (2,)), ("jaccard", "<f8")])
 Edges = NDArray[Any]  # of EDGE
-
-
-@dataclass(frozen=True)
-class _Partition:
-    """Documents whose key, divided by ``count``, leaves ``number``, in each of some bands."""
-
-    parts: Parts
-    number: int
-    count: int
-    bands: range = range(0)
-    left_out: Numbers | None = None
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """Pairs that may be copies, those that hang together in a row, and how alike they must be."""
-
-    parts: Parts
-    pairs: Pairs
-    similarity: float
-
-
-def exact_copies(parts: Parts) -> Copies:
-    """Every document with the text of one before it."""
-    count = _partitions(parts)
-    tasks = [_Partition(parts, number, count) for number in range(count)]
-    pairs = np.concatenate([_NO_PAIRS, *in_order(_equal_texts, tasks, "exact duplicates")])
-    copies = np.zeros(len(pairs), COPY)
-    copies["of"], copies["number"] = pairs.T
-    copies["similarity"], copies["exact"] = 1, True
-    return np.sort(copies, order="number")
-
-
-def near_copies(parts: Parts, similarity: float, left_out: Numbers) -> Copies:
-    """Every document that is as alike to another as ``similarity``, or to one that is, and so on.
-
-    The first of each such group is not among them. ``left_out`` are not looked at.
-    """
-    count, bands = _partitions(parts), Bands.of(similarity).count
-    together = max(1, PARTITION // max(1, len(parts)))
-    tasks = [
-        _Partition(parts, number, count, range(first, min(first + together, bands)), left_out)
-        for first in range(0, bands, together)
-        for number in range(count)
-    ]
-    pairs = _union(in_order(_candidates, tasks, "candidates for near duplicates"))
-    comparisons = [_Comparison(parts, batch, similarity) for batch in _batches(pairs)]
-    edges = [np.empty(0, EDGE), *in_order(_compare, comparisons, "near duplicates")]
-    return _without_the_first(np.concatenate(edges))
-
 
 _NO_PAIRS: Pairs = np.empty((0, 2), np.int64)
 
 
-def _partitions(parts: Parts) -> int:
-    return -(-len(parts) // PARTITION)
+def text_key(text: str) -> bytes:
+    """Hash a text to 16 bytes; different texts have different keys."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _equal_texts(task: _Partition) -> Pairs:
+@dataclass(frozen=True)
+class Bands:
+    """The shape of a signature: ``count`` bands of ``rows`` values."""
+
+    count: int
+    rows: int
+
+    @classmethod
+    def for_threshold(cls, threshold: float) -> "Bands":
+        """Choose the longest bands (fewest candidates) that still reach RECALL.
+
+        A pair with Jaccard index s agrees in one band of r rows with probability s**r, and in at
+        least one of b bands with probability 1 - (1 - s**r)**b.
+        """
+        fitting = [
+            cls(MAX_SIGNATURE // rows, rows)
+            for rows in range(1, MAX_SIGNATURE)
+            if 1 - (1 - threshold**rows) ** (MAX_SIGNATURE // rows) >= RECALL
+        ]
+        return fitting[-1] if fitting else cls(MAX_SIGNATURE, 1)
+
+
+class BandHasher:
+    """Collect documents and compute the keys of their bands, many documents at once."""
+
+    def __init__(self, bands: Bands) -> None:
+        self._bands = bands
+        self._texts: list[str] = []
+        self._size = 0
+        self._keys: list[Hashes] = []
+
+    def add(self, text: str) -> None:
+        """Add the next document."""
+        self._texts.append(text)
+        self._size += len(text)
+        if self._size >= HASH_BATCH:
+            self._hash()
+
+    def keys(self) -> Hashes:
+        """Return the keys of all documents. (bands, documents)."""
+        self._hash()
+        return np.concatenate(self._keys, axis=1)
+
+    def _hash(self) -> None:
+        found = ngrams(hash_words(self._texts), NGRAM)
+        offsets = [0, *found.ends.tolist()]
+        length = self._bands.count * self._bands.rows
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hashes, offsets, length, SEED)
+        signatures = np.array(matrix.to_rows(), np.uint64).reshape(
+            len(self._texts), self._bands.count, self._bands.rows
+        )
+        keys = np.zeros(signatures.shape[:2], np.uint64)
+        for row in range(self._bands.rows):
+            keys = keys * MULTIPLIER + signatures[:, :, row] + np.uint64(1)
+        keys[found.counts == 0] = NO_KEY
+        self._keys.append(np.ascontiguousarray(keys.T))
+        self._texts, self._size = [], 0
+
+
+@dataclass(frozen=True)
+class _PartitionTask:
+    """Documents with key % ``count`` == ``number``, in each of some bands."""
+
+    corpus: StagedCorpus
+    number: int
+    count: int
+    bands: range = range(0)
+    excluded: Numbers | None = None
+
+
+@dataclass(frozen=True)
+class _CompareTask:
+    """Candidate pairs, sorted by group."""
+
+    corpus: StagedCorpus
+    pairs: Pairs
+    threshold: float
+
+
+def exact_duplicates(corpus: StagedCorpus) -> Duplicates:
+    """Find every document whose text equals an earlier one."""
+    count = _partitions(corpus)
+    tasks = [_PartitionTask(corpus, number, count) for number in range(count)]
+    pairs = np.concatenate([_NO_PAIRS, *in_order(_equal_texts, tasks, "exact duplicates")])
+    duplicates = np.zeros(len(pairs), DUPLICATE)
+    duplicates["of"], duplicates["number"] = pairs.T
+    duplicates["jaccard"], duplicates["exact"] = 1, True
+    return np.sort(duplicates, order="number")
+
+
+def near_duplicates(corpus: StagedCorpus, threshold: float, excluded: Numbers) -> Duplicates:
+    """Find near duplicates.
+
+    Pairs with a Jaccard index of at least ``threshold`` are linked; every document of a linked
+    group except the first is a duplicate. ``excluded`` documents are ignored.
+    """
+    count, bands = _partitions(corpus), Bands.for_threshold(threshold).count
+    bands_per_task = max(1, PARTITION // max(1, len(corpus)))
+    tasks = [
+        _PartitionTask(
+            corpus, number, count, range(first, min(first + bands_per_task, bands)), excluded
+        )
+        for first in range(0, bands, bands_per_task)
+        for number in range(count)
+    ]
+    pairs = _merge(in_order(_candidates, tasks, "candidates for near duplicates"))
+    comparisons = [_CompareTask(corpus, batch, threshold) for batch in _batches(pairs)]
+    edges = [np.empty(0, EDGE), *in_order(_compare, comparisons, "near duplicates")]
+    return _all_but_first(np.concatenate(edges))
+
+
+def _partitions(corpus: StagedCorpus) -> int:
+    return -(-len(corpus) // PARTITION)
+
+
+def _equal_texts(task: _PartitionTask) -> Pairs:
     keys, numbers = [], []
-    for part in task.parts.parts:
-        exact = part.table()["exact"]
-        chosen = np.flatnonzero(exact[:, 0] % np.uint64(task.count) == task.number)
-        keys.append(exact[chosen])
-        numbers.append(chosen + part.first)
+    for chunk in task.corpus.chunks:
+        key = chunk.table()["key"]
+        chosen = np.flatnonzero(key[:, 0] % np.uint64(task.count) == task.number)
+        keys.append(key[chosen])
+        numbers.append(chosen + chunk.first)
     key, number = np.concatenate(keys), np.concatenate(numbers)
     order = np.lexsort((number, key[:, 1], key[:, 0]))
     key, number = key[order], number[order]
     same = np.concatenate(([False], (key[1:] == key[:-1]).all(axis=1)))[: len(key)]
-    firsts = _first_of_run(~same)
+    firsts = _run_starts(~same)
     return np.stack((number[firsts[same]], number[same]), axis=1)
 
 
-def _candidates(task: _Partition) -> Pairs:
-    """Pairs of documents that agree in a band."""
+def _candidates(task: _PartitionTask) -> Pairs:
+    """Find the pairs of documents that agree in a band."""
     pairs = [_agreeing(task, band) for band in task.bands]
     return np.unique(np.concatenate(pairs), axis=0)
 
 
-def _agreeing(task: _Partition, number_of_band: int) -> Pairs:
+def _agreeing(task: _PartitionTask, band_number: int) -> Pairs:
     keys, numbers = [], []
-    for part in task.parts.parts:
-        band = part.band(number_of_band)
+    for chunk in task.corpus.chunks:
+        band = chunk.band(band_number)
         chosen = np.flatnonzero((band % np.uint64(task.count) == task.number) & (band != NO_KEY))
         keys.append(band[chosen])
-        numbers.append(chosen + part.first)
+        numbers.append(chosen + chunk.first)
     key, number = np.concatenate(keys), np.concatenate(numbers)
-    kept = ~np.isin(number, [] if task.left_out is None else task.left_out)
+    kept = ~np.isin(number, [] if task.excluded is None else task.excluded)
     key, number = key[kept], number[kept]
     order = np.lexsort((number, key))
     key, number = key[order], number[order]
-    firsts = _first_of_run(np.concatenate(([True], key[1:] != key[:-1]))[: len(key)])
-    place = np.arange(len(number))
+    firsts = _run_starts(np.concatenate(([True], key[1:] != key[:-1]))[: len(key)])
+    index = np.arange(len(number))
     pairs = [_NO_PAIRS]
-    for before in [firsts, *(place - distance for distance in range(1, NEIGHBOURS + 1))]:
-        valid = (before >= firsts) & (before < place)
-        pairs.append(np.stack((number[before[valid]], number[valid]), axis=1))
+    for earlier in [firsts, *(index - distance for distance in range(1, NEIGHBOURS + 1))]:
+        valid = (earlier >= firsts) & (earlier < index)
+        pairs.append(np.stack((number[earlier[valid]], number[valid]), axis=1))
     return np.concatenate(pairs)
 
 
-def _first_of_run(starts: NDArray[np.bool_]) -> Numbers:
-    """For each place the place at which its run of equal keys starts."""
-    places = np.where(starts, np.arange(len(starts)), 0)
-    return np.maximum.accumulate(places) if len(places) else places
+def _run_starts(starts: NDArray[np.bool_]) -> Numbers:
+    """Return for each index the index at which its run of equal keys starts."""
+    indices = np.where(starts, np.arange(len(starts)), 0)
+    return np.maximum.accumulate(indices) if len(indices) else indices
 
 
-def _union(found: Iterable[Pairs]) -> Pairs:
-    """All pairs, each once, sorted. They are sorted anew only when they may have doubled."""
-    pairs, waiting = _NO_PAIRS, [_NO_PAIRS]
-    for more in found:
-        waiting.append(more)
-        if sum(map(len, waiting)) > len(pairs):
-            pairs, waiting = np.unique(np.concatenate((pairs, *waiting)), axis=0), [_NO_PAIRS]
-    return np.unique(np.concatenate((pairs, *waiting)), axis=0)
+def _merge(batches: Iterable[Pairs]) -> Pairs:
+    """Merge batches to sorted distinct pairs, re-sorting only when they may have doubled."""
+    pairs, pending = _NO_PAIRS, [_NO_PAIRS]
+    for batch in batches:
+        pending.append(batch)
+        if sum(map(len, pending)) > len(pairs):
+            pairs, pending = np.unique(np.concatenate((pairs, *pending)), axis=0), [_NO_PAIRS]
+    return np.unique(np.concatenate((pairs, *pending)), axis=0)
 
 
 def _groups(pairs: Pairs) -> tuple[Numbers, Numbers, Numbers]:
-    """What hangs together.
+    """Find the connected components of a graph of documents.
 
     Returns:
-        The documents of all pairs, sorted; the group of each of them; the group of each pair.
-        Groups are numbered by their first documents.
+        The documents of all pairs, sorted; the group of each document; the group of each pair.
+        Groups are numbered in the order of their first documents.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    numbers, places = np.unique(pairs, return_inverse=True)
-    first, second = places.reshape(-1, 2).T
-    links = coo_array((np.ones(len(pairs), bool), (first, second)), (len(numbers),) * 2)
-    _, found = connected_components(links, directed=False)
-    _, firsts, group = np.unique(found, return_index=True, return_inverse=True)
-    group = np.argsort(np.argsort(firsts))[group]
+    numbers, indices = np.unique(pairs, return_inverse=True)
+    first, second = indices.reshape(-1, 2).T
+    # Every document ends up with the smallest index of its group: each round links the root of
+    # one end of a pair to the smaller root of the other end, then shortens all paths to the roots.
+    root = np.arange(len(numbers))
+    while len(linked := np.flatnonzero(root[first] != root[second])):
+        ends = root[first[linked]], root[second[linked]]
+        np.minimum.at(root, np.maximum(*ends), np.minimum(*ends))
+        while not np.array_equal(shorter := root[root], root):
+            root = shorter
+    _, group = np.unique(root, return_inverse=True)
     return numbers, group, group[first]
 
 
 def _batches(pairs: Pairs) -> Iterator[Pairs]:
-    """Pairs for one task each; those that hang together are in the same one, in a row."""
+    """Divide pairs into tasks, each with whole groups in order."""
     if not len(pairs):
         return
     _, _, group = _groups(pairs)
     order = np.argsort(group, kind="stable")
     pairs, group = pairs[order], group[order]
-    enough = min(max(FEWEST_PAIRS, -(-len(pairs) // TASKS)), MOST_PAIRS)
+    size = min(max(MIN_PAIRS, -(-len(pairs) // TARGET_TASKS)), MAX_PAIRS)
     start = 0
     while start < len(pairs):
-        last = min(start + enough, len(pairs)) - 1
+        last = min(start + size, len(pairs)) - 1
         stop = int(np.searchsorted(group, group[last], side="right"))
         yield pairs[start:stop]
         start = stop
 
 
-def _compare(task: _Comparison) -> Edges:
-    """The pairs that are alike; those that are connected by others already are not compared."""
-    from scipy.cluster.hierarchy import DisjointSet
+def _compare(task: _CompareTask) -> Edges:
+    """Compare pairs exactly, except those that are connected by others already."""
 
-    @lru_cache(maxsize=IN_MEMORY)
-    def word_runs_of(number: int) -> Hashes:
-        return word_runs(task.parts.document(number).text)
+    @lru_cache(maxsize=MAX_CACHED)
+    def shingles(number: int) -> Hashes:
+        text = task.corpus.document(number).text
+        return distinct(ngrams(hash_words([text]), NGRAM).hashes)
 
-    alike = []
-    connected = DisjointSet(np.unique(task.pairs).tolist())
+    parents: dict[int, int] = {}
+
+    def root(number: int) -> int:
+        while (parent := parents.get(number, number)) != number:
+            parents[number] = parents.get(parent, parent)  # halve the path
+            number = parent
+        return number
+
+    similar = []
     for first, second in task.pairs.tolist():
-        if connected.connected(first, second):
+        if root(first) == root(second):
             continue
-        similarity = jaccard(word_runs_of(first), word_runs_of(second))
-        if similarity >= task.similarity:
-            connected.merge(first, second)
-            alike.append(((first, second), similarity))
-    return np.array(alike, EDGE)
+        index = jaccard(shingles(first), shingles(second))
+        if index >= task.threshold:
+            parents[root(second)] = root(first)
+            similar.append(((first, second), index))
+    return np.array(similar, EDGE)
 
 
-def _without_the_first(edges: Edges) -> Copies:
-    """Every document but the first of each connected group, a copy of the one most like it."""
+def _all_but_first(edges: Edges) -> Duplicates:
+    """Return all but the first document of each group, as duplicates of their nearest neighbour."""
     numbers, group, _ = _groups(edges["pair"])
     _, firsts = np.unique(group, return_index=True)
-    number, of = np.concatenate((edges["pair"], edges["pair"][:, ::-1])).T
-    similarity = np.tile(edges["similarity"], 2)
-    order = np.lexsort((of, -similarity, number))
+    number, neighbour = np.concatenate((edges["pair"], edges["pair"][:, ::-1])).T
+    index = np.tile(edges["jaccard"], 2)
+    order = np.lexsort((neighbour, -index, number))
     nearest = order[np.unique(number[order], return_index=True)[1]]
-    copies = np.zeros(len(numbers), COPY)
-    copies["number"], copies["of"] = numbers, of[nearest]
-    copies["similarity"] = similarity[nearest]
-    return np.delete(copies, firsts)
+    duplicates = np.zeros(len(numbers), DUPLICATE)
+    duplicates["number"], duplicates["of"] = numbers, neighbour[nearest]
+    duplicates["jaccard"] = index[nearest]
+    return np.delete(duplicates, firsts)

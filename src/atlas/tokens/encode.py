@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas.cleaning.documents import SPLITS, Split, shards_of
+from atlas.cleaning.documents import SPLITS, Split, shard_paths
 from atlas.errors import AtlasError
 from atlas.params.schema import TokenizeParams
 from atlas.pipeline.files import sha256
@@ -52,7 +52,7 @@ def encode_corpus(
             ),
         )
         for split in SPLITS
-        for number, source in enumerate(shards_of(clean / split))
+        for number, source in enumerate(shard_paths(clean / split))
     ]
     found = in_order(encode_shard, [task for _, task in tasks], "tokenize")
     splits = {split: SplitIndex([], 0, 0) for split in SPLITS}

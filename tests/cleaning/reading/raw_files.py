@@ -43,7 +43,7 @@ def texts(items):
     return [item.text if isinstance(item, Document) else item.reason for item in items]
 
 
-def read_all(folder, files, separator=""):
+def read_all(folder, files, separator=None):
     """Everything that a plan of a folder gives, in order."""
     manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
     notes = Counter()

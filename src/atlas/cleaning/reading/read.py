@@ -190,11 +190,11 @@ class Layout:
 
     Attributes:
         text_field: key or column of the text.
-        separator: divides a text file into documents; empty for one document per file.
+        separator: divides a text file into documents, None for one document per file.
     """
 
     text_field: str
-    separator: str = ""
+    separator: str | None = None
 
 
 def read_piece(piece: Piece, layout: Layout, notes: Counter[str]) -> Iterator[Item]:
@@ -240,7 +240,9 @@ def _read(piece: Piece, layout: Layout, notes: Counter[str]) -> Iterator[Item]:
         yield UnreadableFile(piece.name, error.reason, str(error))
 
 
-def _read_text(piece: Piece, separator: str, notes: Counter[str]) -> Iterator[Document | Rejection]:
+def _read_text(
+    piece: Piece, separator: str | None, notes: Counter[str]
+) -> Iterator[Document | Rejection]:
     """Read a text file as one document, or several if it is very long or has separators."""
     with open_stream(piece.path, piece.member) as stream:
         head = stream.read(SAMPLE)
@@ -250,7 +252,7 @@ def _read_text(piece: Piece, separator: str, notes: Counter[str]) -> Iterator[Do
     width, stop = (WIDE[wide[:6]], None) if wide else (1, piece.stop)
     decoder = codecs.getincrementaldecoder(wide or "utf-8")(errors="replace")
     with open_stream(piece.path, piece.member) as stream:
-        mark = separator.encode() if width == 1 else b""
+        mark = separator.encode() if separator and width == 1 else b""
         for offset, block in read_blocks(stream, piece.start, stop, width, mark):
             identity = f"{piece.name}@{offset}" if offset else piece.name
             try:
@@ -267,7 +269,7 @@ def _read_text(piece: Piece, separator: str, notes: Counter[str]) -> Iterator[Do
             yield from _split(identity, piece.name, text, separator)
 
 
-def _split(identity: str, source: str, text: str, separator: str) -> Iterator[Document]:
+def _split(identity: str, source: str, text: str, separator: str | None) -> Iterator[Document]:
     if not separator:
         yield Document(identity, source, text)
         return

@@ -1,0 +1,126 @@
+"""Cleaned documents between the passes of clean: texts in files, their keys in arrays.
+
+A chunk is a folder with up to some ten thousand documents. ``documents.jsonl`` has one per line,
+ready to be copied to a shard; ``table.npy`` has a row for each with its place in that file and its
+keys; ``bands.npy`` has the keys that find near duplicates. Texts are only read when needed.
+"""
+
+from bisect import bisect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.cleaning.documents import SPLITS, Document, Split
+from atlas.cleaning.words import Hashes
+
+# A document's bytes in documents.jsonl, the key of its text, and its index in SPLITS.
+ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("key", "<u8", (2,)), ("split", "u1")])
+DOCUMENTS, TABLE, BANDS = "documents.jsonl", "table.npy", "bands.npy"
+MAX_OPEN_CHUNKS = 64
+
+
+class ChunkWriter:
+    """Write the documents of one chunk."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._rows: list[tuple[int, int, Hashes, int]] = []
+        self._file = (folder / DOCUMENTS).open("wb")
+
+    def write(self, document: Document, key: bytes, split: Split) -> None:
+        """Append a document.
+
+        Args:
+            document: cleaned.
+            key: ``text_key`` of its text.
+            split: where it goes if whole documents are split.
+        """
+        line = document.to_line()
+        place = (self._file.tell(), len(line))
+        self._rows.append((*place, np.frombuffer(key, "<u8"), SPLITS.index(split)))
+        self._file.write(line)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def close(self, bands: Hashes | None) -> None:
+        """Finish the chunk; ``bands`` (bands, documents) are for near duplicates."""
+        self._file.close()
+        np.save(self._folder / TABLE, np.array(self._rows, ROW))
+        if bands is not None:
+            np.save(self._folder / BANDS, bands)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A finished chunk; ``first`` is the number of its first document in the corpus."""
+
+    folder: Path
+    first: int
+    count: int
+
+    def table(self) -> NDArray[Any]:
+        """Load the rows of type ROW. (documents,)."""
+        rows: NDArray[Any] = np.load(self.folder / TABLE)
+        return rows
+
+    def band(self, number: int) -> Hashes:
+        """Load the keys of one band. (documents,)."""
+        keys = np.load(self.folder / BANDS, mmap_mode="r")
+        band: Hashes = np.array(keys[number])
+        return band
+
+    def lines(self, rows: NDArray[Any]) -> Iterator[bytes]:
+        """Read the lines of some documents, given their rows of the table."""
+        with (self.folder / DOCUMENTS).open("rb") as file:
+            for offset, length in zip(
+                rows["offset"].tolist(), rows["length"].tolist(), strict=True
+            ):
+                file.seek(offset)
+                yield file.read(length)
+
+    def document(self, index: int) -> Document:
+        """Read one document by its index in the chunk."""
+        rows, file = _open(self.folder, (self.folder / DOCUMENTS).stat().st_ino)
+        file.seek(int(rows["offset"][index]))
+        return Document.from_line(file.read(int(rows["length"][index])))
+
+
+@lru_cache(maxsize=MAX_OPEN_CHUNKS)
+def _open(folder: Path, _inode: int) -> tuple[NDArray[Any], BinaryIO]:
+    rows: NDArray[Any] = np.load(folder / TABLE, mmap_mode="r")
+    return rows, (folder / DOCUMENTS).open("rb")
+
+
+@dataclass(frozen=True)
+class StagedCorpus:
+    """All chunks of a corpus in order. Documents are numbered across chunks."""
+
+    chunks: tuple[Chunk, ...]
+
+    @classmethod
+    def from_folders(cls, folders: Iterable[tuple[Path, int]]) -> "StagedCorpus":
+        """Number the documents of chunks, each given as folder and document count."""
+        chunks, first = [], 0
+        for folder, count in folders:
+            chunks.append(Chunk(folder, first, count))
+            first += count
+        return cls(tuple(chunks))
+
+    def __len__(self) -> int:
+        return self.chunks[-1].first + self.chunks[-1].count if self.chunks else 0
+
+    def size(self) -> int:
+        """Total bytes of the documents as lines."""
+        return sum((chunk.folder / DOCUMENTS).stat().st_size for chunk in self.chunks)
+
+    def document(self, number: int) -> Document:
+        """Read a document by its number."""
+        chunk = self.chunks[bisect(self.chunks, number, key=lambda chunk: chunk.first) - 1]
+        return chunk.document(number - chunk.first)
