@@ -13,7 +13,7 @@ CHOICES = {
     "norm": get_args(Norm),
     "norm_position": get_args(NormPlace),
     "feed_forward": get_args(FeedForward),
-    "qk_norm": get_args(QkNorm),
+    "qk_norm": (None, *get_args(QkNorm)),
 }
 SIZES = ("vocab_size", "context_length", "d_model", "n_layer", "n_head", "n_kv_head", "d_ff")
 
@@ -38,7 +38,7 @@ class Options:
         norm_position: where it stands (``block.py``); with ``post`` there is no final norm.
         norm_eps: what keeps a norm from dividing by 0.
         feed_forward: ``swiglu``, ``geglu`` or a plain activation (``feed_forward.py``).
-        qk_norm: RMSNorm of queries and keys: ``head`` by head, over ``all`` channels, or ``none``.
+        qk_norm: RMSNorm of queries and keys: ``head`` by head, over ``all`` channels, or None.
         bias: whether linear layers and LayerNorm have one; the head never has.
         tied_head: whether the head is the embedding (arXiv:1608.05859).
         window: how many tokens a token sees, itself included; None for all.
