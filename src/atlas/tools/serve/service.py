@@ -81,8 +81,8 @@ class ModelService:
     def _check(self, request: CompletionRequest | ChatRequest) -> None:
         """Refuse what can be refused before the prompts are encoded."""
         limits, tokens, stops = self.limits, request.token_limit, request.stop_strings()
-        is_chat = isinstance(request, ChatRequest)
-        count = (1 if is_chat else len(request.prompts())) * (request.n or 1)
+        prompts = 1 if isinstance(request, ChatRequest) else len(request.prompts())
+        count = prompts * (request.n or 1)
         max_count = min(limits.max_sequences, limits.slots + limits.queue_size)
         longest = limits.max_stop_length
         if request.model != self.model.name:
@@ -95,7 +95,11 @@ class ModelService:
             raise _invalid("stop", f"{len(stops)} strings; at most {limits.max_stops}")
         if not all(0 < len(stop) <= longest for stop in stops):
             raise _invalid("stop", f"must have 1 to {longest} characters")
-        if is_chat and request.top_logprobs is not None and not request.logprobs:
+        if (
+            isinstance(request, ChatRequest)
+            and request.top_logprobs is not None
+            and not request.logprobs
+        ):
             raise _invalid("top_logprobs", "needs logprobs: true")
         if request.logit_bias:
             self.check_ids([max(request.logit_bias)], "logit_bias")
