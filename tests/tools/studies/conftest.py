@@ -1,4 +1,4 @@
-"""A project whose studies can be planned."""
+"""A project with everything that decides the results of a study."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ from tests.code_walk import ROOT
 
 @pytest.fixture
 def project(tmp_path):
-    """What decides results, in a git repository."""
+    """A git repository with params, code and presets, without data."""
     for name in ("presets", "src", "stages"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "dvc.yaml", ".gitignore"):
@@ -19,6 +19,7 @@ def project(tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / ".gitkeep").touch()
     (tmp_path / "studies").mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in ("init -q", "add -A", "commit -qm project"):
+        subprocess.run([*git, *command.split()], cwd=tmp_path, check=True)
     return tmp_path

@@ -1,21 +1,23 @@
-"""Tables, pictures and pages of results that are made up."""
+"""Tables, plots and pages from made-up results."""
 
-import io
 from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree
 
-import pandas as pd
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.tools.studies.page import BEGIN, END, write_page
-from atlas.tools.studies.plan import Plan
-from atlas.tools.studies.plot import draw
-from atlas.tools.studies.queue import Entry
-from atlas.tools.studies.results import Result, reason_of
-from atlas.tools.studies.study import Run, Study
-from atlas.tools.studies.table import as_csv, as_markdown, spread, table_of_runs
+from atlas.tools.studies.results import (
+    BEGIN,
+    END,
+    RunResult,
+    as_markdown,
+    csv_rows,
+    draw,
+    failure,
+    mean_and_range,
+    write_page,
+)
+from atlas.tools.studies.study import Study, StudyRun, StudySpec
 from tests.small import small_params
 
 LOSS, COPIED = "evaluate.val_loss", "evaluate.samples_copied"
@@ -23,7 +25,7 @@ LOSS, COPIED = "evaluate.val_loss", "evaluate.samples_copied"
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    plan = Plan.model_validate(
+    spec = StudySpec.model_validate(
         {
             "question": "Which rate?",
             "set": {"train.steps": 600},
@@ -34,7 +36,7 @@ def study() -> Study:
         }
     )
     runs = tuple(
-        Run(
+        StudyRun(
             f"lr_{rate}_s{seed}_0123abcd",
             row,
             seed,
@@ -44,24 +46,24 @@ def study() -> Study:
         for seed in (1, 2)
         for row, rate in enumerate((0.001, 0.002, 0.004))
     )
-    return Study("lr", plan, runs)
+    return Study("lr", spec, runs)
 
 
 @pytest.fixture
-def results(study) -> list[Result]:
-    """Of the first value both seeds, of the second one, and one that failed; none of the third."""
+def results(study) -> list[RunResult]:
+    """First value: both seeds; second: one seed and a failure; third: nothing."""
     first, second, third, first2, second2, third2 = study.runs
     return [
-        Result(first, "done", {LOSS: 3.5, COPIED: 0.25}),
-        Result(second, "done", {LOSS: 3.0}),
-        Result(third, "queued"),
-        Result(first2, "done", {LOSS: 3.6, COPIED: 0.75}),
-        Result(second2, "failed", reason="train.lr: a|b"),
-        Result(third2, "not run"),
+        RunResult(first, "done", {LOSS: 3.5, COPIED: 0.25}),
+        RunResult(second, "done", {LOSS: 3.0}),
+        RunResult(third, "not run"),
+        RunResult(first2, "done", {LOSS: 3.6, COPIED: 0.75}),
+        RunResult(second2, "failed", reason="train.lr: a|b"),
+        RunResult(third2, "not run"),
     ]
 
 
-def test_a_row_a_value_with_mean_and_range(study, results):
+def test_the_table_has_a_row_per_value_with_mean_and_range(study, results):
     assert as_markdown(study, results).splitlines() == [
         "| train.lr | val_loss | samples_copied | runs |",
         "| --- | --- | --- | --- |",
@@ -73,16 +75,16 @@ def test_a_row_a_value_with_mean_and_range(study, results):
 
 def test_labels_have_a_column(study, results):
     rows = tuple(
-        row.model_copy(update={"label": f"no. {i}"}) for i, row in enumerate(study.plan.vary)
+        row.model_copy(update={"label": f"no. {i}"}) for i, row in enumerate(study.spec.vary)
     )
-    labelled = replace(study, plan=study.plan.model_copy(update={"vary": rows}))
+    labelled = replace(study, spec=study.spec.model_copy(update={"vary": rows}))
     assert as_markdown(labelled, results).splitlines()[2].startswith("| no. 0 | 0.001 | 3.55 ")
 
 
-def test_measures_of_one_name_keep_their_places(study):
-    twice = ("timing.train.seconds", "timing.evaluate.seconds", LOSS)
-    plan = study.plan.model_copy(update={"measures": twice})
-    header = as_markdown(replace(study, plan=plan), []).splitlines()[0]
+def test_measures_with_the_same_last_part_keep_their_full_names(study):
+    measures = ("timing.train.seconds", "timing.evaluate.seconds", LOSS)
+    spec = study.spec.model_copy(update={"measures": measures})
+    header = as_markdown(replace(study, spec=spec), []).splitlines()[0]
     assert (
         header == "| train.lr | timing.train.seconds | timing.evaluate.seconds | val_loss | runs |"
     )
@@ -92,42 +94,42 @@ def test_measures_of_one_name_keep_their_places(study):
     ("values", "expected"),
     [([], ""), ([1.25], "1.25"), ([2.0, 2.0], "2"), ([1.0, 2.0], "1.5 (1 to 2)")],
 )
-def test_spread(values, expected):
-    assert spread(values) == expected
+def test_mean_and_range(values, expected):
+    assert mean_and_range(values) == expected
 
 
-def test_a_row_a_run_for_programs(study, results):
-    table = pd.read_csv(io.StringIO(as_csv(study, results)))
-    assert list(table["state"]) == ["done", "done", "queued", "done", "failed", "not run"]
-    assert list(table["train.seed"]) == [1, 1, 1, 2, 2, 2]
-    assert table[LOSS].count() == 3
-    assert table["reason"].dropna().tolist() == ["train.lr: a|b"]
-    nothing = [Result(run, "not run") for run in study.runs]
-    assert table_of_runs(study, nothing)[LOSS].isna().all()
+def test_the_csv_has_a_row_per_run(study, results):
+    table = csv_rows(study, results)
+    assert [row["state"] for row in table] == [
+        *("done", "done", "not run", "done", "failed", "not run"),
+    ]
+    assert [row["train.seed"] for row in table] == [1, 1, 1, 2, 2, 2]
+    assert [row[LOSS] for row in table] == [3.5, 3.0, None, 3.6, None, None]
+    assert [row["reason"] for row in table if row["reason"]] == ["train.lr: a|b"]
 
 
-def test_the_same_results_give_the_same_picture(study, results):
-    picture = draw(study, results)
-    assert picture == draw(study, results)
-    assert picture != draw(study, results[:1])
-    assert "<dc:date>" not in picture
-    assert ElementTree.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"
+def test_equal_results_give_equal_plots(study, results):
+    plot = draw(study, results)
+    assert plot == draw(study, results)
+    assert plot != draw(study, results[:1])
+    assert "<dc:date>" not in plot
+    assert ElementTree.fromstring(plot).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.mark.parametrize("scale", ["linear", "category"])
 def test_other_scales_are_drawn_as_well(study, results, scale):
-    other = replace(study, plan=study.plan.model_copy(update={"scale": scale}))
+    other = replace(study, spec=study.spec.model_copy(update={"scale": scale}))
     assert draw(other, results) != draw(study, results)
 
 
-def test_a_page_is_made_and_what_a_person_wrote_is_kept(study, results, tmp_path):
-    nothing = [Result(run, "not run") for run in study.runs]
+def test_a_new_page_is_made_and_an_edited_one_keeps_its_words(study, results, tmp_path):
+    nothing = [RunResult(run, "not run") for run in study.runs]
     page = tmp_path / write_page(tmp_path, study, nothing)
-    made = page.read_text()
-    assert made.startswith("# Lr\n\nWhich rate?\n\n```sh\natlas study lr\n```\n")
-    assert "0 of 6 runs of [studies/lr.yaml](../../studies/lr.yaml): `train.steps=600`; " in made
+    new = page.read_text()
+    assert new.startswith("# Lr\n\nWhich rate?\n\n```sh\natlas study lr\n```\n")
+    assert "0 of 6 runs of [studies/lr.yaml](../../studies/lr.yaml): `train.steps=600`; " in new
     assert not (page.parent / "lr.svg").exists()
-    page.write_text(made.replace(BEGIN, f"Why: because.\n\n{BEGIN}") + "\nFound: much.\n")
+    page.write_text(new.replace(BEGIN, f"Why: because.\n\n{BEGIN}") + "\nFound: much.\n")
     write_page(tmp_path, study, results)
     written = page.read_text()
     assert "Why: because.\n\n" in written
@@ -135,16 +137,19 @@ def test_a_page_is_made_and_what_a_person_wrote_is_kept(study, results, tmp_path
     assert "3 of 6 runs" in written
     assert "0 of 6 runs" not in written
     assert "![evaluate.val_loss over train.lr](lr.svg)" in written
+    header, first, *_ = (page.parent / "lr.csv").read_text().splitlines()
+    assert header.startswith("experiment,label,train.lr,train.seed,state,evaluate.val_loss,")
+    assert first == "lr_0.001_s1_0123abcd,0.001,0.001,1,done,3.5,0.25,"
     assert (page.parent / "lr.svg").read_text() == draw(study, results)
     write_page(tmp_path, study, results)
     assert page.read_text() == written
 
 
-def test_a_page_without_a_place_for_results_is_refused(study, results, tmp_path):
+def test_a_page_without_marks_is_rejected(study, results, tmp_path):
     page = tmp_path / "docs/studies/lr.md"
     page.parent.mkdir(parents=True)
     page.write_text("# Mine\n")
-    with pytest.raises(AtlasError, match=r"docs/studies/lr.md: no lines <!-- results -->"):
+    with pytest.raises(AtlasError, match=r"docs/studies/lr.md: add the lines <!-- results -->"):
         write_page(tmp_path, study, results)
     assert page.read_text() == "# Mine\n"
 
@@ -153,12 +158,12 @@ def test_a_page_without_a_place_for_results_is_refused(study, results, tmp_path)
     ("printed", "expected"),
     [
         ("Running\nerror: lr: too high\nERROR: failed to reproduce 'train'\n", "lr: too high"),
+        ("ERROR: Unable to acquire lock.\n\nHaving any troubles?\n", "Unable to acquire lock."),
         ("step 1\rstep 2\nKilled\n\n", "Killed"),
-        ("", "it printed nothing"),
+        ("", "no output"),
     ],
 )
-def test_the_reason_is_the_line_of_the_stage(tmp_path, printed, expected):
+def test_the_reason_of_a_failure_is_one_line_of_its_log(tmp_path, printed, expected):
     log = tmp_path / "log"
     log.write_text(printed)
-    assert reason_of(Entry("lr", "abc", "failed", log)) == expected
-    assert reason_of(Entry("lr", "abc", "failed", Path("nowhere"))) == "it did not start"
+    assert failure(log) == expected

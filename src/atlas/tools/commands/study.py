@@ -17,7 +17,7 @@ def study(
     ] = False,
 ) -> None:
     """Run what a study has not run yet; write docs/studies/NAME.md with its table and plot."""
-    from atlas.tools.studies.command import list_studies, run_study, write_study
+    from atlas.tools.studies.run import list_studies, run_study, write_study
 
     root = find_project()
     os.chdir(root)

@@ -1,1 +1,1 @@
-"""Questions answered by experiments."""
+"""Studies: one question, the experiments that answer it, a table and a plot."""

@@ -1,74 +1,247 @@
-"""What became of the runs of a study, read from DVC's experiments.
+"""Results of a study: a CSV of runs, a table and a plot of values, and the page around them."""
 
-A finished experiment is a commit; its metrics are files in it. Reading them with git costs
-milliseconds, where ``dvc exp show`` takes seconds of the cores on which the next run trains (and
-fails while that one is set up).
-"""
-
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from atlas.errors import one_line
+import matplotlib as mpl
+from dvc.api import DVCFileSystem
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from atlas.errors import AtlasError, one_line
+from atlas.params.presets import override as format_value
+from atlas.pipeline.files import write_csv, write_text
 from atlas.tools.console import printable
-from atlas.tools.studies.queue import Entry, file_in, finished
-from atlas.tools.studies.study import Run, Study, metrics_file
+from atlas.tools.studies.study import SEED, Study, StudyRun, metrics_file, study_file
 
-State = Literal["done", "failed", "running", "queued", "not run"]
+LOGS = Path(".ckpt/studies")
+PAGES = Path("docs/studies")
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+FIGURE_INCHES = (7.0, 4.2)
+LINE_COLOR, POINT_COLOR = "#1f5fa8", "#d1722b"
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "atlas",  # equal results give equal bytes
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+}
+MAX_HORIZONTAL_LABEL = 8  # characters
 
 
 @dataclass(frozen=True)
-class Result:
-    """A run and what became of it.
+class RunResult:
+    """State and measurements of one run.
 
     Attributes:
-        measures: those of the study that the run has, by their names.
-        reason: the line that says why it failed.
+        measures: the values that the run has, by the names in the study.
+        reason: of a failure, in one line.
     """
 
-    run: Run
-    state: State
+    run: StudyRun
+    state: Literal["done", "failed", "not run"]
     measures: dict[str, float] = field(default_factory=dict)
     reason: str = ""
 
 
-def results(root: Path, study: Study, entries: Iterable[Entry]) -> list[Result]:
-    """The results of a study's runs, in their order; ``entries`` are those of DVC's queue."""
-    done = finished(root)
-    waiting = {entry.name: entry for entry in entries}
-    found = []
-    for run in study.runs:
-        if ref := done.get(run.name):
-            found.append(Result(run, "done", _measures(root, ref, study.plan.measures)))
-        elif entry := waiting.get(run.name):
-            reason = reason_of(entry) if entry.state == "failed" else ""
-            found.append(Result(run, entry.state, reason=reason))
-        else:
-            found.append(Result(run, "not run"))
-    return found
+def read_result(root: Path, study: Study, run: StudyRun, finished: Set[str]) -> RunResult:
+    """Read the result of a run; ``finished`` names all experiments in the repository."""
+    if run.name in finished:
+        return RunResult(run, "done", _read_measures(root, run.name, study.spec.measures))
+    if (log := root / log_of(run.name)).is_file():
+        return RunResult(run, "failed", reason=failure(log))
+    return RunResult(run, "not run")
 
 
-def _measures(root: Path, ref: str, measures: Iterable[str]) -> dict[str, float]:
-    """The measures that an experiment has; numbers alone."""
-    files: dict[str, dict[str, object]] = {}
-    found: dict[str, float] = {}
-    for measure in measures:
-        path = metrics_file(measure)
-        if path not in files:
-            files[path] = json.loads(file_in(root, ref, path) or "{}")
-        value = files[path].get(measure.split(".")[-1])
-        if isinstance(value, int | float):
-            found[measure] = value
-    return found
+def log_of(run: str) -> Path:
+    """Return the file with the output of a run that has ended."""
+    return LOGS / f"{run}.log"
 
 
-def reason_of(entry: Entry) -> str:
-    """The line in which a failed run says why: that of its stage, or else its last one."""
-    if entry.log is None or not entry.log.is_file():
-        return "it did not start"
-    printed = entry.log.read_text(encoding="utf-8", errors="replace")
+def failure(log: Path) -> str:
+    """Return the line of a log that says why the run failed."""
+    printed = log.read_text(encoding="utf-8", errors="replace")
     lines = [printable(one_line(line)) for line in printed.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")
+    for mark in ("error: ", "ERROR: "):  # of a stage, of DVC
+        if errors := [line for line in lines if line.startswith(mark)]:
+            return errors[-1].removeprefix(mark)
+    return (lines or ["no output"])[-1]
+
+
+def _read_measures(root: Path, experiment: str, measures: Sequence[str]) -> dict[str, float]:
+    project = DVCFileSystem(str(root), rev=experiment)
+    paths = {metrics_file(measure) for measure in measures}
+    files = {path: json.loads(project.read_text(path)) for path in paths if project.isfile(path)}
+    values = {
+        measure: files.get(metrics_file(measure), {}).get(measure.split(".")[-1])
+        for measure in measures
+    }
+    return {measure: value for measure, value in values.items() if isinstance(value, int | float)}
+
+
+def csv_rows(study: Study, results: list[RunResult]) -> list[dict[str, object]]:
+    """Return one row per run, for programs; a missing measure is None."""
+    return [
+        {
+            "experiment": result.run.name,
+            "label": study.label(result.run.row),
+            **{key: study.value(result.run.row, key) for key in study.spec.keys},
+            SEED: result.run.seed,
+            "state": result.state,
+            **{measure: result.measures.get(measure) for measure in study.spec.measures},
+            "reason": result.reason,
+        }
+        for result in results
+    ]
+
+
+def as_markdown(study: Study, results: list[RunResult]) -> str:
+    """Format one row per value, for people: mean and range of each measure, and number of runs."""
+    spec = study.spec
+    has_labels = any(row.label for row in spec.vary)
+    header = [*([""] if has_labels else []), *spec.keys, *_short_names(spec.measures), "runs"]
+    lines = [_table_line(header), _table_line(["---"] * len(header))]
+    for row in range(len(spec.vary)):
+        own = [result for result in results if result.run.row == row]
+        cells = [study.label(row)] if has_labels else []
+        cells += [format_value(study.value(row, key)) for key in spec.keys]
+        cells += [mean_and_range(_values(own, measure)) for measure in spec.measures]
+        lines.append(_table_line([*cells, _count_runs(own)]))
+    return "\n".join(lines)
+
+
+def mean_and_range(values: list[float]) -> str:
+    """Format values as ``1.893 (1.88 to 1.91)``, equal ones as one number, none as ""."""
+    if not values:
+        return ""
+    mean = f"{sum(values) / len(values):.4g}"
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def draw(study: Study, results: list[RunResult]) -> str:
+    """Plot the first measure as SVG: one point per run, and a line through the means over seeds."""
+    spec, rows = study.spec, range(len(study.spec.vary))
+    has_seeds, is_category = len(spec.seeds) > 1, spec.scale == "category"
+    x_of = [float(row if is_category else study.value(row, spec.keys[0])) for row in rows]
+    means = []
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        for row in rows:
+            own = [result for result in results if result.run.row == row]
+            if values := _values(own, spec.measures[0]):
+                x = [x_of[row]] * len(values)
+                axes.plot(x, values, "o", color=POINT_COLOR, alpha=0.7, zorder=3)
+                means.append((x_of[row], sum(values) / len(values)))
+        axes.plot(
+            *zip(*sorted(means), strict=True),
+            linestyle="none" if is_category else "-",
+            marker="_",
+            markersize=22 if has_seeds and is_category else 8,
+            markeredgewidth=2,
+            color=LINE_COLOR,
+            label="mean over seeds" if has_seeds else None,
+        )
+        if has_seeds:
+            axes.legend(frameon=False)
+        _label_axes(axes, study, x_of)
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return svg.getvalue()
+
+
+def _label_axes(axes: Axes, study: Study, x_of: list[float]) -> None:
+    spec, is_category = study.spec, study.spec.scale == "category"
+    keys = spec.keys if is_category else spec.keys[:1]
+    labels = [study.label(row, keys) for row in range(len(spec.vary))]
+    if spec.scale == "log":
+        axes.set_xscale("log")
+    is_tilted = is_category and max(map(len, labels)) > MAX_HORIZONTAL_LABEL
+    axes.set_xticks(x_of, labels)
+    axes.tick_params(axis="x", labelrotation=25 if is_tilted else 0, which="both")
+    axes.minorticks_off()
+    axes.set_xlabel(", ".join(keys))
+    axes.set_ylabel(spec.measures[0].split(".")[-1].replace("_", " "))
+
+
+def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
+    """Write the CSV, the plot and the page, and return the page's path relative to the root.
+
+    An existing page keeps everything outside of the two marks.
+
+    Raises:
+        AtlasError: the page lacks the two marks around its results.
+    """
+    page = PAGES / f"{study.name}.md"
+    is_new = not (root / page).is_file()
+    text = _new_page(study) if is_new else (root / page).read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise AtlasError(f"{page}: add the lines {BEGIN} and {END} where the results belong")
+    write_csv(root / PAGES / f"{study.name}.csv", csv_rows(study, results))
+    has_plot = bool(_values(results, study.spec.measures[0]))
+    if has_plot:
+        write_text(root / PAGES / f"{study.name}.svg", draw(study, results))
+    block = _results_block(study, results, has_plot)
+    write_text(root / page, f"{before}{BEGIN}\n{block}\n{END}{after}")
+    return page
+
+
+def _new_page(study: Study) -> str:
+    title = study.name.replace("-", " ").capitalize()
+    return (
+        f"# {title}\n\n{study.spec.question.strip()}\n\n"
+        f"```sh\natlas study {study.name}\n```\n\n{BEGIN}\n{END}\n"
+    )
+
+
+def _results_block(study: Study, results: list[RunResult], has_plot: bool) -> str:
+    """Format what goes between the two marks."""
+    spec, name, file = study.spec, study.name, study_file(study.name)
+    done = sum(result.state == "done" for result in results)
+    presets = f"presets {', '.join(spec.presets)}; " if spec.presets else ""
+    values = "; ".join(f"`{key}={format_value(study.value(0, key))}`" for key in spec.set)
+    lines = [
+        f"{done} of {len(results)} runs of [{file}](../../{file}): {presets}"
+        f"{values or 'default params'}; {SEED} {', '.join(map(str, spec.seeds))}."
+        + (" Mean over seeds, with the range in brackets." if len(spec.seeds) > 1 else ""),
+        "",
+        as_markdown(study, results),
+        "",
+    ]
+    if has_plot:
+        lines += [f"![{spec.measures[0]} over {', '.join(spec.keys)}]({name}.svg)", ""]
+    return "\n".join([*lines, f"All runs: [{name}.csv]({name}.csv)."])
+
+
+def _values(results: list[RunResult], measure: str) -> list[float]:
+    return [result.measures[measure] for result in results if measure in result.measures]
+
+
+def _count_runs(results: list[RunResult]) -> str:
+    """Format as ``3``, ``2 of 3``, or with the number and reasons of failures."""
+    done = sum(result.state == "done" for result in results)
+    text = str(done) if done == len(results) else f"{done} of {len(results)}"
+    reasons = [result.reason for result in results if result.state == "failed"]
+    return f"{text}, {len(reasons)} failed: {'; '.join(sorted(set(reasons)))}" if reasons else text
+
+
+def _short_names(measures: Sequence[str]) -> list[str]:
+    """Shorten ``evaluate.val_loss`` to ``val_loss``, unless two measures would look the same."""
+    short = [measure.split(".")[-1] for measure in measures]
+    return [
+        name if short.count(name) == 1 else measure
+        for name, measure in zip(short, measures, strict=True)
+    ]
+
+
+def _table_line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

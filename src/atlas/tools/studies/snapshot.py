@@ -1,8 +1,7 @@
-"""What decides the results of a run: its params, and the code and data that stages read.
+"""The inputs that decide the results of a run: params, code and data.
 
-Results of equal params, code and data are equal bytes, whichever commit they belong to. The
-name of an experiment ends with a hash of the three, so that a name tells whether a run is what
-its study wants now.
+Equal inputs give equal bytes, whichever commit they come from. The name of an experiment ends
+with a hash of its inputs, so the name tells whether a study still needs to run it.
 """
 
 import hashlib
@@ -12,96 +11,123 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasError
+import yaml
+from dvc.api import DVCFileSystem
+
+from atlas.errors import AtlasError, one_line
 from atlas.params.schema import Params, leaves
 from atlas.pipeline.files import files_below, sha256
-from atlas.tools.studies.plan import read_mapping
 
 DIGITS = 8
-BROUGHT_BACK = "`git checkout` brings it back"
+HOW_TO_RESTORE = "`git checkout` restores it"
 
 
 class Snapshot:
-    """A project as it is now.
+    """The inputs in the working tree at one moment.
 
     Attributes:
-        params: what params.yaml holds, not validated.
-        metrics: the files of metrics that dvc.yaml names.
+        params: content of params.yaml, not validated.
+        metrics: paths of the metrics files that dvc.yaml declares.
     """
 
     def __init__(self, root: Path) -> None:
-        pipeline = read_mapping(root, "dvc.yaml", BROUGHT_BACK)
-        self.params = read_mapping(root, "params.yaml", BROUGHT_BACK)
-        stages = pipeline["stages"]
+        pipeline = read_mapping(root, "dvc.yaml", HOW_TO_RESTORE)
+        self.params = read_mapping(root, "params.yaml", HOW_TO_RESTORE)
+        stages = pipeline["stages"].values()
         outs = {
             out
-            for stage in stages.values()
+            for stage in stages
             for kind in ("outs", "metrics", "plots")
             for out in _paths(stage.get(kind, []))
         }
+        tables = (*stages, pipeline)
+        self.metrics = {path for table in tables for path in _paths(table.get("metrics", []))}
         self._root = root
-        self._commands = {name: stage["cmd"] for name, stage in stages.items()}
+        self._commands = {name: stage["cmd"] for name, stage in pipeline["stages"].items()}
         self._deps = sorted(
             dep
-            for dep in {dep for stage in stages.values() for dep in stage["deps"]}
+            for dep in {dep for stage in stages for dep in stage["deps"]}
             if not any(dep == out or dep.startswith(f"{out}/") for out in outs)
         )
-        each = [stage.get("metrics", []) for stage in stages.values()]
-        self.metrics = {path for metrics in each for path in _paths(metrics)}
-        self.metrics |= set(_paths(pipeline.get("metrics", [])))
-        self._tracked = _tracked(root)
+        self._tracked = _git_files(root)
+        self._untracked = _git_files(root, "--others", "--exclude-standard")
         self._hashes: dict[tuple[str, bool], dict[str, str]] = {}
 
     def fingerprint(self, params: Params) -> str:
-        """The hash of what decides the results of a run with these params.
+        """Hash the inputs of a run with these params.
 
         Raises:
-            AtlasError: a file that the run reads would be missing in DVC's copy of the project.
+            AtlasError: DVC's copy of the project would lack a file that the run reads.
         """
+        inputs = [params.model_dump(), self._commands, self._files(params)]
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+    def matches(self, experiment: str, params: Params) -> bool:
+        """Check that an experiment ran with these params and with the files of this snapshot."""
+        copy = DVCFileSystem(str(self._root), rev=experiment)
+        values = yaml.safe_load(copy.read_text("params.yaml"))
+        if Params.from_mapping(values, f"params.yaml of {experiment}") != params:
+            return False
+        return all(
+            copy.isfile(path) and hashlib.sha256(copy.read_bytes(path)).hexdigest() == digest
+            for path, digest in self._files(params).items()
+            if not Path(path).is_absolute()
+        )
+
+    def _files(self, params: Params) -> dict[str, str]:
+        """Map each file that the stages read to its hash."""
         values = dict(leaves(params.model_dump()))
         files: dict[str, str] = {}
         for dep in self._deps:
             path = re.sub(r"\$\{([\w.]+)\}", lambda key: str(values[key[1]]), dep)
             is_own_text = params.corpus.name == "files" and path == params.corpus.files.path
-            files |= self._files(path, is_own_text)
-        inputs = {"params": values, "commands": self._commands, "files": files}
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:DIGITS]
+            key = (path, is_own_text)
+            if key not in self._hashes:
+                names = self._names(path, is_own_text)
+                self._hashes[key] = {name: sha256(self._root / name) for name in names}
+            files |= self._hashes[key]
+        return files
 
-    def _files(self, path: str, must_be_all: bool) -> dict[str, str]:
-        """The files of a dependency with their hashes, as far as a copy of the project has them."""
-        key = (path, must_be_all)
-        if key not in self._hashes:
-            self._hashes[key] = {
-                name: sha256(self._root / name) for name in self._names(path, must_be_all)
-            }
-        return self._hashes[key]
+    def _names(self, path: str, is_own_text: bool) -> list[str]:
+        """List the files of a dependency; DVC's copy of the project must have them.
 
-    def _names(self, path: str, must_be_all: bool) -> list[str]:
+        It may lack those that git ignores, except in the user's own text.
+        """
         found = [file for file in files_below(self._root / path) if file.is_file()]
         if Path(path).is_absolute():
             return [str(file) for file in found]
-        names = [file.relative_to(self._root).as_posix() for file in found]
-        known = [name for name in names if name in self._tracked]
-        if not known or (must_be_all and len(known) < len(names)):
+        names = {file.relative_to(self._root).as_posix() for file in found}
+        known = names & self._tracked
+        unknown = names - known if is_own_text else names & self._untracked
+        if unknown or not known:
+            file = path if is_own_text else min(unknown, default=path)
             raise AtlasError(
-                f"{path}: git does not know {'all of ' if known else ''}it, and experiments run in "
-                f"copies of what git knows: `git add {path}`, or give an absolute path"
+                f"{file}: not all in git, and experiments run in a copy of what git tracks: "
+                f"`git add -f {file}`, or use an absolute path"
             )
-        return known
+        return sorted(known)
+
+
+def read_mapping(root: Path, file: str, hint: str) -> dict[str, Any]:
+    """Read a YAML file of keys and values; ``hint`` tells the user what to do if it has none."""
+    try:
+        values = yaml.safe_load((root / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise AtlasError(f"{file}: not readable as YAML: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise AtlasError(f"{file}: it has no keys; {hint}")
+    return values
 
 
 def _paths(entries: list[Any]) -> list[str]:
-    """The paths of a list of dvc.yaml, with or without settings."""
+    """Return the paths in a list of dvc.yaml, whose entries may carry settings."""
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
-def _tracked(root: Path) -> set[str]:
-    """The files that git knows, as paths from the root.
-
-    Raises:
-        AtlasError: this is no git repository.
-    """
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
+def _git_files(root: Path, *options: str) -> set[str]:
+    """List files of the git repository, relative to the root."""
+    command = ["git", "ls-files", "-z", *options]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if listed.returncode:
-        raise AtlasError(f"{root}: no git repository, which DVC's experiments want: `git init`")
+        raise AtlasError(f"{root}: not a git repository, which DVC experiments need: `git init`")
     return set(listed.stdout.split("\0"))

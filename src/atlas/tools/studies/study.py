@@ -1,31 +1,123 @@
-"""A study and its runs, each validated before anything is run."""
+"""A study: a file in ``studies/``, and the runs that it asks for.
+
+::
+
+    # studies/lr.yaml
+    question: Which peak learning rate is best?
+    presets: [tiny]                     # overlays on params.yaml; optional
+    set: {train.steps: 600}             # values shared by all runs; optional
+    vary: {train.lr: [1.0e-3, 4.0e-3]}  # or rows: [{model.n_layer: 2, model.d_model: 184}, ...]
+    seeds: [1, 2]                       # every value runs with every train.seed
+    measures: [evaluate.val_loss]       # val_loss of metrics/evaluate.json; the first is plotted
+    scale: log                          # of the x axis: linear | log | category
+"""
 
 import copy
 import difflib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from atlas.errors import AtlasError
-from atlas.params.presets import collected, override
-from atlas.params.schema import Params, leaves
-from atlas.tools.studies.plan import SEED, Plan, Row, Values, available, file_of, read_plan
-from atlas.tools.studies.snapshot import DIGITS, Snapshot
+from atlas.params.presets import collected
+from atlas.params.presets import override as format_value
+from atlas.params.schema import Params, Section, Seed, explain, leaves
+from atlas.tools.studies.snapshot import Snapshot, read_mapping
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-PARTS = 4  # of a run's name, between underscores
+FOLDER = "studies"
+SEED = "train.seed"
+STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+Values = dict[str, Any]
+Measure = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$")]
+Label = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._ -]*)?$")]
+
+
+class Row(Section):
+    """One variant to try: values by dotted key, and a label ("" shows the values)."""
+
+    label: Label
+    values: Annotated[Values, Field(min_length=1)]
+
+
+def _as_rows(vary: object) -> object:
+    """Turn either form of ``vary`` into rows."""
+    if isinstance(vary, dict) and len(vary) == 1:
+        ((key, values),) = vary.items()
+        if isinstance(values, list):
+            return [{"label": "", "values": {key: value}} for value in values]
+    if isinstance(vary, list) and all(isinstance(row, dict) for row in vary):
+        return [
+            {"label": row.get("label", ""), "values": {k: row[k] for k in row if k != "label"}}
+            for row in vary
+        ]
+    raise ValueError("one key with a list of its values, or a list of rows with the same keys")
+
+
+class StudySpec(Section):
+    """The content of a study's file."""
+
+    question: Annotated[str, Field(min_length=1)]
+    presets: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    set: Values = Field(default_factory=dict)
+    vary: Annotated[tuple[Row, ...], BeforeValidator(_as_rows), Field(strict=False, min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
+    measures: Annotated[tuple[Measure, ...], Field(strict=False, min_length=1)]
+    scale: Literal["linear", "log", "category"]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that vary; the first one is the x axis."""
+        return tuple(self.vary[0].values)
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudySpec":
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        keys = set(self.keys)
+        if any(set(row.values) != keys for row in self.vary):
+            yield "vary: give every row the same keys"
+        for key in sorted(keys & set(self.set)):
+            yield f"{key} is in both set and vary: remove it from set"
+        if SEED in keys | set(self.set):
+            yield f"{SEED} comes from seeds: remove it from set and vary"
+        for name in ("seeds", "measures"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                yield f"{name} has a duplicate: {', '.join(map(str, values))}"
+        for row in self.vary if self.scale != "category" else ():
+            value = _as_number(row.values[self.keys[0]])
+            if value is None or (self.scale == "log" and value <= 0):
+                bound = " above 0" if self.scale == "log" else ""
+                yield (
+                    f"scale is {self.scale}: {self.keys[0]} needs numbers{bound}; "
+                    "otherwise use scale: category"
+                )
+
+
+def _as_number(value: object) -> float | None:
+    """Convert a value to a number; YAML 1.1 reads 3e-4 as text."""
+    try:
+        return None if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
-class Run:
-    """One experiment.
+class StudyRun:
+    """One experiment of a study.
 
     Attributes:
-        name: of the experiment, ``lr_0.004_s1_1a2b3c4d``: study, value, seed, and a hash of what
-            decides its results.
-        row: place of what it tries in ``vary``.
-        overrides: what differs from params.yaml, as ``-S`` of DVC wants it.
+        name: of the DVC experiment, ``lr_0.004_s1_1a2b3c4d``: study, value, seed, and a hash of
+            the inputs that decide its results.
+        row: index into ``vary``.
+        overrides: differences from params.yaml, in the syntax of ``dvc exp run -S``.
     """
 
     name: str
@@ -37,98 +129,104 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's plan and its runs: all values with the first seed, then with the next one."""
+    """A study and its runs, ordered by seed, then by row."""
 
     name: str
-    plan: Plan
-    runs: tuple[Run, ...]
+    spec: StudySpec
+    runs: tuple[StudyRun, ...]
 
     def value(self, row: int, key: str) -> Any:
-        """What a row gives a key, as params.yaml understands it."""
+        """Return the value of a key in a row, as params.yaml parses it."""
         run = next(run for run in self.runs if run.row == row)
-        return dict(leaves(run.params.model_dump()))[key]
+        return dict(leaves(run.params.model_dump(mode="json")))[key]
 
-    def label(self, row: int) -> str:
-        """What a row is called."""
-        plan = self.plan.vary[row]
-        return plan.label or " ".join(text_of(self.value(row, key)) for key in plan.values)
+    def label(self, row: int, keys: Sequence[str] = ()) -> str:
+        """Return the label of a row, by default its values of some or all keys."""
+        values = [format_value(self.value(row, key)) for key in keys or self.spec.keys]
+        return self.spec.vary[row].label or " ".join(values)
+
+
+def available(root: Path) -> list[str]:
+    """List the names of the studies in a project."""
+    return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+
+
+def study_file(name: str) -> str:
+    """Return the path of a study's file, relative to the root of the project."""
+    return f"{FOLDER}/{name}.yaml"
+
+
+def metrics_file(measure: str) -> str:
+    """Return the metrics file of a measure: ``evaluate.val_loss`` is in metrics/evaluate.json."""
+    return f"metrics/{'/'.join(measure.split('.')[:-1])}.json"
 
 
 def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study:
-    """Reads a study and makes its runs; ``snapshot`` is the project as it is now.
+    """Read a study and validate each of its runs; ``snapshot`` gives the inputs they depend on.
 
     Raises:
-        AtlasError: there is no such study, its file is wrong, or params.yaml refuses a run.
+        AtlasError: no such study, an error in its file, or a run with invalid params.
     """
     if name not in (known := available(root)):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise AtlasError(f"study {name}: no such study; {hint}there are {', '.join(known)}")
-    file = file_of(name)
-    if not NAME.fullmatch(name):
-        raise AtlasError(f"{file}: name it with small letters, digits and '-' alone")
-    plan = read_plan(root, name)
+    file = study_file(name)
+    if not STUDY_NAME.fullmatch(name):
+        raise AtlasError(f"{file}: use only lower-case letters, digits and '-' in the name")
+    spec = _read_spec(root, file)
     snapshot = snapshot or Snapshot(root)
-    for measure in plan.measures:
+    for measure in spec.measures:
         if (path := metrics_file(measure)) not in snapshot.metrics:
-            raise AtlasError(
-                f"{file}: measures: {measure} would be in {path}, which no stage writes"
-            )
-    shared = collected(root, plan.presets) | plan.set
-    runs = [
-        _run(name, (number, row), seed, shared, snapshot)
-        for seed in plan.seeds
-        for number, row in enumerate(plan.vary)
-    ]
+            raise AtlasError(f"{file}: measures: no stage writes {path}, the file of {measure}")
+    shared = collected(root, spec.presets) | spec.set
+    runs = tuple(
+        _make_run(name, row, seed, spec.vary[row], shared, snapshot)
+        for seed in spec.seeds
+        for row in range(len(spec.vary))
+    )
     stems = [run.name.rpartition("_")[0] for run in runs]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise AtlasError(f"{file}: vary: two rows are called {stem}: give them labels")
-    return Study(name, plan, tuple(runs))
+            raise AtlasError(f"{file}: vary: two rows are named {stem}: give them labels")
+    return Study(name, spec, runs)
 
 
-def belongs(experiment: str, study: str) -> bool:
-    """Whether an experiment is a run of a study, as it is now or as it was once."""
-    parts = experiment.split("_")
-    return len(parts) == PARTS and parts[0] == study and len(parts[-1]) == DIGITS
+def _read_spec(root: Path, file: str) -> StudySpec:
+    values = read_mapping(root, file, "see studies/lr.yaml for an example")
+    try:
+        return StudySpec.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            explain(details, StudySpec, file)
+            if details["loc"]
+            else details["msg"].removeprefix("Value error, ")  # a rule on several keys
+            for details in error.errors()
+        ]
+        raise AtlasError("; ".join(f"{file}: {problem}" for problem in problems)) from None
 
 
-def metrics_file(measure: str) -> str:
-    """The file of a measure: ``evaluate.val_loss`` is in ``metrics/evaluate.json``."""
-    return f"metrics/{'/'.join(measure.split('.')[:-1])}.json"
-
-
-def text_of(value: object) -> str:
-    """A value as a short text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(text_of, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _run(
-    name: str, numbered: tuple[int, Row], seed: int, shared: Values, snapshot: Snapshot
-) -> Run:
-    number, row = numbered
-    file = file_of(name)
+def _make_run(
+    study: str, number: int, seed: int, row: Row, shared: Values, snapshot: Snapshot
+) -> StudyRun:
+    file = study_file(study)
     values = shared | row.values | {SEED: seed}
-    called = row.label or ", ".join(f"{key}={text_of(each)}" for key, each in row.values.items())
-    params = Params.from_mapping(_merged(snapshot.params, values, file), f"{file}, {called}")
-    found = dict(leaves(params.model_dump()))
-    texts = [row.label] if row.label else [text_of(found[key]) for key in row.values]
-    stem = re.sub(r"[^A-Za-z0-9.]+|[.]{2,}", "-", "-".join(texts)).strip("-.")
-    return Run(
-        name=f"{name}_{stem}_s{seed}_{snapshot.fingerprint(params)}",
+    title = row.label or ", ".join(f"{key}={format_value(row.values[key])}" for key in row.values)
+    params = Params.from_mapping(_with_values(snapshot.params, values, file), f"{file}, {title}")
+    parsed = dict(leaves(params.model_dump(mode="json")))
+    text = row.label or "-".join(format_value(parsed[key]) for key in row.values)
+    stem = re.sub(r"[^A-Za-z0-9.]+|[.]{2,}", "-", text).strip("-.")
+    return StudyRun(
+        name=f"{study}_{stem}_s{seed}_{snapshot.fingerprint(params)}",
         row=number,
         seed=seed,
         params=params,
-        overrides=tuple(f"{key}={override(_plain(found[key]))}" for key in values),
+        overrides=tuple(f"{key}={format_value(parsed[key])}" for key in values),
     )
 
 
-def _merged(tree: Values, values: Values, file: str) -> Values:
-    """params.yaml with values by dotted key."""
+def _with_values(tree: Values, values: Values, file: str) -> Values:
+    """Return params.yaml with values set by dotted key."""
     merged = copy.deepcopy(tree)
     known = [key for key, _ in leaves(tree)]
     for dotted, value in values.items():
@@ -137,12 +235,8 @@ def _merged(tree: Values, values: Values, file: str) -> Values:
             hint = f": did you mean {close[0]}?" if close else ""
             raise AtlasError(f"{file}: {dotted} is not a key of params.yaml{hint}")
         *sections, key = dotted.split(".")
-        place = merged
-        for section in sections:
-            place = place[section]
-        place[key] = value
+        section = merged
+        for name in sections:
+            section = section[name]
+        section[key] = value
     return merged
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

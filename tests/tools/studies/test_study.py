@@ -1,4 +1,4 @@
-"""What a study's file may say, and the runs that it means."""
+"""The file of a study, and the runs that it asks for."""
 
 import re
 import subprocess
@@ -10,12 +10,11 @@ from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.params.schema import leaves
-from atlas.tools.studies.plan import available
 from atlas.tools.studies.snapshot import Snapshot
-from atlas.tools.studies.study import Study, belongs, load_study
+from atlas.tools.studies.study import Study, available, load_study
 from tests.code_walk import ROOT
 
-PLAN = {
+SPEC = {
     "question": "Which learning rate?",
     "set": {"train.steps": 600},
     "vary": {"train.lr": [1e-3, 4e-3]},
@@ -23,14 +22,14 @@ PLAN = {
     "measures": ["evaluate.val_loss"],
     "scale": "log",
 }
-ASKED_FOR = {
+REQUIRED = {
     *("positions", "heads", "depth", "width", "feed-forward", "norm", "lr", "weight-decay"),
     *("batch", "context", "data-size", "tokenizer"),
 }
 
 
 def load(project, name="lr", **changes) -> Study:
-    text = yaml.safe_dump(PLAN | changes, sort_keys=False)
+    text = yaml.safe_dump(SPEC | changes, sort_keys=False)
     (project / f"studies/{name}.yaml").write_text(text)
     return load_study(project, name)
 
@@ -41,7 +40,7 @@ def refusal(project, **changes) -> str:
     return str(refused.value)
 
 
-def test_a_run_is_a_value_with_a_seed(project):
+def test_every_value_runs_with_every_seed(project):
     study = load(project)
     assert [run.name[:-8] for run in study.runs] == [
         "lr_0.001_s1_",
@@ -55,7 +54,7 @@ def test_a_run_is_a_value_with_a_seed(project):
     assert study.label(1) == "0.004"
 
 
-def test_rows_change_several_keys(project):
+def test_rows_vary_several_keys(project):
     rows = [
         {"model.n_layer": 2, "model.d_model": 64, "label": "few & wide"},
         {"model.n_layer": 4, "model.d_model": 32},
@@ -77,18 +76,24 @@ def test_rows_change_several_keys(project):
         ({"question": ""}, "question is ''"),
         ({"scale": "cubic"}, "scale is 'cubic': it must be 'linear', 'log' or 'category'"),
         ({"seeds": []}, "seeds is []"),
-        ({"seeds": [1, 1]}, "seeds names one twice: 1, 1"),
+        ({"seeds": [1, 1]}, "seeds has a duplicate: 1, 1"),
         ({"seeds": [-1]}, "seeds.0 is -1"),
         ({"vary": {"train.lr": 1e-3}}, "one key with a list of its values, or a list of rows"),
         ({"vary": []}, "vary is []"),
         ({"vary": [{"train.lr": 1.0}, {"train.steps": 2}]}, "vary: give every row the same keys"),
-        ({"vary": {"train.steps": [1, 2]}}, "train.steps stands in set and in vary"),
-        ({"set": {"train.seed": 1}}, "train.seed is what seeds gives"),
-        ({"vary": {"train.lr": [1e-3, 0.0]}}, "scale is log: give train.lr numbers above 0"),
-        ({"vary": {"model.positions": ["rope"]}}, "scale is log: give model.positions numbers"),
+        ({"vary": {"train.steps": [1, 2]}}, "train.steps is in both set and vary: remove it"),
+        ({"set": {"train.seed": 1}}, "train.seed comes from seeds"),
+        (
+            {"vary": {"train.lr": [1e-3, 0.0]}},
+            "scale is log: train.lr needs numbers above 0; otherwise",
+        ),
+        ({"vary": {"model.positions": ["rope"]}}, "scale is log: model.positions needs numbers"),
         ({"measures": ["val_loss"]}, "measures.0 is 'val_loss'"),
-        ({"measures": ["evaluated.val_loss"]}, "would be in metrics/evaluated.json, which no"),
-        ({"vary": {"train.lr": [0.001, 0.001]}}, "two rows are called lr_0.001_s1: give them"),
+        (
+            {"measures": ["evaluated.val_loss"]},
+            "no stage writes metrics/evaluated.json, the file of",
+        ),
+        ({"vary": {"train.lr": [0.001, 0.001]}}, "two rows are named lr_0.001_s1: give them"),
         ({"set": {"train.step": 2}}, "train.step is not a key of params.yaml: did you mean"),
         ({"set": {"train": {}}}, "train is not a key of params.yaml"),
         ({"presets": ["smal"]}, "preset smal: no such preset; did you mean small?"),
@@ -96,32 +101,32 @@ def test_rows_change_several_keys(project):
         ({"set": {"train.warmup_steps": 9000}}, "train.lr=0.001: train.warmup_steps (9000)"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_line(project, changes, expected):
+def test_an_invalid_study_is_rejected_in_one_line(project, changes, expected):
     message = refusal(project, **changes)
     assert expected in message
     assert "\n" not in message
     assert message.startswith(("studies/lr.yaml", "preset smal"))
 
 
-def test_a_study_that_is_not_there_names_those_that_are(project):
+def test_an_unknown_study_lists_the_known_ones(project):
     load(project)
     with pytest.raises(AtlasError, match="study lrr: no such study; did you mean lr"):
         load_study(project, "lrr")
     (project / "studies/lr.yaml").write_text("- lr\n")
     with pytest.raises(AtlasError, match="it has no keys"):
         load_study(project, "lr")
-    with pytest.raises(AtlasError, match="name it with small letters"):
+    with pytest.raises(AtlasError, match="use only lower-case letters"):
         load(project, name="L_R")
 
 
-def test_a_name_changes_with_what_decides_a_result_and_with_nothing_else(project):
+def test_a_name_changes_with_the_inputs_and_nothing_else(project):
     def names():
         return {run.name for run in load_study(project, "lr").runs}
 
     before = {run.name for run in load(project).runs}
     assert names() == before
     (project / "README.md").write_text("new")
-    (project / "src/atlas/pipeline/stage.py").write_text("# it shapes no output")
+    (project / "src/atlas/pipeline/stage.py").write_text("# affects no output")
     assert names() == before
     code = project / "src/atlas/model/layers.py"
     original = code.read_text()
@@ -134,30 +139,22 @@ def test_a_name_changes_with_what_decides_a_result_and_with_nothing_else(project
     assert not names() & before
 
 
-def test_what_a_copy_of_the_project_would_lack_is_refused(project):
+def test_files_missing_from_git_are_rejected(project):
     (project / "data/own/mine.txt").write_text("text")
-    load(project)  # which does not read it
+    load(project)  # does not read it
     files = {"corpus.name": "files"}
-    assert "data/own: git does not know all of it" in refusal(project, set=files)
+    assert "data/own: not all in git" in refusal(project, set=files)
     load(project, set=files | {"corpus.files.path": str(project / "data/own")})
     before = load_study(project, "lr").runs[0].name
     (project / "data/own/mine.txt").write_text("another text")
     assert load_study(project, "lr").runs[0].name != before
     new = project / "src/atlas/model/layers.py"
     subprocess.run(["git", "rm", "-q", "--cached", str(new)], cwd=project, check=True)
-    assert "src/atlas/model/layers.py: git does not know it" in refusal(project)
+    assert "src/atlas/model/layers.py: not all in git" in refusal(project)
 
 
-def test_runs_belong_to_their_study():
-    assert belongs("lr_0.001_s1_8cf6eca7", "lr")
-    assert not belongs("lr_0.001_s1_8cf6eca7", "l")
-    assert not belongs("lr-decay_0.001_s1_8cf6eca7", "lr")
-    assert not belongs("lr_0.001_s1", "lr")
-    assert not belongs("", "lr")
-
-
-def test_the_studies_asked_for_are_there():
-    assert set(available(ROOT)) >= ASKED_FOR
+def test_the_required_studies_exist():
+    assert set(available(ROOT)) >= REQUIRED
 
 
 @pytest.fixture(scope="module")
@@ -169,19 +166,19 @@ def shipped():
 @pytest.mark.parametrize("name", available(ROOT))
 def test_each_study_is_valid_and_has_its_page(shipped, name):
     study = shipped[name]
-    assert len(study.plan.vary) >= 4
-    assert len(study.plan.seeds) >= 2
+    assert len(study.spec.vary) >= 4
+    assert len(study.spec.seeds) >= 2
     assert all(run.params.export.formats == () for run in study.runs)
     assert (ROOT / f"docs/studies/{name}.md").is_file()
     differing = {
         key for run in study.runs for key, value in leaves(run.params.model_dump())
         if value != dict(leaves(study.runs[0].params.model_dump()))[key]
     }  # fmt: skip
-    assert differing == {*study.plan.keys, "train.seed"}
+    assert differing == {*study.spec.keys, "train.seed"}
 
 
 @pytest.mark.parametrize("name", ["heads", "depth", "feed-forward-kind"])
-def test_these_compare_models_of_equal_size(shipped, name):
+def test_models_have_equal_size(shipped, name):
     sizes = [
         count(
             ModelConfig(
@@ -200,7 +197,7 @@ def test_these_compare_models_of_equal_size(shipped, name):
 
 
 @pytest.mark.parametrize("name", ["batch", "context"])
-def test_these_train_on_equally_many_tokens(shipped, name):
+def test_runs_train_on_equally_many_tokens(shipped, name):
     tokens = {
         run.params.train.steps * run.params.train.batch_size * run.params.model.context_length
         for run in shipped[name].runs
@@ -210,6 +207,6 @@ def test_these_train_on_equally_many_tokens(shipped, name):
 
 @pytest.mark.parametrize("text", ["", "train: [", "- a list"])
 @pytest.mark.parametrize("name", ["params.yaml", "presets/char.yaml"])
-def test_a_broken_file_is_named(project, name, text):
+def test_a_broken_file_is_named_in_the_error(project, name, text):
     (project / name).write_text(text)
     assert f"{name}: " in refusal(project, presets=["char"])
