@@ -1,54 +1,35 @@
-"""The results of the last run, for the terminal."""
+"""`atlas show`: print the results of the last run."""
 
-import json
+import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from atlas.errors import AtlasError
-
-METRICS = (
-    "fetch",
-    "clean",
-    "train_tokenizer",
-    "tokenize",
-    "tokenizer",
-    "train",
-    "evaluate",
-    "export",
-)
+from atlas.tools.report.results import read_results
+from atlas.tools.report.wording import exact
 
 
 def print_results(metrics: Path) -> None:
-    """Prints the metrics of every stage, and the samples.
+    """Print the metrics of every stage and the samples; damaged files are named on stderr.
 
     Raises:
-        AtlasError: there are none.
+        AtlasError: there are no results.
     """
-    console = Console(highlight=False)
+    results = read_results(metrics)
+    if not (results.metrics and results.samples):
+        raise AtlasError(f"{metrics}: no results yet; run `dvc repro`")
     table = Table("", "metric", "value", box=None, pad_edge=False, header_style="bold")
-    for part in METRICS:
-        values = _read(metrics / f"{part}.json") | _read(metrics / "timing" / f"{part}.json")
-        for number, (name, value) in enumerate(values.items()):
-            table.add_row("" if number else part, name, _format(value))
-    samples = metrics / "samples.md"
-    if not table.row_count or not samples.is_file():
-        raise AtlasError(f"{metrics}: no results yet; `dvc repro` makes them")
+    stage = ""
+    for file, values in results.metrics.items():
+        for name, value in values.items():
+            shown = file.removeprefix("timing/")
+            table.add_row("" if shown == stage else shown, name, exact(value))
+            stage = shown
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print()
-    console.print(samples.read_text(encoding="utf-8"), markup=False)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
-
-
-def _format(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    console.print(results.samples)
+    for problem in results.problems:
+        print(f"warning: {problem}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What git knows of a run, against what DVC says."""
+"""What git knows about a run, compared with what DVC says."""
 
 import json
 import subprocess
@@ -8,15 +8,16 @@ import yaml
 from dvc.repo import Repo
 
 from atlas.tools.report.history import read_history
-from atlas.tools.report.overview import comparison, overview
+from atlas.tools.report.page import render
 from atlas.tools.report.results import read_results
+from atlas.tools.report.tables import compared
 from tests.pipeline.checkout import Checkout
-from tests.tools.report.made_up import make_project, write
+from tests.tools.report.example_run import make_project, text_of, write
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A project whose last commit has results; its params and results then changed."""
+    """A project with results in its last commit, and other params and results now."""
     checkout = Checkout.create(tmp_path_factory.mktemp("history") / "project")
     for name, value in {"evaluate": {"val_loss": 3.5}, "timing/train": {"seconds": 2.5}}.items():
         write(checkout.root / f"metrics/{name}.json", json.dumps(value))
@@ -28,18 +29,18 @@ def checkout(tmp_path_factory):
 
 
 def diff(checkout, kind):
-    """What DVC says."""
+    """The changes according to DVC."""
     with Repo(str(checkout.root)) as repo:
         return getattr(repo, kind).diff()["diff"]
 
 
-def test_the_last_commit_is_as_dvc_sees_it(checkout):
+def test_the_last_commit_agrees_with_dvc(checkout):
     history = read_history(checkout.root, checkout.root / "metrics")
-    told = diff(checkout, "params")["params.yaml"]
+    changes = diff(checkout, "params")["params.yaml"]
     assert {key: (old, new) for key, old, new in history.changed_params} == {
-        key: (each["old"], each["new"]) for key, each in told.items()
+        key: (each["old"], each["new"]) for key, each in changes.items()
     }
-    assert len(told) == 2
+    assert len(changes) == 2
     evaluate = diff(checkout, "metrics")["metrics/evaluate.json"]["val_loss"]
     assert history.commit.metrics["evaluate"]["val_loss"] == evaluate["old"] == 3.5
     assert history.commit.metrics["timing/train"] == {"seconds": 2.5}
@@ -49,19 +50,27 @@ def test_the_last_commit_is_as_dvc_sees_it(checkout):
     assert evaluate["new"] == 3.25
 
 
-def test_changes_are_told_with_their_direction(checkout):
+def page_of(history, metrics):
+    """The text of the page, words separated by one blank."""
+    return " ".join(text_of(render(read_results(metrics), history)).split())
+
+
+def test_changes_since_the_commit_are_compared(checkout):
     metrics = checkout.root / "metrics"
     history = read_history(checkout.root, metrics)
-    section = comparison(read_results(metrics), history)
-    params, values = section.blocks
-    assert [row[0] for row in params.rows] == ["model.n_layer", "train.lr"]
-    rows = {row[0]: (row[1:], mood) for row, mood in zip(values.rows, values.moods, strict=True)}
-    assert rows["Val loss, nats a token"] == (("3.500", "3.250", "-7.1 %"), "good")
-    assert list(rows) == ["Val loss, nats a token"]
-    assert values.note == "As in the last commit: training, seconds."
+    table = compared(read_results(metrics), history.commit)
+    assert list(table.index) == ["val_loss", "seconds"]
+    assert table.loc["val_loss"].tolist() == [
+        *("val loss, nats per token", 3.5, 3.25, "-7.14%", "good"),
+    ]
+    assert table.loc["seconds", "change"] == "="
+    page = page_of(history, metrics)
+    assert "Unchanged: training time, seconds." in page
+    assert "param last commit this run model.n_layer 2 1 train.lr" in page
+    assert "-S model.n_layer=1 -S train.lr=0.001" in page
 
 
-def test_what_was_edited_since_the_run_is_said(checkout, tmp_path):
+def test_params_edited_since_the_run_are_named(checkout, tmp_path):
     checkout = checkout.copy(tmp_path / "copy")
     params = yaml.safe_load((checkout.root / "params.yaml").read_text())
     ran = {"train.lr": 0.5, "train": params["train"] | {"lr": 0.5}}
@@ -70,8 +79,9 @@ def test_what_was_edited_since_the_run_is_said(checkout, tmp_path):
     metrics = checkout.root / "metrics"
     history = read_history(checkout.root, metrics)
     assert history.stale_params == [("train.lr", 0.5, 0.001)]
-    told = [getattr(block, "text", "") for block in overview(read_results(metrics), history).blocks]
-    assert "train.lr (0.5, now 0.001)" in told[-1]
+    assert "edited after this run: train.lr 0.5 → 0.001. Run dvc repro." in page_of(
+        history, metrics
+    )
 
 
 def test_a_number_that_yaml_reads_as_text_has_not_changed(tmp_path):
@@ -93,8 +103,9 @@ def test_without_a_commit_there_is_no_comparison(tmp_path, what, monkeypatch):
         write(tmp_path / "params.yaml", "- no\n- mapping\n")
     history = read_history(tmp_path, metrics)
     assert history.commit is None
-    assert comparison(read_results(metrics), history) is None
-    assert overview(read_results(metrics), history).blocks
+    page = page_of(history, metrics)
+    assert "Against the last commit" not in page
+    assert "val perplexity" in page
 
 
 def test_without_git_on_this_machine(tmp_path, monkeypatch):

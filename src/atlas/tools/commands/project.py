@@ -85,7 +85,7 @@ def show() -> None:
 
 def report() -> None:
     """Write metrics/report.html, a page on the last run that needs no network."""
-    from atlas.tools.report.command import write_report
+    from atlas.tools.report.page import write_report
 
     print(write_report(find_project()).as_uri())
 

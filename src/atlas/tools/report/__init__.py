@@ -1,1 +1,1 @@
-"""The HTML report of a run."""
+"""`atlas report`: everything about a run on one offline HTML page."""

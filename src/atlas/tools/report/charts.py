@@ -1,248 +1,244 @@
-"""Charts as SVG that takes its colours and its letters from the page around it.
+"""Charts as SVG elements of the page.
 
-Matplotlib draws with colours that nobody else uses; each is then replaced by a variable of the
-page's style, so that one drawing serves light and dark. The same numbers give the same bytes.
+The colors are bright enough for a dark card and dark enough for a light one; text takes its color
+and font from the style sheet. The same numbers give the same bytes.
 """
 
 import io
-import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
+import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from atlas.tools.report.numbers import compact
+from atlas.tools.report.results import Results, numbers
+from atlas.tools.report.tables import ngram_losses
+from atlas.tools.report.wording import compact, percent, title_case
 
-WIDTH, HEIGHT, DPI = 460, 270, 72  # points: a phone shows them at three quarters
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 38  # points around the axes, for their labels
-COLOURS = {
-    "muted": "#000001",
-    "line": "#000002",
-    "edge": "#000003",
-    "train": "#000004",
-    "average": "#000005",
-    "val": "#000006",
-    "accent": "#000007",
-    "look": "#000008",
-    "surface": "#000009",
-}
-STYLE = {
-    "svg.fonttype": "none",  # letters stay letters
-    "text.parse_math": False,
-    "font.size": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": COLOURS["edge"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": COLOURS["line"],
-    "grid.linewidth": 0.8,
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-}
-MARK = 5.5
-HEAD = re.compile(r"^.*?(?=<svg )", re.DOTALL)
-EXTRAS = re.compile(r"<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
-SIZE = re.compile(r'(<svg )(?:.*?)(viewBox="[^"]*")(?:.*?)>', re.DOTALL)
-NAMES = re.compile(r'(\bid="|url\(#|href="#)')
+BLUE, PALE_BLUE, ORANGE = "#3d85e8", "#3d85e870", "#dd7a12"
+HEAT = LinearSegmentedColormap.from_list("heat", ["#3d85e800", "#3d85e8ff"])
+DOTTED: dict[str, Any] = {"color": "#7d8896", "linewidth": 1.2, "linestyle": (0, (2, 3))}
+STYLE = Path(__file__).with_name("chart.mplstyle")
+DPI, WIDTH, HEIGHT, TALL = 72, 460, 270, 330  # in points; a phone shows them at three quarters
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 28, 38  # points around the axes, for their labels
+LONG_RUN = 5_000  # steps from which their axis is logarithmic
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing, its title, its legend (a color and a name per curve), and a note."""
+
+    title: str
+    svg: Markup
+    legend: Sequence[tuple[str, str]] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points.
+    """Values by step, in the order of steps; `mark` is a step whose point stands out."""
 
-    Attributes:
-        points: x and y of each, in the order of x.
-        colour: a name of ``COLOURS``.
-        thin: whether it is drawn behind the others.
-        marks: whether its points are marked.
-        mark: a point of it that stands out, or None.
-    """
-
-    points: Sequence[tuple[float, float]]
-    colour: str
-    thin: bool = False
-    marks: bool = False
-    mark: tuple[float, float] | None = None
+    values: "pd.Series[float]"
+    color: str = BLUE
+    name: str = ""
+    mark: float | None = None
 
 
-@dataclass(frozen=True)
-class Level:
-    """A height to compare curves with, and its name."""
-
-    height: float
-    name: str
-
-
-def line_chart(
+def draw(
     name: str,
-    about: str,
-    curves: Sequence[Curve],
-    *,
+    description: str,
     labels: tuple[str, str],
-    log_x: bool = False,
-    levels: Sequence[Level] = (),
-    whole: bool = False,
-    from_zero: bool = False,
+    plot: Callable[[Axes], None],
     height: float = HEIGHT,
-) -> str:
-    """Lines over x, as an SVG element.
+) -> Markup:
+    """Draw a chart as an SVG element.
 
     Args:
-        name: of the drawing, which no other one of the page has.
-        about: what it shows, for who does not see it.
-        curves: with at least one point each.
-        labels: of x and y.
-        log_x: whether each power of ten of x is as wide; what is not above 0 is then left out.
-        levels: heights to draw as well.
-        whole: whether y goes from 0 to 1.
-        from_zero: whether y begins at 0.
-        height: of the drawing, in points.
+        name: unique on the page, and with it the ids in the element.
+        description: for screen readers.
+        labels: of x and y; the latter stands above its axis, where it reads horizontally.
+        plot: draws the data.
+        height: in points.
     """
-    with _axes(name, height) as (figure, axes):
-        if log_x:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(numticks=8))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        for curve in curves:
-            points = [point for point in curve.points if point[0] > 0 or not log_x]
-            xs, ys = [x for x, _ in points], [y for _, y in points]
-            colour = COLOURS[curve.colour]
-            axes.plot(
-                xs,
-                ys,
-                color=colour,
-                linewidth=1.1 if curve.thin else 2,
-                zorder=2 if curve.thin else 3,
-                marker="o" if curve.marks or len(points) == 1 else None,
-                markersize=3.5,
-                markeredgewidth=0,
-            )
-            if curve.mark and (curve.mark[0] > 0 or not log_x):
-                axes.plot(
-                    *curve.mark,
-                    marker="o",
-                    markersize=MARK + 2,
-                    color=colour,
-                    markeredgecolor=COLOURS["surface"],
-                    markeredgewidth=1.5,
-                    zorder=4,
-                )
-        for level in levels:
-            axes.axhline(level.height, color=COLOURS["edge"], linewidth=1.2, linestyle=(0, (2, 3)))
-            axes.annotate(
-                level.name,
-                (1, level.height),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                color=COLOURS["muted"],
-                fontsize=9.5,
-            )
-        _label(axes, labels)
-        if whole:
-            axes.set_ylim(0, 1.02)
-        elif from_zero:
-            axes.set_ylim(0)
-        return _svg(figure, name, about)
-
-
-def diagonal_chart(
-    name: str, about: str, points: Sequence[tuple[float, float, float]], labels: tuple[str, str]
-) -> str:
-    """Points (x, y, weight) from 0 to 1 beside the diagonal, larger where they weigh more."""
-    with _axes(name) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=COLOURS["edge"], linewidth=1.2, linestyle=(0, (2, 3)))
-        xs, ys, weights = zip(*points, strict=True)
-        axes.plot(xs, ys, color=COLOURS["accent"], linewidth=2)
-        heaviest = max(max(weights), 1e-9)
-        sizes = [12 + 110 * max(weight, 0) / heaviest for weight in weights]
-        axes.scatter(
-            xs,
-            ys,
-            s=sizes,
-            color=COLOURS["accent"],
-            edgecolor=COLOURS["surface"],
-            linewidth=1.2,
-            zorder=3,
-        )
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
-        _label(axes, labels)
-        return _svg(figure, name, about)
-
-
-def square_chart(
-    name: str, about: str, shares: Sequence[Sequence[float]], labels: tuple[str, str]
-) -> str:
-    """A matrix of shares (N, M) from 0 to 1 as warm squares, for one too large to be read."""
-    warm = LinearSegmentedColormap.from_list("warm", ["#f08c0000", "#f08c00ff"])
-    with _axes(name, height=WIDTH * 0.9) as (figure, axes):
-        axes.imshow(shares, cmap=warm, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        axes.grid(visible=False)
-        _label(axes, labels)
-        return _svg(figure, name, about)
-
-
-@contextmanager
-def _axes(name: str, height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    style: Any = STYLE | {"svg.hashsalt": name}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI)
-        figure.patch.set_visible(False)
+    file = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}, fname=STYLE):
+        figure = Figure(figsize=(WIDTH / DPI, height / DPI))
         wide, high = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
         axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, wide / WIDTH, high / height))
-        axes.patch.set_visible(False)
-        yield figure, axes
+        axes.locator_params(nbins=5)
+        plot(axes)
+        axes.set(xlabel=labels[0], title=labels[1])
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: compact(value))
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return _element(file.getvalue(), description)
 
 
-def _label(axes: Axes, labels: tuple[str, str]) -> None:
-    """Names the axes; the name of y stands above it, where it can be read."""
-    axes.set_xlabel(labels[0])
-    axes.annotate(
-        labels[1],
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 10),
-        textcoords="offset points",
-        color=COLOURS["muted"],
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "linear":
-            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+def _element(svg: str, description: str) -> Markup:
+    """An SVG file as an element of a page: no namespaces, metadata, styles, or repeated ids."""
+    root = ElementTree.fromstring(svg)  # noqa: S314 - drawn just now
+    for element in root.iter():
+        for child in list(element):
+            child.tag = child.tag.rpartition("}")[2]
+            if child.tag in ("metadata", "style"):
+                element.remove(child)
+        element.attrib = {key.rpartition("}")[2]: value for key, value in element.items()}
+        if element.tag == "g":  # nothing refers to groups; ids of definitions are unique
+            element.attrib.pop("id", None)
+    root.tag = "svg"
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - escaped
 
 
-def _svg(figure: Figure, name: str, about: str) -> str:
-    """The figure as an element that belongs into a page."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    text = EXTRAS.sub("", HEAD.sub("", file.getvalue()))
-    text = NAMES.sub(rf"\g<1>{name}-", text)
-    for variable, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
-    told = f'role="img" aria-label="{escape(about)}"'
-    return SIZE.sub(lambda found: f"{found[1]}{told} {found[2]}>", text, count=1)
+def curve_values(table: pd.DataFrame | None, column: str) -> "pd.Series[float]":
+    """A column of a table by step, in the order of steps; empty if it holds no numbers."""
+    if table is None or not {"step", column} <= set(table.columns):
+        return pd.Series(dtype=float)
+    points = pd.DataFrame({"step": numbers(table["step"]), "value": numbers(table[column])})
+    points = points.dropna().drop_duplicates("step", keep="last").sort_values("step")
+    return points.set_index("step")["value"]
 
 
-def finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points of which both numbers are there."""
-    return [point for point in points if all(map(math.isfinite, point))]
+def step_chart(
+    name: str,
+    title: str,
+    label: str,
+    curves: Sequence[Curve],
+    *,
+    levels: Sequence[tuple[str, float]] = (),
+    limits: tuple[float | None, float | None] = (None, None),
+    height: float = HEIGHT,
+    note: str = "",
+) -> Chart | None:
+    """Draw curves over training steps, logarithmic for long runs; None without values.
+
+    Args:
+        name: unique on the page.
+        title: above the chart.
+        label: of the y axis.
+        curves: those without values are left out.
+        levels: dotted lines to compare with, highest first.
+        limits: of y; None leaves room for the curves.
+        height: in points.
+        note: below the chart.
+    """
+    curves = [curve for curve in curves if len(curve.values)]
+    if not curves:
+        return None
+    steps = pd.Index([step for curve in curves for step in curve.values.index])
+    logarithmic = bool(steps.max() >= LONG_RUN and steps[steps > 0].nunique() > 1)
+
+    def plot(axes: Axes) -> None:
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        for curve in curves:
+            values = curve.values[curve.values.index > 0] if logarithmic else curve.values
+            marker = "o" if len(values) == 1 else ""
+            width = 1.1 if curve.color == PALE_BLUE else 2
+            axes.plot(values.index, values, color=curve.color, linewidth=width, marker=marker)
+            if curve.mark is not None and (curve.mark > 0 or not logarithmic):
+                axes.plot(
+                    curve.mark, curve.values[curve.mark], "o", color=curve.color, markersize=7
+                )
+        for number, (level, y) in enumerate(levels):
+            axes.axhline(y, **DOTTED)
+            side = "top" if number else "bottom"  # of the text, so that two levels do not overlap
+            axes.text(1, y, level, transform=axes.get_yaxis_transform(), ha="right", va=side)
+        axes.set_ylim(*limits)
+
+    names = [curve.name for curve in curves if curve.name]
+    description = ". ".join([f"{title}, by training step", *names, *filter(None, [note])])
+    legend = [(curve.color, curve.name) for curve in curves if curve.name]
+    return Chart(title, draw(name, description, ("step", label), plot, height), legend, note)
+
+
+def loss_chart(results: Results) -> Chart | None:
+    """The losses on train and val, and those of n-gram models."""
+    train, val = results.tables.get("train"), results.tables.get("val")
+    logged, smooth = curve_values(train, "loss"), curve_values(train, "loss_average")
+    measured, checked = curve_values(val, "train_loss"), curve_values(val, "loss")
+    alone = smooth.empty and measured.empty
+    curves = [
+        Curve(logged, BLUE if alone else PALE_BLUE, "train, as logged"),
+        Curve(measured, BLUE, "train, measured like val")
+        if len(measured)
+        else Curve(smooth, BLUE, "train, smoothed"),
+    ]
+    if len(checked):
+        best = float(checked.index[int(checked.argmin())])
+        name = f"val, best {checked.min():.3f} at step {best:,.0f}"
+        curves.append(Curve(checked, ORANGE, name, mark=best))
+    levels = [(title_case(name), loss) for name, loss in ngram_losses(results).items()]
+    return step_chart("loss", "Loss, nats per token", "loss", curves, levels=levels, height=TALL)
+
+
+def accuracy_chart(results: Results) -> Chart | None:
+    """The accuracies on train and val."""
+    train, val = results.tables.get("train"), results.tables.get("val")
+    learned, checked = curve_values(val, "train_accuracy"), curve_values(val, "accuracy")
+    learned = curve_values(train, "accuracy") if learned.empty else learned
+    curves = [
+        Curve(values, color, f"{split}, {percent(values.iloc[-1])} at the end", values.index[-1])
+        for values, color, split in ((learned, BLUE, "train"), (checked, ORANGE, "val"))
+        if len(values)
+    ]
+    high = any(curve.values.max() > 0.5 for curve in curves)
+    limits = (0.0, 1.02) if high else (None, None)
+    title = "Accuracy, share of correct tokens or answers"
+    return step_chart("accuracy", title, "accuracy", curves, limits=limits)
+
+
+def metric_chart(
+    results: Results, file: str, column: str, title: str, bottom: float | None = None
+) -> Chart | None:
+    """One logged metric."""
+    values = curve_values(results.tables.get(file), column)
+    note = ""
+    if len(values):
+        low, high, last = map(compact, (values.min(), values.max(), values.iloc[-1]))
+        note = f"Between {low} and {high}, {last} at the end."
+    label = column.replace("_", " ")
+    return step_chart(column, title, label, [Curve(values)], limits=(bottom, None), note=note)
+
+
+def calibration_chart(results: Results) -> Chart | None:
+    """Accuracy over confidence beside the diagonal, larger points for more tokens."""
+    columns = ["confidence", "accuracy", "tokens"]
+    table = results.table("tables/calibration", *columns)
+    if table is None:
+        return None
+    points = table[columns].apply(numbers).dropna().sort_values(columns)
+    x, y, tokens = (points[name] for name in columns)
+    if tokens.sum() <= 0:
+        return None
+    gap = (tokens * (x - y).abs()).sum() / tokens.sum()
+
+    def plot(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], **DOTTED)
+        axes.plot(x, y, color=BLUE)
+        axes.scatter(x, y, s=12 + 110 * tokens.clip(lower=0) / tokens.max(), color=BLUE)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+
+    title = "Accuracy at each level of confidence"
+    note = f"Off by {percent(gap)} on average over {tokens.sum():,.0f} tokens. Dotted: no gap."
+    svg = draw("calibration", f"{title}. {note}", ("confidence", "accuracy"), plot)
+    return Chart(title, svg, note=note)
+
+
+def matrix_chart(title: str, shares: pd.DataFrame, labels: tuple[str, str], note: str) -> Chart:
+    """A matrix of shares from 0 to 1 that is too large to read as numbers."""
+
+    def plot(axes: Axes) -> None:
+        axes.imshow(shares, cmap=HEAT, vmin=0, vmax=1, interpolation="none", aspect="auto")
+        axes.grid(visible=False)
+
+    description = f"{title}: {shares.shape[0]} rows, {shares.shape[1]} columns"
+    return Chart(title, draw("matrix", description, labels, plot, WIDTH * 0.9), note=note)

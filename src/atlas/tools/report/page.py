@@ -1,71 +1,58 @@
-"""The page: its sections in order, and the HTML that needs nothing beside itself."""
+"""Render the page: HTML that needs nothing but itself."""
 
 import functools
+import shlex
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from atlas.tools.report.blocks import Section
-from atlas.tools.report.curves import learning_charts
-from atlas.tools.report.data import corpus, pictures, texts, vocabulary
-from atlas.tools.report.history import History
-from atlas.tools.report.overview import comparison, everything, lead, overview
-from atlas.tools.report.quality import quality
-from atlas.tools.report.reading import readable
-from atlas.tools.report.results import Results
-from atlas.tools.report.shipping import export, timings
+from atlas.errors import AtlasError
+from atlas.params.presets import override
+from atlas.pipeline.files import write_text
+from atlas.tools.report import charts, tables, wording
+from atlas.tools.report.history import History, read_history
+from atlas.tools.report.results import Results, read_results, readable
 
-TEMPLATE = "report.html.j2"
+PAGE = "report.html"
 
 
-def sections(results: Results, history: History) -> list[Section]:
-    """The sections for which there is something to show, in the order of the page."""
-    charts = learning_charts(results)
-    found = [
-        overview(results, history),
-        comparison(results, history),
-        Section("curves", "Learning", charts) if charts else None,
-        texts(results, history),
-        *quality(results),
-        pictures(results, history),
-        vocabulary(results),
-        corpus(results),
-        export(results),
-        timings(results),
-        everything(results, history),
-    ]
-    return [section for section in found if section]
+def write_report(root: Path) -> Path:
+    """Write metrics/report.html of a project and return its path.
+
+    Raises:
+        AtlasError: there are no results.
+    """
+    folder = root / "metrics"
+    if not folder.is_dir():
+        raise AtlasError(f"{folder}: no results yet; run `dvc repro`")
+    page = folder / PAGE
+    write_text(page, render(read_results(folder), read_history(root, folder)))
+    return page
 
 
 def render(results: Results, history: History) -> str:
     """The page as HTML, the same for the same results and the same commit."""
-    return (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            commit=history.commit,
-            lead=lead(results, history),
-            name=str((history.ran or history.params).get("export.name") or "atlas"),
-            sections=sections(results, history),
-        )
+    return _template().render(
+        results=results,
+        history=history,
+        params=history.params,
+        compared=tables.compared(results, history.commit),
     )
 
 
 @functools.cache
-def _environment() -> Environment:
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=lambda value: readable(value) if type(value) is str else value,
+        extensions=["jinja2.ext.do"],
     )
-    environment.filters["drawn"] = Markup
-    return environment
-
-
-def _shown(value: object) -> object:
-    """What is printed into the page; texts become such that any page can hold."""
-    return readable(value) if type(value) is str else value
+    names = ("cell", "compact", "duration", "exact", "percent", "size", "spaced", "title_case")
+    functions = {name: getattr(wording, name) for name in names} | {"override": override}
+    environment.filters |= functions | {"shell": shlex.quote}
+    environment.globals |= functions | {"charts": charts, "tables": tables, "zip": zip}
+    return environment.get_template("report.html.j2")

@@ -1,93 +1,173 @@
-"""All that the stages wrote of a run, in one structure."""
+"""Read what the stages wrote about a run: skip what is missing, name what is damaged."""
 
-from collections.abc import Mapping
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+import pandas as pd
 
 from atlas.errors import AtlasError
-from atlas.tools.report.reading import Reader, Table, Value
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that a stage made.
-
-    Attributes:
-        name: of its file, without the ending.
-        content: the bytes of a PNG file.
-    """
-
-    name: str
-    content: bytes
+T = TypeVar("T")
+Value = int | float | str | bool
+# The metrics files in pipeline order; others follow in the order of their names.
+ORDER = [
+    *("fetch", "clean", "train_tokenizer", "tokenize", "tokenizer", "train", "evaluate", "export")
+]
+CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
+CONTROL_PICTURES = str.maketrans(CONTROLS | {0x7F: 0x2421})
+NOT_CHARACTERS = re.compile("[\x80-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_NUMBER = 1e100  # anything beyond is damage, not a result
+MAX_CELL = 1 << 24  # characters; samples can exceed the csv module's default of 131,072
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of metrics holds.
+    """The contents of a metrics folder, by path without the suffix.
 
     Attributes:
-        folder: it.
-        metrics: of each stage, by its name.
-        timing: seconds and speeds of each stage, by its name.
-        tables: by their place, as ``train`` or ``corpus/words``.
-        samples: Markdown that evaluate wrote, and each sample an indented block; "" for none.
-        pictures: in the order of their names.
-        pages: other pages in the folder.
-        problems: a line for each file that could not be read, or not to its end.
+        metrics: values of JSON files, such as ``train`` or ``timing/train``, in pipeline order.
+        tables: text cells of CSV files, such as ``train`` or ``corpus/words``.
+        samples: Markdown written by evaluate, each sample an indented block; "" for none.
+        pictures: PNG files, by name alone.
+        pages: names of HTML pages.
+        problems: a line per file that could not be read, or only in part.
     """
 
-    folder: Path
     metrics: Mapping[str, Mapping[str, Value]]
-    timing: Mapping[str, Mapping[str, Value]]
-    tables: Mapping[str, Table]
+    tables: Mapping[str, pd.DataFrame]
     samples: str
-    pictures: tuple[Picture, ...]
+    pictures: Mapping[str, bytes]
     pages: tuple[str, ...]
     problems: tuple[str, ...]
 
-    def value(self, stage: str, name: str) -> Value | None:
-        """A metric of a stage; None if it is not there."""
-        return self.metrics.get(stage, {}).get(name)
+    def of(self, file: str) -> Mapping[str, Value]:
+        """The metrics in one file; empty if the file is missing."""
+        return self.metrics.get(file, {})
 
-    def number(self, stage: str, name: str) -> float | None:
-        """A metric that is a number; None if it is not there or none."""
-        found = self.value(stage, name)
-        return found if isinstance(found, int | float) else None
+    def number(self, file: str, name: str) -> float | None:
+        """A numeric metric; None if it is missing or not a number."""
+        value = self.of(file).get(name)
+        return value if is_number(value) else None
 
-    def table(self, place: str, *columns: str) -> Table | None:
-        """A table that has these columns; None if there is none."""
-        found = self.tables.get(place)
-        return found if found is not None and found.has(*columns) else None
+    def table(self, file: str, *columns: str) -> pd.DataFrame | None:
+        """A table with at least these columns; None if there is none."""
+        found = self.tables.get(file)
+        return found if found is not None and set(columns) <= set(found.columns) else None
 
 
 def read_results(folder: Path) -> Results:
-    """Reads the results of a project.
+    """Read the metrics folder of a project.
 
     Raises:
-        AtlasError: there are none.
+        AtlasError: there are no results.
     """
-    reader = Reader(folder)
-    metrics = {path.stem: reader.values(path) for path in reader.below(".", ".json")}
-    timing = {path.stem: reader.values(path) for path in reader.below("timing", ".json")}
-    tables = {}
-    for place in (".", "corpus", "tables", "timing"):
-        for path in reader.below(place, ".csv"):
-            if table := reader.table(path):
-                tables[path.relative_to(folder).with_suffix("").as_posix()] = table
-    pictures = tuple(
-        Picture(path.stem, content)
-        for path in reader.below("pictures", ".png")
-        if (content := reader.picture(path)) is not None
-    )
-    if not (any(metrics.values()) or tables):
-        raise AtlasError(f"{folder}: no results yet; `dvc repro` makes them")
+    problems: list[str] = []
+
+    def read(pattern: str, parse: Callable[[bytes], tuple[T | None, str]]) -> dict[str, T]:
+        """The files that hold something, by path without the suffix."""
+        found = {}
+        for path in sorted(folder.glob(pattern)):
+            if path.name.startswith(".") or ("*" in pattern and not path.is_file()):
+                continue  # half-written, or a folder
+            name = path.relative_to(folder)
+            try:
+                value, problem = parse(path.read_bytes())
+            except OSError as error:
+                value, problem = None, error.strerror or "not readable"
+            if value is not None:
+                found[readable(name.with_suffix("").as_posix())] = value
+            if problem:
+                problems.append(readable(f"{folder.name}/{name.as_posix()}: {problem}"))
+        return found
+
+    metrics = read("*.json", parse_values) | read("timing/*.json", parse_values)
+    tables = {
+        name: table
+        for place in ("", "corpus/", "tables/", "timing/")
+        for name, table in read(f"{place}*.csv", parse_table).items()
+    }
+    if not (metrics or tables):
+        raise AtlasError(f"{folder}: no results yet; run `dvc repro`")
+    pictures = read("pictures/*.png", parse_picture)
     return Results(
-        folder=folder,
-        metrics={stage: values for stage, values in metrics.items() if values},
-        timing={stage: values for stage, values in timing.items() if values},
+        metrics=dict(sorted(metrics.items(), key=_pipeline_order)),
         tables=tables,
-        samples=reader.text(folder / "samples.md") or "",
-        pictures=pictures,
-        pages=tuple(path.name for path in reader.below(".", ".html")),
-        problems=tuple(reader.problems),
+        samples=read("samples.md", lambda content: (_text(content), "")).get("samples", ""),
+        pictures={Path(name).name: content for name, content in pictures.items()},
+        pages=tuple(sorted(path.name for path in folder.glob("*.html"))),
+        problems=tuple(problems),
     )
+
+
+def parse_values(content: bytes) -> tuple[dict[str, Value] | None, str]:
+    """The numbers and texts of a JSON object, without nested values; or the problem."""
+    try:
+        found: Any = json.loads(_text(content))
+    except (ValueError, RecursionError):
+        return None, "incomplete or damaged JSON"
+    if not isinstance(found, dict):
+        return None, "not a JSON object"
+    values = {
+        readable(key): readable(value) if isinstance(value, str) else value
+        for key, value in found.items()
+        if isinstance(value, str) or is_number(value)
+    }
+    return values or None, ""
+
+
+def parse_table(content: bytes) -> tuple[pd.DataFrame | None, str]:
+    """A table of text cells, and a problem: rows that are cut off are left out."""
+    limit = csv.field_size_limit(MAX_CELL)
+    try:
+        header, *lines = filter(None, csv.reader(io.StringIO(_text(content), newline="")))
+    except csv.Error as error:
+        return None, f"not a table: {error}"
+    except ValueError:
+        return None, "no header"
+    finally:
+        csv.field_size_limit(limit)
+    if len(set(header)) < len(header):
+        return None, "two columns have the same name"
+    rows = [line for line in lines if len(line) == len(header)]
+    cut = len(lines) - len(rows)
+    problem = f"{cut:,} row{'s' * (cut > 1)} left out: wrong number of cells" if cut else ""
+    return pd.DataFrame(rows, columns=header) if rows else None, problem
+
+
+def parse_picture(content: bytes) -> tuple[bytes | None, str]:
+    """A PNG file, or the problem."""
+    whole = content.startswith(PNG_SIGNATURE) and b"IEND" in content[24:][-12:]
+    return (content, "") if whole else (None, "incomplete or damaged PNG")
+
+
+def readable(text: str) -> str:
+    """Make a text safe to print: ␀ for control characters, U+FFFD for non-characters."""
+    return NOT_CHARACTERS.sub("\ufffd", text.replace("\r\n", "\n").translate(CONTROL_PICTURES))
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value is a finite number of sensible size."""
+    return isinstance(value, int | float) and -MAX_NUMBER < value < MAX_NUMBER
+
+
+def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
+    """Parse the cells of a column; NaN where a cell is not a number of sensible size."""
+    values = pd.to_numeric(column, errors="coerce").astype(float)
+    return values.where(values.abs() < MAX_NUMBER)
+
+
+def _pipeline_order(item: tuple[str, Any]) -> tuple[int, bool, str]:
+    """Sort key of a metrics file: by stage, its timing last."""
+    folder, _, stage = item[0].rpartition("/")
+    return ORDER.index(stage) if stage in ORDER else len(ORDER), folder != "", stage
+
+
+def _text(content: bytes) -> str:
+    return readable(content.decode("utf-8", errors="replace"))

@@ -1,8 +1,9 @@
-"""A small project with results of every kind, made up."""
+"""A small invented project with results of every kind."""
 
 import json
 import struct
 import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ SAMPLES = (
 
 
 def png(width: int = 40, height: int = 30) -> bytes:
-    """A picture of one colour."""
+    """A picture in one color."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
@@ -105,7 +106,7 @@ def write(path: Path, content: str) -> None:
 
 
 def make_project(root: Path) -> Path:
-    """Writes params and results of every kind; gives the folder of metrics."""
+    """Write params and results of every kind; return the metrics folder."""
     metrics = root / "metrics"
     for name in ("params.yaml", "dvc.yaml"):
         write(root / name, (ROOT / name).read_text(encoding="utf-8"))
@@ -117,3 +118,21 @@ def make_project(root: Path) -> Path:
     (metrics / "pictures").mkdir()
     (metrics / "pictures/attention_layer-1.png").write_bytes(png())
     return metrics
+
+
+def text_of(page: str) -> str:
+    """The text of a page without markup and styles."""
+
+    class Text(HTMLParser):
+        text = ""
+
+        def handle_data(self, data: str) -> None:
+            if self.cdata_elem is None:
+                self.text += data
+
+        def handle_endtag(self, tag: str) -> None:
+            self.text += " " * (tag in ("td", "th", "dt", "dd", "p"))
+
+    parser = Text()
+    parser.feed(page)
+    return parser.text

@@ -1,4 +1,4 @@
-"""The report and the plots of DVC in a real browser that has no network."""
+"""The report and the page of `dvc plots` in a real browser without a network."""
 
 import re
 import subprocess
@@ -9,11 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from atlas.errors import AtlasError
-from atlas.tools.report.command import write_report
 from atlas.tools.report.offline_plots import PAGE, write_offline_plots
+from atlas.tools.report.page import write_report
 from tests.browser import CONTRAST
 from tests.code_walk import ROOT
-from tests.tools.report.made_up import make_project, png, write
+from tests.tools.report.example_run import make_project, png, write
 
 SIZES = "(all) => all.map((each) => each.getBoundingClientRect()).map((r) => [r.width, r.height])"
 LOADED = "(all) => all.map((each) => each.naturalWidth)"
@@ -29,13 +29,13 @@ plots:
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int = 1280, **options) -> Iterator[Page]:
-    """A page that asks for nothing but itself and what lies beside it, and does not complain."""
+    """A page that loads only itself and files beside it, without errors."""
     context = browser.new_context(viewport={"width": width, "height": 800}, **options)
     context.set_offline(True)
     page = context.new_page()
-    asked: list[str] = []
+    requested: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(request.url))
     page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
@@ -43,7 +43,7 @@ def opened(browser: Browser, address: str, width: int = 1280, **options) -> Iter
         page.goto(address)
         yield page
         folder = address.rpartition("/")[0]
-        assert all(each.startswith((f"{folder}/", "data:")) for each in asked), asked
+        assert all(each.startswith((f"{folder}/", "data:")) for each in requested), requested
         assert complaints == []
     finally:
         context.close()
@@ -62,7 +62,7 @@ def report(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_everything_is_seen_and_nothing_is_too_wide(browser, report, width):
+def test_everything_shows_and_nothing_is_too_wide(browser, report, width):
     with opened(browser, report, width) as page:
         assert min(page.locator("img").evaluate_all(LOADED)) > 0
         drawings = page.locator("figure svg").evaluate_all(SIZES)
@@ -74,7 +74,7 @@ def test_everything_is_seen_and_nothing_is_too_wide(browser, report, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_can_be_read_in_both_lights(browser, report, scheme):
+def test_text_has_contrast_in_light_and_dark(browser, report, scheme):
     with opened(browser, report, color_scheme=scheme) as page:
         ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (min(map(int, re.findall(r"\d+", ground)[:3])) > 128) == (scheme == "light")
@@ -88,7 +88,7 @@ def test_the_contents_lead_to_each_section(browser, report):
         page.get_by_role("link", name="Timings").click()
         assert page.url.endswith("#timings")
         assert page.get_by_role("heading", name="Timings").is_visible()
-        page.get_by_text("Every metric").click()
+        page.get_by_text("All metrics").click()
         assert page.get_by_role("cell", name="val_bits_per_byte").is_visible()
 
 
@@ -107,8 +107,8 @@ def project(tmp_path_factory):
     return root
 
 
-def test_the_plots_of_dvc_are_drawn_without_a_network(browser, project):
-    assert write_offline_plots(project).endswith("network or not")
+def test_dvc_plots_draws_without_a_network(browser, project):
+    assert write_offline_plots(project).endswith("without a network")
     shown = subprocess.run(["dvc", "plots", "show"], cwd=project, capture_output=True, check=True)
     assert shown.stdout.decode().strip().endswith("/dvc_plots/index.html")
     with opened(browser, (project / "dvc_plots/index.html").as_uri()) as page:
@@ -120,7 +120,7 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(browser, project):
         assert min(page.locator("main img").evaluate_all(LOADED)) > 0
 
 
-def test_the_setting_is_this_clones_alone(project):
+def test_the_setting_belongs_to_this_clone(project):
     write_offline_plots(project)
     local = (project / ".dvc/config.local").read_text()
     assert PAGE in local
@@ -133,15 +133,15 @@ def test_another_template_stays(project):
     subprocess.run(
         ["dvc", "config", "--local", "plots.html_template", "mine.html"], cwd=project, check=True
     )
-    assert write_offline_plots(project).endswith("is mine.html already")
+    assert write_offline_plots(project).endswith("is already mine.html")
     assert "mine.html" in (project / ".dvc/config.local").read_text()
 
 
-def test_git_keeps_none_of_it():
+def test_git_ignores_it():
     assert f"/{PAGE}" in (ROOT / ".dvc/.gitignore").read_text().split()
     assert "/metrics/report.html" in (ROOT / ".gitignore").read_text().split()
 
 
-def test_without_dvc_it_says_what_is_missing(tmp_path):
-    with pytest.raises(AtlasError, match=r"\.dvc: missing; `dvc init` makes it"):
+def test_without_dvc_the_error_names_the_command(tmp_path):
+    with pytest.raises(AtlasError, match=r"\.dvc: missing; run `dvc init`"):
         write_offline_plots(tmp_path)

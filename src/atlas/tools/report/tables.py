@@ -1,0 +1,231 @@
+"""The data behind the tables, tiles and bars of the page, as pandas objects or plain lists."""
+
+import base64
+import math
+import re
+import struct
+from textwrap import shorten
+
+import pandas as pd
+
+from atlas.tools.report.history import Commit, Params
+from atlas.tools.report.results import Results, Value, is_number, numbers
+from atlas.tools.report.wording import exact, percent, title_case
+
+PLAIN_NUMBER = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?"  # not 007, not 1_000
+TEXT_COLUMNS = {"id", "source", "question", "expected", "answered", "text", "actual", "predicted"}
+DRAWN_BY_PAGE = ("dynamics", "heads")  # pictures of what the page draws itself
+WIDE = 1.5  # width over height from which a picture takes the whole width
+INDENT = "    "  # of a sample in Markdown
+MAX_PROMPT = 60  # characters of a prompt in a title
+MODEL, SLIDING = "this model", "this model, sliding window"
+# Files and names of the main metrics, their labels, and whether higher is better.
+MAIN_METRICS: tuple[tuple[str, str, str, bool | None], ...] = (
+    ("evaluate", "val_loss", "val loss, nats per token", False),
+    ("evaluate", "val_perplexity", "val perplexity", False),
+    ("evaluate", "val_bits_per_byte", "val bits per byte", False),
+    ("evaluate", "val_sliding_bits_per_byte", "val bits per byte, sliding window", False),
+    ("evaluate", "val_accuracy", "val accuracy", True),
+    ("evaluate", "test_loss", "test loss, nats per token", False),
+    ("evaluate", "test_perplexity", "test perplexity", False),
+    ("evaluate", "test_bits_per_byte", "test bits per byte", False),
+    ("evaluate", "test_accuracy", "test accuracy", True),
+    ("evaluate", "val_calibration_error", "val calibration error", False),
+    ("evaluate", "edge_case_accuracy", "edge case accuracy", True),
+    ("train", "best_val_loss", "best val loss during training", False),
+    ("train", "best_step", "step of the best val loss", None),
+    ("train", "tokens_seen", "tokens seen", None),
+    ("train", "parameters", "parameters", None),
+    ("tokenizer", "val_bytes_per_token", "bytes per token, val", True),
+    ("export", "token_mismatches", "token mismatches in llama.cpp", False),
+    ("export", "greedy_mismatches", "greedy mismatches in llama.cpp", False),
+    ("export", "logit_difference", "largest logit difference, F32", None),
+    ("timing/train", "seconds", "training time, seconds", None),
+    ("timing/train", "tokens_per_second", "training speed, tokens/s", None),
+)
+
+
+def compared(results: Results, commit: Commit | None) -> pd.DataFrame:
+    """The main metrics and what the last commit has, by name.
+
+    The columns are label, before, now, change ("=" for none, "" where the commit does not have
+    the file) and mood (good, bad or "").
+    """
+    rows = {}
+    for file, name, label, higher in MAIN_METRICS:
+        committed = commit.metrics.get(file, {}) if commit else {}
+        value, now = committed.get(name), results.number(file, name)
+        before = value if is_number(value) else None
+        if now is not None or before is not None:
+            changed = change(before, now, higher) if committed else ("", "")
+            rows[name] = (label, before, now, *changed)
+    columns = ["label", "before", "now", "change", "mood"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def change(before: float | None, now: float | None, higher: bool | None) -> tuple[str, str]:
+    """A change in words, and its mood: good or bad if higher or lower is better."""
+    if before is None or now is None:
+        return ("new" if before is None else "removed"), ""
+    if now == before:
+        return "=", ""
+    mood = "" if higher is None else "good" if (now > before) == higher else "bad"
+    if before and abs(now / before - 1) < 10:
+        return percent(now / before - 1, "+"), mood
+    return f"{'+' if now > before else ''}{exact(now - before)}", mood
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table from a file, with numbers in the columns that hold nothing else."""
+    columns = {}
+    for name in table:
+        filled = table[name][table[name] != ""]
+        numeric = (
+            name not in TEXT_COLUMNS and len(filled) and filled.str.fullmatch(PLAIN_NUMBER).all()
+        )
+        columns[name] = numbers(table[name]) if numeric else table[name]
+    return pd.DataFrame(columns)
+
+
+def labeled(table: pd.DataFrame, label: str, column: str) -> "pd.Series[float]":
+    """A column of numbers by label; cells that are not numbers are left out."""
+    return numbers(table[column]).set_axis(table[label]).dropna()
+
+
+def ngram_bits(results: Results) -> dict[str, float]:
+    """Bits per byte of the n-gram models on val, by name: unigram, bigram."""
+    return {
+        found[1]: float(value)
+        for key, value in results.of("evaluate").items()
+        if (found := re.fullmatch(r"val_(.*gram)_bits_per_byte", key)) and is_number(value)
+    }
+
+
+def ngram_losses(results: Results) -> dict[str, float]:
+    """Val losses of the n-gram models in this model's nats per token, highest first."""
+    loss, bits = (results.number("evaluate", f"val_{name}") for name in ("loss", "bits_per_byte"))
+    nats = loss / bits if loss and bits else 0.0  # per token, at one bit per byte
+    losses = {name: value * nats for name, value in ngram_bits(results).items() if nats}
+    return dict(sorted(losses.items(), key=lambda item: -item[1]))
+
+
+def baselines(results: Results) -> "pd.Series[float]":
+    """Bits per byte of the n-gram models and of this model on val, highest first."""
+    own = {MODEL: "val_bits_per_byte", SLIDING: "val_sliding_bits_per_byte"}
+    found = ngram_bits(results) | {
+        name: results.number("evaluate", key) for name, key in own.items()
+    }
+    return pd.Series(found, dtype=float).dropna().sort_values(ascending=False)
+
+
+def repetition(results: Results) -> pd.DataFrame:
+    """Repetition and copying in unprompted samples and in real text, by measure."""
+    columns = {"model": "samples_", "val text of the same length": "real_text_"}
+    names = [key.partition("samples_")[2] for key in results.of("evaluate")]
+    rows = {
+        name: [results.number("evaluate", prefix + name) for prefix in columns.values()]
+        for name in filter(None, names)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns), dtype=float)
+
+
+def sample_groups(results: Results, params: Params) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The samples in groups: a note, and the prompt and the continuation of each."""
+    prompts = _texts(params, "evaluate.prompts")
+    groups: list[tuple[str, list[tuple[str, str]]]] = []
+    for block in results.samples.split("\n\n"):
+        if not block.startswith(INDENT):
+            groups += [(block.strip(), [])] if block.strip() else []
+            continue
+        text = "\n".join(line.removeprefix(INDENT) for line in block.rstrip("\n").split("\n"))
+        groups = groups or [("", [])]
+        samples = groups[-1][1]
+        prompt = dict(enumerate(prompts)).get(len(samples), "") if len(groups) == 1 else ""
+        prompt = prompt if text.startswith(prompt) else ""
+        samples.append((prompt, text.removeprefix(prompt).rstrip()))
+    return [group for group in groups if group[1]]
+
+
+def pictures(results: Results, params: Params) -> list[tuple[str, str, bool]]:
+    """Title, data URL and width (wide or not) of each picture the page does not draw itself."""
+    texts = _texts(params, "evaluate.attention_prompts") or _texts(params, "evaluate.prompts")
+    prompts = {f"attention-{number}": text for number, text in enumerate(texts, start=1)}
+    found = []
+    for name, content in results.pictures.items():
+        if name not in DRAWN_BY_PAGE:
+            title = title_case(name)
+            title += f": {shorten(prompts[name], MAX_PROMPT)}" if name in prompts else ""
+            source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+            width, height = struct.unpack(">II", content[16:24])
+            found.append((title, source, width > WIDE * height))
+    return found
+
+
+def confusion(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Counts and shares of predicted (columns) against actual (rows) tokens or answers."""
+    table = results.table("tables/confusion", "actual", "predicted", "count", "share")
+    if table is None:
+        return None
+    table = table.drop_duplicates(["actual", "predicted"], keep="last")
+    table = table.assign(
+        count=typed(table)["count"], share=numbers(table["share"]).abs().clip(upper=1)
+    )
+    counts, shares = (
+        table.pivot(index="actual", columns="predicted", values=name) for name in ("count", "share")
+    )
+    rows, columns = (sorted(axis, key=_natural) for axis in counts.axes)
+    return counts.loc[rows, columns], shares.loc[rows, columns].fillna(0.0)
+
+
+def heads(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Scores of each attention head (layer.head), and as shares of 1 or of the column's maximum."""
+    table = results.table("tables/heads", "layer", "head")
+    if table is None:
+        return None
+    scores = table.drop(columns=["layer", "head"]).apply(numbers).dropna(axis="columns", how="all")
+    scores.index = pd.Index(table["layer"] + "." + table["head"])
+    scores.columns = scores.columns.str.replace("_", " ")
+    shares = scores.abs() / scores.abs().max().clip(lower=1.0)
+    return None if scores.empty else (scores, shares.fillna(0.0))
+
+
+def splits(results: Results) -> pd.DataFrame:
+    """The size of each split."""
+    counts = {"documents": "clean", "words": "clean", "characters": "clean", "tokens": "tokenize"}
+    rows = {
+        split: [results.number(file, f"{split}_{name}") for name, file in counts.items()]
+        for split in ("train", "val", "test")
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(counts), dtype=float)
+    return table.dropna(how="all")
+
+
+def agreement(results: Results) -> pd.DataFrame:
+    """Differences from the model in PyTorch, by exported file or runtime."""
+    columns = ["token_mismatches", "logit_difference", "greedy_mismatches"]
+    rows: dict[str, dict[str, Value]] = {}
+    for key, value in results.of("export").items():
+        for column in columns:
+            if key.endswith(column):
+                rows.setdefault(key.removesuffix(column).rstrip("_"), {})[column] = value
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def seconds(results: Results) -> "pd.Series[float]":
+    """Time by stage."""
+    found = {
+        name.removeprefix("timing/"): value
+        for name in results.metrics
+        if name.startswith("timing/") and (value := results.number(name, "seconds")) is not None
+    }
+    return pd.Series(found, dtype=float)
+
+
+def _texts(params: Params, key: str) -> list[str]:
+    found = params.get(key)
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def _natural(text: str) -> tuple[float, str]:
+    """Sort key that puts 2 before 10, and numbers before other texts."""
+    return float(text) if re.fullmatch(PLAIN_NUMBER, text) else math.inf, text
