@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from atlas.tools.report.results import Results, numbers
 from atlas.tools.report.tables import ngram_losses
-from atlas.tools.report.wording import compact, percent, title_case
+from atlas.tools.report.wording import compact, percent, spaced, title_case
 
 BLUE, PALE_BLUE, ORANGE = "#3d85e8", "#3d85e870", "#dd7a12"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#3d85e800", "#3d85e8ff"])
@@ -205,7 +205,7 @@ def metric_chart(
     if len(values):
         low, high, last = map(compact, (values.min(), values.max(), values.iloc[-1]))
         note = f"Between {low} and {high}, {last} at the end."
-    label = column.replace("_", " ")
+    label = spaced(column)
     return step_chart(column, title, label, [Curve(values)], limits=(bottom, None), note=note)
 
 
@@ -228,7 +228,8 @@ def calibration_chart(results: Results) -> Chart | None:
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
     title = "Accuracy at each level of confidence"
-    note = f"Off by {percent(gap)} on average over {tokens.sum():,.0f} tokens. Dotted: no gap."
+    off = f"Off by {percent(gap)} on average over {tokens.sum():,.0f} tokens."
+    note = f"{off} Dotted: perfect calibration."
     svg = draw("calibration", f"{title}. {note}", ("confidence", "accuracy"), plot)
     return Chart(title, svg, note=note)
 

@@ -120,7 +120,7 @@ def baselines(results: Results) -> "pd.Series[float]":
 
 def repetition(results: Results) -> pd.DataFrame:
     """Repetition and copying in unprompted samples and in real text, by measure."""
-    columns = {"model": "samples_", "val text of the same length": "real_text_"}
+    columns = {"model": "samples_", "val text": "real_text_"}
     names = [key.partition("samples_")[2] for key in results.of("evaluate")]
     rows = {
         name: [results.number("evaluate", prefix + name) for prefix in columns.values()]
