@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from atlas.tools.report import tables
 from atlas.tools.report.charts import accuracy_chart, calibration_chart, curve_values, loss_chart
@@ -63,7 +64,7 @@ def words_of(tmp_path, **changes):
     """The page of a run with these params, as text."""
     metrics = tmp_path / "metrics"
     write(metrics / "fetch.json", '{"files": 1}')
-    write(tmp_path / "params.yaml", str(params_tree(**changes)))
+    write(tmp_path / "params.yaml", yaml.safe_dump(params_tree(**changes), sort_keys=False))
     return " ".join(text_of(render(read_results(metrics), read_history(tmp_path, metrics))).split())
 
 
@@ -85,7 +86,7 @@ def test_the_run_is_described_in_words(tmp_path):
     ("changes", "expected"),
     [
         (
-            {"corpus.name": "modular", "corpus.operation": "divide"},
+            {"corpus.name": "modular", "corpus.modular.operation": "divide"},
             "modular (operation divide, modulus 97)",
         ),
         ({"corpus.name": "gutenberg"}, "gutenberg (books 11, 2591, 1661)"),
