@@ -10,10 +10,10 @@ from pathlib import Path
 from atlas.cleaning.clean import clean_corpus
 from atlas.cleaning.statistics import plot_tables
 from atlas.pipeline.files import write_csv
-from atlas.pipeline.stage import Run, run_stage
+from atlas.pipeline.stage import StageRun, run_stage
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """Clean data/raw into data/clean."""
     metrics, statistics = clean_corpus(
         Path("data/raw"), run.output("data/clean"), run.params.clean, unfinished=run.checkpoints

@@ -12,14 +12,14 @@ from atlas.evaluation.interpretability import look_inside
 from atlas.evaluation.scores import Numbers
 from atlas.evaluation.tables import write_question_tables, write_samples, write_split_tables
 from atlas.model.language_model import choose_device
-from atlas.pipeline.stage import Run, run_stage
+from atlas.pipeline.stage import StageRun, run_stage
 
 MODEL, TOKENIZER = Path("models/model"), Path("models/tokenizer")
 TOKENS, DOCUMENTS = Path("data/tokens"), Path("data/clean")
 VAL_ROWS = Path("metrics/val.csv")
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """models/model to metrics/evaluate.json, samples, tables and pictures."""
     subject = Subject.load(
         MODEL, TOKENIZER, TOKENS, DOCUMENTS, run.params.evaluate, choose_device()

@@ -12,11 +12,11 @@ from atlas.export.export import export_model
 from atlas.export.metadata import ModelMetadata, TrainingData
 from atlas.export.validation import ValidationData
 from atlas.pipeline.files import write_csv
-from atlas.pipeline.stage import Run, run_stage
+from atlas.pipeline.stage import StageRun, run_stage
 from atlas.tokens.split import TokenSplit
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """Export models/model and models/tokenizer to models/export."""
     export = run.params.export
     folder = run.output_folder("models/export")

@@ -5,18 +5,18 @@
 ``ATLAS_MIRROR`` names a folder or URL in which downloads are looked for first.
 """
 
-import os
 from urllib.parse import urlsplit
 
 from atlas.corpora.fetch import fetch_corpus
-from atlas.pipeline.stage import Run, from_environment, run_stage
+from atlas.params.settings import settings
+from atlas.pipeline.stage import StageRun, resolve_user_path, run_stage
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """Corpus name to data/raw."""
-    mirror = os.environ.get("ATLAS_MIRROR")
+    mirror = settings().mirror
     if mirror and not urlsplit(mirror).scheme:
-        mirror = str(from_environment(mirror))
+        mirror = str(resolve_user_path(mirror))
     metrics = fetch_corpus(
         run.params.corpus, run.output("data/raw"), mirror, unfinished=run.checkpoints
     )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from atlas.pipeline.files import write_json
-from atlas.pipeline.stage import Metric, Run, run_stage
+from atlas.pipeline.stage import Metric, StageRun, run_stage
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.report import VocabularyReport
 from atlas.tokens.tokenizer import Tokenizer
@@ -17,7 +17,7 @@ from atlas.tokens.tokenizer import Tokenizer
 CLEAN, TOKENIZER = Path("data/clean"), Path("models/tokenizer")
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """data/clean and models/tokenizer to data/tokens, and a report on the vocabulary."""
     started = time.perf_counter()
     folder = run.output("data/tokens")

@@ -20,7 +20,7 @@ from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel, choose_device
 from atlas.model.storage import LAST_WEIGHTS, WEIGHTS, check_tokenizer, write_weights
-from atlas.pipeline.stage import Run, project_root, run_stage
+from atlas.pipeline.stage import StageRun, project_root, run_stage
 from atlas.tokens.index import TokenIndex
 from atlas.tokens.split import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ TOKENS, TOKENIZER = Path("data/tokens"), Path("models/tokenizer")
 Splits = dict[Split, TokenSplit]
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """data/tokens to models/model."""
     make_deterministic()
     with the_world(choose_device()) as world, memory_errors(run.params.train, world.device):
@@ -58,7 +58,7 @@ def make_deterministic() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(project_root() / ".ckpt/compiled"))
 
 
-def open_splits(run: Run) -> Splits:
+def open_splits(run: StageRun) -> Splits:
     """The tokens; all splits are looked at, before evaluate has to refuse one."""
     first = {"train": run.params.train.max_train_tokens}
     splits = {split: TokenSplit(TOKENS, split, first.get(split) or 0) for split in SPLITS}
@@ -68,7 +68,7 @@ def open_splits(run: Run) -> Splits:
 
 
 def train(
-    run: Run, model: LanguageModel, splits: Splits, checkpoints: Checkpoints, world: World
+    run: StageRun, model: LanguageModel, splits: Splits, checkpoints: Checkpoints, world: World
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Counts a bigram model, trains any other; what was logged, and the last weights."""
     tokenizer = Tokenizer.load(TOKENIZER)
@@ -87,7 +87,7 @@ def train(
 
 
 def write_model(
-    run: Run, config: ModelConfig, checkpoints: Checkpoints, last: dict[str, Tensor]
+    run: StageRun, config: ModelConfig, checkpoints: Checkpoints, last: dict[str, Tensor]
 ) -> None:
     """The best weights as the model, the last ones beside them."""
     folder = run.output_folder("models/model")
@@ -96,7 +96,7 @@ def write_model(
     write_weights(last, folder / LAST_WEIGHTS)
 
 
-def write_logs(run: Run, progress: Progress, model: LanguageModel, world: World) -> None:
+def write_logs(run: StageRun, progress: Progress, model: LanguageModel, world: World) -> None:
     """Metrics, curves, samples and speeds."""
     pd.DataFrame(progress.train_rows).to_csv(run.output("metrics/train.csv"), index=False)
     pd.DataFrame(progress.val_rows).to_csv(run.output("metrics/val.csv"), index=False)

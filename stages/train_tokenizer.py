@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
-from atlas.pipeline.stage import Run, run_stage
+from atlas.pipeline.stage import StageRun, run_stage
 from atlas.tokens.compatibility import doubts
 from atlas.tokens.train_tokenizer import make_tokenizer, round_trip_losses
 
 
-def main(run: Run) -> None:
+def main(run: StageRun) -> None:
     """data/clean to models/tokenizer."""
     tokenizer = make_tokenizer(Path("data/clean/train"), run.params.tokenizer)
     tokenizer.save(run.output("models/tokenizer"))

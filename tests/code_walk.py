@@ -10,7 +10,7 @@ SHAPES_NO_OUTPUT = {
     for name in (
         "errors",
         "params/schema",
-        "params/rules",
+        "params/settings",
         "pipeline/stage",
         "pipeline/processes",
     )

@@ -110,7 +110,7 @@ def test_a_wrong_preset_is_refused(project, content, expected):
 def test_a_blank_in_a_value_cannot_be_passed_on(project):
     (project / "presets/mine.yaml").write_text("evaluate: {prompts: [to be]}")
     values = presets.overlay(project, ["mine"])
-    with pytest.raises(AtlasError, match="holds a blank"):
+    with pytest.raises(AtlasError, match="contains whitespace"):
         presets.as_flags(values)
     presets.apply(project, values)
     assert load_params(project / "params.yaml").evaluate.prompts == ("to be",)

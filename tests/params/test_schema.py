@@ -68,7 +68,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"corpus.gutenberg.books": 11}, "corpus.gutenberg.books is 11: it must be a list"),
         (
             {"corpus.gutenberg.books": [11, 74, 11]},
-            "books names a book twice: 11, 74, 11",
+            "books lists a book twice: 11, 74, 11",
         ),
         (
             {"corpus.modular.operation": "plus"},
@@ -88,14 +88,14 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             "export.formats.0 is 'gguf:f64': it must be one of gguf:f32, gguf:f16,",
         ),
         ({"export.formats": "f32"}, "export.formats is 'f32': it must be a list"),
-        ({"export.name": "../x"}, "export.name is '../x': use letters"),
-        ({"export.formats": ["gguf:f32", "gguf:f32"]}, "export.formats: a format is named twice"),
+        ({"export.name": "../x"}, "export.name is '../x': use only letters"),
+        ({"export.formats": ["gguf:f32", "gguf:f32"]}, "export.formats: a format is listed twice"),
         (
             {"clean.filters": ["shrt"]},
             "clean.filters.0 is 'shrt': it must be 'short', 'word_length',",
         ),
         ({"clean.filters": "short"}, "clean.filters is 'short': it must be a list"),
-        ({"clean.filters": ["short", "short"]}, "clean.filters names a filter twice: short, short"),
+        ({"clean.filters": ["short", "short"]}, "clean.filters lists a filter twice: short, short"),
         (
             {"clean.remove_zero_width": 1},
             "remove_zero_width is 1: it must be a valid boolean",
@@ -127,16 +127,16 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"train.init": "zero", "model.norm_position": "post"}, "train.init is zero with"),
         (
             {"model.positions": "none", "model.d_model": 30, "model.n_head": 2},
-            "a head of llama.cpp's llama has an even number of channels, 2 or more, and "
+            "llama.cpp's llama needs heads with an even number of channels, 2 or more, and "
             "model.d_model / model.n_head is 15: try model.d_model=32",
         ),
         (
             {"model.positions": "alibi", "model.d_model": 4, "model.n_head": 4},
-            "a head of llama.cpp's refact has",
+            "llama.cpp's refact needs heads",
         ),
         (
             QUESTIONS | {"model.kind": "encoder_decoder", "export.formats": []},
-            "evaluate.prompts: an encoder-decoder answers questions, so let each hold '=', or",
+            "evaluate.prompts: an encoder-decoder answers questions, so end each with '=', or",
         ),
         (QUESTIONS | {"tokenize.separate_documents": False}, "tokenize.separate_documents=true"),
         ({"model.rope_theta": 1e300}, "model.rope_theta is 1e+300: it must be less than"),
@@ -144,7 +144,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'head', 'all' or null"),
         (
             {"model.positions": "sinusoidal", "model.d_model": 15, "model.n_head": 3},
-            "sinusoids come in pairs, so it must be even: try model.d_model=96",
+            "sinusoids come in pairs, so make it even: try model.d_model=96",
         ),
         ({"train.grad_accum_steps": 3}, "train.batch_size (8) is not divisible by"),
         ({"train.warmup_steps": 5000}, "train.warmup_steps (5000) is more than train.steps (1200)"),

@@ -42,7 +42,7 @@ def die(number):
 )
 def test_the_environment_names_the_engine(monkeypatch, value, engine):
     monkeypatch.setenv("ATLAS_PARALLEL", value)
-    assert Engine.from_environment() == engine
+    assert Engine.from_settings() == engine
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "dask", "dask:", "spark:x"])

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from atlas.errors import AtlasError
 from atlas.pipeline import stage
-from atlas.pipeline.stage import StageSpec, from_environment, project_root, run_stage
+from atlas.pipeline.stage import StageSpec, project_root, resolve_user_path, run_stage
 from tests.code_walk import ROOT
 
 STAGE = {
@@ -157,7 +157,7 @@ def test_checkpoints_go_when_the_stage_has_succeeded(project):
 
 def test_a_missing_input_is_named(project, capsys):
     (project / "code.py").unlink()
-    assert refused(write, capsys).startswith("error: code.py: missing; `dvc repro` makes")
+    assert refused(write, capsys).startswith("error: code.py: missing; `dvc repro` runs")
 
 
 def test_an_undeclared_output_is_refused(project, capsys):
@@ -183,14 +183,14 @@ def test_a_full_disk_is_one_line_that_names_the_output(project, capsys):
 
 
 def test_a_stage_that_runs_already_is_left_alone(project, capsys, monkeypatch):
-    monkeypatch.setattr(stage, "SECONDS_TO_WAIT", 0.1)
+    monkeypatch.setattr(stage, "LOCK_TIMEOUT", 0.1)
     (project / ".ckpt").mkdir()
     with FileLock(project / ".ckpt/made.lock"):
-        assert "this stage is running already" in refused(write, capsys)
+        assert "this stage is already running" in refused(write, capsys)
 
 
 def test_the_entry_in_dvc_yaml_is_read(project):
-    spec = StageSpec.read("made", {"corpus.files.path": "data/own"})
+    spec = StageSpec.from_dvc_yaml("made", {"corpus.files.path": "data/own"})
     assert [str(path) for path in spec.deps] == ["data/in", "code.py", "data/own"]
     assert [str(path) for path in spec.outs] == [
         "data/out",
@@ -202,8 +202,8 @@ def test_the_entry_in_dvc_yaml_is_read(project):
 def test_the_root_of_an_experiment_in_a_copy_is_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", f"{tmp_path}/.dvc/tmp/exps/tmpabc")
     assert project_root() == tmp_path
-    assert from_environment("../mirror") == tmp_path / "../mirror"
-    assert str(from_environment("/mirror")) == "/mirror"
+    assert resolve_user_path("../mirror") == tmp_path / "../mirror"
+    assert str(resolve_user_path("/mirror")) == "/mirror"
     monkeypatch.delenv("DVC_ROOT")
     monkeypatch.chdir(tmp_path)
     assert project_root() == tmp_path

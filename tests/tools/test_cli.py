@@ -28,7 +28,7 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
     assert code == 1
     assert error == (
         "error: preset smal: no such preset; did you mean small? "
-        f"there are {', '.join(available(ROOT))}\n"
+        f"available: {', '.join(available(ROOT))}\n"
     )
     dvc = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "run", *printed.split()],

@@ -1,7 +1,7 @@
 """Presets: small overlays on params.yaml, one file each in presets/.
 
-A preset is never a second source of values. It is passed to DVC as ``-S`` flags, or written
-into params.yaml, where everything that counts can be read.
+A preset is not a second source of values: it is passed to DVC as ``-S`` flags, or written into
+params.yaml, which then shows every value in effect.
 """
 
 import difflib
@@ -13,6 +13,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter as Representer
 
 from atlas.errors import AtlasError
 from atlas.params.schema import Params, leaves
@@ -20,20 +22,20 @@ from atlas.pipeline.files import write_text
 
 FOLDER = "presets"
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")  # text that needs no quotes in an override
-WORDS = {"true", "false", "null", "nan", "inf"}  # but for these, which would not be text
+KEYWORDS = {"true", "false", "null", "nan", "inf"}  # text that would be read as something else
 Values = dict[str, Any]
 
 
 def available(root: Path) -> list[str]:
-    """The names of the presets of a project."""
+    """List the names of the presets of a project."""
     return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
 
 
 def overlay(root: Path, names: Iterable[str]) -> Values:
-    """The values of presets by dotted key; a later preset wins over an earlier one.
+    """Collect the values of presets by dotted key and validate them; later presets win.
 
     Raises:
-        AtlasError: there is no such preset, it is no YAML, or params.yaml would refuse it.
+        AtlasError: a preset does not exist, is not YAML, or is invalid in params.yaml.
     """
     values = collected(root, names)
     _validated(root, values)
@@ -41,19 +43,19 @@ def overlay(root: Path, names: Iterable[str]) -> Values:
 
 
 def with_presets(root: Path, names: Iterable[str]) -> Params:
-    """The params of a project with presets over them.
+    """Return the params of a project with presets applied.
 
     Raises:
-        AtlasError: there is no such preset, it is no YAML, or the schema refuses them.
+        AtlasError: a preset does not exist, is not YAML, or is invalid in params.yaml.
     """
     return _validated(root, collected(root, names))
 
 
 def collected(root: Path, names: Iterable[str]) -> Values:
-    """The values of presets by dotted key, not yet validated; a later preset wins.
+    """Collect the values of presets by dotted key without validating them; later presets win.
 
     Raises:
-        AtlasError: there is no such preset, or it is no YAML.
+        AtlasError: a preset does not exist or is not YAML.
     """
     values: Values = {}
     for name in names:
@@ -62,33 +64,31 @@ def collected(root: Path, names: Iterable[str]) -> Values:
             known = available(root)
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise AtlasError(f"preset {name}: no such preset; {hint}there are {', '.join(known)}")
+            raise AtlasError(f"preset {name}: no such preset; {hint}available: {', '.join(known)}")
         values |= dict(leaves(_load(path)))
     return values
 
 
 def as_flags(values: Values) -> str:
-    """Values as ``-S key=value`` flags for ``dvc exp run``, on one line.
-
-    A shell splits the line at blanks, so no value may hold one.
+    """Format values as ``-S key=value`` flags for ``dvc exp run``, on one line.
 
     Raises:
-        AtlasError: a value holds a blank.
+        AtlasError: a value contains whitespace, where the shell would split it.
     """
     flags = []
     for key, value in values.items():
         text = override(value)
         if any(character.isspace() for character in text):
             raise AtlasError(
-                f"presets: {key}={text} holds a blank, which `$(atlas preset ...)` cannot pass "
-                "on; use `atlas preset NAME --apply`"
+                f"presets: {key}={text} contains whitespace, which `$(atlas preset ...)` cannot "
+                "pass on; use `atlas preset NAME --apply`"
             )
         flags.append(f"-S {key}={text}")
     return " ".join(flags)
 
 
 def apply(root: Path, values: Values) -> list[str]:
-    """Writes values into params.yaml, keeping its comments.
+    """Write values into params.yaml, keeping its comments.
 
     Returns:
         A line for each key that changed: ``train.lr: 0.004 -> 0.0003``.
@@ -109,7 +109,7 @@ def _validated(root: Path, values: Values) -> Params:
 
 
 def _merged(root: Path, values: Values) -> tuple[Any, list[str]]:
-    """params.yaml with these values in it, as a tree that keeps comments, and the changes."""
+    """Merge values into params.yaml; return the tree, with comments, and a line per change."""
     tree = _load(root / "params.yaml")
     changes = []
     for dotted, value in values.items():
@@ -126,18 +126,20 @@ def _merged(root: Path, values: Values) -> tuple[Any, list[str]]:
 
 
 def override(value: Any) -> str:
-    """A value in the syntax of ``dvc exp run -S``."""
+    """Format a value in the syntax of ``dvc exp run -S``."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(override(item) for item in value)}]"
-    if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in WORDS):
+    if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in KEYWORDS):
         return _quoted(value)
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
 def _quoted(text: str) -> str:
-    r"""A text in quotes as Hydra reads them: a backslash counts only before a quote."""
+    r"""Quote a text for Hydra, where a backslash is special only before a quote."""
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)
     text = re.sub(r"(\\+)$", r"\1\1", text)
     return f'"{text}"'
@@ -150,12 +152,17 @@ def _load(path: Path) -> Any:
         reason = " ".join(str(error).split())
         raise AtlasError(f"{path}: not readable as YAML: {reason}") from None
     if not isinstance(found, dict):
-        raise AtlasError(f"{path}: no keys are in it")
+        raise AtlasError(f"{path}: it contains no keys")
     return found
 
 
+def _represent_null(representer: Representer, _: None) -> ScalarNode:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
 def _yaml() -> YAML:
-    yaml = YAML()  # the round-trip kind, which keeps comments
+    yaml = YAML()  # round-trip mode, which keeps comments
+    yaml.representer.add_representer(type(None), _represent_null)
     yaml.preserve_quotes = True
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)

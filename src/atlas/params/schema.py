@@ -1,16 +1,15 @@
-"""The schema of params.yaml: what it may hold, and one clear line for what it may not.
+"""The schema of params.yaml and the rules that join several of its keys.
 
-Each class is a section, documented key by key in params.yaml itself. Nothing has a default and
-no unknown key passes, so params.yaml is the one place where a value can come from. Every stage
-validates the whole file first: what could not be trained or exported is refused at once.
-
-The types of the values in params.yaml.
+Each class is a section; params.yaml itself documents the keys. Nothing has a default and unknown
+keys are forbidden, so params.yaml is the only source of values. Every stage validates the whole
+file first: a model that could not be trained or exported is refused before any work.
 """
 
 import contextlib
 import difflib
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -20,12 +19,33 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError
-from atlas.params.rules import conflicts
-from atlas.params.runtime_support import known_format
+from atlas.params.runtime_support import (
+    ARCHITECTURES,
+    CLASSES,
+    GGUF,
+    HUGGING_FACE,
+    ONNX,
+    ROW,
+    TORCH,
+    architecture_of,
+    class_of,
+    combination,
+    fitting,
+    gguf_formats,
+    known_format,
+    nearest_change,
+    quantised,
+)
+
+MIN_HEAD = 2  # channels; llama.cpp aborts on heads of one channel
+BYTES = 256
+# Pieces that each kind of tokenizer has before it sees text: unknown, end of text, padding, line
+# end, tab, and the bytes.
+FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 reads 3e-4 as text (dvc#5971)."""
+    """Convert text such as 3e-4, which YAML 1.1 does not read as a number (dvc#5971)."""
     with contextlib.suppress(ValueError):
         return float(value) if isinstance(value, str) else value
     return value
@@ -97,7 +117,7 @@ FORMER_NAMES = {
 
 
 class Section(BaseModel):
-    """A section of params.yaml: immutable, no unknown keys, no quiet conversions."""
+    """A section of params.yaml: frozen, without unknown keys or implicit conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -140,7 +160,7 @@ class CorpusParams(Section):
 
 
 class CleanParams(Section):
-    """What clean does to each document, and how documents become three splits."""
+    """Cleaning of each document, and the split in three."""
 
     separator: str | None
     text_field: Annotated[str, Field(min_length=1)]
@@ -162,7 +182,7 @@ class CleanParams(Section):
 
 
 class TokenizerParams(Section):
-    """What train_tokenizer learns."""
+    """The tokenizer and its training."""
 
     path: Annotated[str, Field(min_length=1)]
     kind: Literal["bpe", "unigram", "char", "word"]
@@ -182,7 +202,7 @@ class TokenizeParams(Section):
 
 
 class ModelParams(Section):
-    """The kind of model, and its shape."""
+    """The architecture of the model."""
 
     kind: Literal["decoder", "encoder_decoder", "two_layer", "bigram"]
     d_model: Positive
@@ -206,7 +226,7 @@ class ModelParams(Section):
 
 
 class TrainParams(Section):
-    """The optimisation."""
+    """The optimization."""
 
     seed: Seed
     init: Literal["scaled", "normal", "zero"]
@@ -239,7 +259,7 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """What evaluate measures and samples."""
+    """Measurements and samples."""
 
     weights: Literal["best", "last"]
     batch_size: Positive
@@ -255,7 +275,7 @@ class EvaluateParams(Section):
 
 
 class ExportParams(Section):
-    """What export writes and how it is checked."""
+    """Exported files and their checks."""
 
     name: FileName
     author: Text | None
@@ -269,7 +289,7 @@ class ExportParams(Section):
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     corpus: CorpusParams
     clean: CleanParams
@@ -282,13 +302,13 @@ class Params(Section):
 
     @classmethod
     def from_mapping(cls, values: object, file: str = "params.yaml") -> Self:
-        """Validates what a YAML file held.
+        """Validate the content of a YAML file.
 
         Raises:
-            AtlasError: a line for each problem, each naming the key and what it may be.
+            AtlasError: all problems in one line, each with the key and its allowed values.
         """
         if not isinstance(values, dict):
-            raise AtlasError(f"{file}: it has no sections; `git checkout {file}` brings it back")
+            raise AtlasError(f"{file}: it has no sections; `git checkout {file}` restores it")
         try:
             params = cls.model_validate(values)
         except ValidationError as error:
@@ -301,15 +321,15 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Reads and validates params.yaml.
+    """Read and validate params.yaml.
 
     Raises:
-        AtlasError: the file is missing, not YAML, or not what the schema allows.
+        AtlasError: the file is missing, not YAML, or invalid.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AtlasError(f"{path}: no such file; run in the folder of dvc.yaml") from None
+        raise AtlasError(f"{path}: no such file; run in the folder that holds dvc.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise AtlasError(f"{path}: not readable as YAML: {reason}") from None
@@ -317,7 +337,7 @@ def load_params(path: Path) -> Params:
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each leaf of nested mappings as its dotted key and its value."""
+    """Yield each leaf of nested mappings as its dotted key and value."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
@@ -326,17 +346,17 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
-    """One problem that pydantic found in a file, as ``key is value: what it must be``."""
+    """Explain one problem that pydantic found, as ``key is value: it must be ...``."""
     key = ".".join(str(part) for part in details["loc"])
     match details["type"]:
         case "extra_forbidden":
             return f"{key} is not a known key{_suggestion(details['loc'], schema)}"
         case "missing":
-            return f"{key} is missing: add it (`git diff {file}` shows what was taken out)"
+            return f"{key} is missing: add it (`git diff {file}` shows what was removed)"
         case "model_type":
-            return f"{key} is a section: give its keys, each indented on a line of its own"
+            return f"{key} is a section: put each of its keys on a line of its own, indented"
         case "string_pattern_mismatch":
-            return f"{key} is {details['input']!r}: use letters, digits, '.', '_' and '-' alone"
+            return f"{key} is {details['input']!r}: use only letters, digits, '.', '_' and '-'"
         case "tuple_type":
             return f"{key} is {details['input']!r}: it must be a list, such as [a, b]"
         case _:
@@ -371,3 +391,189 @@ def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping
             return {}
         schema = annotation
     return schema.model_fields
+
+
+def conflicts(params: Params) -> Iterator[str]:
+    """Yield each conflict between keys, with a way out."""
+    clean, tokenizer = params.clean, params.tokenizer
+    train, export = params.train, params.export
+    books = params.corpus.gutenberg.books
+    if len(set(books)) < len(books):
+        yield f"corpus.gutenberg.books lists a book twice: {', '.join(map(str, books))}"
+    if clean.val + clean.test >= 1:
+        held_out = clean.val + clean.test
+        yield f"clean.val + clean.test is {held_out:g}: keep it below 1, to leave text to train on"
+    if len(set(clean.filters)) < len(clean.filters):
+        yield f"clean.filters lists a filter twice: {', '.join(clean.filters)}"
+    fixed = FIXED_PIECES[tokenizer.kind]
+    if tokenizer.vocab_size <= fixed:
+        yield (
+            f"tokenizer.vocab_size is {tokenizer.vocab_size}: {fixed} pieces of tokenizer.kind="
+            f"{tokenizer.kind} are special{' or single bytes' if fixed > BYTES else ''}, so give "
+            f"at least {fixed + 1}, plus one for each character of the text"
+        )
+    yield from _model_conflicts(params)
+    if train.batch_size % train.grad_accum_steps:
+        yield (
+            f"train.batch_size ({train.batch_size}) is not divisible by "
+            f"train.grad_accum_steps ({train.grad_accum_steps})"
+        )
+    if train.warmup_steps > train.steps and not train.epochs:
+        yield (
+            f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
+            "the learning rate would never reach train.lr"
+        )
+    for problem in export_conflicts(params.model, export.formats):
+        yield f"export.formats: {problem}"
+
+
+def _model_conflicts(params: Params) -> Iterator[str]:
+    model = params.model
+    if model.kind in ("decoder", "encoder_decoder"):
+        yield from _head_conflicts(params)
+        if model.rope_scaling != 1 and model.positions != "rope":
+            yield (
+                f"model.rope_scaling is {model.rope_scaling:g} with model.positions="
+                f"{model.positions}: set it to 1.0, or set model.positions=rope"
+            )
+        if model.positions == "sinusoidal" and model.d_model % 2:
+            yield (
+                f"model.d_model is {model.d_model}: sinusoids come in pairs, so make it even: "
+                f"try model.d_model={fitting_width(params.model, params.export.formats)}"
+            )
+    if model.kind == "decoder" and model.window and model.window >= model.context_length:
+        yield (
+            f"model.window ({model.window}) must be less than model.context_length "
+            f"({model.context_length}), or null"
+        )
+    if model.kind == "encoder_decoder" and model.window:
+        yield f"model.window is {model.window}: an encoder-decoder has none, so give null"
+    if model.kind == "encoder_decoder":
+        yield from _question_conflicts(params)
+    if model.kind == "two_layer" and not 0 < (model.window or 0) <= model.context_length:
+        yield (
+            f"model.window is {model.window or 'null'}: the two-layer network reads this many "
+            f"tokens, so give 1 to {model.context_length}, such as model.window=8"
+        )
+    if params.train.init == "zero" and model.norm_position == "post":
+        yield (
+            "train.init is zero with model.norm_position=post, where the norms change the stream "
+            "anyway: set train.init=scaled or model.norm_position=pre"
+        )
+    tokenize = params.tokenize
+    if tokenize.prompt_separator and not (
+        tokenize.windows == "padded" and tokenize.separate_documents
+    ):
+        yield (
+            "tokenize.prompt_separator needs each question in a window of its own, with its end: "
+            "add tokenize.windows=padded tokenize.separate_documents=true"
+        )
+
+
+def _question_conflicts(params: Params) -> Iterator[str]:
+    end = params.tokenize.prompt_separator
+    if not end:
+        yield (
+            "model.kind is encoder_decoder, and tokenize.prompt_separator is null: name the piece "
+            "that ends a question, as in tokenize.prompt_separator='=' tokenize.windows=padded"
+        )
+    elif any(end not in prompt for prompt in params.evaluate.prompts):
+        yield (
+            f"evaluate.prompts: an encoder-decoder answers questions, so end each with {end!r}, or "
+            "set [] for questions of val"
+        )
+
+
+def _head_conflicts(params: Params) -> Iterator[str]:
+    model = params.model
+    if model.d_model % model.n_head:
+        yield (
+            f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
+            f"try model.d_model={fitting_width(params.model, params.export.formats)}"
+        )
+    elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
+        yield (
+            f"model.d_model / model.n_head is {model.d_model // model.n_head}: "
+            "RoPE rotates pairs, so the head size must be even: "
+            f"try model.d_model={fitting_width(params.model, params.export.formats)}"
+        )
+    if model.n_head % model.n_kv_head:
+        yield (
+            f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
+            f"({model.n_kv_head}): each key head must serve the same number of query heads"
+        )
+
+
+def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
+    """Yield each reason why a model cannot be exported in some format, with the nearest fix."""
+    if len(set(formats)) < len(formats):
+        yield f"a format is listed twice: {', '.join(formats)}"
+    options = model.model_dump()
+    runtimes = {
+        "llama.cpp": (ARCHITECTURES, [name for name in formats if name.startswith(GGUF)]),
+        "transformers": (CLASSES, [name for name in formats if name == HUGGING_FACE]),
+    }
+    for runtime, (rows, named) in runtimes.items():
+        if named and fitting(rows, options) is None:
+            yield (
+                f"{runtime} runs no model with {combination(options)}; nearest: "
+                f"{nearest_change(rows, options)}; or drop {', '.join(named)}"
+            )
+    programs = [name for name in formats if name in (ONNX, TORCH)]
+    if programs and model.kind != "decoder":
+        yield (
+            f"{programs[0]} supports decoders only, and model.kind is {model.kind}: "
+            f"drop {', '.join(programs)}"
+        )
+    yield from _head_size_conflicts(model, formats)
+    yield from _row_conflicts(model, formats)
+
+
+def fitting_width(model: ModelParams, formats: Sequence[str]) -> int:
+    """Return the next d_model that fits heads, positions and formats together."""
+    multiples = [
+        model.n_head * (2 if model.positions == "rope" else 1),
+        2 if model.positions == "sinusoidal" else 1,
+        ROW if quantised(formats) else 1,
+    ]
+    return _round_up(model.d_model, math.lcm(*multiples))
+
+
+def _head_size_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
+    """Check the head size where a runtime applies RoPE that is scaled down to nothing."""
+    if model.positions == "rope" or model.d_model % model.n_head:
+        return
+    size = model.d_model // model.n_head
+    options = model.model_dump()
+    architecture = architecture_of(options) if gguf_formats(formats) else None
+    kind = class_of(options) if HUGGING_FACE in formats else None
+    runtime = None
+    if architecture and (size < MIN_HEAD or (architecture.rotates and size % 2)):
+        runtime = f"llama.cpp's {architecture.name}"
+    elif kind and kind.rotates and size % 2:
+        runtime = f"transformers' {kind.name}"
+    if runtime:
+        yield (
+            f"{runtime} needs heads with an even number of channels, 2 or more, and "
+            f"model.d_model / model.n_head is {size}: try "
+            f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
+        )
+
+
+def _row_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
+    if not (packed := quantised(formats)):
+        return
+    widths = {
+        "d_model": (model.d_model, fitting_width(model, formats)),
+        "d_ff": (model.d_ff, _round_up(model.d_ff, ROW)),
+    }
+    for key, (value, fits) in widths.items():
+        if value % ROW:
+            yield (
+                f"{packed[0]} packs rows of {ROW}, and model.{key} is {value}: try "
+                f"model.{key}={fits} or drop {', '.join(packed)}"
+            )
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their hashes."""
+"""Atomic files and folders, and their hashes."""
 
 import csv
 import hashlib
@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20  # bytes read at once
+CHUNK = 1 << 20  # bytes per read
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file as hexadecimal text, read in bounded memory."""
+    """Return the SHA-256 of a file in hexadecimal, reading it in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def crc32(path: Path) -> int:
-    """The CRC-32 of a file, read in bounded memory: quick, and enough to find damage."""
+    """Return the CRC-32 of a file: fast, and enough to detect damage."""
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -30,24 +30,24 @@ def crc32(path: Path) -> int:
 
 
 def files_below(path: Path) -> list[Path]:
-    """The files of a folder and its folders in a fixed order; a file gives itself."""
+    """List the files below a folder in a fixed order, or the file itself."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     return [path]
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file or folder is written before it is whole: beside it, hidden."""
+    """Return the hidden name next to a file or folder that it is written under."""
     return path.with_name(f".{path.name}.partial")
 
 
 def older_path(path: Path) -> Path:
-    """Where the older version of a folder is while the new one takes its place."""
+    """Return the name that an old folder gets while the new one replaces it."""
     return path.with_name(f".{path.name}.old.partial")
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, also where there is none."""
+    """Remove a file or folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -55,10 +55,10 @@ def remove(path: Path) -> None:
 
 
 def put_in_place(partial: Path, final: Path) -> None:
-    """Makes what was written beside durable, then moves it to its name.
+    """Flush a partial file or folder to disk, then rename it to its final name.
 
-    A file replaces its older version in one step. A folder does so in two renames, so that
-    at every moment one of the two versions is on disk, whole.
+    A file replaces its old version in one step. A folder needs two renames, so that at every
+    moment one complete version is on disk.
     """
     for path in [partial, *partial.rglob("*")]:
         _fsync(path)
@@ -77,7 +77,7 @@ def put_in_place(partial: Path, final: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file that is there whole or not at all."""
+    """Write a text file atomically."""
     partial = partial_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(text, encoding="utf-8", newline="\n")
@@ -85,16 +85,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON that a person can read and that any parser accepts (no NaN).
+    """Write indented JSON atomically.
 
     Raises:
-        ValueError: a number is NaN or infinite.
+        ValueError: a number is NaN or infinite, which JSON has no form for.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
-    """Writes JSON lines, an object each, as they come; returns how many."""
+    """Write records as JSON lines while they arrive; return their number."""
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
@@ -104,10 +104,10 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a table; the keys of its first row name the columns.
+    """Write a table atomically; the keys of its first row name the columns.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: there are no rows.
     """
     if not rows:
         raise ValueError(f"{path}: a table without rows has no columns")

@@ -1,12 +1,11 @@
-"""Maps a function over tasks: in this process, in local processes, or on a cluster.
+"""Map a function over tasks: in this process, in local processes, or on a cluster.
 
-How many work, and where, is said by ``ATLAS_PARALLEL`` and never changes a result: results come
-back in the order of the tasks. joblib does the work; on a cluster the paths in the tasks must
-mean the same files on every machine.
+``ATLAS_PARALLEL`` chooses the workers and never changes a result: results arrive in the order of
+the tasks. joblib runs them; on a cluster, the paths in the tasks must lead to the same files on
+every machine.
 """
 
 import hashlib
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -21,32 +20,33 @@ from tqdm import tqdm
 
 import atlas
 from atlas.errors import AtlasError
+from atlas.params.settings import invalid_setting, settings
 from atlas.pipeline.processes import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 VARIABLE = "ATLAS_PARALLEL"
 PACKAGE = Path(atlas.__file__).parent
-SECONDS_TO_ANSWER = 10  # that a cluster has
-TASKS_OF_RAY = 256
+CONNECT_TIMEOUT = 10  # seconds
+RAY_BATCH = 256  # tasks
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where tasks run: local processes (None for one a core), or a cluster at ``address``."""
+    """Where tasks run: in local processes (None: one per core) or on a cluster at ``address``."""
 
     kind: Literal["processes", "dask", "ray"]
     processes: int | None = None
     address: str = ""
 
     @classmethod
-    def from_environment(cls) -> "Engine":
-        """Reads ``ATLAS_PARALLEL``: unset for all cores, a number, dask:ADDRESS or ray:ADDRESS.
+    def from_settings(cls) -> "Engine":
+        """Read ``ATLAS_PARALLEL``: unset for all cores, a number, dask:ADDRESS or ray:ADDRESS.
 
         Raises:
-            AtlasError: it is none of these.
+            AtlasError: it has another form.
         """
-        value = os.environ.get(VARIABLE, "").strip()
+        value = (settings().parallel or "").strip()
         if not value:
             return cls("processes")
         if value.isdecimal() and int(value) > 0:
@@ -56,26 +56,23 @@ class Engine:
             return cls("dask", address=address)
         if kind == "ray" and address:
             return cls("ray", address=address)
-        raise AtlasError(
-            f"{VARIABLE}={value}: give a number of processes, dask:ADDRESS or ray:ADDRESS "
-            "(such as dask:tcp://10.0.0.1:8786 or ray:auto)"
-        )
+        raise invalid_setting("parallel", value)
 
 
 def in_order(
     function: Callable[[Task], Result], tasks: Sequence[Task], description: str
 ) -> Iterator[Result]:
-    """Runs ``function`` on each task, and yields the results in the order of the tasks.
+    """Run ``function`` on each task and yield the results in the order of the tasks.
 
     Args:
-        function: a function of a module; it and its tasks travel to other processes.
-        tasks: one runs in this process, as starting others would cost more than it saves.
-        description: of the progress bar.
+        function: defined at the top of a module, so that it can be pickled, like its tasks.
+        tasks: a single task runs in this process, where starting workers would not pay off.
+        description: label of the progress bar.
 
     Raises:
-        AtlasError: a task raised it, a worker was killed, or the cluster is not there.
+        AtlasError: a task raised it, a worker was killed, or the cluster cannot be reached.
     """
-    engine = Engine.from_environment()
+    engine = Engine.from_settings()
     if len(tasks) < 2 or engine == Engine("processes", 1):
         results = map(function, tasks)
         yield from tqdm(results, desc=description, total=len(tasks), disable=not tasks)
@@ -87,8 +84,8 @@ def in_order(
             yield from tqdm(_elsewhere(engine, function, tasks), desc=description, total=len(tasks))
     except TerminatedWorkerError as error:
         raise AtlasError(
-            f"{description}: a worker process was killed, most likely for want of memory; run "
-            f"again with fewer ({VARIABLE}=1): what was finished is kept ({error})"
+            f"{description}: a worker process was killed, most likely because memory ran out; run "
+            f"again with fewer workers ({VARIABLE}=1): finished work is kept ({error})"
         ) from None
 
 
@@ -97,8 +94,8 @@ def _elsewhere(
 ) -> Iterator[Result]:
     from joblib import Parallel, delayed
 
-    # Ray's backend gives no result before all are there, so it gets some tasks at a time.
-    together = TASKS_OF_RAY if engine.kind == "ray" else len(tasks)
+    # Ray's backend returns nothing until all tasks are done, so it gets a few at a time.
+    together = RAY_BATCH if engine.kind == "ray" else len(tasks)
     for start in range(0, len(tasks), together):
         parallel = Parallel(return_as="list" if engine.kind == "ray" else "generator", batch_size=1)
         yield from parallel(
@@ -110,15 +107,15 @@ def _elsewhere(
 def _run(function: Callable[[Task], Result], task: Task, expected: str) -> Result:
     if code_version() != expected:
         raise AtlasError(
-            f"{VARIABLE}: a worker runs the code of {PACKAGE}, which is not that "
-            "of this checkout; start the workers with PYTHONPATH=CHECKOUT/src"
+            f"{VARIABLE}: a worker runs the code in {PACKAGE}, which differs from this "
+            "checkout; start the workers with PYTHONPATH=CHECKOUT/src"
         )
     return function(task)
 
 
 @cache
 def code_version() -> str:
-    """A hash of this package's sources: a worker on another machine must have the same."""
+    """Hash this package's sources: a worker on another machine must have the same."""
     sources = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         sources.update(path.read_bytes())
@@ -146,7 +143,7 @@ def _dask(address: str) -> Iterator[None]:
         from joblib import parallel_config
 
         _reach(address)
-        client = Client(address, timeout=SECONDS_TO_ANSWER)
+        client = Client(address, timeout=CONNECT_TIMEOUT)
     except ImportError:
         raise AtlasError(f"{VARIABLE}: dask is not installed: pip install 'atlas[dask]'") from None
     except (OSError, ValueError) as error:
@@ -178,13 +175,13 @@ def _ray(address: str) -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Knocks at the door: where nobody is, Dask would wait for seconds and Ray for minutes."""
+    """Fail fast if nothing listens: Dask would wait for seconds, Ray for minutes."""
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), timeout=SECONDS_TO_ANSWER).close()
+        socket.create_connection((place.hostname, place.port), timeout=CONNECT_TIMEOUT).close()
 
 
 def _prepare_worker() -> None:
-    """A worker ends with its parent, and leaves Ctrl+C to it."""
+    """End a worker with its parent, and leave Ctrl+C to the parent."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Processes that end with the one that started them.
+"""Processes that end with their parent.
 
-A killed ``dvc repro`` would otherwise leave a stage running beside the next one, and a killed
-stage its workers.
+Otherwise a killed ``dvc repro`` would leave its stage running alongside the next one, and a killed
+stage would leave its workers.
 """
 
 import os
@@ -14,19 +14,19 @@ import psutil
 
 from atlas.errors import TORCHRUN, AtlasError
 
-DVC = "DVC_STAGE"  # in the environment of what DVC runs
-SECONDS_BETWEEN_LOOKS = 0.1
+DVC = "DVC_STAGE"  # set in the environment of every command that DVC runs
+POLL_SECONDS = 0.1
 
 
 def end_with_dvc() -> None:
-    """Has this stage stopped, as by SIGTERM, when the DVC that runs it is gone.
+    """Stop this stage, as if by SIGTERM, when the DVC process that runs it has ended.
 
-    A stage that was started by hand is left alone. DVC starts one through a shell: most shells
-    become the stage, but dash (/bin/sh on Debian) stays between the two, and outlives DVC. One of
-    several processes of a stage ends with their launcher, which ends with DVC.
+    A stage started by hand keeps running. DVC starts a stage through a shell: most shells replace
+    themselves with the stage, but dash (/bin/sh on Debian) stays between the two and outlives DVC.
+    Under torchrun, each process ends with the launcher, which ends with DVC.
 
     Raises:
-        AtlasError: DVC is gone already.
+        AtlasError: DVC has already ended.
     """
     if TORCHRUN in os.environ:
         _end_with(psutil.Process().parent())  # of another session
@@ -36,18 +36,18 @@ def end_with_dvc() -> None:
 
 
 def end_with_parent() -> None:
-    """Has this process stopped, as by SIGTERM, when the one that started it is gone.
+    """Stop this process, as if by SIGTERM, when its parent has ended.
 
     Raises:
-        AtlasError: it is gone already.
+        AtlasError: the parent has already ended.
     """
     _end_with(_parent(psutil.Process()))
 
 
 def _parent(process: psutil.Process) -> psutil.Process | None:
-    """What started a process, None if it is gone.
+    """Return the parent of a process, None if it has ended.
 
-    Who has lost his parent is given one of another session, mostly init.
+    An orphan gets a new parent in another session, usually init.
     """
     try:
         parent = process.parent()
@@ -59,24 +59,24 @@ def _parent(process: psutil.Process) -> psutil.Process | None:
 
 
 def _runs_this(shell: psutil.Process) -> bool:
-    """Whether a process is ``sh -c "python -m stages.train"``, seen from the stage train."""
+    """Return True if a process is ``sh -c "python -m stages.train"`` and this is that stage."""
     command = shell.cmdline()
     return "-c" in command and command[-1].endswith(" ".join(sys.orig_argv[1:]))
 
 
-def _end_with(starter: psutil.Process | None) -> None:
-    if starter is None:
-        raise AtlasError("what started this process is gone; run `dvc repro` again")
+def _end_with(parent: psutil.Process | None) -> None:
+    if parent is None:
+        raise AtlasError("the process that started this one has ended; run `dvc repro` again")
 
-    def look() -> None:
-        while _lives(starter):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+    def watch() -> None:
+        while _is_alive(parent):
+            time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    Thread(target=look, daemon=True).start()
+    Thread(target=watch, daemon=True).start()
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -84,9 +84,9 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def threads() -> int:
-    """How many a runtime beside PyTorch uses: as that does, ``OMP_NUM_THREADS`` or a core each.
+    """Return the number of threads for runtimes other than PyTorch, chosen as PyTorch does.
 
-    llama.cpp's own four would wait for each other on fewer cores.
+    That is ``OMP_NUM_THREADS``, or one per core. llama.cpp's default of four is slow on two cores.
     """
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdecimal() and int(value) else os.cpu_count() or 1

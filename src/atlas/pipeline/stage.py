@@ -1,21 +1,18 @@
-"""What every stage script shares.
+"""What the stage scripts share.
 
-That is: validated params, a fingerprint of its inputs, outputs that appear whole or not at
-all, metrics, and an exit code.
+The runner validates the params, fingerprints the inputs of the stage, publishes its outputs whole
+or not at all, and turns errors into one line and an exit code. A stage script is a recipe::
 
-A stage script is a recipe::
-
-    def main(run: Run) -> None:
+    def main(run: StageRun) -> None:
         counts = clean_corpus(Path("data/raw"), run.output("data/clean"), run.params.clean)
         run.write_metrics(counts)
 
     if __name__ == "__main__":
         run_stage("clean", main)
 
-DVC hashes inputs after a stage has ended (dvc#11058), so code or params edited while it ran
-would be recorded as those of the old result. A stage therefore reads its own entry in
-dvc.yaml, fingerprints everything named there before it starts, and compares before its
-outputs take their names.
+DVC hashes inputs after a stage has ended (dvc#11058): code or params edited while it ran would be
+recorded with the old result. A stage therefore reads its entry in dvc.yaml, fingerprints
+everything listed there before it starts, and compares again before it publishes its outputs.
 """
 
 import functools
@@ -37,6 +34,7 @@ from filelock import FileLock, Timeout
 
 from atlas.errors import NO_ROOM, AtlasError, helps_another, one_line_errors
 from atlas.params.schema import Params, leaves, load_params
+from atlas.params.settings import settings
 from atlas.pipeline.files import (
     files_below,
     older_path,
@@ -50,21 +48,32 @@ from atlas.pipeline.files import (
 from atlas.pipeline.processes import end_with_dvc
 
 PARAMS = Path("params.yaml")
-SECONDS_TO_WAIT = 30.0
+LOCK_TIMEOUT = 30.0  # seconds; a killed run needs a moment to end
 Metric = int | float | str
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What dvc.yaml says of a stage: the params and files it reads, the files it writes."""
+    """A stage's entry in dvc.yaml.
+
+    Attributes:
+        params: sections or dotted keys of params.yaml that it reads.
+        deps: files and folders that it reads.
+        outs: files and folders that it writes.
+    """
 
     params: tuple[str, ...]
     deps: tuple[Path, ...]
     outs: tuple[Path, ...]
 
     @classmethod
-    def read(cls, name: str, values: Mapping[str, Any]) -> "StageSpec":
-        """Reads the entry of stage ``name``; ``values`` are all params, by dotted key."""
+    def from_dvc_yaml(cls, name: str, values: Mapping[str, Any]) -> "StageSpec":
+        """Read the entry of stage ``name``.
+
+        Args:
+            name: name of the stage.
+            values: all params by dotted key, for ``${corpus.files.path}`` in deps.
+        """
         stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
         outs = [
             next(iter(out)) if isinstance(out, dict) else out
@@ -81,39 +90,38 @@ class StageSpec:
         )
 
     def inputs(self) -> dict[str, str]:
-        """Each param and file that the stage reads, with its value or hash.
+        """Map each param and file that the stage reads to its value or hash.
 
         Raises:
             AtlasError: a file is missing.
         """
-        values = dict(leaves(load_params(PARAMS).model_dump()))
         found = {
             f"params.yaml: {key}": json.dumps(value)
-            for key, value in values.items()
+            for key, value in leaves(load_params(PARAMS).model_dump())
             if key in self.params or key.split(".")[0] in self.params
         }
         for dep in self.deps:
             if not dep.exists():
-                raise AtlasError(f"{dep}: missing; `dvc repro` makes what comes before this stage")
+                raise AtlasError(f"{dep}: missing; `dvc repro` runs the stages that make it")
             found |= {str(file): _hash(file) for file in files_below(dep)}
         return found
 
 
 @dataclass
-class Run:
+class StageRun:
     """One execution of a stage.
 
     Attributes:
-        name: of the stage.
-        params: the whole of params.yaml, validated.
-        checkpoints: folder for what lets an interrupted run go on. It belongs to exactly
-            these params, this code and these inputs, is shared with the experiments that
-            DVC runs in copies of the project, and is removed once the stage has succeeded.
-        timing: speeds, which no two runs share. They go to metrics/timing/<stage>.json, which
-            is no output of the stage, so that equal runs have equal hashes.
-        timing_rows: speeds over the steps of a stage, for metrics/timing/<stage>.csv.
-        events: folder for TensorBoard. Experiments that run in copies of the project have theirs
-            in the user's checkout as well, side by side.
+        name: name of the stage.
+        params: params.yaml, validated.
+        checkpoints: folder for whatever lets an interrupted run resume. It belongs to exactly
+            these params, code and inputs, is shared with the experiments that DVC runs in copies
+            of the project, and is removed when the stage succeeds.
+        events: folder for TensorBoard. Experiments in copies of the project write theirs to the
+            user's checkout too, side by side.
+        timing: speeds, which differ from run to run. They go to metrics/timing/<stage>.json,
+            which is not an output of the stage, so that equal runs have equal hashes.
+        timing_rows: speeds by step, for metrics/timing/<stage>.csv.
     """
 
     name: str
@@ -126,7 +134,11 @@ class Run:
     _written: list[Path] = field(default_factory=list)
 
     def output(self, path: str) -> Path:
-        """Where to write the output ``path``; it takes its name when the stage has succeeded."""
+        """Return the place to write the output ``path`` to; it is renamed on success.
+
+        Raises:
+            AtlasError: dvc.yaml does not declare this output.
+        """
         final = Path(path)
         if final not in self._outs:
             raise AtlasError(f"dvc.yaml: stage {self.name} declares no output {path}; add it")
@@ -138,27 +150,31 @@ class Run:
         return partial
 
     def output_folder(self, path: str) -> Path:
-        """The same for a folder of files, which is there, empty."""
+        """Create the output folder ``path``, empty; it is renamed on success."""
         folder = self.output(path)
         folder.mkdir()
         return folder
 
     def write_metrics(self, metrics: Mapping[str, Metric]) -> None:
-        """Writes metrics/<stage>.json: numbers that the same inputs give again."""
+        """Write metrics/<stage>.json: numbers that equal inputs reproduce.
+
+        Raises:
+            AtlasError: a metric is NaN or infinite.
+        """
         write_json(self.output(f"metrics/{self.name}.json"), _finite(metrics))
 
     def publish(self) -> None:
-        """Gives every output its name, each whole."""
+        """Rename every output to its final name, each as a whole."""
         for final in self._written:
             put_in_place(partial_path(final), final)
 
-    def no_room(self, error: OSError) -> str:
-        """Says what a full disk, which does not tell its file, was about."""
+    def explain_full_disk(self, error: OSError) -> str:
+        """Name the outputs in the error of a full disk, which does not tell its file."""
         outs = ", ".join(str(final) for final in self._written) or f"stage {self.name}"
         return f"{outs}: not written ({error.strerror}); free some space and run again"
 
     def write_timing(self, seconds: float) -> None:
-        """Writes the speeds of the run."""
+        """Write the duration (seconds) and speeds of the run."""
         self.timing["seconds"] = round(seconds, 2)
         path = Path(f"metrics/timing/{self.name}.json")
         write_json(path, _finite(self.timing))
@@ -166,30 +182,31 @@ class Run:
             write_csv(path.with_suffix(".csv"), self.timing_rows)
 
     def discard(self) -> None:
-        """Removes outputs that did not become whole."""
+        """Remove outputs that were not published."""
         for final in self._written:
             remove(partial_path(final))
 
 
-def run_stage(name: str, body: Callable[[Run], None]) -> None:
-    """Runs a stage script's ``main`` in the checkout that is the current folder."""
+def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
+    """Run the ``main`` of a stage script in the checkout that is the current folder."""
     with one_line_errors():
         end_with_dvc()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()
         params = load_params(PARAMS)
-        spec = StageSpec.read(name, dict(leaves(params.model_dump())))
+        settings()  # refuse a bad one before any work
+        spec = StageSpec.from_dvc_yaml(name, dict(leaves(params.model_dump())))
         inputs = spec.inputs()
         fingerprint = _fingerprint(inputs)
         checkpoints = project_root() / ".ckpt" / name / fingerprint
         experiment = os.environ.get("DVC_EXP_NAME", "workspace")
         events = project_root() / "metrics/tensorboard" / f"{experiment}-{fingerprint[:6]}"
-        run = Run(name, params, checkpoints, events, _outs=spec.outs)
-        if helps_another():  # locks, outputs and prints are those of the first process
+        run = StageRun(name, params, checkpoints, events, _outs=spec.outs)
+        if helps_another():  # the first process locks, prints and publishes
             body(run)
             return
         here = Path(".ckpt") / f"{name}.lock"
-        with _alone(here), _alone(checkpoints.with_suffix(".lock")):
+        with _locked(here), _locked(checkpoints.with_suffix(".lock")):
             try:
                 body(run)
                 _check_unchanged(inputs, spec.inputs())
@@ -197,7 +214,7 @@ def run_stage(name: str, body: Callable[[Run], None]) -> None:
             except OSError as error:
                 if error.errno not in NO_ROOM or error.filename:
                     raise
-                raise AtlasError(run.no_room(error)) from error
+                raise AtlasError(run.explain_full_disk(error)) from error
             finally:
                 run.discard()
             remove(checkpoints)
@@ -205,35 +222,35 @@ def run_stage(name: str, body: Callable[[Run], None]) -> None:
 
 
 @contextmanager
-def _alone(lock_file: Path) -> Iterator[None]:
-    """Keeps a second run of the same stage from the same files until this one has ended.
+def _locked(lock_file: Path) -> Iterator[None]:
+    """Keep a second run of the same stage from the same files.
 
     Raises:
-        AtlasError: another one holds the lock for longer than a killed run needs to end.
+        AtlasError: another run still holds the lock after ``LOCK_TIMEOUT``.
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=SECONDS_TO_WAIT)
+        lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
         raise AtlasError(
-            f"{lock_file}: this stage is running already; wait for it or end it"
+            f"{lock_file}: this stage is already running; wait for it or stop it"
         ) from None
     try:
         yield
     finally:
-        lock_file.unlink(missing_ok=True)  # while it is held, so that nobody loses it
+        lock_file.unlink(missing_ok=True)  # while still locked: nobody else can be waiting on it
         lock.release()
 
 
 def project_root() -> Path:
-    """The user's checkout, also from within a copy that ``dvc exp run --temp`` made of it."""
+    """Return the user's checkout, even inside a copy that ``dvc exp run --temp`` made of it."""
     here = os.environ.get("DVC_ROOT", str(Path.cwd()))
     return Path(here.split(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0])
 
 
-def from_environment(path: str) -> Path:
-    """A path given by the user, relative to their checkout even in DVC's copies of it."""
+def resolve_user_path(path: str) -> Path:
+    """Resolve a path from the user against their checkout, even inside DVC's copies of it."""
     return project_root() / Path(path).expanduser()
 
 
@@ -244,7 +261,7 @@ def _hash(file: Path) -> str:
 
 @functools.cache
 def _hash_of_state(file: Path, *_state: int) -> str:
-    """The second look at gigabytes of input costs nothing while the file has not changed."""
+    """Cache hashes by the file's state, so that checking gigabytes again costs nothing."""
     return sha256(file)
 
 
@@ -259,13 +276,13 @@ def _check_unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> Non
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise AtlasError(
-            f"{changed[0]}{more} changed while the stage ran, so its result belongs to neither "
-            "version and was not kept: run `dvc repro` again"
+            f"{changed[0]}{more} changed while the stage ran, so the result matches neither "
+            "version and was discarded: run `dvc repro` again"
         )
 
 
 def _finite(metrics: Mapping[str, Metric]) -> Mapping[str, Metric]:
     for key, value in metrics.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise AtlasError(f"metric {key} is {value}: no result to keep")
+            raise AtlasError(f"metric {key} is {value}: the result is unusable and was discarded")
     return metrics

@@ -1,0 +1,64 @@
+"""Settings of a run that are not params: the environment variables ``ATLAS_*``.
+
+They say where and how fast Atlas runs. None of them changes a result, so none is in params.yaml.
+"""
+
+import difflib
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from atlas.errors import AtlasError
+
+PREFIX = "ATLAS_"
+
+
+class Settings(BaseSettings):
+    """The environment variables ``ATLAS_*``, checked."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    device: str | None = Field(None, description="a device of PyTorch: cpu, cuda, cuda:1, mps")
+    compile: Literal["auto", "0", "1"] = Field("auto", description="0, 1 or auto")
+    nproc: Annotated[int, Field(ge=1)] = Field(1, description="a number of processes, 1 or more")
+    strategy: Literal["ddp", "fsdp"] = Field("ddp", description="ddp or fsdp")
+    readers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="a number of processes, 0 for none"
+    )
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        60, description="a number of seconds, 0 or more"
+    )
+    parallel: str | None = Field(
+        None, description="a number of processes, dask:ADDRESS or ray:ADDRESS"
+    )
+    mirror: str | None = Field(None, description="a folder or URL that holds your downloads")
+    api_key: str | None = Field(None, description="the key that clients of the server must send")
+    debug: bool = Field(False, description="1 for tracebacks")  # errors.py reads it by itself
+    needs_browser: bool = Field(False, description="1 in CI: never skip the tests in a browser")
+
+
+def settings() -> Settings:
+    """Read the environment variables ``ATLAS_*``.
+
+    Raises:
+        AtlasError: a variable has no valid value, or its name is misspelt.
+    """
+    known = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if close:
+                raise AtlasError(f"{name} is not a setting of Atlas: did you mean {close[0]}?")
+    try:
+        return Settings()
+    except ValidationError as error:
+        details = error.errors()[0]
+        raise invalid_setting(str(details["loc"][0]), details["input"]) from None
+
+
+def invalid_setting(name: str, value: object) -> AtlasError:
+    """Make the error for a setting whose value cannot be used."""
+    allowed = Settings.model_fields[name].description
+    return AtlasError(f"{PREFIX}{name.upper()}={value}: give {allowed}")
