@@ -12,8 +12,8 @@ from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle
 from atlas.export.export import ExportResult, export_model
 from atlas.export.validation import ValidationData, encode_texts, sample_texts
-from atlas.params.schema import export_conflicts
 from atlas.params.runtime_support import known_format
+from atlas.params.schema import export_conflicts
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import plain_console
 
