@@ -23,9 +23,7 @@ from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import Params, load_params
 from atlas.tokens.batches import Batches
-from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter, shard_path
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.windows import TrainingWindows
 from atlas.training.distributed import World
 from atlas.training.train_step import Learner

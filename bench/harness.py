@@ -19,7 +19,7 @@ from atlas.errors import AtlasError, one_line_errors
 from atlas.evaluation.scores import score
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.storage import load_model
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 
 EXPORTS = Path("models/export")
 TASKS = Path(__file__).parent / "lm_eval"

@@ -37,8 +37,7 @@ from atlas.params.presets import with_presets
 from atlas.params.schema import Params
 from atlas.tokens.batches import Batches, readers
 from atlas.tokens.encode import encode_corpus
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.train_tokenizer import make_tokenizer
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.distributed import World

@@ -193,7 +193,7 @@ def compare_ids(corpus: Path, tokenizer: Path) -> None:
     from atlas.cleaning.documents import read_documents
     from atlas.params.schema import TokenizeParams
     from atlas.tokens.encode import encode_corpus
-    from atlas.tokens.split import TokenSplit
+    from atlas.tokens.shards import TokenSplit
 
     params = TokenizeParams(separate_documents=False, windows="packed", prompt_separator=None)
     processor = SentencePieceProcessor(model_file=str(tokenizer / "tokenizer.model"))

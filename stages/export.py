@@ -13,7 +13,7 @@ from atlas.export.metadata import ModelMetadata, TrainingData
 from atlas.export.validation import ValidationData
 from atlas.pipeline.files import write_csv
 from atlas.pipeline.stage import StageRun, run_stage
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 
 
 def main(run: StageRun) -> None:

@@ -1,8 +1,8 @@
-"""Tokenize: clean documents to token shards.
+"""Encode the clean documents into token shards.
 
     dvc repro tokenize
 
-``ATLAS_PARALLEL`` says where: a number of processes, dask:ADDRESS or ray:ADDRESS.
+``ATLAS_PARALLEL`` sets where this runs: a number of processes, dask:ADDRESS or ray:ADDRESS.
 """
 
 import time
@@ -18,7 +18,7 @@ CLEAN, TOKENIZER = Path("data/clean"), Path("models/tokenizer")
 
 
 def main(run: StageRun) -> None:
-    """data/clean and models/tokenizer to data/tokens, and a report on the vocabulary."""
+    """Turn data/clean and models/tokenizer into data/tokens and a report on the vocabulary."""
     started = time.perf_counter()
     folder = run.output("data/tokens")
     index, counts = encode_corpus(CLEAN, TOKENIZER, folder, run.params.tokenize)

@@ -21,8 +21,7 @@ from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel, choose_device
 from atlas.model.storage import LAST_WEIGHTS, WEIGHTS, check_tokenizer, write_weights
 from atlas.pipeline.stage import StageRun, project_root, run_stage
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import layout_of
 from atlas.training.bigram import count_pairs
@@ -61,7 +60,7 @@ def make_deterministic() -> None:
 def open_splits(run: StageRun) -> Splits:
     """The tokens; all splits are looked at, before evaluate has to refuse one."""
     first = {"train": run.params.train.max_train_tokens}
-    splits = {split: TokenSplit(TOKENS, split, first.get(split) or 0) for split in SPLITS}
+    splits = {split: TokenSplit(TOKENS, split, first.get(split)) for split in SPLITS}
     for tokens in splits.values():
         layout_of(tokens, run.params.model.context_length)
     return splits

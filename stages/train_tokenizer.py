@@ -1,4 +1,4 @@
-"""Train the tokenizer on the training documents, or take a given one.
+"""Train the tokenizer on the training documents, or load a user-supplied one.
 
 dvc repro train_tokenizer
 """
@@ -8,16 +8,15 @@ from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
 from atlas.pipeline.stage import StageRun, run_stage
-from atlas.tokens.compatibility import doubts
-from atlas.tokens.train_tokenizer import make_tokenizer, round_trip_losses
+from atlas.tokens.train_tokenizer import compatibility_warnings, make_tokenizer, round_trip_losses
 
 
 def main(run: StageRun) -> None:
-    """data/clean to models/tokenizer."""
+    """Turn data/clean into models/tokenizer."""
     tokenizer = make_tokenizer(Path("data/clean/train"), run.params.tokenizer)
     tokenizer.save(run.output("models/tokenizer"))
-    for doubt in doubts(tokenizer, read_documents(Path("data/clean/train"))):
-        print(f"note: export may refuse this tokenizer: {doubt}", file=sys.stderr)
+    for warning in compatibility_warnings(tokenizer, read_documents(Path("data/clean/train"))):
+        print(f"note: export may refuse this tokenizer: {warning}", file=sys.stderr)
     losses = round_trip_losses(tokenizer, read_documents(Path("data/clean/val")))
     run.write_metrics({"vocab_size": tokenizer.vocab_size, "val_round_trip_losses": losses})
 

@@ -11,8 +11,7 @@ import yaml
 from atlas.cleaning.documents import Document, Split
 from atlas.model.config import ModelConfig
 from atlas.params.schema import Params
-from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter, shard_path
+from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 from tests.code_walk import ROOT
 

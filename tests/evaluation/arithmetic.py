@@ -10,7 +10,7 @@ from atlas.cleaning.documents import Document
 from atlas.corpora.arithmetic import EQUALS, write_arithmetic
 from atlas.evaluation.evaluator import Subject
 from atlas.model.decoder import Decoder
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from atlas.training.checkpoint import Checkpoints

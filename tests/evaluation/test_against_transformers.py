@@ -10,7 +10,7 @@ from atlas.cleaning.documents import SPLITS, Document
 from atlas.evaluation.evaluator import Subject
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.params.runtime_support import class_of
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from tests.export.models import SHAPES, bundle_of, store
 from tests.small import small_params, text, write_documents, write_tokens
 

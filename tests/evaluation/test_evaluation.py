@@ -16,7 +16,7 @@ from atlas.evaluation.tables import write_samples, write_split_tables
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise, make_model
 from atlas.model.storage import LAST_WEIGHTS, save_weights
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import document_prompts
 from tests.small import small_config, small_params, write_documents, write_tokens
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from atlas.evaluation.memorisation import Runs, copied, longest_matches
 from atlas.evaluation.samples import distinct, repetition
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from tests.small import write_tokens
 
 texts = st.lists(st.integers(0, 3), max_size=14)

@@ -6,7 +6,7 @@ import pytest
 from atlas.corpora.arithmetic import OPERATIONS, solve
 from atlas.evaluation.questions import EDGE_DIGITS, Questions, edge_cases, is_arithmetic
 from atlas.evaluation.tables import write_question_tables, write_samples, write_split_tables
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from tests.evaluation.arithmetic import learned
 from tests.small import EOS, write_tokens
 

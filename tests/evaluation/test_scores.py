@@ -13,7 +13,7 @@ from atlas.evaluation.scores import measures, score
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 from tests.small import EOS, small_config, write_tokens
 

@@ -15,7 +15,7 @@ from atlas.evaluation.scores import (
     document_of,
     with_measures,
 )
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from tests.small import EOS, write_tokens
 
 

@@ -11,7 +11,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.tokens.batches import Batches, readers
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import Batch, TrainingWindows
 from tests.small import write_tokens
 

@@ -5,9 +5,9 @@ import pytest
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
-from atlas.tokens import words
+from atlas.tokens import tokenizer as tokenizer_module
 from atlas.tokens.encode import encode_corpus
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from tests.small import small_params, text, write_documents
@@ -66,8 +66,7 @@ def test_the_bytes_do_not_depend_on_who_writes_them(folders, monkeypatch):
     monkeypatch.setenv("ATLAS_PARALLEL", "2")
     encode(folders, "two")
     monkeypatch.setenv("ATLAS_PARALLEL", "1")
-    monkeypatch.setattr(words, "BLOCK", 100)
-    monkeypatch.setattr(words, "NEAR", 10)
+    monkeypatch.setattr(tokenizer_module, "BLOCK", 100)
     encode(folders, "in blocks")
     assert digest(folders / "one") == digest(folders / "two") == digest(folders / "in blocks")
 
@@ -123,7 +122,7 @@ def test_the_end_of_a_question_is_a_piece_of_the_tokenizer(questions):
     assert TokenSplit(questions / "tokens", "val").index.separator == index.separator
     assert encode(questions, "others")[0].separator is None
     with pytest.raises(
-        AtlasError, match=r"tokenize\.prompt_separator is '==': this tokenizer has no"
+        AtlasError, match=r"tokenize\.prompt_separator is '==', but this tokenizer has no"
     ):
         encode(questions, "more", windows="padded", prompt_separator="==")
 
@@ -134,13 +133,13 @@ def test_a_document_that_is_no_question_is_refused(questions):
     lines[3] = lines[3].replace("=", "+")
     lines[99] = lines[99].replace("=", "+")
     shard.write_text("\n".join(lines) + "\n")
-    with pytest.raises(AtlasError, match=r"2 of 100 documents of \S*clean/val do not"):
+    with pytest.raises(AtlasError, match=r"2 of 100 documents of \S*clean/val don't"):
         encode(questions, windows="padded", prompt_separator="=")
 
 
 @pytest.mark.parametrize("size", [3, 5, 8, 11, 20])
 def test_a_question_may_reach_over_blocks(questions, monkeypatch, size):
-    monkeypatch.setattr(words, "BLOCK", size)
+    monkeypatch.setattr(tokenizer_module, "BLOCK", size)
     index, _ = encode(questions, windows="padded", prompt_separator="=")
     assert index.splits["train"].documents == 100
     shard = questions / "clean/val/00000.jsonl"

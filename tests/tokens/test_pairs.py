@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.tokens.pairs import Pairs
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from tests.small import EOS, write_tokens
 
 SIZE = 7

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.tokens.shards import END_WIDTH, HEADER, ShardWriter, open_shard, width_of
+from atlas.tokens.shards import END_WIDTH, HEADER, ShardWriter, id_width, open_shard
 from tests.small import SHA
 
 DOCUMENTS = ([1, 2, 3], [], [4, 5])
@@ -46,7 +46,7 @@ def test_many_documents_and_none_at_once(tmp_path):
 def test_the_width_follows_the_vocabulary(tmp_path, vocab_size, width):
     write(tmp_path / "a.bin", [[0, vocab_size - 1]], vocab_size)
     ids = open_shard(tmp_path / "a.bin", 2, SHA).ids
-    assert ids.dtype.itemsize == width == width_of(vocab_size)
+    assert ids.dtype.itemsize == width == id_width(vocab_size)
     assert list(ids) == [0, vocab_size - 1]
 
 
@@ -71,8 +71,11 @@ def test_the_file_is_as_documented(tmp_path):
         (lambda raw: raw[:20], "not a token shard"),
         (lambda raw: b"", "not a token shard"),
         (lambda raw: b"X" + raw[1:], "not a token shard"),
-        (lambda raw: raw[:8] + b"\x09" + raw[9:], "version 9 with 2 bytes an id, this program"),
-        (lambda raw: raw[:40] + b"X" + raw[41:], "another tokenizer"),
+        (
+            lambda raw: raw[:8] + b"\x09" + raw[9:],
+            "version 9 with 2 bytes per id, but this program",
+        ),
+        (lambda raw: raw[:40] + b"X" + raw[41:], "a tokenizer other than"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, expected):

@@ -2,6 +2,7 @@ import contextlib
 import io
 import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.tokens import words
+from atlas.tokens import tokenizer as tokenizer_module
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import small_params, text
@@ -118,37 +119,65 @@ def test_a_batch_is_its_texts(of_kind, tokenizer):
     batch = tokenizer.encode_batch(texts)
     assert [ids.tolist() for ids in batch] == [tokenizer.encode(each) for each in texts]
     assert tokenizer.encode_batch([]) == []
-    assert tokenizer.decode_batch(batch) == [tokenizer.decode(ids) for ids in batch]
-
-
-def test_a_batch_is_filled_up(of_kind):
-    tokenizer = of_kind["char"]
-    ids, mask = tokenizer.pad_batch(tokenizer.encode_batch(["the", "", "a"]))
-    t, h, e, a = (tokenizer.encode(letter)[0] for letter in "thea")
-    pad = tokenizer.pad
-    assert ids.tolist() == [[t, h, e], [pad, pad, pad], [a, pad, pad]]
-    assert mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
-    assert tokenizer.pad_batch([])[0].shape == (0, 0)
-    assert tokenizer.pad_batch([[1, 2]])[0].tolist() == [[1, 2]]
 
 
 def test_a_text_of_many_blocks_has_the_same_ids(of_kind, tokenizer, monkeypatch):
     long = "\n".join(text(seed) for seed in range(30)) + "x" * 500
     expected = tokenizer.encode(long)
-    monkeypatch.setattr(words, "BLOCK", 200)
-    monkeypatch.setattr(words, "NEAR", 20)
+    monkeypatch.setattr(tokenizer_module, "BLOCK", 200)
     assert len(list(tokenizer.blocks([long]))) > 30
     assert tokenizer.encode(long) == expected
 
 
-def test_threads_may_share_a_tokenizer(of_kind, monkeypatch):
-    monkeypatch.setattr(words, "MOST_WORDS", 20)  # it forgets all the time
-    tokenizer = of_kind["char"]
+@given(
+    st.sampled_from(KINDS),
+    st.lists(st.text("the lamp\n\0\u2603<")),
+    st.booleans(),
+    st.sampled_from([1, 7, 99]),
+)
+def test_texts_come_one_after_the_other(of_kind, kind, texts, with_eos, block):
+    tokenizer = of_kind[kind]
+    rows = [tokenizer.encode(each) + [tokenizer.eos] * with_eos for each in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "BLOCK", block)
+        blocks = list(tokenizer.blocks(texts, with_eos=with_eos))
+        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == [
+            tokenizer.encode(each) for each in texts
+        ]
+    assert [identity for each in blocks for identity in each.ids.tolist()] == list(chain(*rows))
+    starts = np.cumsum([0, *(len(each.ids) for each in blocks)])
+    ends = [
+        int(start + end) for start, each in zip(starts, blocks, strict=False) for end in each.ends
+    ]
+    assert ends == np.cumsum([len(row) for row in rows]).tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_that_is_too_long_to_encode_at_once_is_refused(of_kind, kind, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "BLOCK", 10)
+    monkeypatch.setattr(tokenizer_module, "MAX_UNIT", 40)
+    tokenizer = of_kind[kind]
+    assert len(list(tokenizer.blocks(["a" * 40 + " b" * 50]))) > 1
+    with pytest.raises(AtlasError, match=r"from '[xy]+' on.*too long to encode at once; break it"):
+        list(tokenizer.blocks(["a " + "xy" * 40]))
+
+
+def test_no_texts_give_no_blocks(tokenizer):
+    assert list(tokenizer.blocks([])) == []
+    for with_eos in (True, False):
+        (block,) = tokenizer.blocks(["", ""], with_eos=with_eos)
+        assert block.ids.tolist() == [tokenizer.eos] * 2 * with_eos
+        assert block.ends.tolist() == ([1, 2] if with_eos else [0, 0])
+
+
+def test_threads_may_share_a_tokenizer(tokenizer):
     texts = [text(seed) for seed in range(40)]
     expected = [tokenizer.encode(each) for each in texts]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             assert list(pool.map(tokenizer.encode, texts)) == expected
+            batches = pool.map(tokenizer.encode_batch, [texts] * 8)
+            assert all([ids.tolist() for ids in batch] == expected for batch in batches)
 
 
 def test_texts_are_joined_by_their_ends(of_kind):
@@ -191,7 +220,7 @@ def test_a_piece_that_is_there_twice_is_named(tokenizer):
     spec = ModelProto.FromString(tokenizer.model)
     spec.pieces.append(spec.pieces[-1])
     piece = re.escape(repr(spec.pieces[-1].piece))
-    with pytest.raises(AtlasError, match=rf"own\.model: the piece {piece} is in it 2 times"):
+    with pytest.raises(AtlasError, match=rf"own\.model: the piece {piece} occurs 2 times"):
         Tokenizer(spec.SerializeToString(), "own.model")
 
 
@@ -201,7 +230,7 @@ def test_a_model_of_words_of_another_kind_is_refused():
         sentence_iterator=iter(["a b c", "a b"]), model_writer=model, model_type="word",
         vocab_size=6, hard_vocab_limit=False, minloglevel=3,
     )  # fmt: skip
-    with pytest.raises(AtlasError, match="a model of words that Atlas did not train"):
+    with pytest.raises(AtlasError, match="Atlas reads only word models that it trained itself"):
         Tokenizer(model.getvalue())
 
 

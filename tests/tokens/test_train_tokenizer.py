@@ -1,14 +1,18 @@
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from atlas.tokens.train_tokenizer import (
-    GRID,
-    LONGEST_LINE,
+    MAX_LINE,
+    SCORE_STEPS,
+    compatibility_warnings,
     draw,
     lines_of,
     make_tokenizer,
@@ -65,7 +69,7 @@ def test_lines_are_all_of_the_text(texts):
 def test_long_lines_are_cut_and_learned_from():
     whole = "xyzzy" * 20_000 + " " + "plugh " * 20_000
     lines = list(lines_of([Document("d", "s", whole)]))
-    assert max(map(len, lines)) == LONGEST_LINE
+    assert max(map(len, lines)) == MAX_LINE
     assert "".join(lines) == whole + "\n"
     tokenizer = train([whole], vocab_size=280)
     assert any("plugh" in tokenizer.piece(i) for i in range(tokenizer.vocab_size))
@@ -83,7 +87,7 @@ def test_lines_are_cut_before_blanks():
     whole = "hello world " * 1000
     lines = list(lines_of([Document("d", "s", whole)]))
     assert "".join(lines) == whole + "\n"
-    assert all(line.startswith((" ", "h")) and len(line) <= LONGEST_LINE for line in lines)
+    assert all(line.startswith((" ", "h")) and len(line) <= MAX_LINE for line in lines)
     assert not any(line.endswith("l") for line in lines)
 
 
@@ -129,9 +133,11 @@ def test_a_sample_is_bounded_seeded_and_even(tmp_path):
     assert drawn == sorted(drawn, key=int)
 
 
-def test_scores_of_a_unigram_model_lie_on_a_grid():
+def test_scores_of_a_unigram_model_are_exact_in_single_precision():
     tokenizer = train([text(seed) for seed in range(60)], kind="unigram", vocab_size=100)
-    scores = [tokenizer.processor.get_score(each) * GRID for each in range(tokenizer.vocab_size)]
+    scores = [
+        tokenizer.processor.get_score(each) * SCORE_STEPS for each in range(tokenizer.vocab_size)
+    ]
     assert all(score == round(score) for score in scores)
     assert len(set(scores)) > 50
     assert not tokenizer.user_defined
@@ -152,18 +158,12 @@ def test_a_folder_that_holds_a_model_is_not_passed_over(tmp_path):
     (own / ".gitkeep").touch()
     trained = make_tokenizer(tmp_path / "train", params(path=str(own), vocab_size=320))
     (own / "x.model").write_bytes(trained.model)
-    with pytest.raises(
-        AtlasError, match=r"holds x\.model: name the file itself \(tokenizer\.path="
-    ):
+    with pytest.raises(AtlasError, match=r"holds x\.model: name that file \(tokenizer\.path="):
         make_tokenizer(tmp_path / "train", params(path=str(own)))
 
 
 def test_a_given_model_of_other_settings(tmp_path):
     """As Llama's: a blank in front, <s> and </s>, no padding."""
-    import io
-
-    from sentencepiece import SentencePieceTrainer
-
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(text(seed) for seed in range(40)), model_writer=model,
@@ -179,17 +179,13 @@ def test_a_given_model_of_other_settings(tmp_path):
 
 
 def test_a_given_model_without_an_end_is_refused(tmp_path):
-    import io
-
-    from sentencepiece import SentencePieceTrainer
-
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(text(seed) for seed in range(40)), model_writer=model,
         vocab_size=60, eos_id=-1, minloglevel=3, hard_vocab_limit=False,
     )  # fmt: skip
     (tmp_path / "g.model").write_bytes(model.getvalue())
-    with pytest.raises(AtlasError, match=r"g\.model: it has no piece that ends a text"):
+    with pytest.raises(AtlasError, match=r"g\.model: this model has no end-of-sentence piece"):
         make_tokenizer(tmp_path, params(path=str(tmp_path / "g.model")))
 
 
@@ -201,9 +197,9 @@ def test_round_trip_losses(tokenizer):
 @pytest.mark.parametrize(
     ("kind", "size", "expected"),
     [
-        ("bpe", 50_000, r"vocab_size is 50000, .* for \d+ at the most"),
+        ("bpe", 50_000, r"vocab_size is 50000, .* at most \d+ pieces"),
         ("bpe", 266, r"is 266, .* need \d+.* become bytes"),
-        ("unigram", 50_000, r"vocab_size is 50000, .* for \d+ at the most"),
+        ("unigram", 50_000, r"vocab_size is 50000, .* at most \d+ pieces"),
         ("unigram", 10, r"is 10, .* need \d+.* become unknown"),
     ],
 )
@@ -229,9 +225,7 @@ def test_a_vocabulary_of_words_that_is_too_small_keeps_the_most_frequent():
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
 @pytest.mark.parametrize("texts", [[], ["\u2585"]])
 def test_no_text_is_an_error(kind, texts):
-    with pytest.raises(
-        AtlasError, match=r"the training split holds no text|for 26[0-9] at the most"
-    ):
+    with pytest.raises(AtlasError, match=r"the training split has no text|at most 26[0-9] pieces"):
         train(texts, kind=kind)
 
 
@@ -244,3 +238,62 @@ def test_no_two_pieces_make_the_special_one():
     halves = [(END_OF_TEXT[:cut], END_OF_TEXT[cut:]) for cut in range(1, len(END_OF_TEXT))]
     assert not [pair for pair in halves if pieces.issuperset(pair)]
     assert trained.eos not in trained.encode(whole)
+
+
+EXACT = {
+    "byte_fallback": True,
+    "vocab_size": 330,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "add_dummy_prefix": False,
+}
+
+
+def user_supplied(kind, **settings):
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=(text(seed) for seed in range(40)), model_writer=model, minloglevel=3,
+        model_type=kind, hard_vocab_limit=False, **(EXACT | settings),
+    )  # fmt: skip
+    return Tokenizer(model.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("bpe", {}, []),
+        ("bpe", {"add_dummy_prefix": True}, []),  # as Llama's
+        ("bpe", {"byte_fallback": False, "vocab_size": 60}, ["no pieces for single bytes"]),
+        ("char", {"normalization_rule_name": "nmt_nfkc"}, ["normalizes text"]),
+        ("bpe", {"remove_extra_whitespaces": True}, ["removes blanks"]),
+        (
+            "bpe",
+            {"add_dummy_prefix": True, "user_defined_symbols": ["<x>"]},
+            ["user-defined pieces"],
+        ),
+        ("bpe", {"user_defined_symbols": ["the lamp"]}, ["pieces with blanks"]),
+        ("unigram", {}, ["<unk> where a unigram", "not multiples of 1/256"]),
+    ],
+)
+def test_known_differences_to_llama_cpp_are_reported(kind, settings, expected):
+    found = list(compatibility_warnings(user_supplied(kind, **settings), []))
+    assert len(found) == len(expected)
+    assert all(part in warning for part, warning in zip(expected, found, strict=True))
+
+
+def test_a_control_piece_that_text_can_become_is_reported():
+    spec = ModelProto.FromString(user_supplied("bpe").model)
+    normal = {piece.piece for piece in spec.pieces if piece.type == piece.NORMAL}
+    piece = next(p for p in spec.pieces if {p.piece[:1], p.piece[1:]} <= normal)
+    piece.type = piece.CONTROL
+    (warning,) = compatibility_warnings(Tokenizer(spec.SerializeToString()), [])
+    assert warning.startswith(f"text can be merged into its control piece {piece.piece}, ")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])
+def test_tokenizers_that_atlas_trains_need_no_warning(documents, kind):
+    size = 90 if kind == "unigram" else 400
+    tokenizer = train_tokenizer(lines_of(documents), params(kind=kind, vocab_size=size))
+    assert not list(compatibility_warnings(tokenizer, [Document("d", "s", "a line")]))
+    several = list(compatibility_warnings(tokenizer, [Document("d", "s", "two\nlines")]))
+    assert len(several) == (kind == "word")

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import NO_TARGET, Batch, EvaluationWindows, TrainingWindows, stack
 from tests.small import EOS, PAD, SHA, write_tokens
 
@@ -62,7 +61,7 @@ def test_reading_across_shards(make_split, data):
 
 def test_a_split_that_is_not_there_is_named(make_split):
     folder = make_split([[5]])._folder
-    with pytest.raises(AtlasError, match=r"index\.json: it has no split val"):
+    with pytest.raises(AtlasError, match=r"index\.json: no split val"):
         TokenSplit(folder, "val")
 
 
@@ -234,5 +233,5 @@ def test_a_damaged_index_is_refused(tmp_path, change):
         change = json.dumps(values | change)
     if change is not None:
         (tmp_path / "index.json").write_text(change)
-    with pytest.raises(AtlasError, match=r"index\.json: no index of tokens"):
+    with pytest.raises(AtlasError, match=r"index\.json: not an index of tokens"):
         TokenIndex.read(tmp_path)

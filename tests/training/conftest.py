@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from atlas.model.initialize import initialise, make_model
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import World
 from atlas.training.trainer import Training, make_training

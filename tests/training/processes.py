@@ -17,7 +17,7 @@ import torch
 
 from atlas.errors import Stopped
 from atlas.model.initialize import initialise, make_model
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints, whole_weights
 from atlas.training.distributed import the_world
 from atlas.training.trainer import make_training

@@ -8,7 +8,7 @@ import pytest
 from atlas.model.initialize import make_model
 from atlas.model.loss import mean_loss
 from atlas.model.storage import load_weights
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.bigram import count_pairs
 from atlas.training.checkpoint import Checkpoints

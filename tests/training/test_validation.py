@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atlas.model.loss import tally
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.metrics import Progress
 from atlas.training.trainer import Training

@@ -24,7 +24,7 @@ from atlas.model.language_model import LanguageModel
 from atlas.model.storage import check_tokenizer, load_model
 from atlas.params.schema import EvaluateParams
 from atlas.tokens.pairs import Pairs
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import EvaluationWindows
 
@@ -66,7 +66,7 @@ class Subject:
         loaded = load_model(model, device, evaluate.weights)
         check_tokenizer(loaded.config, found.sha256, str(tokenizer))
         first = {"train": loaded.config.learned_tokens}
-        splits = {split: TokenSplit(tokens, split, first.get(split, 0)) for split in SPLITS}
+        splits = {split: TokenSplit(tokens, split, first.get(split)) for split in SPLITS}
         for split in splits.values():
             check_tokenizer(loaded.config, split.index.tokenizer_sha256, str(tokens / split.name))
         return cls(loaded, found, splits, documents, evaluate)

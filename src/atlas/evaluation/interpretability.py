@@ -16,7 +16,7 @@ from atlas.evaluation.spectrum import in_circle, is_modular, number_ids, peak_sh
 from atlas.evaluation.tables import write_table
 from atlas.inference.generate import opening
 from atlas.model.decoder import Decoder, Transformer
-from atlas.tokens.pieces import visible
+from atlas.tokens.tokenizer import visible
 from atlas.tokens.windows import EvaluationWindows
 
 WINDOWS = 16  # of val, by which heads are judged

@@ -6,7 +6,7 @@ the training text once, so time grows with its length and memory does not.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 
 AT_ONCE = 1 << 20  # tokens that are read together
 ROOT = 0

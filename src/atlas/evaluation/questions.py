@@ -14,9 +14,9 @@ from atlas.evaluation.samples import in_parts
 from atlas.evaluation.scores import Scores, Sums
 from atlas.inference.sampling import GREEDY
 from atlas.model.language_model import LanguageModel
-from atlas.tokens.pieces import visible
-from atlas.tokens.split import TokenSplit
-from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
+from atlas.tokens.encoders import SPACE_MARK
+from atlas.tokens.shards import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer, visible
 
 MOST_FAILURES = 1000
 BEYOND = 4  # tokens that a wrong answer may be longer than the longest right one

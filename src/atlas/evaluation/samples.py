@@ -14,7 +14,7 @@ from atlas.inference.generate import generate_batch
 from atlas.inference.sampling import Sampling
 from atlas.model.language_model import LanguageModel
 from atlas.params.schema import EvaluateParams
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import document_prompts
 

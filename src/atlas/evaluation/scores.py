@@ -26,7 +26,7 @@ from atlas.errors import AtlasError
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import perplexity
 from atlas.tokens.pairs import Pairs
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, Batch
 
 

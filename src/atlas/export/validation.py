@@ -12,9 +12,7 @@ from atlas.errors import AtlasError
 from atlas.inference.generate import generate
 from atlas.inference.sampling import Sampling
 from atlas.model.decoder import Decoder
-from atlas.tokens.index import SplitIndex, TokenIndex
-from atlas.tokens.shards import ShardWriter, shard_path
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import Batch, EvaluationWindows
 

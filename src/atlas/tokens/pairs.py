@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 
 AT_ONCE = 1 << 20  # tokens whose pairs are sorted together

@@ -1,4 +1,4 @@
-"""What the vocabulary makes of a corpus: metrics, a table of the pieces, and a page to look at."""
+"""Report how a vocabulary fits a corpus: metrics, a table of the pieces, and a page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,26 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from atlas.cleaning.documents import SPLITS, Split, read_documents
 from atlas.pipeline.files import write_csv, write_text
-from atlas.tokens.encode_shard import Counts
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.pieces import visible
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.encode import Counts
+from atlas.tokens.shards import TokenIndex
+from atlas.tokens.tokenizer import Tokenizer, visible
 
 TEMPLATE = "report.html.j2"
-LISTED, NAMED = 40, 5  # pieces on the page, and in the metrics
-SAMPLE = 1500  # characters
+PAGE_PIECES, METRIC_PIECES = 40, 5  # pieces per list on the page, and in the metrics
+SAMPLE_CHARACTERS, SAMPLE_DOCUMENTS = 1500, 20
+STYLES = ("black on cyan", "black on green", "black on yellow", "black on magenta")
 
 
 @dataclass(frozen=True)
 class VocabularyReport:
-    """How a vocabulary is used.
+    """How often the pieces of a vocabulary are used.
 
     Attributes:
-        tokenizer: whose vocabulary it is.
-        index: the tokens of each split.
+        index: sizes of each split.
         counts: how often each id occurs in each split, (V,).
     """
 
@@ -37,46 +39,46 @@ class VocabularyReport:
 
     @cached_property
     def text_pieces(self) -> list[int]:
-        """Ids of the pieces that were made for text: no special ones, no bytes."""
-        everything = range(self.tokenizer.vocab_size)
-        return [identity for identity in everything if self.tokenizer.is_text(identity)]
+        """Ids of pieces of text: no special pieces, no single bytes."""
+        every = range(self.tokenizer.vocab_size)
+        return [identity for identity in every if self.tokenizer.is_text(identity)]
 
     @cached_property
     def unused(self) -> list[int]:
-        """Those that do not occur in the training text."""
+        """Ids of text pieces that don't occur in train."""
         return [identity for identity in self.text_pieces if not self.counts["train"][identity]]
 
     @cached_property
     def rarest(self) -> list[int]:
-        """Those that do, the rarest first."""
+        """Ids of text pieces that occur in train, the rarest first."""
         used = [identity for identity in self.text_pieces if self.counts["train"][identity]]
         return sorted(used, key=lambda identity: int(self.counts["train"][identity]))
 
     @cached_property
     def longest(self) -> list[int]:
-        """The longest first."""
+        """Ids of text pieces, the longest first."""
         return sorted(self.text_pieces, key=lambda identity: -len(self.tokenizer.piece(identity)))
 
     def bytes_per_token(self, split: Split) -> float:
-        """Bytes of text that a token stands for; ends of documents do not count."""
+        """Return the bytes of text per token, without the tokens that end documents."""
         tokens = self.index.splits[split].tokens - int(self.counts[split][self.tokenizer.eos])
         return self.index.splits[split].bytes / tokens if tokens else 0.0
 
     def metrics(self) -> dict[str, int | float | str]:
-        """Numbers for ``dvc metrics``, and the pieces that stand out."""
-        found: dict[str, int | float | str] = {"vocab_size": self.tokenizer.vocab_size}
+        """Return the numbers for ``dvc metrics``, and the longest and rarest pieces."""
+        metrics: dict[str, int | float | str] = {"vocab_size": self.tokenizer.vocab_size}
         for split in SPLITS:
-            found[f"{split}_bytes_per_token"] = self.bytes_per_token(split)
+            metrics[f"{split}_bytes_per_token"] = self.bytes_per_token(split)
         for split in SPLITS:
-            found[f"{split}_unknown_tokens"] = int(self.counts[split][self.tokenizer.unk])
-        return found | {
+            metrics[f"{split}_unknown_tokens"] = int(self.counts[split][self.tokenizer.unk])
+        return metrics | {
             "unused_pieces": len(self.unused),
-            "longest_pieces": self._named(self.longest),
-            "rarest_pieces": self._named(self.rarest),
+            "longest_pieces": self._names(self.longest),
+            "rarest_pieces": self._names(self.rarest),
         }
 
     def write_pieces(self, path: Path) -> None:
-        """Writes a table of all pieces and their counts."""
+        """Write a table of all pieces and their counts."""
         rows = [
             {"id": identity, "piece": self.tokenizer.escaped(identity)}
             | {split: int(self.counts[split][identity]) for split in SPLITS}
@@ -85,21 +87,22 @@ class VocabularyReport:
         write_csv(path, rows)
 
     def write_page(self, path: Path, documents: Path) -> None:
-        """Writes a page with these numbers and a coloured sample of the ``documents``."""
+        """Write a page with these numbers and a coloured sample of the ``documents``."""
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
         )
-        text = "\n".join(each.text for each in islice(read_documents(documents), 20))[:SAMPLE]
+        sample = islice(read_documents(documents), SAMPLE_DOCUMENTS)
+        text = "\n".join(document.text for document in sample)[:SAMPLE_CHARACTERS]
         page = environment.get_template(TEMPLATE).render(
             tokenizer=self.tokenizer,
             splits=[
                 (split, self.index.splits[split], self.bytes_per_token(split)) for split in SPLITS
             ],
             lists=[
-                ("Longest pieces", self._rows(self.longest[:LISTED])),
-                ("Most frequent pieces", self._rows(self.rarest[: -LISTED - 1 : -1])),
-                ("Rarest pieces", self._rows(self.rarest[:LISTED])),
-                (f"Unused pieces: {len(self.unused):,}", self._rows(self.unused[:LISTED])),
+                ("Longest pieces", self._rows(self.longest[:PAGE_PIECES])),
+                ("Most frequent pieces", self._rows(self.rarest[: -PAGE_PIECES - 1 : -1])),
+                ("Rarest pieces", self._rows(self.rarest[:PAGE_PIECES])),
+                (f"Unused pieces: {len(self.unused):,}", self._rows(self.unused[:PAGE_PIECES])),
             ],
             sample=self._rows(self.tokenizer.encode(text)),
         )
@@ -112,10 +115,24 @@ class VocabularyReport:
                 "text": visible(self.tokenizer.piece(identity)),
                 "count": int(self.counts["train"][identity]),
                 "line_end": self.tokenizer.piece(identity).endswith("\n"),
-                "odd": not self.tokenizer.is_text(identity),
+                "not_text": not self.tokenizer.is_text(identity),
             }
             for identity in identities
         ]
 
-    def _named(self, identities: list[int]) -> str:
-        return " ".join(visible(self.tokenizer.piece(each)) for each in identities[:NAMED])
+    def _names(self, identities: list[int]) -> str:
+        return " ".join(visible(self.tokenizer.piece(each)) for each in identities[:METRIC_PIECES])
+
+
+def print_pieces(tokenizer: Tokenizer, text: str) -> None:
+    """Print id and piece of each token of a text, and the bytes per token."""
+    console = Console(highlight=False)
+    ids = tokenizer.encode(text)
+    table = Table("id", "piece", box=None, pad_edge=False, header_style="bold")
+    for number, identity in enumerate(ids):
+        piece = visible(tokenizer.piece(identity))
+        table.add_row(str(identity), Text(piece, STYLES[number % len(STYLES)]))
+    console.print(table)
+    size = len(text.encode())
+    ratio = f", {size / len(ids):.2f} bytes per token" if ids else ""
+    console.print(f"{len(ids):,} tokens, {size:,} bytes{ratio}")

@@ -1,61 +1,70 @@
-"""Token shards: ids on disk, memory mapped, with a header that says what they are.
+"""Token shards: ids on disk, read through memory maps, with a header that identifies them.
 
-A shard holds whole documents. It is little-endian throughout::
+``data/tokens`` holds the shards of each split and ``index.json``, which lists them. A shard holds
+whole documents and is little-endian throughout::
 
     magic      8 bytes   b"ATLASTOK"
     version    uint32    2
-    width      uint32    bytes an id: 2 up to 65,536 pieces, else 4
+    width      uint32    bytes per id: 2 for up to 65,536 pieces, else 4
     tokens     uint64    ids in this shard
-    documents  uint64    documents that they encode
+    documents  uint64    documents they encode
     tokenizer  32 bytes  SHA-256 of the tokenizer's model file
-    checksum   uint32    CRC-32 of ids, ends and header, this field as 0
+    checksum   uint32    CRC-32 of ids, ends and header, with this field as 0
     (padding)  12 bytes
     ids        tokens * width bytes
     (padding)  to a multiple of 8
     ends       documents * uint64: where each document ends in the ids
 """
 
+import contextlib
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
+from atlas.cleaning.documents import Split
 from atlas.errors import AtlasError
+from atlas.pipeline.files import write_json
 
 MAGIC, VERSION = b"ATLASTOK", 2
 HEADER = struct.Struct("<8sIIQQ32sI12x")
 ALIGNMENT = END_WIDTH = 8
-CHECKSUM = slice(64, 68)  # its place in the header
+CHECKSUM = slice(64, 68)  # position in the header
 CHUNK = 1 << 24  # bytes checked at once
+INDEX_FILE = "index.json"
+HINT = "`dvc repro -f tokenize` writes it again"
 
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Ends = npt.NDArray[np.uint64]
 
 
-def width_of(vocab_size: int) -> int:
-    """Bytes that an id of such a vocabulary takes on disk."""
+def id_width(vocab_size: int) -> int:
+    """Return the bytes that an id takes on disk."""
     return 2 if vocab_size <= 1 << 16 else 4
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
-    """The file of a split's n-th shard."""
+    """Return the file of a split's n-th shard."""
     return folder / f"{split}-{number:05d}.bin"
 
 
 class ShardWriter:
-    """Writes a shard as its ids come.
+    """Write a shard piece by piece.
 
     Attributes:
-        tokens: ids so far.
-        documents: that have ended so far.
+        tokens: ids written so far.
+        documents: documents completed so far.
     """
 
     def __init__(self, path: Path, vocab_size: int, tokenizer_sha256: str) -> None:
         self.tokens = self.documents = 0
-        self._width = width_of(vocab_size)
+        self._width = id_width(vocab_size)
         self._tokenizer = bytes.fromhex(tokenizer_sha256)
         self._ends: list[Ends] = []
         self._checksum = 0
@@ -63,7 +72,7 @@ class ShardWriter:
         self._file.write(bytes(HEADER.size))
 
     def write(self, ids: npt.ArrayLike, ends: npt.ArrayLike) -> None:
-        """Appends ids, and where among them documents end."""
+        """Append ids, and the positions among them where documents end."""
         array = np.asarray(ids, f"<u{self._width}")
         document_ends = np.asarray(ends, "<u8") + np.uint64(self.tokens)
         self._ends.append(document_ends)
@@ -72,7 +81,7 @@ class ShardWriter:
         self._append(array.tobytes())
 
     def close(self) -> None:
-        """Ends the shard."""
+        """Write the document ends and the header."""
         self._append(bytes(-self.tokens * self._width % ALIGNMENT))
         for ends in self._ends:
             self._append(ends.tobytes())
@@ -89,12 +98,12 @@ class ShardWriter:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard in memory maps, read only.
+    """A memory-mapped shard, read only.
 
     Attributes:
         ids: of all its documents, (tokens,).
-        ends: where each of them ends, (documents,).
-        checksum: of all of it.
+        ends: where each document ends, (documents,).
+        checksum: of the whole file.
     """
 
     ids: Ids
@@ -103,43 +112,44 @@ class Shard:
 
 
 def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
-    """Maps a shard into memory, after a check of all that can be wrong with it.
+    """Map a shard into memory, once header, size and checksum are verified.
 
     Args:
         path: the file.
-        tokens: ids that it must hold.
-        tokenizer_sha256: of the tokenizer that must have made it.
+        tokens: expected number of ids.
+        tokenizer_sha256: expected tokenizer.
 
     Raises:
-        AtlasError: it is missing, cut short, damaged, or of another tokenizer or version.
+        AtlasError: the shard is missing, cut short, damaged, or of another tokenizer or version.
     """
-    again = "`dvc repro -f tokenize` writes it again"
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             raw = file.read(HEADER.size)
     except FileNotFoundError:
-        raise AtlasError(f"{path}: no such token shard; {again}") from None
+        raise AtlasError(f"{path}: no such token shard; {HINT}") from None
     if len(raw) < HEADER.size or raw[: len(MAGIC)] != MAGIC:
-        raise AtlasError(f"{path}: not a token shard; {again}")
+        raise AtlasError(f"{path}: not a token shard; {HINT}")
     _, version, width, held, documents, tokenizer, checksum = HEADER.unpack(raw)
     if version != VERSION or width not in (2, 4):
         raise AtlasError(
-            f"{path}: version {version} with {width} bytes an id, this program reads version "
-            f"{VERSION} with 2 or 4; {again}"
+            f"{path}: version {version} with {width} bytes per id, but this program reads version "
+            f"{VERSION} with 2 or 4; {HINT}"
         )
     if tokenizer.hex() != tokenizer_sha256:
-        raise AtlasError(f"{path}: made by another tokenizer than models/tokenizer; {again}")
+        raise AtlasError(
+            f"{path}: written with a tokenizer other than that of {INDEX_FILE}; {HINT}"
+        )
     first_end = HEADER.size + -(-held * width // ALIGNMENT) * ALIGNMENT
     expected = first_end + documents * END_WIDTH
     if held != tokens or size != expected:
         raise AtlasError(
-            f"{path}: {size} bytes with {held} tokens, expected {expected} with {tokens}: cut "
-            f"short or damaged; {again}"
+            f"{path}: {size} bytes with {held} tokens, expected {expected} with {tokens}: the file "
+            f"is cut short or damaged; {HINT}"
         )
     if _checksum(path) != checksum:
-        raise AtlasError(f"{path}: its checksum differs, so it is damaged; {again}")
-    data = np.memmap(path, np.uint8, "r")  # one map, as each holds a file open
+        raise AtlasError(f"{path}: wrong checksum, the file is damaged; {HINT}")
+    data = np.memmap(path, np.uint8, "r")  # a single map, as each keeps a file open
     ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
     return Shard(ids, data[first_end:].view("<u8"), checksum)
 
@@ -152,3 +162,143 @@ def _checksum(path: Path) -> int:
         while chunk := file.read(CHUNK):
             checksum = zlib.crc32(chunk, checksum)
     return zlib.crc32(header, checksum)
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """Sizes of one split.
+
+    Attributes:
+        shards: ids in each shard.
+        documents: number of documents.
+        bytes: size of their text in UTF-8.
+    """
+
+    shards: list[int]
+    documents: int
+    bytes: int
+
+    def with_shard(self, tokens: int, documents: int, size: int) -> "SplitIndex":
+        """Return a copy with one more shard."""
+        return SplitIndex([*self.shards, tokens], self.documents + documents, self.bytes + size)
+
+    @property
+    def tokens(self) -> int:
+        """Ids in all shards."""
+        return sum(self.shards)
+
+
+@dataclass(frozen=True)
+class TokenIndex:
+    """Content of index.json.
+
+    Attributes:
+        vocab_size: all ids are smaller.
+        eos: id that ends a document.
+        pad: id that fills windows.
+        separator: id that ends the prompt of a document; only what follows is learned. None if
+            everything is.
+        tokenizer_sha256: hash of the tokenizer's model file.
+        windows: how documents are cut into windows.
+        splits: sizes by name.
+    """
+
+    vocab_size: int
+    eos: int
+    pad: int
+    separator: int | None
+    tokenizer_sha256: str
+    windows: Literal["packed", "padded"]
+    splits: dict[Split, SplitIndex]
+
+    def write(self, folder: Path) -> None:
+        """Write index.json."""
+        write_json(folder / INDEX_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "TokenIndex":
+        """Read index.json.
+
+        Raises:
+            AtlasError: the file is missing or invalid.
+        """
+        path = folder / INDEX_FILE
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValidationError) as error:
+            raise AtlasError(f"{path}: not an index of tokens ({error}); {HINT}") from None
+
+
+class TokenSplit:
+    """The tokens of a split as one sequence over all its shards.
+
+    Attributes:
+        index: of the folder.
+        bytes: size of the text of the whole split, in UTF-8.
+        checksum: of all shards.
+    """
+
+    def __init__(self, folder: Path, split: Split, max_tokens: int | None = None) -> None:
+        """Map the shards of a split.
+
+        Args:
+            folder: written by the tokenize stage.
+            split: its name.
+            max_tokens: use only this many tokens from the start; None for all.
+
+        Raises:
+            AtlasError: a shard is missing, damaged, or of a tokenizer other than the index's.
+        """
+        _raise_open_file_limit()
+        self._folder = folder
+        self._max_tokens = max_tokens
+        self.name: Split = split
+        self.index = TokenIndex.read(folder)
+        if split not in self.index.splits:
+            raise AtlasError(f"{folder / INDEX_FILE}: no split {split}; {HINT}")
+        entry = self.index.splits[split]
+        self.bytes = entry.bytes
+        self._shards = [
+            open_shard(shard_path(folder, split, number), tokens, self.index.tokenizer_sha256)
+            for number, tokens in enumerate(entry.shards)
+        ]
+        self.checksum = zlib.crc32(str([shard.checksum for shard in self._shards]).encode())
+        self._starts = np.cumsum([0, *(len(shard.ids) for shard in self._shards)])
+
+    def __len__(self) -> int:
+        total = int(self._starts[-1])
+        return min(self._max_tokens or total, total)
+
+    def __reduce__(self) -> tuple[type["TokenSplit"], tuple[Path, Split, int | None]]:
+        """Pickle the path alone; another process maps the files itself."""
+        return TokenSplit, (self._folder, self.name, self._max_tokens)
+
+    @cached_property
+    def document_ends(self) -> npt.NDArray[np.int64]:
+        """Where each complete document ends, (documents,)."""
+        ends = [
+            start + shard.ends.astype(np.int64)
+            for start, shard in zip(self._starts, self._shards, strict=False)
+        ]
+        every = np.concatenate([np.empty(0, np.int64), *ends])
+        return every[every <= len(self)]
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Return the tokens from ``start`` up to ``stop``, across shards."""
+        parts = []
+        number = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            offset = self._starts[number]
+            end = min(stop, int(self._starts[number + 1]))
+            parts.append(self._shards[number].ids[start - offset : end - offset].astype(np.int64))
+            start, number = end, number + 1
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _raise_open_file_limit() -> None:
+    """Each shard keeps a file open, and many systems allow only 1,024 by default."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

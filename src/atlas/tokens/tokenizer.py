@@ -1,67 +1,90 @@
-"""Text to ids and back: one class over BPE, unigram, character and word vocabularies.
+"""Text to ids and back: one class for BPE, unigram, character and word vocabularies.
 
-Each is a sentencepiece model in a file of its own. The ids are those that sentencepiece gives,
-found faster (``words``), and for what Atlas trains also those that llama.cpp gives. Vocabularies of
-words are Atlas's own: white space of any kind divides words, and line ends count.
+Each is a sentencepiece model in one file, and the ids are always those of sentencepiece; for models
+that Atlas trains they are also those of llama.cpp. Word vocabularies are Atlas's own: any white
+space separates words, and line ends are kept.
 """
 
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 
 from atlas.errors import AtlasError
-from atlas.tokens.borders import Borders, between_pieces, nowhere, whole_words
-from atlas.tokens.words import Block, Ids, WordEncoder
+from atlas.tokens.encoders import (
+    SPACE_MARK,
+    Encoder,
+    GigatokenEncoder,
+    Ids,
+    Lengths,
+    UnitEncoder,
+    gigatoken_supports,
+    unit_pattern,
+)
 
 MODEL_FILE = "tokenizer.model"
 VOCABULARY_FILE = "vocabulary.tsv"  # for people: id, piece, score
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
-SPACE_MARK = "\u2581"  # as sentencepiece writes a blank
-WAYS_OUT = (
-    "name a sentencepiece model (tokenizer.path, --tokenizer); "
-    "`dvc repro -f train_tokenizer` makes models/tokenizer"
+BLOCK = 1 << 23  # characters encoded at once
+MAX_UNIT = 1 << 26  # characters; sentencepiece needs some 60 bytes for each
+VISIBLE = str.maketrans({SPACE_MARK: "·", " ": "·", "\n": "⏎", "\t": "⇥"})
+HINT = (
+    "name a sentencepiece model (tokenizer.path, --tokenizer), or train one into models/tokenizer "
+    "with `dvc repro -f train_tokenizer`"
 )
-MARK = SPACE_MARK.encode()
 
 Kind = Literal["bpe", "unigram", "char", "word"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The ids of consecutive texts.
+
+    Attributes:
+        ids: of all texts in a row, (N,).
+        ends: where each text ends in ``ids``. A text that continues in the next block ends there.
+    """
+
+    ids: Ids
+    ends: Lengths
 
 
 class Tokenizer:
-    """A vocabulary, and how text is cut into its pieces.
+    """A vocabulary and the rules that split text into its pieces.
 
     Attributes:
-        kind: bpe, unigram, char or word.
-        vocab_size: number of pieces; ids are below it.
-        bos: id before the first token of a text. It is ``eos``, as documents are joined by it.
+        vocab_size: number of pieces; all ids are smaller.
+        bos: id before the first token of a text; the same as ``eos``, which separates documents.
         eos: id that ends a text. No text encodes to it, not even its own characters.
-        pad: id that fills up what is shorter than the rest of a batch; ``eos`` if the model
-            has no other.
-        unk: id of what the vocabulary cannot express.
-        normalizer: how sentencepiece changes a text before it cuts it.
-        has_bytes: whether what has no piece becomes its bytes, instead of unknown.
-        user_defined: ids of the pieces that are cut out of a text before all others.
-        sha256: of the model file; token shards carry it.
-        model: the content of the model file.
-        processor: sentencepiece's own reading of it.
+        pad: id that fills short rows of a batch; ``eos`` if the model has no padding piece.
+        unk: id of what the vocabulary can't express.
+        normalizer: how sentencepiece changes a text before splitting it.
+        has_bytes: True if characters without a piece become bytes instead of ``unk``.
+        user_defined: ids of pieces that are split off before all others.
+        sha256: hash of the model file; token shards store it.
+        model: content of the model file.
+        processor: sentencepiece's own reading of the model.
     """
 
     def __init__(self, model: bytes, name: str = MODEL_FILE) -> None:
-        """Reads a sentencepiece model.
+        """Read a sentencepiece model.
 
         Args:
-            model: the content of a model file.
-            name: of that file, for errors.
+            model: content of a model file.
+            name: its name, for errors.
 
         Raises:
-            AtlasError: it is no such model, or has no piece that ends a text.
+            AtlasError: the content is no such model, or has no piece that ends a text.
         """
         spec, self.processor = _parse(model, name)
         self.model = model
@@ -71,13 +94,14 @@ class Tokenizer:
         self.eos: int = self.processor.eos_id()
         if self.eos < 0:
             raise AtlasError(
-                f"{name}: it has no piece that ends a text (eos_id), and documents are joined by "
-                "it; train it with one, or let Atlas train (tokenizer.path=models/own)"
+                f"{name}: this model has no end-of-sentence piece (eos_id), which separates "
+                "documents; train it with one, or let Atlas train a tokenizer "
+                "(tokenizer.path=models/own)"
             )
         if self.kind == "word" and self.processor.piece_to_id("\n") == self.processor.unk_id():
             raise AtlasError(
-                f"{name}: a model of words that Atlas did not train; it trains one with "
-                "tokenizer.kind=word (and tokenizer.path=models/own)"
+                f"{name}: Atlas reads only word models that it trained itself; train one with "
+                "tokenizer.kind=word and tokenizer.path=models/own"
             )
         self.bos = self.eos
         pad: int = self.processor.pad_id()
@@ -92,23 +116,27 @@ class Tokenizer:
             or self.normalizer.remove_extra_whitespaces
             or spec.trainer_spec.treat_whitespace_as_suffix
         )
-        self._words = WordEncoder(_encode_of(spec), self._borders(spec), self.eos)
+        self._plain = _without_normalization(spec)
+        self._units = unit_pattern(spec)
+        self._unit_encoder = UnitEncoder(
+            SentencePieceProcessor(model_proto=self._plain.SerializeToString()), self._units
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Loads a sentencepiece model file, or the one of a folder that train_tokenizer wrote.
+        """Load a sentencepiece model file, or the one in a folder written by ``save``.
 
         Raises:
-            AtlasError: there is none, or it is none.
+            AtlasError: the file is missing or no such model.
         """
         file = path / MODEL_FILE if path.is_dir() else path
         try:
             return cls(file.read_bytes(), str(file))
         except FileNotFoundError:
-            raise AtlasError(f"{file}: no such tokenizer; {WAYS_OUT}") from None
+            raise AtlasError(f"{file}: no such tokenizer; {HINT}") from None
 
     def save(self, folder: Path) -> None:
-        """Writes the model, and its vocabulary for people to read, into a new folder."""
+        """Write the model, and its vocabulary as a table, into a new folder."""
         folder.mkdir(parents=True)
         (folder / MODEL_FILE).write_bytes(self.model)
         with (folder / VOCABULARY_FILE).open("w", encoding="utf-8", newline="\n") as file:
@@ -117,62 +145,54 @@ class Tokenizer:
                 file.write(f"{identity}\t{self.escaped(identity)}\t{score:g}\n")
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without any special one."""
-        ids: list[int] = self.encode_batch([text])[0].tolist()
-        return ids
+        """Encode one text with sentencepiece, without special ids."""
+        return [
+            identity
+            for block in self._blocks([text], self._unit_encoder)
+            for identity in block.ids.tolist()
+        ]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each of some texts, (T,)."""
-        blocks = list(self.blocks(texts))
-        sizes = np.cumsum([0, *(len(block.ids) for block in blocks)])
-        ends = [size + block.ends for size, block in zip(sizes, blocks, strict=False)]
-        if not ends:
-            return []
-        ids = np.concatenate([block.ids for block in blocks])
-        return np.split(ids, np.concatenate(ends)[:-1])
+    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
+        """Encode texts to one array each, (T,)."""
+        return list(self.encode_stream(texts))
+
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[Ids]:
+        """Encode any number of texts to one array each, (T,), in bounded memory."""
+        beginning: list[Ids] = []  # of a text that continues in the next block
+        for block in self.blocks(texts):
+            *complete, rest = np.split(block.ids, block.ends)
+            for ids in complete:
+                yield np.concatenate([*beginning, ids])
+                beginning = []
+            beginning.append(rest)
 
     def blocks(self, texts: Iterable[str], *, with_eos: bool = False) -> Iterator[Block]:
-        """The ids of texts without end, in bounded memory; ``with_eos`` ends each with one."""
-        return self._words.blocks(map(self._prepare, texts), with_end=with_eos)
-
-    def pad_batch(
-        self, batch: Sequence[Sequence[int] | Ids]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Rows of ids, filled up on the right, and where they are not: (B, T) each."""
-        lengths = np.array([len(row) for row in batch], np.int64)
-        mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-        ids = np.full(mask.shape, self.pad, np.int64)
-        if batch:
-            ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
-        return ids, mask
+        """Encode any number of texts in bounded memory; ``with_eos`` adds ``eos`` to each."""
+        yield from self._blocks(texts, self._bulk_encoder, with_eos=with_eos)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text of ids.
+        """Return the text of ids.
 
-        Special ids give nothing, broken UTF-8 gives U+FFFD, and so do unknown ids, unless a given
-        model says otherwise.
+        Special ids give nothing. Broken UTF-8 and unknown ids give U+FFFD, unless a
+        user-supplied model defines another text for ``unk``.
         """
         text: str = self.processor.decode([int(identity) for identity in ids])
         return text.replace("\n ", "\n") if self.kind == "word" else text
 
-    def decode_batch(self, batch: Iterable[Sequence[int] | Ids]) -> list[str]:
-        """The text of each row of ids."""
-        return [self.decode(ids) for ids in batch]
-
     def piece(self, identity: int) -> str:
-        """The piece of an id as sentencepiece writes it, blanks as U+2581."""
+        """Return a piece as sentencepiece writes it, with U+2581 for blanks."""
         text: str = self.processor.id_to_piece(identity)
         return text
 
     def escaped(self, identity: int) -> str:
-        """The piece of an id in one line, what does not show as a Python escape."""
+        """Return a piece in one line, with Python escapes for unprintable characters."""
         return "".join(
             letter if letter.isprintable() and letter != "\\" else ascii(letter)[1:-1]
             for letter in self.piece(identity)
         )
 
     def is_text(self, identity: int) -> bool:
-        """Whether a piece was made for text: not special, not a single byte, not out of use."""
+        """Return True for a piece of text: not special, not a single byte, not unused."""
         processor = self.processor
         return not (
             processor.is_control(identity)
@@ -181,85 +201,120 @@ class Tokenizer:
             or processor.is_unused(identity)
         )
 
-    def _borders(self, spec: ModelProto) -> Borders:
-        """Where a text may be cut into words."""
-        if self.kind == "word":
-            return whole_words()
-        if any(piece.type == piece.UNUSED for piece in spec.pieces):
-            return nowhere()  # BPE takes such a piece apart as it was last merged, anywhere
-        pieces = [
-            self._unmarked(piece.piece.encode())
-            for piece in spec.pieces
-            if piece.type in (piece.NORMAL, piece.USER_DEFINED)
-        ]
-        return between_pieces(pieces, has_bytes=self.has_bytes)
+    @cached_property
+    def _bulk_encoder(self) -> Encoder:
+        """The fastest encoder for this model; built when first needed, as that takes a while."""
+        if gigatoken_supports(self._plain):
+            try:
+                return GigatokenEncoder(self._plain)
+            except ImportError as error:
+                logger.warning("encoding with sentencepiece, which is slower: %s", error)
+        return self._unit_encoder
 
-    def _prepare(self, text: str) -> bytes:
-        """The text as the words are cut from it: normalised, in UTF-8, a blank put in front."""
+    def _blocks(
+        self, texts: Iterable[str], encoder: Encoder, *, with_eos: bool = False
+    ) -> Iterator[Block]:
+        parts: list[str] = []
+        complete: list[bool] = []  # False for a part whose text continues in the next block
+        size = 0
+        for text in map(self._normalize, texts):
+            for part, is_last in self._parts(text):
+                if parts and size + len(part) > BLOCK:
+                    yield self._block(encoder(parts), complete, with_eos)
+                    parts, complete, size = [], [], 0
+                parts.append(part)
+                complete.append(is_last)
+                size += len(part)
+        if parts:
+            yield self._block(encoder(parts), complete, with_eos)
+
+    def _block(self, encoded: tuple[Ids, Lengths], complete: list[bool], with_eos: bool) -> Block:
+        ids, lengths = encoded
+        ends = np.cumsum(lengths)[complete]
+        if with_eos:
+            ids = np.insert(ids, ends, self.eos)
+            ends += np.arange(1, len(ends) + 1)
+        return Block(ids, ends)
+
+    def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
+        """Split a long text into parts that can be encoded apart; mark its last part."""
+        start = 0
+        while len(text) - start > BLOCK:
+            stop = start + BLOCK
+            rest = self._units.match(text, stop)  # of the unit that the block ends in
+            end = rest.end() if rest else len(text)
+            if end - stop > MAX_UNIT:
+                raise AtlasError(
+                    f"a text has {(end - stop) >> 20} MB without a place to split it, from "
+                    f"{text[stop : stop + 20]!r} on, which is too long to encode at once; break it "
+                    "into lines, or remove its document"
+                )
+            yield text[start:end], end == len(text)
+            start = end
+        if start < len(text) or not text:
+            yield text[start:], True
+
+    def _normalize(self, text: str) -> str:
+        """Return the text as pieces are matched against it, with blanks for U+2581."""
+        text = _without_surrogates(text)
         if self.kind == "word":
             lines = map(single_blanks, text.split("\n"))
-            data = _utf8("\n".join(line and f" {line}" for line in lines))
+            text = "\n".join(line and f" {line}" for line in lines)
         elif self._normalizes:
-            data = _utf8(self.processor.normalize(_utf8(text).decode()))
-        else:
-            data = _utf8(text)
-            if data and self.normalizer.add_dummy_prefix:
-                data = b" " + data
-        return self._unmarked(data)
+            text = self.processor.normalize(text)
+        elif text and self.normalizer.add_dummy_prefix:
+            text = f" {text}"
+        return text.replace(SPACE_MARK, " ") if self.normalizer.escape_whitespaces else text
 
-    def _unmarked(self, data: bytes) -> bytes:
-        """Text or a piece with blanks for their marks, which sentencepiece takes for the same."""
-        return data.replace(MARK, b" ") if self.normalizer.escape_whitespaces else data
+
+def visible(piece: str) -> str:
+    """Return a piece with signs for its blanks, line ends and tabs."""
+    return piece.translate(VISIBLE)
+
+
+def single_blanks(line: str) -> str:
+    """Return a line with one blank for each stretch of white space, and none at its ends."""
+    return " ".join(line.split())
 
 
 def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]:
-    wrong = AtlasError(f"{name}: not a sentencepiece model; {WAYS_OUT}")
+    error = AtlasError(f"{name}: not a sentencepiece model; {HINT}")
     try:
         spec = ModelProto.FromString(model)
         pieces = [piece.piece.encode() for piece in spec.pieces]
         _refuse_duplicates(spec, name)
         processor = SentencePieceProcessor(model_proto=model)
     except (DecodeError, RuntimeError, AttributeError, TypeError, ValueError):
-        raise wrong from None  # damaged in one of many ways
+        raise error from None  # damaged in one of many ways
     if not pieces:
-        raise wrong
+        raise error
     return spec, processor
 
 
 def _refuse_duplicates(spec: ModelProto, name: str) -> None:
-    """Stops where two ids are one text, which neither sentencepiece nor llama.cpp can read."""
+    """Raise if two ids have the same piece, which neither sentencepiece nor llama.cpp can read."""
     (piece, count), *_ = Counter(piece.piece for piece in spec.pieces).most_common(1) or [("", 0)]
     if count > 1:
         raise AtlasError(
-            f"{name}: the piece {piece!r} is in it {count} times, and a token is known by its "
-            "text: leave it in once, and train anew"
+            f"{name}: the piece {piece!r} occurs {count} times, but each piece must be unique; "
+            "train the model again with that piece once"
         )
 
 
-def _encode_of(spec: ModelProto) -> Callable[[list[bytes]], Sequence[Sequence[int]]]:
-    """What encodes single words, which are normalised already."""
+def _without_normalization(spec: ModelProto) -> ModelProto:
+    """Return a copy that takes texts as they are."""
     plain = ModelProto()
     plain.CopyFrom(spec)
     plain.normalizer_spec.precompiled_charsmap = b""
     plain.normalizer_spec.add_dummy_prefix = False
     plain.normalizer_spec.remove_extra_whitespaces = False
-    processor = SentencePieceProcessor(model_proto=plain.SerializeToString())
-
-    def encode(words: list[bytes]) -> Sequence[Sequence[int]]:
-        ids: Sequence[Sequence[int]] = processor.encode(words, num_threads=1)
-        return ids
-
-    return encode
+    return plain
 
 
-def single_blanks(line: str) -> str:
-    """A line with one blank where it has white space."""
-    return " ".join(line.split())
-
-
-def _utf8(text: str) -> bytes:
-    """A text in UTF-8, with U+FFFD for halves of surrogate pairs, which have none."""
+def _without_surrogates(text: str) -> str:
+    """Return the text with U+FFFD for each half of a surrogate pair, which UTF-8 can't hold."""
     try:
-        return text.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,24 +1,25 @@
-"""Trains a tokenizer on clean documents, or takes a given one.
+"""Train a tokenizer on clean documents, or load a user-supplied one.
 
-The set-ups are those that were measured to give llama.cpp the same ids. None normalises, none
-removes blanks, and each line end and tab is a piece of its own.
+Every set-up is one that was measured to give the same ids in llama.cpp. None of them normalizes
+text or removes blanks, and each line end and tab is a piece of its own.
 
-======= =================================================== ==============================
-kind    pieces                                              what has no piece
-======= =================================================== ==============================
-bpe     merges of characters, by frequency                  becomes its bytes
-char    characters                                          becomes its bytes
-unigram those that make the text likeliest (arXiv:1804.10959) becomes ``<unk>``
-word    whole words between white space                     becomes ``<unk>``
-======= =================================================== ==============================
+======= ======================================================== =====================
+kind    pieces                                                   characters without one
+======= ======================================================== =====================
+bpe     characters, merged by frequency                          become bytes
+char    single characters                                        become bytes
+unigram the pieces that make the text likeliest (arXiv:1804.10959) become ``<unk>``
+word    whole words between white space                          become ``<unk>``
+======= ======================================================== =====================
 
-BPE and characters are lossless, but for U+2581, which sentencepiece uses as the blank.
+BPE and char are lossless except for U+2581, which sentencepiece uses for blanks.
 """
 
 import io
 import random
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,22 @@ from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
 from atlas.params.schema import TokenizerParams
 from atlas.pipeline.files import files_below
-from atlas.tokens.compatibility import GRID
-from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer, single_blanks
+from atlas.tokens.encoders import SPACE_MARK
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer, single_blanks
 
-LONGEST_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
+MAX_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 UNKNOWN_ID, END_OF_TEXT_ID, PADDING_ID = 0, 1, 2
 UNKNOWN_MARK = "\u2585"
 REPLACEMENT = "\ufffd"
-NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")  # says sentencepiece
-ALONE = ("\n", "\t")
+# From sentencepiece's messages about a text without content.
+NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")
+SINGLE = ("\n", "\t")  # always pieces of their own
 STRAY = f"{SPACE_MARK}\n"
+SCORE_STEPS = 256  # per 1.0 of a unigram score; float32 sums such scores exactly up to 65,536
+INSPECTED = 1000  # documents searched for line ends
 WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
-# What each kind needs beside the common set-up.
-SETUPS: dict[str, dict[str, Any]] = {
+# Settings of each kind, in addition to the common ones.
+SETTINGS: dict[str, dict[str, Any]] = {
     "bpe": WITH_BYTES | {"hard_vocab_limit": True},
     "char": WITH_BYTES | {"hard_vocab_limit": False},
     "unigram": {"hard_vocab_limit": True, "unk_surface": REPLACEMENT},
@@ -56,146 +60,204 @@ SETUPS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_tokenizer(documents: Path, tokenizer: TokenizerParams) -> Tokenizer:
-    """Takes the model file at ``tokenizer.path``, or trains one if that is a folder."""
-    given = Path(tokenizer.path)
-    if given.is_dir():
-        for file in sorted(given.iterdir()):
+def make_tokenizer(documents: Path, params: TokenizerParams) -> Tokenizer:
+    """Load the model file at ``tokenizer.path``, or train a tokenizer if that is a folder."""
+    path = Path(params.path)
+    if path.is_dir():
+        for file in sorted(path.iterdir()):
             if not file.name.startswith("."):
                 raise AtlasError(
-                    f"tokenizer.path: {given} holds {file.name}: name the file itself "
+                    f"tokenizer.path: the folder {path} holds {file.name}: name that file "
                     f"(tokenizer.path={file}), or an empty folder to train a tokenizer"
                 )
-        return train_tokenizer(sample_lines(documents, tokenizer), tokenizer)
-    return Tokenizer.load(given)
+        return train_tokenizer(sample_lines(documents, params), params)
+    return Tokenizer.load(path)
 
 
-def train_tokenizer(lines: Iterable[str], tokenizer: TokenizerParams) -> Tokenizer:
-    """Learns the pieces of a vocabulary.
+def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
+    """Train a sentencepiece model.
 
     Args:
-        lines: of the text, with their ends.
-        tokenizer: the kind, and how many pieces.
+        lines: training text, with line ends.
+        params: kind and size of the vocabulary.
 
     Raises:
-        AtlasError: the text has too few or too many characters for the vocabulary asked for.
+        AtlasError: the text has too few or too many characters for ``vocab_size``.
     """
     model = io.BytesIO()
-    setup: dict[str, Any] = {
-        "model_type": tokenizer.kind,
-        "vocab_size": tokenizer.vocab_size,
-        "character_coverage": tokenizer.character_coverage,
-        "split_digits": tokenizer.split_digits,
+    settings: dict[str, Any] = {
+        "model_type": params.kind,
+        "vocab_size": params.vocab_size,
+        "character_coverage": params.character_coverage,
+        "split_digits": params.split_digits,
         "normalization_rule_name": "identity",
         "remove_extra_whitespaces": False,
         "add_dummy_prefix": False,
         "allow_whitespace_only_pieces": True,
-        "user_defined_symbols": list(ALONE),
+        "user_defined_symbols": list(SINGLE),
         "unk_id": UNKNOWN_ID,
         "eos_id": END_OF_TEXT_ID,
         "eos_piece": END_OF_TEXT,
         "pad_id": PADDING_ID,
         "pad_piece": PADDING,
         "bos_id": -1,
-        "max_sentence_length": 8 * LONGEST_LINE,
+        "max_sentence_length": 8 * MAX_LINE,
         "minloglevel": 2,
     }
-    if tokenizer.kind == "word":
+    if params.kind == "word":
         lines = map(single_blanks, lines)
-        setup["vocab_size"] += 1  # the stray piece
+        settings["vocab_size"] += 1  # for the stray piece
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, **(setup | SETUPS[tokenizer.kind])
+            sentence_iterator=iter(lines), model_writer=model, **(settings | SETTINGS[params.kind])
         )
     except RuntimeError as error:
-        raise AtlasError(_explain(str(error), tokenizer)) from None
-    finish = {"unigram": on_a_grid, "word": without_stray_piece}.get(tokenizer.kind, bytes)
+        raise AtlasError(_explain(str(error), params)) from None
+    finish = {"unigram": round_scores, "word": without_stray_piece}.get(params.kind, bytes)
     return Tokenizer(finish(model.getvalue()))
 
 
-def on_a_grid(model: bytes) -> bytes:
-    """A unigram model whose scores are multiples of 1/256.
+def round_scores(model: bytes) -> bytes:
+    """Round the scores of a unigram model to multiples of 1/256.
 
-    The likeliest cut of a text is then the same whether its parts are added up in double precision
-    (llama.cpp), word by word (Atlas), or in single precision (sentencepiece) as far as that holds
-    such multiples, up to a sum of 65,536. Line ends and tabs become ordinary pieces: user-defined
-    ones have scores that are no such multiples.
+    The sum of such scores is exact, so the likeliest split of a text is the same whether they are
+    added in double precision (llama.cpp), unit by unit (Atlas), or in single precision
+    (sentencepiece, exact up to a sum of 65,536). Line ends and tabs become ordinary pieces, as the
+    scores of user-defined ones are not such multiples.
     """
     spec = ModelProto.FromString(model)
     for piece in spec.pieces:
-        if piece.piece in ALONE:
+        if piece.piece in SINGLE:
             piece.type, piece.score = piece.NORMAL, 0
-        piece.score = round(piece.score * GRID) / GRID
+        piece.score = round(piece.score * SCORE_STEPS) / SCORE_STEPS
     changed: bytes = spec.SerializeToString()
     return changed
 
 
 def without_stray_piece(model: bytes) -> bytes:
-    """A model of words without the line end with a blank in front, which training adds."""
+    """Remove the line end with a blank in front, which training adds to a word model."""
     spec = ModelProto.FromString(model)
     spec.pieces.remove(next(piece for piece in spec.pieces if piece.piece == STRAY))
     changed: bytes = spec.SerializeToString()
     return changed
 
 
-def sample_lines(folder: Path, tokenizer: TokenizerParams) -> Iterator[str]:
-    """The lines of the documents of a folder; of a large corpus a random sample, always the same.
+def sample_lines(folder: Path, params: TokenizerParams) -> Iterator[str]:
+    """Yield the lines of a folder of documents; for a large corpus, a reproducible sample.
 
-    sentencepiece holds all that it learns from in memory, so that is bounded.
+    sentencepiece holds its training text in memory, so the sample bounds that.
     """
     size = sum(file.stat().st_size for file in files_below(folder))
-    share = tokenizer.sample_megabytes * 1e6 / max(size, 1)
-    return draw(lines_of(read_documents(folder)), share, tokenizer.seed)
+    share = params.sample_megabytes * 1e6 / max(size, 1)
+    return draw(lines_of(read_documents(folder)), share, params.seed)
 
 
 def lines_of(documents: Iterable[Document]) -> Iterator[str]:
-    """Lines with their ends: a line end is a piece of its own, so nothing spans it.
+    """Yield lines with their ends; no piece spans a line end, so nothing is lost.
 
-    U+2585 is left out, as sentencepiece learns nothing from a line that holds it.
+    U+2585 is removed, since sentencepiece skips every line that contains it.
     """
     for document in documents:
         for line in document.text.replace(UNKNOWN_MARK, "").split("\n"):
-            yield from _cut(line + "\n")
+            yield from _split_long(line + "\n")
 
 
-def _cut(line: str) -> Iterator[str]:
-    """A line in parts of bounded length, cut before blanks if it has any."""
+def _split_long(line: str) -> Iterator[str]:
+    """Split a line into parts of bounded length, before blanks if it has any."""
     start = 0
-    while len(line) - start > LONGEST_LINE:
-        blank = line.rfind(" ", start + 1, start + LONGEST_LINE)
-        stop = blank if blank > start else start + LONGEST_LINE
+    while len(line) - start > MAX_LINE:
+        blank = line.rfind(" ", start + 1, start + MAX_LINE)
+        stop = blank if blank > start else start + MAX_LINE
         yield line[start:stop]
         start = stop
     yield line[start:]
 
 
 def draw(lines: Iterable[str], share: float, seed: int) -> Iterator[str]:
-    """About a share of the lines, each drawn for itself; all from a share of 1 on."""
+    """Draw each line with probability ``share``; take all if that is 1 or more."""
     generator = random.Random(seed)  # noqa: S311 - a sample, no secret
     return (line for line in lines if share >= 1 or generator.random() < share)
 
 
 def round_trip_losses(tokenizer: Tokenizer, documents: Iterable[Document]) -> int:
-    """How many documents do not come back from their ids."""
-    return sum(tokenizer.decode(tokenizer.encode(each.text)) != each.text for each in documents)
+    """Count the documents that encoding and decoding changes."""
+    texts, originals = tee(document.text for document in documents)
+    return sum(
+        tokenizer.decode(ids) != original
+        for ids, original in zip(tokenizer.encode_stream(texts), originals, strict=True)
+    )
 
 
-def _explain(message: str, tokenizer: TokenizerParams) -> str:
-    asked = f"tokenizer.vocab_size is {tokenizer.vocab_size}"
+def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[str]:
+    """Yield known reasons why llama.cpp may give other ids than sentencepiece, or not run at all.
+
+    ``export`` compares all ids in llama.cpp and decides, but only after training.
+    """
+    normalizer = tokenizer.normalizer
+    merges = tokenizer.kind in ("bpe", "char")
+    if merges and not tokenizer.has_bytes:
+        yield "it has no pieces for single bytes (byte_fallback), without which llama.cpp aborts"
+    if merges and (normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces):
+        yield "it normalizes text or removes blanks, which llama.cpp doesn't do for this kind"
+    if merges and normalizer.add_dummy_prefix and tokenizer.user_defined:
+        yield "it adds a blank in front and has user-defined pieces, which llama.cpp reads apart"
+    if merges and any(" " in _text(tokenizer, each) for each in tokenizer.user_defined):
+        yield "it has user-defined pieces with blanks, which llama.cpp reads differently"
+    if merges and (control := next(_mergeable(tokenizer), "")):
+        yield (
+            f"text can be merged into its control piece {control}, which llama.cpp then takes for "
+            "the special token"
+        )
+    if tokenizer.kind == "unigram" and tokenizer.has_bytes:
+        yield "llama.cpp gives <unk> where a unigram model with byte_fallback gives bytes"
+    if tokenizer.kind == "unigram" and not _has_exact_scores(tokenizer):
+        yield (
+            f"its scores are not multiples of 1/{SCORE_STEPS}, so rounding decides between "
+            "equally likely ways to split a text"
+        )
+    if tokenizer.kind == "word" and any(
+        "\n" in document.text for document in islice(documents, INSPECTED)
+    ):
+        yield (
+            "its documents have several lines, and llama.cpp finds no word of tokenizer.kind=word "
+            "after a line end"
+        )
+
+
+def _text(tokenizer: Tokenizer, identity: int) -> str:
+    return tokenizer.piece(identity).replace(SPACE_MARK, " ")
+
+
+def _mergeable(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield control pieces that are the sum of two text pieces."""
+    identities = range(tokenizer.vocab_size)
+    pieces = {tokenizer.piece(each) for each in identities if tokenizer.is_text(each)}
+    for control in (tokenizer.piece(i) for i in identities if tokenizer.processor.is_control(i)):
+        if any({control[:cut], control[cut:]} <= pieces for cut in range(1, len(control))):
+            yield control
+
+
+def _has_exact_scores(tokenizer: Tokenizer) -> bool:
+    scores = map(tokenizer.processor.get_score, range(tokenizer.vocab_size))
+    return all((score * SCORE_STEPS).is_integer() for score in scores)
+
+
+def _explain(message: str, params: TokenizerParams) -> str:
+    problem = f"tokenizer.vocab_size is {params.vocab_size}"
     if too_high := re.search(r"Vocabulary size too high .*<= (\d+)", message):
         return (
-            f"{asked}, but the training text has pieces for {too_high[1]} at the most: "
-            f"set it to {too_high[1]} or less, or use more text"
+            f"{problem}, but the training text yields at most {too_high[1]} pieces: set it to "
+            f"{too_high[1]} or less, or use more text"
         )
     if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         return (
-            f"{asked}, but the characters of the text alone need {too_low[1]}: set it to more, "
-            "or lower tokenizer.character_coverage (the rarest characters become "
-            f"{'bytes' if tokenizer.kind in ('bpe', 'char') else 'unknown'})"
+            f"{problem}, but the characters of the text alone need {too_low[1]}: raise it, or "
+            "lower tokenizer.character_coverage (the rarest characters become "
+            f"{'bytes' if params.kind in ('bpe', 'char') else 'unknown'})"
         )
     if any(sign in message for sign in NO_TEXT):
         return (
-            "tokenizer: the training split holds no text to learn from: look at data/clean/"
-            "rejected.jsonl, and at clean.val, clean.test and clean.split_by"
+            "tokenizer: the training split has no text to learn from; check data/clean/"
+            "rejected.jsonl, and clean.val, clean.test and clean.split_by"
         )
     return f"tokenizer: sentencepiece could not train on this text: {message}"

@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.errors import AtlasError
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 
 PROMPT_TOKENS = 8
 NO_TARGET = -100  # where a window that is filled up has nothing to predict

@@ -22,8 +22,7 @@ from atlas.errors import AtlasError
 from atlas.model.language_model import choose_device
 from atlas.params.schema import Params, TrainParams
 from atlas.tokens.batches import TensorBatch
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import Batch, TrainingWindows
 from atlas.training.distributed import World
 from atlas.training.memory import ADVICE
@@ -160,7 +159,7 @@ def _begin(
     shape = params.model.model_copy(update={"dropout": 0.0})
     world = World(choose_device())
     model = new_model(params.model_copy(update={"train": train, "model": shape}), index, world)
-    split = TokenSplit(tokens, "train", train.max_train_tokens or 0)
+    split = TokenSplit(tokens, "train", train.max_train_tokens)
     data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
     learner = Learner(model, train, train.steps, world)
     rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())

@@ -12,7 +12,7 @@ from atlas.model.loss import tally
 from atlas.model.storage import weights_of
 from atlas.params.schema import Params
 from atlas.tokens.pairs import Pairs
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.metrics import Progress

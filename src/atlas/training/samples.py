@@ -8,7 +8,7 @@ import torch
 from atlas.errors import AtlasError, one_line
 from atlas.model.language_model import LanguageModel
 from atlas.model.logits import draw, keep_top_k, keep_top_p
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import document_prompts
 

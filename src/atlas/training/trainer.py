@@ -28,8 +28,7 @@ from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, perplexity, tally
 from atlas.params.schema import Params, TrainParams
 from atlas.tokens.batches import Batches, TensorBatch, readers
-from atlas.tokens.index import TokenIndex
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.checkpoint import Checkpoints, StopRequest, whole_weights
 from atlas.training.distributed import World

@@ -13,7 +13,7 @@ from atlas.export.gguf.writer import write_gguf
 from atlas.model.loss import mean_loss
 from atlas.model.storage import save_weights
 from atlas.params.runtime_support import architecture_of
-from atlas.tokens.split import TokenSplit
+from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 from tests.export.models import SHAPES, bundle_of, store
 from tests.small import text, write_tokens

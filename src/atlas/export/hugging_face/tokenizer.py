@@ -7,7 +7,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
-from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
+from atlas.tokens.encoders import SPACE_MARK
+from atlas.tokens.tokenizer import Tokenizer
 
 # Normalization of word vocabularies: white space becomes one space, each word starts with one.
 WORD_RULES = (

@@ -63,7 +63,7 @@ def tokenize(
     ] = None,
 ) -> None:
     """Print the pieces of a text and their ids."""
-    from atlas.tokens.pieces import print_pieces
+    from atlas.tokens.report import print_pieces
     from atlas.tokens.tokenizer import Tokenizer
 
     print_pieces(Tokenizer.load(tokenizer or find_project() / "models/tokenizer"), given_text(text))
