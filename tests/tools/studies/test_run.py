@@ -1,7 +1,9 @@
 """Running a study: what it refuses before anything starts."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -53,3 +55,99 @@ def test_a_path_that_dvc_cannot_handle_is_rejected(study):
 def test_a_second_study_is_rejected(study):
     with run._lock(study), pytest.raises(AtlasError, match="a study is running in this folder"):
         run_study(study, "lr")
+
+
+PIPELINE = """
+stages:
+  evaluate:
+    cmd: python measure.py
+    params: [train]
+    deps: [measure.py]
+    metrics:
+      - metrics/evaluate.json: {cache: false}
+"""
+MEASURE = """
+import json, pathlib, sys, time, yaml
+lr = yaml.safe_load(open("params.yaml"))["train"]["lr"]
+time.sleep(3)
+if lr > 2e-3:
+    sys.exit("error: lr is too high")
+pathlib.Path("metrics").mkdir(exist_ok=True)
+pathlib.Path("metrics/evaluate.json").write_text(json.dumps({"val_loss": 1000 * lr}))
+"""
+
+
+@pytest.fixture
+def quick_study(study):
+    """The study ``lr`` over a pipeline of one stage, of which the second run fails."""
+    (study / "dvc.yaml").write_text(PIPELINE)
+    (study / "measure.py").write_text(MEASURE)
+    for command in ("config user.name a", "config user.email a@example.org", "add -A"):
+        subprocess.run(["git", *command.split()], cwd=study, check=True)
+    subprocess.run(["git", "commit", "-qm", "a pipeline"], cwd=study, check=True)
+    dvc(study, "exp", "run", "-q", "--queue", "--name", "theirs", "-S", "train.lr=0.1")
+    params = study / "params.yaml"
+    params.write_text(params.read_text() + "# edited\n")
+    return study
+
+
+def dvc(project, *arguments) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
+
+
+def user_state(project) -> list[str]:
+    """Return everything of the user that a study may not change."""
+    commands = ("symbolic-ref HEAD", "rev-parse HEAD", "stash list", "diff")
+    run = [
+        subprocess.run(["git", *each.split()], cwd=project, check=True, capture_output=True)
+        for each in commands
+    ]
+    return [*(each.stdout.decode() for each in run), dvc(project, "queue", "status")]
+
+
+def test_a_study_runs_what_is_missing_and_names_what_failed(quick_study, capsys):
+    before = user_state(quick_study)
+    assert "theirs" in before[-1]
+    with pytest.raises(AtlasError, match=r"1 of 2 runs failed: lr_0\.004_s1_"):
+        run_study(quick_study, "lr")
+    first = capsys.readouterr().out
+    assert "lr: 2 runs, 0 done" in first
+    assert "[2/2] lr_0.004_s1_" in first
+    page = (quick_study / "docs/studies/lr.md").read_text()
+    assert "| 0.001 | 1 | 1 |" in page
+    assert "| 0.004 |  | 0 of 1, 1 failed: lr is too high |" in page
+    assert user_state(quick_study) == before
+    with pytest.raises(AtlasError, match="1 of 2 runs failed"):
+        run_study(quick_study, "lr")
+    second = capsys.readouterr().out
+    assert "lr: 2 runs, 1 done" in second
+    assert "lr_0.001" not in second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_study_that_is_ended_leaves_nothing_behind(quick_study, end):
+    before = user_state(quick_study)
+    code = "from pathlib import Path; from atlas.tools.studies.run import run_study; "
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + "run_study(Path.cwd(), 'lr')"], cwd=quick_study
+    )
+    log = quick_study / run.CURRENT_LOG
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and b"> python" in log.read_bytes()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(end)
+    process.wait(timeout=60)
+    while True:  # DVC holds the lock until it has ended
+        try:
+            with run._lock(quick_study):
+                break
+        except AtlasError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert run.finished_experiments(quick_study) == set()
+    assert list((quick_study / ".dvc/tmp/exps/standalone").glob("tmp*")) == []
+    assert user_state(quick_study) == before
