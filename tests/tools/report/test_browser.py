@@ -29,7 +29,7 @@ plots:
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int = 1280, **options) -> Iterator[Page]:
-    """A page that loads only itself and files beside it, without errors."""
+    """A page that loads only itself and files in its folder, without errors."""
     context = browser.new_context(viewport={"width": width, "height": 800}, **options)
     context.set_offline(True)
     page = context.new_page()

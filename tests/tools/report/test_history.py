@@ -1,4 +1,4 @@
-"""What git knows about a run, compared with what DVC says."""
+"""The origin of a run according to git, compared with DVC."""
 
 import json
 import subprocess

@@ -70,17 +70,8 @@ def page_of(project) -> Page:
 def test_all_sections_are_there_and_in_the_contents(project):
     page = page_of(project)
     assert page.sections() == [
-        *("overview", "curves", "samples", "baselines", "sources", "errors", "failures"),
-        *(
-            "heads",
-            "other_tables",
-            "pictures",
-            "vocabulary",
-            "corpus",
-            "export",
-            "timings",
-            "reproduce",
-        ),
+        *("overview", "curves", "samples", "baselines", "sources", "errors", "failures", "heads"),
+        *("other_tables", "pictures", "vocabulary", "corpus", "export", "timings", "reproduce"),
     ]
     links = [each["href"] for each in page.attributes("a")]
     assert links == ["#overview", *(f"#{name}" for name in page.sections())]

@@ -28,7 +28,7 @@ DOTTED: dict[str, Any] = {"color": "#7d8896", "linewidth": 1.2, "linestyle": (0,
 STYLE = Path(__file__).with_name("chart.mplstyle")
 DPI, WIDTH, HEIGHT, TALL = 72, 460, 270, 330  # in points; a phone shows them at three quarters
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 28, 38  # points around the axes, for their labels
-LONG_RUN = 5_000  # steps from which their axis is logarithmic
+LONG_RUN = 5_000  # steps; the step axis is logarithmic for this many or more
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def metric_chart(
 
 
 def calibration_chart(results: Results) -> Chart | None:
-    """Accuracy over confidence beside the diagonal, larger points for more tokens."""
+    """Accuracy over confidence with the diagonal, larger points for more tokens."""
     columns = ["confidence", "accuracy", "tokens"]
     table = results.table("tables/calibration", *columns)
     if table is None:

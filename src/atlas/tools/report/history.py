@@ -1,4 +1,4 @@
-"""What git and dvc.lock know about a run: its commit, its params, and the results before it.
+"""The origin of a run, from git and dvc.lock: its commit, its params, and earlier results.
 
 Metrics and params are files in git, so reading them with git gives what `dvc params diff` and
 `dvc metrics diff` give, in a hundredth of the time.

@@ -1,8 +1,8 @@
 """`atlas offline-plots`: let `dvc plots` draw without a network.
 
-DVC's page loads Vega from the web and is blank without it. DVC accepts another template, in which
-it replaces `{plot_divs}` and `{refresh_tag}`; this one holds Vega, taken from vl-convert. Template
-and setting go into .dvc, where git ignores them: they are this clone's own.
+DVC's page loads Vega from the web and is blank without it. DVC accepts another template and fills
+in `{plot_divs}` and `{refresh_tag}`; this one contains Vega, taken from vl-convert. Template and
+setting go into .dvc, where git ignores them: they belong to this clone.
 """
 
 import functools
@@ -22,7 +22,7 @@ PLACEHOLDERS = ("{scripts}", "{plot_divs}", "{refresh_tag}", "</script")
 
 
 def write_offline_plots(root: Path) -> str:
-    """Write the template, select it unless another is set, and say so in one line.
+    """Write the template and select it unless another is set; return a line about it.
 
     Raises:
         AtlasError: there is no .dvc folder, or its settings cannot be read.

@@ -15,7 +15,7 @@ from atlas.tools.report.wording import exact, percent, title_case
 PLAIN_NUMBER = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?"  # not 007, not 1_000
 TEXT_COLUMNS = {"id", "source", "question", "expected", "answered", "text", "actual", "predicted"}
 DRAWN_BY_PAGE = ("dynamics", "heads")  # pictures of what the page draws itself
-WIDE = 1.5  # width over height from which a picture takes the whole width
+WIDE = 1.5  # width over height; wider pictures take the whole width
 INDENT = "    "  # of a sample in Markdown
 MAX_PROMPT = 60  # characters of a prompt in a title
 MODEL, SLIDING = "this model", "this model, sliding window"
