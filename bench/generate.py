@@ -26,10 +26,10 @@ from atlas.export.bundle import ModelBundle
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.export.metadata import ModelMetadata
-from atlas.inference.backends.gguf_model import LlamaModel
-from atlas.inference.batch import Batch, Text
+from atlas.inference.backends.gguf import LlamaModel
+from atlas.inference.batch import RunningBatch, TokenSequence
+from atlas.inference.generate import torch_backend
 from atlas.inference.sampling import GREEDY
-from atlas.inference.slots import slots_of
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
@@ -92,16 +92,16 @@ def exported(source: ModelBundle, folder: Path) -> dict[str, Contestant]:
 
 def atlas(model: LanguageModel) -> Contestant:
     """As ``atlas generate`` and the server."""
-    slots = slots_of(model, max(BATCHES))
+    slots = torch_backend(model, max(BATCHES))
 
     def run(prompts: Texts, tokens: int) -> Texts:
-        batch = Batch(slots, ends=())
-        texts = [Text(prompt, tokens, GREEDY) for prompt in prompts]
+        batch = RunningBatch(slots, ends=())
+        texts = [TokenSequence(prompt, tokens, GREEDY) for prompt in prompts]
         for text in texts:
             batch.add(text)
-        while batch.growing:
+        while batch.active:
             batch.step()
-        return [text.written for text in texts]
+        return [text.output_ids for text in texts]
 
     return run
 

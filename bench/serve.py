@@ -33,11 +33,11 @@ import httpx
 import psutil
 import torch
 
-from atlas.inference.backends.load import open_model
-from atlas.inference.backends.loaded_model import OpenedModel
-from atlas.inference.batch import Text
+from atlas.inference.backends.base import LoadedModel
+from atlas.inference.backends.load import load_model
+from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
-from atlas.model.storage import load_model
+from atlas.model import storage
 from atlas.tokens.tokenizer import Tokenizer
 from bench.generate import store_preset
 from bench.shared import ROOT
@@ -100,7 +100,7 @@ def main() -> None:
             load = run_load(address, process, options.clients, options.seconds)
             result, memory = asyncio.run(load)
             report(result, memory, options.seconds, running_sequences(address))
-    check(result, open_model(options.model, tokenizer))
+    check(result, load_model(options.model, tokenizer))
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def serving(model: Path, tokenizer: Path) -> Iterator[tuple[str, psutil.Process]
 
 def time_first_token(address: str, model: Path, tokenizer: Path) -> None:
     """Print the time to first token of an idle server, compared with a forward pass."""
-    decoder = load_model(model, torch.device("cpu"))
+    decoder = storage.load_model(model, torch.device("cpu"))
     text = " ".join(PROMPTS) * 9
     ids = Tokenizer.load(tokenizer).encode(text)[: decoder.config.context_length - 1]
     url = urlsplit(address)
@@ -258,7 +258,7 @@ def report(result: LoadResult, memory: list[float], seconds: float, running: flo
     print(f"sequences still running after the last response: {running:g}")
 
 
-def check(result: LoadResult, model: OpenedModel) -> None:
+def check(result: LoadResult, model: LoadedModel) -> None:
     """Print how many texts equal what the model generates alone."""
     expected: dict[LoadRequest, str] = {}
     different = 0
@@ -267,7 +267,7 @@ def check(result: LoadResult, model: OpenedModel) -> None:
             sampling = Sampling(
                 temperature=request.temperature, top_k=0, top_p=1, seed=request.seed
             )
-            sequence = Text(model.encode(request.prompt), request.max_tokens, sampling)
+            sequence = TokenSequence(model.encode(request.prompt), request.max_tokens, sampling)
             expected[request] = "".join(model.stream(sequence))
         different += text != expected[request]
     print(

@@ -11,6 +11,7 @@ from atlas.export.bundle import ModelBundle
 from atlas.export.export import export_model
 from atlas.export.metadata import ModelMetadata, TrainingData
 from atlas.export.validation import ValidationData
+from atlas.inference.backends.exported import record_source
 from atlas.pipeline.files import write_csv
 from atlas.pipeline.stage import StageRun, run_stage
 from atlas.tokens.shards import TokenSplit
@@ -43,6 +44,7 @@ def main(run: StageRun) -> None:
         max_windows=export.check_windows,
     )
     result = export_model(bundle, export.formats, data, folder)
+    record_source(folder, bundle.folder)
     write_csv(table, [asdict(row) for row in result.files])
     run.timing |= result.speeds
     run.write_metrics(result.metrics)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from atlas.cleaning.documents import SPLITS, Split
 from atlas.model.baselines import Bigram
-from atlas.model.config import ModelConfig
+from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.model.language_model import LanguageModel, choose_device
-from atlas.model.storage import LAST_WEIGHTS, WEIGHTS, check_tokenizer, write_weights
+from atlas.model.storage import LAST_WEIGHTS, WEIGHTS, write_weights
 from atlas.pipeline.stage import StageRun, project_root, run_stage
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.tokenizer import Tokenizer

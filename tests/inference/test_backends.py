@@ -9,15 +9,15 @@ import torch
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
-from atlas.inference.backends.atlas_model import AtlasModel
-from atlas.inference.backends.load import open_model
-from atlas.inference.batch import Text
+from atlas.inference.backends.atlas import AtlasModel
+from atlas.inference.backends.load import load_model
+from atlas.inference.batch import TokenSequence
 from atlas.inference.generate import generate
 from atlas.inference.sampling import GREEDY, Sampling
 from atlas.params.runtime_support import architecture_of, class_of
 from tests.export.models import SHAPES, bundle_of, store
 
-FORMS = {"model": "Atlas", "mine": "Hugging Face", "mine.gguf": "GGUF"}
+ENGINES = {"model": "PyTorch", "mine": "transformers", "mine.gguf": "llama.cpp"}
 REFUSAL = "{% if m.role != 'user' %}{{ raise_exception('users alone') }}{% endif %}"
 TEMPLATE = (
     "{% for m in messages %}"
@@ -42,28 +42,28 @@ def folder(tmp_path_factory, tokenizer):
     return folder
 
 
-@pytest.fixture(scope="module", params=FORMS)
+@pytest.fixture(scope="module", params=ENGINES)
 def opened(folder, request):
     torch.set_num_threads(1)
-    return open_model(folder / request.param)
+    return load_model(folder / request.param)
 
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    return open_model(folder / "model")
+    return load_model(folder / "model")
 
 
-def written(opened, prompts, most, sampling=GREEDY, beyond="slide"):
-    texts = [Text(opened.encode(prompt), most, sampling) for prompt in prompts]
-    list(opened.continue_all(texts, beyond))
-    return [text.written for text in texts]
+def written(opened, prompts, most, sampling=GREEDY, on_overflow="slide"):
+    texts = [TokenSequence(opened.encode(prompt), most, sampling) for prompt in prompts]
+    list(opened.run(texts, on_overflow))
+    return [text.output_ids for text in texts]
 
 
 def test_each_form_is_known_by_what_it_holds(folder):
-    for name, form in FORMS.items():
-        opened = open_model(folder / name)
-        assert (opened.form, opened.context_length) == (form, 96)
-        assert opened.vocab_size == open_model(folder / "model").vocab_size
+    for name, engine in ENGINES.items():
+        opened = load_model(folder / name)
+        assert (opened.engine, opened.context_length) == (engine, 96)
+        assert opened.vocab_size == load_model(folder / "model").vocab_size
 
 
 def test_prompts_and_texts_are_those_of_the_tokenizer(opened, tokenizer):
@@ -71,7 +71,7 @@ def test_prompts_and_texts_are_those_of_the_tokenizer(opened, tokenizer):
         assert opened.encode(text) == tokenizer.encode(text)
         assert opened.decode(tokenizer.encode(text)) == text
     assert opened.encode("") == [tokenizer.eos]
-    assert opened.ends == {tokenizer.eos}
+    assert opened.end_ids == {tokenizer.eos}
     assert opened.decode([tokenizer.eos, *tokenizer.encode("é")[:1]]) == "\ufffd"
 
 
@@ -79,8 +79,8 @@ def test_each_form_of_a_model_of_whole_documents_begins_one(tmp_path, tokenizer)
     store(tmp_path / "model", SHAPES["llama"] | {"add_bos_token": True}, tokenizer)
     tokenizer.save(tmp_path / "tokenizer")
     write_forms(tmp_path, tokenizer)
-    for name in FORMS:
-        opened = open_model(tmp_path / name)
+    for name in ENGINES:
+        opened = load_model(tmp_path / name)
         assert opened.encode("the lamp") == [tokenizer.eos, *tokenizer.encode("the lamp")]
         assert opened.encode("") == [tokenizer.eos]
 
@@ -94,7 +94,7 @@ def test_each_form_continues_alike(opened, ours):
 
 def test_each_form_goes_on_beyond_its_context(opened, ours):
     assert written(opened, ["a lamp"], 150) == written(ours, ["a lamp"], 150)
-    (short,) = written(opened, ["a lamp"], 150, beyond="stop")
+    (short,) = written(opened, ["a lamp"], 150, on_overflow="stop")
     assert len(short) == 96 - len(ours.encode("a lamp")) + 1
 
 
@@ -105,9 +105,9 @@ def test_the_ids_are_those_of_generate(ours):
 
 def test_without_a_template_a_conversation_is_one_text(opened):
     messages = [{"role": "user", "content": "the lamp"}, {"role": "assistant", "content": "sees"}]
-    assert opened.decode(opened.conversation(messages)) == "the lampsees"
+    assert opened.decode(opened.encode_chat(messages)) == "the lampsees"
     messages.append({"role": "user", "content": "one"})
-    assert opened.decode(opened.conversation(messages)) == "the lampsees\none"
+    assert opened.decode(opened.encode_chat(messages)) == "the lampsees\none"
 
 
 def test_a_template_is_used(folder, tmp_path, tokenizer):
@@ -136,17 +136,17 @@ def test_a_template_is_used(folder, tmp_path, tokenizer):
     writer.close()
     messages = [{"role": "user", "content": "hello"}]
     for name in ("mine", "mine.gguf"):
-        opened = open_model(tmp_path / name)
-        assert opened.decode(opened.conversation(messages)) == "<user>hello\n<assistant>"
+        opened = load_model(tmp_path / name)
+        assert opened.decode(opened.encode_chat(messages)) == "<user>hello\n<assistant>"
         with pytest.raises(AtlasError, match="its chat template refuses this: users alone"):
-            opened.conversation([{"role": "system", "content": "hello"}])
+            opened.encode_chat([{"role": "system", "content": "hello"}])
 
 
 def test_attention_of_the_last_token(ours, opened):
     ids = ours.encode("one stone holds the lamp")
-    assert opened.tells_attention == (opened.form == "Atlas")
-    if not opened.tells_attention:
-        with pytest.raises(AtlasError, match="tell no attention"):
+    assert opened.has_attention == (opened.engine == "PyTorch")
+    if not opened.has_attention:
+        with pytest.raises(AtlasError, match="gives no attention"):
             opened.attention(ids)
         return
     maps = np.array(opened.attention(ids))
@@ -162,12 +162,12 @@ def test_a_question_is_asked_alone(tokenizer):
     separator = tokenizer.encode(".")[-1]
     model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
     initialise(model, 0)
-    opened = AtlasModel(model, tokenizer, "questions")
+    opened = AtlasModel.from_torch(model, tokenizer, "questions")
     messages = [{"role": "user", "content": each} for each in ("one.", "two.")]
-    assert opened.conversation(messages) == [tokenizer.eos, *tokenizer.encode("two.")]
-    assert opened.beyond("slide") == "stop"
-    assert not opened.tells_attention
-    with pytest.raises(AtlasError, match="the prompt ends no question"):
+    assert opened.encode_chat(messages) == [tokenizer.eos, *tokenizer.encode("two.")]
+    assert opened.supported_overflow("slide") == "stop"
+    assert not opened.has_attention
+    with pytest.raises(AtlasError, match="the prompt is not a question"):
         opened.encode("two")
 
 
@@ -189,12 +189,12 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path, name, content, messag
     path.write_bytes(content)
     given = path.parent if path.parent != tmp_path else path
     with pytest.raises(AtlasError, match=message) as refused:
-        open_model(given)
+        load_model(given)
     assert "\n" not in str(refused.value)
 
 
 def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(AtlasError, match=r"nothing/config.json: no such file"):
-        open_model(tmp_path / "nothing")
+        load_model(tmp_path / "nothing")
     with pytest.raises(AtlasError, match=r"x.gguf: no such file"):
-        open_model(tmp_path / "x.gguf")
+        load_model(tmp_path / "x.gguf")

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.inference.batch import Batch, Text, visible
-from atlas.inference.generate import generate, generate_batch, opening
+from atlas.inference.batch import RunningBatch, TokenSequence, visible_tokens
+from atlas.inference.generate import CachedBackend, generate, generate_batch, torch_backend
+from atlas.inference.prompts import prepare_prompt
 from atlas.inference.sampling import GREEDY, Sampling
-from atlas.inference.slots import TorchSlots, slots_of
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise, make_model
 from tests.small import small_config
@@ -58,11 +58,11 @@ def test_the_same_seed_gives_the_same_text(model):
     st.sampled_from([GREEDY, plain(3), Sampling(seed=4, repetition_penalty=1.3, min_p=0.01)]),
     st.sampled_from(["slide", "stop"]),
 )
-def test_a_batch_is_each_alone(model, prompts, most, sampling, beyond):
+def test_a_batch_is_each_alone(model, prompts, most, sampling, on_overflow):
     samplings = [sampling.model_copy(update={"seed": seed}) for seed in range(len(prompts))]
-    together = generate_batch(model, prompts, most, samplings, beyond)
+    together = generate_batch(model, prompts, most, samplings, on_overflow)
     alone = [
-        list(generate(model, prompt, most, each, beyond))
+        list(generate(model, prompt, most, each, on_overflow))
         for prompt, each in zip(prompts, samplings, strict=True)
     ]
     assert together == alone
@@ -76,15 +76,27 @@ def test_beyond_the_context_the_newer_half_is_read_again(model):
     length = model.config.context_length
     ids = [5]
     for token in generate(model, [5], 3 * length, GREEDY):
-        assert token == likeliest(model, ids[-visible(len(ids), length) :]), len(ids)
+        assert token == likeliest(model, ids[-visible_tokens(len(ids), length) :]), len(ids)
         ids.append(token)
     assert len(ids) == 1 + 3 * length
 
 
 def test_what_is_visible_written_out():
-    assert [visible(length, 4) for length in range(1, 12)] == [1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 2]
-    assert [visible(length, 5) for length in range(5, 11)] == [5, 2, 3, 4, 5, 2]
-    assert [visible(length, 1) for length in range(1, 4)] == [1, 1, 1]
+    assert [visible_tokens(length, 4) for length in range(1, 12)] == [
+        1,
+        2,
+        3,
+        4,
+        2,
+        3,
+        4,
+        2,
+        3,
+        4,
+        2,
+    ]
+    assert [visible_tokens(length, 5) for length in range(5, 11)] == [5, 2, 3, 4, 5, 2]
+    assert [visible_tokens(length, 1) for length in range(1, 4)] == [1, 1, 1]
 
 
 def test_at_the_end_of_the_context_a_text_may_stop(model):
@@ -108,9 +120,9 @@ def test_the_end_of_a_text_ends_it():
         ends.head.weight[1] = 1.0
         ends.embedding.weight.copy_(torch.arange(32.0).expand(400, 32))
     assert list(generate(ends, [5], 10, GREEDY)) == []
-    text = Text([5], 10, GREEDY)
-    Batch(slots_of(ends, 1), {EOS}).add(text)
-    assert (text.ended, text.written) == ("stop", [])
+    text = TokenSequence([5], 10, GREEDY)
+    RunningBatch(torch_backend(ends, 1), {EOS}).add(text)
+    assert (text.finish_reason, text.output_ids) == ("stop", [])
 
 
 def test_an_empty_prompt_begins_a_text(model):
@@ -121,7 +133,7 @@ def test_an_empty_prompt_begins_a_text(model):
 def test_a_model_of_whole_documents_hears_each_from_its_beginning(separator):
     model = make_model(small_config(separator=separator, add_bos_token=True)).eval()
     initialise(model, 3)
-    assert opening(model.config, [5, 6, 9]) == [EOS, 5, 6, 9]
+    assert prepare_prompt(model.config, [5, 6, 9]) == [EOS, 5, 6, 9]
     assert next(generate(model, [5, 6, 9], 1, GREEDY)) == likeliest(model, [EOS, 5, 6, 9])
 
 
@@ -135,7 +147,7 @@ def test_an_answer_ends_where_the_context_does():
     assert len(list(generate(model, [5] * (length - 2) + [9], 500, GREEDY))) == 1
     with pytest.raises(AtlasError, match="the prompt has 32 tokens"):
         next(generate(model, [5] * (length - 1) + [9], 500, GREEDY))
-    with pytest.raises(AtlasError, match="the prompt ends no question"):
+    with pytest.raises(AtlasError, match="the prompt is not a question"):
         next(generate(model, [5, 6], 500, GREEDY))
 
 
@@ -148,47 +160,47 @@ def test_a_decoder_reads_each_token_once(model, monkeypatch):
         return forward(ids, **given)
 
     monkeypatch.setattr(model, "forward", counting)
-    slots = TorchSlots(model, 1)
-    batch = Batch(slots, ())
-    batch.add(Text([5, 6, 7], 6, plain(4)))
+    backend = CachedBackend(model, 1)
+    batch = RunningBatch(backend, ())
+    batch.add(TokenSequence([5, 6, 7], 6, plain(4)))
     for _ in range(5):
         batch.step()
     assert read == [3, 1, 1, 1, 1, 1]
 
 
 def test_texts_come_and_go(model):
-    batch = Batch(slots_of(model, 2), {EOS})
-    first, second, third = (Text([5 + n], 4 + 3 * n, plain(n)) for n in range(3))
+    batch = RunningBatch(torch_backend(model, 2), {EOS})
+    first, second, third = (TokenSequence([5 + n], 4 + 3 * n, plain(n)) for n in range(3))
     batch.add(first)
     assert batch.step() == [first]
     batch.add(second)
-    assert batch.free == 0
+    assert batch.free_slots == 0
     with pytest.raises(ValueError, match="all 2 slots are taken"):
         batch.add(third)
     assert batch.step() == [first, second]
     assert batch.step() == [first, second]
-    assert (first.ended, batch.free) == ("length", 1)
+    assert (first.finish_reason, batch.free_slots) == ("length", 1)
     batch.add(third)
     batch.remove(second)
     batch.remove(second)
     while batch.step():
         pass
     alone = [
-        list(generate(model, text.prompt, text.most_tokens, text.sampling))
+        list(generate(model, text.prompt, text.max_tokens, text.sampling))
         for text in (first, second, third)
     ]
-    assert first.written == alone[0]
-    assert second.written == alone[1][:3]
-    assert third.written == alone[2]
+    assert first.output_ids == alone[0]
+    assert second.output_ids == alone[1][:3]
+    assert third.output_ids == alone[2]
 
 
 def test_alternatives_are_the_models_own_probabilities(model):
-    text = Text([5, 6], 3, Sampling(temperature=0.2, top_k=2, seed=1), alternatives=4)
-    Batch(slots_of(model, 1), {EOS}).add(text)
-    token = text.newest
+    text = TokenSequence([5, 6], 3, Sampling(temperature=0.2, top_k=2, seed=1), top_logprobs=4)
+    RunningBatch(torch_backend(model, 1), {EOS}).add(text)
+    token = text.last_token
     expected = model(torch.tensor([[5, 6]]))[0, -1].log_softmax(0)
     assert token.logprob == pytest.approx(float(expected[token.id].detach()), abs=1e-5)
     values, ids = expected.topk(4)
-    assert [each for each, _ in token.alternatives] == ids.tolist()
-    assert [value for _, value in token.alternatives] == pytest.approx(values.tolist(), abs=1e-5)
+    assert [each for each, _ in token.top_logprobs] == ids.tolist()
+    assert [value for _, value in token.top_logprobs] == pytest.approx(values.tolist(), abs=1e-5)
     assert np.isfinite(token.logprob)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from atlas.inference import sampling as s
-from atlas.inference.sampling import GREEDY, Sampling, choices, next_token
+from atlas.inference.sampling import GREEDY, Sampling, next_token, process_logits
 from atlas.model.logits import softmax
 
 INF = math.inf
@@ -67,16 +67,16 @@ def test_min_p(p, expected):
 
 def test_a_repetition_penalty_moves_what_was_seen_down():
     logits = np.array([2.0, -1.0, 0.5, 3.0], np.float32)
-    changed = s.penalise_repetition(logits, np.array([0, 1]), 2.0)
+    changed = s.penalize_repetition(logits, np.array([0, 1]), 2.0)
     assert changed.tolist() == [1.0, -2.0, 0.5, 3.0]
     assert logits.tolist() == [2.0, -1.0, 0.5, 3.0]
 
 
 def test_presence_counts_once_and_frequency_each_time():
     logits = np.zeros(4, np.float32)
-    changed = s.penalise_frequency(logits, np.array([1, 1, 3]), 0.5, 0.25)
+    changed = s.penalize_frequency(logits, np.array([1, 1, 3]), 0.5, 0.25)
     assert changed.tolist() == [0, -1.0, 0, -0.75]
-    assert s.penalise_frequency(logits, np.array([], np.int64), 1, 1).tolist() == [0] * 4
+    assert s.penalize_frequency(logits, np.array([], np.int64), 1, 1).tolist() == [0] * 4
 
 
 def test_a_bias_is_added():
@@ -87,7 +87,7 @@ def test_penalties_look_at_the_whole_text_or_at_what_was_written():
     logits = np.array([1.0, 1.0, 1.0], np.float32)
     both = PLAIN.model_copy(update={"repetition_penalty": 2.0, "presence_penalty": 0.5})
     # 1 / 2, 1 / 2 - 0.5 and 1, less the largest
-    assert choices(logits, both, [0], [1]).tolist() == [-0.5, -1.0, 0.0]
+    assert process_logits(logits, both, [0], [1]).tolist() == [-0.5, -1.0, 0.0]
 
 
 def draws(sampling, count=20_000):
@@ -162,7 +162,7 @@ def test_penalty_and_temperature_are_those_of_transformers(logits, penalty, temp
         torch.tensor([seen]), torch.tensor(logits)[None]
     )
     sampling = PLAIN.model_copy(update={"repetition_penalty": penalty, "temperature": temperature})
-    ours = choices(logits, sampling, seen, [])
+    ours = process_logits(logits, sampling, seen, [])
     theirs = TemperatureLogitsWarper(temperature)(None, theirs)
     assert softmax(ours) == pytest.approx(theirs[0].softmax(0).numpy(), abs=1e-5)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.inference.text_stream import Characters, StopStrings, TextStream
+from atlas.inference.text_stream import IncrementalDecoder, StopStringFilter, TextStream
 
 
 def decode(ids):
@@ -13,8 +13,8 @@ def decode(ids):
 
 
 def stream(ids, prompt=()):
-    characters = Characters(decode, prompt)
-    return [*(characters.feed(each) for each in ids), characters.end()]
+    characters = IncrementalDecoder(decode, prompt)
+    return [*(characters.feed(each) for each in ids), characters.flush()]
 
 
 def test_a_character_comes_when_it_is_whole():
@@ -50,14 +50,14 @@ def test_no_character_is_ever_broken(text, prompt):
 def test_real_tokenizers_stream_what_they_decode(tokenizer, text, data):
     ids = tokenizer.encode(text)
     begin = data.draw(st.integers(0, len(ids)))
-    characters = Characters(tokenizer.decode, ids[:begin])
-    came = "".join([*map(characters.feed, ids[begin:]), characters.end()])
+    characters = IncrementalDecoder(tokenizer.decode, ids[:begin])
+    came = "".join([*map(characters.feed, ids[begin:]), characters.flush()])
     if "\ufffd" not in tokenizer.decode(ids[:begin]):
         assert tokenizer.decode(ids[:begin]) + came == tokenizer.decode(ids)
 
 
 def feed_all(stops, parts):
-    found = StopStrings(stops)
+    found = StopStringFilter(stops)
     return [found.feed(part) for part in parts], found
 
 
@@ -75,8 +75,8 @@ def test_the_first_stop_string_counts():
 
 
 def test_what_was_held_back_comes_at_the_end():
-    found = StopStrings(["END"])
-    assert (found.feed("the EN"), found.end(), found.found) == ("the ", "EN", None)
+    found = StopStringFilter(["END"])
+    assert (found.feed("the EN"), found.flush(), found.found) == ("the ", "EN", None)
 
 
 @given(
@@ -89,7 +89,7 @@ def test_stop_strings_cut_where_the_whole_text_would_be(text, stops, cuts):
     parts = [text[a:b] for a, b in pairwise(borders)]
     came, found = feed_all(stops, parts)
     ends = [text.find(stop) for stop in stops if stop in text]
-    shown = "".join(came) + ("" if ends else found.end())
+    shown = "".join(came) + ("" if ends else found.flush())
     if not ends:
         assert (shown, found.found) == (text, None)
     else:
@@ -103,7 +103,7 @@ def test_a_text_stream_does_both():
     made = TextStream(decode, (), ["é"])
     assert [made.feed(each) for each in "aé!".encode()] == ["a", "", "", ""]
     assert made.stopped
-    assert made.end() == ""
+    assert made.flush() == ""
 
 
 @pytest.mark.parametrize("stops", [[""], ["", ""]])

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.model.config import ModelConfig
+from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.model.language_model import choose_device
-from atlas.model.storage import check_tokenizer, load_model, save_weights, weights_of
+from atlas.model.storage import load_model, save_weights, weights_of
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 
 SHAPES = [

@@ -20,7 +20,7 @@ def test_the_run_ends_with_a_model_that_llama_cpp_agrees_with(finished):
     assert export["logit_difference"] <= 1e-4
     assert finished.json("metrics/evaluate.json")["val_perplexity"] < 50
     names = {path.name for path in (finished.root / "models/export").iterdir()}
-    assert names == {"atlas-f32.gguf", "atlas-q8_0.gguf", "Modelfile", "README.md"}
+    assert names == {"atlas-f32.gguf", "atlas-q8_0.gguf", "Modelfile", "README.md", "source.json"}
     for stage in STAGES:
         assert finished.json(f"metrics/timing/{stage}.json")["seconds"] >= 0
 

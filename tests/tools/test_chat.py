@@ -1,8 +1,8 @@
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.atlas_model import AtlasModel
-from atlas.inference.batch import Text
+from atlas.inference.backends.atlas import AtlasModel
+from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.chat import HELP, Chat
 from tests.export.models import SHAPES, store
@@ -11,7 +11,7 @@ from tests.export.models import SHAPES, store
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory, tokenizer):
     model = store(tmp_path_factory.mktemp("chat") / "m", SHAPES["llama"], tokenizer)
-    return AtlasModel(model, tokenizer, "mine")
+    return AtlasModel.from_torch(model, tokenizer, "mine")
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def chat(opened):
 
 
 def answer(opened, messages, seed, tokens=8, **options):
-    text = Text(opened.conversation(messages), tokens, Sampling(seed=seed, **options))
+    text = TokenSequence(opened.encode_chat(messages), tokens, Sampling(seed=seed, **options))
     return "".join(opened.stream(text))
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(chat, line, message):
 
 
 def test_ctrl_c_ends_an_answer_and_keeps_what_came(chat, opened, monkeypatch, capsys):
-    def stopped(self, text, stops=(), beyond="slide"):
+    def stopped(self, text, stops=(), on_overflow="slide"):
         yield "some "
         raise KeyboardInterrupt
 
@@ -130,8 +130,8 @@ def test_a_question_that_ends_none_is_not_kept(tokenizer):
     separator = tokenizer.encode(".")[-1]
     model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
     initialise(model, 0)
-    chat = Chat(AtlasModel(model, tokenizer, "questions"), Sampling(), most_tokens=4)
-    with pytest.raises(AtlasError, match="the prompt ends no question"):
+    chat = Chat(AtlasModel.from_torch(model, tokenizer, "questions"), Sampling(), most_tokens=4)
+    with pytest.raises(AtlasError, match="the prompt is not a question"):
         chat.take("one")
     assert chat.messages == []
     chat.take("one.")

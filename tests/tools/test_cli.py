@@ -181,7 +181,7 @@ def test_wrong_options_are_refused():
     assert (code, error.count("\n")) == (1, 1)
     assert "error: --seed is 18446744073709551616: it must be less than" in error
     assert atlas("generate", "x", "--tokens", "0")[0] == 2
-    assert atlas("generate", "x", "--beyond", "x")[0] == 2
+    assert atlas("generate", "x", "--on-overflow", "x")[0] == 2
     code, _, error = atlas("generate", "x", "--file", "README.md")
     assert (code, error) == (
         1,

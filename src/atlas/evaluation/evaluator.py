@@ -20,8 +20,9 @@ from atlas.evaluation.scores import (
     score,
 )
 from atlas.evaluation.sliding import sliding_windows
+from atlas.model.config import check_tokenizer
 from atlas.model.language_model import LanguageModel
-from atlas.model.storage import check_tokenizer, load_model
+from atlas.model.storage import load_model
 from atlas.params.schema import EvaluateParams
 from atlas.tokens.pairs import Pairs
 from atlas.tokens.shards import TokenSplit

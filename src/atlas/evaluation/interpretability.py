@@ -14,7 +14,7 @@ from atlas.evaluation.samples import prompts_of
 from atlas.evaluation.scores import Numbers
 from atlas.evaluation.spectrum import in_circle, is_modular, number_ids, peak_share, spectrum
 from atlas.evaluation.tables import write_table
-from atlas.inference.generate import opening
+from atlas.inference.prompts import prepare_prompt
 from atlas.model.decoder import Decoder, Transformer
 from atlas.tokens.tokenizer import visible
 from atlas.tokens.windows import EvaluationWindows
@@ -41,7 +41,7 @@ def _draw_maps(subject: Subject, model: Decoder, pictures: Path) -> None:
     given = subject.evaluate.attention_prompts or subject.evaluate.prompts
     if given or not subject.has_questions:
         texts = prompts_of(given, subject.tokenizer, subject.splits["val"])
-        prompts = [opening(model.config, ids) for ids in texts]
+        prompts = [prepare_prompt(model.config, ids) for ids in texts]
     else:
         prompts = [ids for _, ids in _first_of_each_source(subject)]
     longest = min(LONGEST_MAP, model.config.context_length)
@@ -59,7 +59,9 @@ def _first_of_each_source(subject: Subject) -> list[tuple[str, list[int]]]:
 
 def _questions(subject: Subject, split: Split) -> list[tuple[str, list[int]]]:
     """Source and ids of each question of a split, begun as the model reads it."""
-    opened = [opening(subject.model.config, ids) for ids in subject.questions_of(split).prompts]
+    opened = [
+        prepare_prompt(subject.model.config, ids) for ids in subject.questions_of(split).prompts
+    ]
     return list(zip(subject.sources_of(split), opened, strict=True))
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from atlas.errors import AtlasError
 from atlas.export.metadata import ModelMetadata
-from atlas.model.config import ModelConfig
+from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.model.decoder import Decoder
-from atlas.model.storage import WEIGHTS, check_tokenizer, load_model
+from atlas.model.storage import WEIGHTS, load_model
 from atlas.tokens.tokenizer import Tokenizer
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names

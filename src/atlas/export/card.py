@@ -15,7 +15,7 @@ from atlas.errors import one_line
 from atlas.export.bundle import ModelBundle
 from atlas.export.metadata import ModelMetadata
 from atlas.inference.generate import generate
-from atlas.inference.sampling import USUAL
+from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
 from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
 from atlas.pipeline.files import write_text
@@ -85,7 +85,7 @@ def write_card(
     )
     metadata = bundle.metadata
     prompt = _question(bundle.config, prompt)
-    continuation = list(generate(bundle.model, prompt, SAMPLE_TOKENS, USUAL))
+    continuation = list(generate(bundle.model, prompt, SAMPLE_TOKENS, DEFAULT_SAMPLING))
     prompt_text = bundle.tokenizer.decode(prompt)
     text = bundle.tokenizer.decode([*prompt, *continuation])
     render_card = partial(
@@ -94,7 +94,7 @@ def write_card(
         shape=_shape(bundle.config, bundle.model.parameter_count()),
         perplexity_data=perplexity_data,
         agreements=list(_agreements(metrics)),
-        sampling=USUAL,
+        sampling=DEFAULT_SAMPLING,
         prompt=prompt_text,
         continuation=text.removeprefix(prompt_text),
         fence=_fence(text),
@@ -115,7 +115,7 @@ def write_card(
             metadata=metadata,
             file=recommended,
             context_length=bundle.config.context_length,
-            sampling=USUAL,
+            sampling=DEFAULT_SAMPLING,
             end=bundle.tokenizer.piece(bundle.tokenizer.eos),
         )
         write_text(folder / MODELFILE, modelfile)

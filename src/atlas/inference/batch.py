@@ -1,89 +1,132 @@
-"""Texts that grow together, a token each at a time; any of them may begin or end between two."""
+"""Continuous batching: sequences that grow together, one token per step, and come and go freely."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from atlas.errors import AtlasError
 from atlas.inference.sampling import Sampling, log_softmax, next_token
-from atlas.inference.slots import Slots
 from atlas.model.logits import Logits
 
-Beyond = Literal["slide", "stop"]
-Ended = Literal["stop", "length", "failed"]
+Overflow = Literal["slide", "stop"]
+FinishReason = Literal["stop", "length", "failed"]
+
+
+class InferenceBackend(ABC):
+    """A model with room for several texts at once, each in a slot and of its own length.
+
+    Attributes:
+        slots: number of slots, counted from 0.
+        context_length: max tokens per slot.
+    """
+
+    def __init__(self, slots: int, context_length: int) -> None:
+        self.slots = slots
+        self.context_length = context_length
+
+    @abstractmethod
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot by ``ids``, 1 to ``context_length`` of them.
+
+        Returns:
+            Logits (V,) of the token after them.
+        """
+
+    @abstractmethod
+    def step(self, tokens: Mapping[int, int]) -> Logits:
+        """Append one token to each of the given slots, which must have room for it.
+
+        Args:
+            tokens: id by slot.
+
+        Returns:
+            Logits (N, V) of the token after each, in the order given.
+        """
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token that was picked.
+    """A sampled token.
 
     Attributes:
-        id: of it.
-        logprob: natural logarithm of the probability that the model itself gave it; None if it
-            was not asked for.
-        alternatives: the likeliest ids there and their logarithms, likeliest first.
+        id: of the vocabulary.
+        logprob: natural log of the probability that the model gave it, before any sampling
+            option; None unless requested.
+        top_logprobs: the most likely ids at this position with their logprobs, best first.
     """
 
     id: int
     logprob: float | None = None
-    alternatives: tuple[tuple[int, float], ...] = ()
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
-class Text:
-    """A text that is being continued.
+class TokenSequence:
+    """A prompt and its continuation so far.
 
     Attributes:
-        prompt: ids to continue, at least one.
-        most_tokens: to add.
-        sampling: how they are picked.
-        alternatives: how many of the likeliest ids are told of each place; None for not even the
-            probability of the one picked.
-        written: ids that were added.
-        newest: the token of the last step; None if the text ended without one.
-        ended: why it has, ``stop`` for the end of a text, ``failed`` where the model computed no
-            numbers; None while it grows.
+        prompt: at least one id.
+        max_tokens: limit of the continuation.
+        sampling: how tokens are picked.
+        top_logprobs: how many of the most likely ids each ``Token`` lists; None for no logprobs
+            at all.
+        output_ids: the continuation.
+        last_token: result of the last step; None if that step ended the text.
+        finish_reason: ``stop`` at the end of a document or a stop string, ``length`` at a limit,
+            ``failed`` if the logits were not finite; None while the text grows.
     """
 
     prompt: Sequence[int]
-    most_tokens: int
+    max_tokens: int
     sampling: Sampling
-    alternatives: int | None = None
-    written: list[int] = field(default_factory=list)
-    newest: Token | None = None
-    ended: Ended | None = None
+    top_logprobs: int | None = None
+    output_ids: list[int] = field(default_factory=list)
+    last_token: Token | None = None
+    finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
         self._generator = np.random.default_rng(self.sampling.seed)
 
-    def pick(self, logits: Logits, ends: Collection[int]) -> None:
-        """Adds a token, or ends, by the logits (V,) of what comes next."""
+    def accept(self, logits: Logits, end_ids: Collection[int]) -> None:
+        """Sample the next token from logits (V,), or finish."""
         if not np.isfinite(logits).all():
-            self.newest, self.ended = None, "failed"
+            self.last_token, self.finish_reason = None, "failed"
             return
-        token = next_token(logits, self.sampling, self._generator, self.prompt, self.written)
-        if token in ends:
-            self.newest, self.ended = None, "stop"
+        token = next_token(logits, self.sampling, self._generator, self.prompt, self.output_ids)
+        if token in end_ids:
+            self.last_token, self.finish_reason = None, "stop"
             return
-        self.written.append(token)
-        self.newest = self._told(logits, token)
-        if len(self.written) >= self.most_tokens:
-            self.ended = "length"
+        self.output_ids.append(token)
+        self.last_token = self._with_logprobs(logits, token)
+        if len(self.output_ids) >= self.max_tokens:
+            self.finish_reason = "length"
 
-    def _told(self, logits: Logits, token: int) -> Token:
-        if self.alternatives is None:
+    def raise_if_failed(self) -> None:
+        """Stop if the logits were not finite.
+
+        Raises:
+            AtlasError: they were not.
+        """
+        if self.finish_reason == "failed":
+            raise AtlasError("the model's logits are NaN or infinite; train it again")
+
+    def _with_logprobs(self, logits: Logits, token: int) -> Token:
+        if self.top_logprobs is None:
             return Token(token)
         logprobs = log_softmax(logits)
-        likeliest = np.argsort(-logprobs, kind="stable")[: self.alternatives]
-        pairs = tuple((int(each), float(logprobs[each])) for each in likeliest)
+        best = np.argsort(-logprobs, kind="stable")[: self.top_logprobs]
+        pairs = tuple((int(each), float(logprobs[each])) for each in best)
         return Token(token, float(logprobs[token]), pairs)
 
 
-def visible(length: int, context_length: int) -> int:
-    """How many of a text's newest ids a model sees that slides, once it has so many.
+def visible_tokens(length: int, context_length: int) -> int:
+    """How many of its newest tokens a sliding model sees after ``length`` tokens in all.
 
-    ``Batch`` counts them one by one; this is where it arrives, for a prompt within the context.
+    The closed form of what ``RunningBatch`` does step by step, for prompts within the context.
+    With a context of 4 and lengths 1, 2, 3 ...: 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, ...
     """
     if length <= context_length:
         return length
@@ -91,83 +134,90 @@ def visible(length: int, context_length: int) -> int:
     return half + (length - context_length - 1) % (context_length - half + 1)
 
 
-class Batch:
-    """The texts in the slots of a model.
+class RunningBatch:
+    """The sequences that occupy the slots of a backend.
 
-    A slot holds ``context_length`` tokens. When a text would grow beyond, it ends (``stop``), or
-    (``slide``) the model forgets the older half of what it saw and reads the newer one again: that
-    costs a reading every half context, and what a token sees is always exactly known.
+    When a text fills its slot it either ends (``stop``) or the older half of the context is dropped
+    and the newer half is read again (``slide``). Sliding costs one prefill per half context, and
+    what each token sees is exactly known (``visible_tokens``).
     """
 
-    def __init__(self, slots: Slots, ends: Collection[int], beyond: Beyond = "slide") -> None:
-        self._slots = slots
-        self._ends = frozenset(ends)
-        self._beyond = beyond
-        self._texts: dict[int, Text] = {}  # by slot
-        self._seen: dict[int, int] = {}  # by slot, tokens of its text that it holds
+    def __init__(
+        self,
+        backend: InferenceBackend,
+        end_ids: Collection[int],
+        on_overflow: Overflow = "slide",
+    ) -> None:
+        self._backend = backend
+        self._end_ids = frozenset(end_ids)
+        self._on_overflow = on_overflow
+        self._sequences: dict[int, TokenSequence] = {}  # by slot
+        self._lengths: dict[int, int] = {}  # tokens in each occupied slot
 
     @property
-    def free(self) -> int:
-        """Slots without a text."""
-        return self._slots.count - len(self._texts)
+    def free_slots(self) -> int:
+        """Number of slots without a sequence."""
+        return self._backend.slots - len(self._sequences)
 
     @property
-    def growing(self) -> int:
-        """Texts that have not ended."""
-        return len(self._texts)
+    def active(self) -> int:
+        """Number of unfinished sequences."""
+        return len(self._sequences)
 
-    def add(self, text: Text) -> None:
-        """Reads the prompt of a text, of which the newest tokens fit, and picks its first token.
+    def add(self, sequence: TokenSequence) -> None:
+        """Prefill a sequence with the newest tokens of its prompt and sample its first token.
 
         Raises:
             ValueError: no slot is free.
         """
-        taken = self._texts.keys()
-        slot = next((each for each in range(self._slots.count) if each not in taken), None)
+        slots = range(self._backend.slots)
+        slot = next((each for each in slots if each not in self._sequences), None)
         if slot is None:
-            raise ValueError(f"all {self._slots.count} slots are taken")
-        newest = text.prompt[-self._slots.context_length :]
-        self._texts[slot], self._seen[slot] = text, len(newest)
-        self._picked(slot, self._slots.begin(slot, newest))
+            raise ValueError(f"all {self._backend.slots} slots are taken")
+        self._sequences[slot] = sequence
+        self._prefill(slot, sequence.prompt[-self._backend.context_length :])
 
-    def grow(self, texts: Iterable[Text]) -> Iterator[Text]:
-        """Grows texts to their ends; yields each of them whenever it has a new token or ended."""
-        for text in texts:
-            self.add(text)
-            yield text
-        while self._texts:
+    def run(self, sequences: Iterable[TokenSequence]) -> Iterator[TokenSequence]:
+        """Generate until all are finished; yield each sequence after each of its steps."""
+        for sequence in sequences:
+            self.add(sequence)
+            yield sequence
+        while self._sequences:
             yield from self.step()
 
-    def remove(self, text: Text) -> None:
-        """Frees the slot of a text, if it has one still."""
-        for slot, each in list(self._texts.items()):
-            if each is text:
-                self._free(slot)
+    def remove(self, sequence: TokenSequence) -> None:
+        """Free the slot of a sequence; a finished one has none."""
+        for slot, each in list(self._sequences.items()):
+            if each is sequence:
+                self._release(slot)
 
-    def step(self) -> list[Text]:
-        """Adds a token to every text that grows; returns them, some of which may have ended."""
-        growing = dict(self._texts)
-        full = [slot for slot in growing if self._seen[slot] == self._slots.context_length]
+    def step(self) -> list[TokenSequence]:
+        """Add a token to every active sequence; return them, including those that finish now."""
+        active = dict(self._sequences)
+        full = [slot for slot in active if self._lengths[slot] == self._backend.context_length]
         for slot in full:
-            text = growing[slot]
-            newest = [*text.prompt, *text.written][-max(1, self._slots.context_length // 2) :]
-            self._seen[slot] = len(newest)
-            self._picked(slot, self._slots.begin(slot, newest))
-        room = {slot: text.written[-1] for slot, text in growing.items() if slot not in full}
-        if room:
-            for slot, logits in zip(room, self._slots.step(room), strict=True):
-                self._seen[slot] += 1
-                self._picked(slot, logits)
-        return list(growing.values())
+            sequence = active[slot]
+            ids = [*sequence.prompt, *sequence.output_ids]
+            self._prefill(slot, ids[-max(1, self._backend.context_length // 2) :])
+        tokens = {slot: each.output_ids[-1] for slot, each in active.items() if slot not in full}
+        if tokens:
+            for slot, logits in zip(tokens, self._backend.step(tokens), strict=True):
+                self._lengths[slot] += 1
+                self._accept(slot, logits)
+        return list(active.values())
 
-    def _picked(self, slot: int, logits: Logits) -> None:
-        text = self._texts[slot]
-        text.pick(logits, self._ends)
-        full = self._seen[slot] == self._slots.context_length
-        if text.ended is None and full and self._beyond == "stop":
-            text.ended = "length"
-        if text.ended is not None:
-            self._free(slot)
+    def _prefill(self, slot: int, ids: Sequence[int]) -> None:
+        self._lengths[slot] = len(ids)
+        self._accept(slot, self._backend.prefill(slot, ids))
 
-    def _free(self, slot: int) -> None:
-        del self._texts[slot], self._seen[slot]
+    def _accept(self, slot: int, logits: Logits) -> None:
+        sequence = self._sequences[slot]
+        sequence.accept(logits, self._end_ids)
+        full = self._lengths[slot] == self._backend.context_length
+        if sequence.finish_reason is None and full and self._on_overflow == "stop":
+            sequence.finish_reason = "length"
+        if sequence.finish_reason is not None:
+            self._release(slot)
+
+    def _release(self, slot: int) -> None:
+        del self._sequences[slot], self._lengths[slot]

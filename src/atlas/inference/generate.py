@@ -1,105 +1,143 @@
-"""Continues prompts, token by token."""
+"""Generate text with a PyTorch model, on any device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from atlas.errors import AtlasError
-from atlas.inference.batch import Batch, Beyond, Text
+import torch
+
+from atlas.inference.batch import InferenceBackend, Overflow, RunningBatch, TokenSequence
+from atlas.inference.prompts import prepare_prompt, supported_overflow
 from atlas.inference.sampling import Sampling
-from atlas.inference.slots import slots_of
-from atlas.model.config import ModelConfig
+from atlas.model.attention import KVCache
+from atlas.model.decoder import Decoder
 from atlas.model.language_model import LanguageModel
+from atlas.model.logits import Logits
 
 
 def generate(
     model: LanguageModel,
     prompt: Sequence[int],
-    most_tokens: int,
+    max_tokens: int,
     sampling: Sampling,
-    beyond: Beyond = "slide",
+    on_overflow: Overflow = "slide",
 ) -> Iterator[int]:
-    """Yields the ids that continue a prompt, at most ``most_tokens``, up to the end of a text.
-
-    An empty prompt begins a new text, and so does a question, to a model that answers questions.
+    """Yield the ids that continue a prompt, up to the end of a document or ``max_tokens``.
 
     Args:
-        model: that continues it.
-        prompt: ids, of which the model sees the newest ``context_length``.
-        most_tokens: at least 1.
+        model: in evaluation mode.
+        prompt: ids; the model sees the newest ``context_length``. Empty begins a new document.
+        max_tokens: at least 1.
         sampling: how tokens are picked.
-        beyond: what happens where the context ends, see ``Batch``.
+        on_overflow: what happens when the context is full, see ``RunningBatch``.
 
     Raises:
-        AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads;
-            the model computes no numbers.
+        AtlasError: ``prepare_prompt`` refuses the prompt, or the logits are not finite.
     """
-    text = Text(opening(model.config, prompt), most_tokens, sampling)
-    batch = Batch(slots_of(model, 1), {model.config.eos}, beyond_of(model.config, beyond))
-    for each in batch.grow([text]):
-        refuse_failed(each)
-        if each.newest is not None:
-            yield each.newest.id
+    sequence = TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)
+    for each in _batch(model, 1, on_overflow).run([sequence]):
+        each.raise_if_failed()
+        if each.last_token is not None:
+            yield each.last_token.id
 
 
 def generate_batch(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    most_tokens: int,
+    max_tokens: int,
     samplings: Sequence[Sampling],
-    beyond: Beyond = "slide",
+    on_overflow: Overflow = "slide",
 ) -> list[list[int]]:
-    """What continues each of some prompts, of any lengths, all at once.
+    """Continue prompts of any lengths together, each with its own sampling.
 
-    Each is what ``generate`` gives it alone with its own sampling, but for rounding: two tokens
-    that are equally likely to the sixth digit may change places.
+    Each continuation equals that of ``generate`` alone, except where two tokens are equally likely
+    to the sixth digit: a batch rounds differently from a single text.
 
     Raises:
         AtlasError: as ``generate``.
     """
-    texts = [
-        Text(opening(model.config, prompt), most_tokens, sampling)
+    sequences = [
+        TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)
         for prompt, sampling in zip(prompts, samplings, strict=True)
     ]
-    slots = slots_of(model, max(1, len(texts)))
-    batch = Batch(slots, {model.config.eos}, beyond_of(model.config, beyond))
-    for text in batch.grow(texts):
-        refuse_failed(text)
-    return [text.written for text in texts]
+    for sequence in _batch(model, max(1, len(sequences)), on_overflow).run(sequences):
+        sequence.raise_if_failed()
+    return [sequence.output_ids for sequence in sequences]
 
 
-def opening(config: ModelConfig, prompt: Sequence[int]) -> list[int]:
-    """The ids that a model reads of a prompt: with the beginning of a text where one begins.
-
-    Raises:
-        AtlasError: an encoder-decoder is asked what is no question, or a longer one than it reads.
-    """
-    if config.kind == "encoder_decoder":
-        _check_question(config, prompt)
-    return config.with_bos(prompt)
+def torch_backend(model: LanguageModel, slots: int) -> InferenceBackend:
+    """A backend for a PyTorch model, with a key-value cache if it is a decoder."""
+    if isinstance(model, Decoder):
+        return CachedBackend(model, slots)
+    return UncachedBackend(model, slots)
 
 
-def refuse_failed(text: Text) -> None:
-    """Stops where a model computed no numbers.
+class CachedBackend(InferenceBackend):
+    """A decoder with one row of its key-value cache per slot."""
 
-    Raises:
-        AtlasError: it did.
-    """
-    if text.ended == "failed":
-        raise AtlasError("what the model computes are no numbers; train it again")
+    def __init__(self, model: Decoder, slots: int) -> None:
+        super().__init__(slots, model.config.context_length)
+        self._model = model
+        self._cache = KVCache.empty(model.config, slots, model.embedding.weight)
+
+    @torch.no_grad()
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        row = self._cache.row(slot)
+        logits = self._model(torch.tensor([list(ids)], device=self._model.device), cache=row)
+        self._cache.lengths[slot] = len(ids)
+        return _to_numpy(logits[0, -1])
+
+    @torch.no_grad()
+    def step(self, tokens: Mapping[int, int]) -> Logits:
+        """Append a token to the given slots.
+
+        The model runs over all rows. The others read a padding token into the column of their
+        next token, which will overwrite it.
+        """
+        before = list(self._cache.lengths)
+        # A full slot has no next column. Only a new text can follow in it, so any column will do.
+        self._cache.lengths = [min(length, self.context_length - 1) for length in before]
+        ids = torch.tensor([[tokens.get(slot, 0)] for slot in range(self.slots)])
+        logits = self._model(ids.to(self._model.device), cache=self._cache)[:, 0]
+        self._cache.lengths = [length + (slot in tokens) for slot, length in enumerate(before)]
+        return _to_numpy(logits[list(tokens)])
 
 
-def beyond_of(config: ModelConfig, beyond: Beyond) -> Beyond:
-    """What a model can do where its context ends: without its question there is no answer."""
-    return "stop" if config.kind == "encoder_decoder" else beyond
+class UncachedBackend(InferenceBackend):
+    """A model without a cache: it reads each whole text again for each token."""
+
+    def __init__(self, model: LanguageModel, slots: int) -> None:
+        super().__init__(slots, model.config.context_length)
+        self._model = model
+        self._texts: list[list[int]] = [[] for _ in range(slots)]
+
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        self._texts[slot] = list(ids)
+        logits: Logits = self._forward([slot])[0]
+        return logits
+
+    def step(self, tokens: Mapping[int, int]) -> Logits:
+        """Append a token to the given slots."""
+        for slot, token in tokens.items():
+            self._texts[slot].append(token)
+        return self._forward(list(tokens))
+
+    @torch.no_grad()
+    def _forward(self, slots: list[int]) -> Logits:
+        texts = [self._texts[slot] for slot in slots]
+        longest = max(map(len, texts))
+        ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
+        mask = torch.arange(longest) < torch.tensor([[len(text)] for text in texts])
+        device = self._model.device
+        logits = self._model(ids.to(device), mask.to(device))
+        last = torch.tensor([len(text) - 1 for text in texts], device=device)
+        return _to_numpy(logits[torch.arange(len(texts), device=device), last])
 
 
-def _check_question(config: ModelConfig, prompt: Sequence[int]) -> None:
-    if config.separator not in prompt:
-        raise AtlasError(
-            "the prompt ends no question, and this model answers questions: end it with the "
-            "piece of tokenize.prompt_separator"
-        )
-    if len(prompt) >= config.context_length:
-        raise AtlasError(
-            f"the prompt has {len(prompt)} tokens, and with its beginning and answer there must be "
-            f"room for it in model.context_length ({config.context_length}): ask a shorter question"
-        )
+def _batch(model: LanguageModel, slots: int, on_overflow: Overflow) -> RunningBatch:
+    overflow = supported_overflow(model.config, on_overflow)
+    return RunningBatch(torch_backend(model, slots), {model.config.eos}, overflow)
+
+
+def _to_numpy(logits: torch.Tensor) -> Logits:
+    return logits.float().cpu().numpy()

@@ -1,7 +1,7 @@
-"""From logits to the next token: pure functions in NumPy. V is the vocabulary.
+"""From logits (V,) to the next token: pure functions in NumPy.
 
-A token that may not be drawn has the logit -inf. In the order in which ``choices`` applies them:
-penalties of what is in the text already, temperature, top-k, top-p, min-p.
+Excluded tokens have the logit -inf. ``process_logits`` applies the options in this order:
+penalties and bias, temperature, top-k, top-p, min-p.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,15 @@ class Sampling(BaseModel):
     """How to pick tokens.
 
     Attributes:
-        temperature: 0 picks the likeliest, 1 samples from the model's own probabilities.
-        top_k: sample among the k likeliest; 0 among all.
-        top_p: sample among the fewest whose probabilities reach p; 1 among all.
-        min_p: sample among those at least p times as likely as the likeliest; 0 among all.
-        repetition_penalty: divides what speaks for a token that is in the text; 1 changes nothing.
-        presence_penalty: taken from the logit of a token that the continuation has.
-        frequency_penalty: taken from it as often as the continuation has it.
-        logit_bias: added to the logits of ids.
+        temperature: 0 picks the most likely token, 1 samples from the model's own probabilities.
+        top_k: sample among the k most likely; 0 disables it.
+        top_p: sample among the fewest tokens whose probabilities reach p; 1 disables it.
+        min_p: sample among tokens at least p times as likely as the best; 0 disables it.
+        repetition_penalty: lowers the logits of tokens that are in the prompt or the
+            continuation; 1 disables it.
+        presence_penalty: subtracted from the logit of every token in the continuation.
+        frequency_penalty: subtracted once per occurrence in the continuation.
+        logit_bias: added to the logits, by id.
         seed: of the random choices.
     """
 
@@ -44,27 +45,30 @@ class Sampling(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 1
 
     @property
-    def draws(self) -> bool:
-        """Whether chance has a part in it."""
-        return self.temperature > 0
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always picked."""
+        return self.temperature == 0
 
 
-USUAL = Sampling()  # gives varied, sound text
+DEFAULT_SAMPLING = Sampling()  # varied and mostly sound text
 GREEDY = Sampling(temperature=0, top_k=0, top_p=1)
 
 
-def penalise_repetition(logits: Logits, seen: Ids, penalty: float) -> Logits:
-    """Logits (V,) with those of seen ids divided by the penalty, or multiplied where negative.
+def penalize_repetition(logits: Logits, seen: Ids, penalty: float) -> Logits:
+    """Divide the logits (V,) of seen ids by the penalty, or multiply them where negative.
 
-    From CTRL (arXiv:1909.05858, section 4.1), for both signs as transformers has it.
+    From CTRL (arXiv:1909.05858, section 4.1), extended to negative logits as in transformers.
     """
     changed = logits.copy()
     changed[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
     return changed
 
 
-def penalise_frequency(logits: Logits, seen: Ids, presence: float, frequency: float) -> Logits:
-    """Logits (V,) less ``presence`` for each id seen and ``frequency`` for each time (OpenAI)."""
+def penalize_frequency(logits: Logits, seen: Ids, presence: float, frequency: float) -> Logits:
+    """Subtract ``presence`` from logits (V,) once per seen id, ``frequency`` per occurrence.
+
+    As in the OpenAI API.
+    """
     ids, counts = np.unique(seen, return_counts=True)
     changed = logits.copy()
     changed[ids] -= presence + frequency * counts.astype(np.float32)
@@ -72,43 +76,43 @@ def penalise_frequency(logits: Logits, seen: Ids, presence: float, frequency: fl
 
 
 def add_bias(logits: Logits, bias: Mapping[int, float]) -> Logits:
-    """Logits (V,) with what is given added to those of some ids."""
+    """Add a bias to the logits (V,) of some ids."""
     changed = logits.copy()
     changed[list(bias)] += np.array(list(bias.values()), np.float32)
     return changed
 
 
 def keep_min_p(logits: Logits, p: float) -> Logits:
-    """Tokens at least p times as likely as the likeliest, the rest -inf (arXiv:2407.01082)."""
+    """Keep tokens at least p times as likely as the most likely one (arXiv:2407.01082)."""
     if p <= 0:
         return logits
     return np.where(logits < logits.max() + np.float32(np.log(p)), -np.inf, logits)
 
 
 def log_softmax(logits: Logits) -> Logits:
-    """Natural logarithms of the probabilities (V,) of logits."""
+    """Natural logarithms of the probabilities (V,) of logits (V,)."""
     shifted = logits - logits.max()
     logprobs: Logits = shifted - np.log(np.exp(shifted).sum())
     return logprobs
 
 
-def choices(
+def process_logits(
     logits: Logits, sampling: Sampling, prompt: Sequence[int], continuation: Sequence[int]
 ) -> Logits:
-    """Logits (V,) of what may come next, as likely as it should be, after a text of ids."""
+    """Apply all options to the logits (V,) of the token after a prompt and its continuation."""
     if sampling.repetition_penalty != 1:
         seen = np.unique(np.array([*prompt, *continuation], np.int64))
-        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+        logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.presence_penalty or sampling.frequency_penalty:
         written = np.array(continuation, np.int64)
-        logits = penalise_frequency(
+        logits = penalize_frequency(
             logits, written, sampling.presence_penalty, sampling.frequency_penalty
         )
     if sampling.logit_bias:
         logits = add_bias(logits, sampling.logit_bias)
-    if not sampling.draws:
+    if sampling.is_greedy:
         return logits
-    # Before the division, so that no logit overflows at a low temperature.
+    # The maximum is subtracted first so that no logit overflows at a low temperature.
     logits = (logits - logits.max()) / np.float32(max(sampling.temperature, 1e-6))
     logits = keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p)
     return keep_min_p(logits, sampling.min_p)
@@ -121,6 +125,6 @@ def next_token(
     prompt: Sequence[int] = (),
     continuation: Sequence[int] = (),
 ) -> int:
-    """Picks the id that comes after a text, from the logits (V,) there."""
-    left = choices(logits, sampling, prompt, continuation)
-    return draw(left, generator) if sampling.draws else int(left.argmax())
+    """Pick the next id from the logits (V,) after a prompt and its continuation."""
+    processed = process_logits(logits, sampling, prompt, continuation)
+    return int(processed.argmax()) if sampling.is_greedy else draw(processed, generator)

@@ -67,3 +67,18 @@ class ModelConfig(ModelParams):
                 f"{path}: not a model of this version ({one_line(error)[:120]}); "
                 "`dvc repro -f train` makes it again"
             ) from None
+
+
+def check_tokenizer(
+    config: ModelConfig, tokenizer_sha256: str, made_with: str, model: str = "models/model"
+) -> None:
+    """Refuses a tokenizer, or what was made with one, that the model was not trained with.
+
+    Raises:
+        AtlasError: it is another one.
+    """
+    if config.tokenizer_sha256 != tokenizer_sha256:
+        raise AtlasError(
+            f"{made_with}: of another tokenizer than the one that {model} was trained with; "
+            "`dvc repro` makes both fit"
+        )

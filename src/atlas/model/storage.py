@@ -93,18 +93,3 @@ def load_model(
         if not weight.isfinite().all():
             raise AtlasError(f"{path}: {name} has values that are no numbers; train it again")
     return model.to(device).eval()
-
-
-def check_tokenizer(
-    config: ModelConfig, tokenizer_sha256: str, made_with: str, model: str = "models/model"
-) -> None:
-    """Refuses a tokenizer, or what was made with one, that the model was not trained with.
-
-    Raises:
-        AtlasError: it is another one.
-    """
-    if config.tokenizer_sha256 != tokenizer_sha256:
-        raise AtlasError(
-            f"{made_with}: of another tokenizer than the one that {model} was trained with; "
-            "`dvc repro` makes both fit"
-        )

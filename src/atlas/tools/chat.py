@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.loaded_model import OpenedModel
-from atlas.inference.batch import Text
+from atlas.inference.backends.base import LoadedModel
+from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.console import printable
 from atlas.tools.generate import note_what_is_cut, option, print_as_it_comes, sampling_of
@@ -38,7 +38,7 @@ class Chat:
         most_tokens: of an answer.
     """
 
-    def __init__(self, opened: OpenedModel, sampling: Sampling, most_tokens: int) -> None:
+    def __init__(self, opened: LoadedModel, sampling: Sampling, most_tokens: int) -> None:
         self.messages: list[dict[str, str]] = []
         self.sampling = sampling
         self.most_tokens = most_tokens
@@ -93,9 +93,9 @@ class Chat:
 
     def _answer(self) -> None:
         """Writes an answer to the messages; what came before Ctrl+C counts."""
-        ids = self._opened.conversation(self.messages)
+        ids = self._opened.encode_chat(self.messages)
         note_what_is_cut(self._opened, ids)
-        text = Text(ids, self.most_tokens, self.sampling)
+        text = TokenSequence(ids, self.most_tokens, self.sampling)
         came: list[str] = []
         try:
             print_as_it_comes(_kept(self._opened.stream(text), came))

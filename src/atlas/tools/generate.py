@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.loaded_model import OpenedModel
-from atlas.inference.batch import Beyond, Text
-from atlas.inference.sampling import USUAL, Sampling
+from atlas.inference.backends.base import LoadedModel
+from atlas.inference.batch import Overflow, TokenSequence
+from atlas.inference.sampling import DEFAULT_SAMPLING, Sampling
 
 
 def option(name: str, prefix: str = "--") -> str:
@@ -23,7 +23,9 @@ def option(name: str, prefix: str = "--") -> str:
     return prefix + name.replace("_", "-")
 
 
-def sampling_of(values: dict[str, Any], before: Sampling = USUAL, prefix: str = "--") -> Sampling:
+def sampling_of(
+    values: dict[str, Any], before: Sampling = DEFAULT_SAMPLING, prefix: str = "--"
+) -> Sampling:
     """A sampling with some values changed; None leaves one as it was.
 
     Args:
@@ -53,17 +55,17 @@ class Wanted:
         tokens: the most of each continuation.
         stops: strings before which it ends.
         count: of continuations, with seeds that follow each other.
-        beyond: what happens where the context ends.
+        on_overflow: what happens where the context ends.
     """
 
     tokens: int
     stops: Sequence[str] = ()
     count: int = 1
-    beyond: Beyond = "slide"
+    on_overflow: Overflow = "slide"
 
 
 def print_continuations(
-    opened: OpenedModel, prompt: str, sampling: Sampling, wanted: Wanted, *, as_json: bool
+    opened: LoadedModel, prompt: str, sampling: Sampling, wanted: Wanted, *, as_json: bool
 ) -> None:
     """Prints a prompt and what continues it as it comes, or a line of JSON for each continuation.
 
@@ -73,8 +75,8 @@ def print_continuations(
     ids = opened.encode(prompt)
     note_what_is_cut(opened, ids)
     for seed in range(sampling.seed, sampling.seed + wanted.count):
-        text = Text(ids, wanted.tokens, sampling.model_copy(update={"seed": seed}))
-        parts = opened.stream(text, wanted.stops, wanted.beyond)
+        text = TokenSequence(ids, wanted.tokens, sampling.model_copy(update={"seed": seed}))
+        parts = opened.stream(text, wanted.stops, wanted.on_overflow)
         if as_json:
             print(json.dumps(_result(prompt, "".join(parts), text), ensure_ascii=False), flush=True)
             continue
@@ -83,7 +85,7 @@ def print_continuations(
         print_as_it_comes(chain([prompt], parts))
 
 
-def note_what_is_cut(opened: OpenedModel, ids: Sequence[int]) -> None:
+def note_what_is_cut(opened: LoadedModel, ids: Sequence[int]) -> None:
     """Says that a prompt is longer than what the model sees."""
     length = opened.context_length
     if len(ids) > length:
@@ -100,11 +102,11 @@ def print_as_it_comes(parts: Iterator[str]) -> str:
     return whole
 
 
-def _result(prompt: str, written: str, text: Text) -> dict[str, object]:
+def _result(prompt: str, written: str, text: TokenSequence) -> dict[str, object]:
     return {
         "prompt": prompt,
         "text": written,
-        "tokens": len(text.written),
-        "finish_reason": text.ended,
+        "tokens": len(text.output_ids),
+        "finish_reason": text.finish_reason,
         "seed": text.sampling.seed,
     }

@@ -10,7 +10,7 @@ import torch
 import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
-from atlas.inference.backends.atlas_model import AtlasModel
+from atlas.inference.backends.atlas import AtlasModel
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.tools.serve.app import create_app
@@ -29,7 +29,7 @@ def opened_model(tokenizer, **options) -> AtlasModel:
         for parameter in model.parameters():
             parameter.mul_(3)
         model.embedding.weight[tokenizer.eos] = 0  # tied: its logit is always 0
-    return AtlasModel(model, tokenizer, "small")
+    return AtlasModel.from_torch(model, tokenizer, "small")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import math
 import openai
 import pytest
 
-from atlas.inference.batch import Text
+from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.serve.service import MAX_CURVE_POINTS, load_curves
 from tests.tools.serve.support import running
@@ -20,7 +20,7 @@ def client(address):
 def alone(opened, prompt, tokens, **options):
     """Generate with the model directly."""
     sampling = Sampling(**{"temperature": 1, "top_k": 0, "top_p": 1} | options)
-    text = Text(opened.encode(prompt), tokens, sampling)
+    text = TokenSequence(opened.encode(prompt), tokens, sampling)
     return "".join(opened.stream(text)), text
 
 
@@ -180,7 +180,7 @@ def test_token_ids_on_request(client, opened):
         extra_body={"return_token_ids": True},
     )  # fmt: skip
     _, text = alone(opened, "the lamp", 6, seed=1)
-    assert done.choices[0].token_ids == text.written
+    assert done.choices[0].token_ids == text.output_ids
     assert done.choices[0].prompt_token_ids == list(text.prompt)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from atlas.inference.batch import Text
+from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.serve.engine import Engine, Limits
 from atlas.tools.serve.errors import EngineError
@@ -21,13 +21,13 @@ LONG = {"model": "small", "prompt": "the", "max_tokens": 10**6, "seed": 1}
 def sequence(opened, seed, tokens=20):
     prompts = ("the lamp", "one", "a red stone", "")
     sampling = Sampling(temperature=1, top_k=0, top_p=1, seed=seed)
-    return Text(opened.encode(prompts[seed % 4]), tokens, sampling)
+    return TokenSequence(opened.encode(prompts[seed % 4]), tokens, sampling)
 
 
 def alone(opened, seed, tokens=20):
     found = sequence(opened, seed, tokens)
-    list(opened.continue_all([found]))
-    return found.written
+    list(opened.run([found]))
+    return found.output_ids
 
 
 async def collect(ticket):
@@ -95,7 +95,7 @@ def test_waiting_and_running_have_timeouts(opened):
                 await collect(second)
             (came,) = await collect(first)
             third = await collect(engine.submit([sequence(opened, 3)]))
-            return came, first.sequences[0].ended, third
+            return came, first.sequences[0].finish_reason, third
 
     came, ended, third = asyncio.run(check())
     assert ended == "length"
@@ -126,11 +126,11 @@ def test_the_engine_survives_an_error_of_the_model(opened):
 
 def test_a_sequence_without_finite_logits_fails_alone(opened, monkeypatch):
     batch = opened.batch(2)
-    begin = batch._slots.begin
+    prefill = batch._backend.prefill
     monkeypatch.setattr(
-        batch._slots,
-        "begin",
-        lambda slot, ids: begin(slot, ids) * (math.nan if len(ids) == 1 else 1),
+        batch._backend,
+        "prefill",
+        lambda slot, ids: prefill(slot, ids) * (math.nan if len(ids) == 1 else 1),
     )
 
     async def check():

@@ -48,7 +48,7 @@ class LlamaCpp(Runtime):
     def __init__(self, path: str, context_length: int) -> None:
         from cyllama.llama import llama_cpp
 
-        from atlas.inference.backends.gguf_model import LlamaModel
+        from atlas.inference.backends.gguf import LlamaModel
 
         llama_cpp.disable_logging()
         params = llama_cpp.LlamaContextParams()

@@ -7,7 +7,7 @@ from atlas.export.bundle import ModelBundle
 from atlas.export.hugging_face.tensors import HuggingFaceConverter
 from atlas.export.hugging_face.tokenizer import fast_tokenizer, tokenizer_settings
 from atlas.export.rope import rope_scaling
-from atlas.inference.sampling import USUAL
+from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES
 from atlas.model.storage import WEIGHTS, write_weights
@@ -66,9 +66,9 @@ def generation_settings(tokenizer: Tokenizer) -> dict[str, Any]:
     """generation_config.json: the sampling that ``generate`` uses by default."""
     return {
         "do_sample": True,
-        "temperature": USUAL.temperature,
-        "top_k": USUAL.top_k,
-        "top_p": USUAL.top_p,
+        "temperature": DEFAULT_SAMPLING.temperature,
+        "top_k": DEFAULT_SAMPLING.top_k,
+        "top_p": DEFAULT_SAMPLING.top_p,
         **_special_ids(tokenizer),
     }
 

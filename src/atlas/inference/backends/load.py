@@ -1,45 +1,81 @@
-"""Finds out what a path holds."""
+"""Load a model from a path, whatever is there, into the engine that should run it."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.loaded_model import OpenedModel
-from atlas.model.config import FILE
+from atlas.inference.backends.base import LoadedModel
+from atlas.inference.backends.exported import exported_gguf, sibling
 
+Engine = Literal["auto", "llama.cpp", "torch"]
 GGUF = ".gguf"
+NO_CYLLAMA = "llama.cpp needs the package cyllama: pip install cyllama"
 
 
-def open_model(path: Path, tokenizer: Path | None = None) -> OpenedModel:
-    """Opens a folder that train wrote, a Hugging Face folder or a GGUF file.
-
-    Heavy imports wait until it is known which.
+def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto") -> LoadedModel:
+    """Load a folder that train wrote, a Hugging Face folder or a GGUF file.
 
     Args:
-        path: of it.
-        tokenizer: of the first kind, a file or folder; else ``tokenizer`` beside the folder.
+        path: of the folder or file.
+        tokenizer: file or folder, for a folder that train wrote; by default ``tokenizer`` beside
+            that folder.
+        engine: ``auto`` runs a model of ours in llama.cpp if its F32 GGUF file is up to date,
+            else in PyTorch.
 
     Raises:
-        AtlasError: it is none of them, or damaged.
+        AtlasError: there is no model at the path, it is damaged, or the engine can't run it.
     """
     if path.suffix.lower() == GGUF and not path.is_dir():
-        if not path.is_file():
-            raise AtlasError(f"{path}: no such file; `dvc repro` makes models/export/")
-        from atlas.inference.backends.gguf_model import GGUFModel
-
-        return GGUFModel(path)
+        return _load_gguf(path, engine)
     if path.exists() and not path.is_dir():
         raise AtlasError(f"{path}: not a model; give a folder or a file that ends in {GGUF}")
-    from atlas.model.language_model import choose_device
-
-    if _is_hugging_face(path / FILE):
-        from atlas.inference.backends.hugging_face_model import HuggingFaceModel
+    if _is_hugging_face(path / "config.json"):
+        if engine == "llama.cpp":
+            raise AtlasError(
+                f"--engine llama.cpp: {path} is a Hugging Face folder, which runs in PyTorch; "
+                "leave --engine out, or give a GGUF file"
+            )
+        from atlas.inference.backends.hugging_face import HuggingFaceModel
+        from atlas.model.language_model import choose_device
 
         return HuggingFaceModel(path, choose_device())
-    from atlas.inference.backends.atlas_model import AtlasModel
+    from atlas.inference.backends.atlas import AtlasModel
 
-    beside = (path if path.name else path.absolute()).parent / "tokenizer"
-    return AtlasModel.load(path, tokenizer or beside, choose_device())
+    gguf = None if engine == "torch" else _find_gguf(path, engine)
+    return AtlasModel.load(path, tokenizer or sibling(path, "tokenizer"), gguf)
+
+
+def _load_gguf(path: Path, engine: Engine) -> LoadedModel:
+    if not path.is_file():
+        raise AtlasError(f"{path}: no such file; `dvc repro` writes models/export/")
+    if engine == "torch":
+        raise AtlasError(
+            f"--engine torch: {path} is a GGUF file, which runs in llama.cpp; leave --engine out, "
+            "or give the folder it was exported from"
+        )
+    if find_spec("cyllama") is None:
+        raise AtlasError(NO_CYLLAMA)
+    from atlas.inference.backends.gguf import GGUFModel
+
+    return GGUFModel(path)
+
+
+def _find_gguf(folder: Path, engine: Engine) -> Path | None:
+    """The file that llama.cpp runs in place of a model of ours; None for ``auto`` without one.
+
+    Raises:
+        AtlasError: llama.cpp was asked for and can't run the model.
+    """
+    try:
+        if find_spec("cyllama") is None:
+            raise AtlasError(f"{NO_CYLLAMA}, or use --engine torch")
+        return exported_gguf(folder)
+    except AtlasError as error:
+        if engine == "llama.cpp":
+            raise AtlasError(f"--engine llama.cpp: {error}") from None
+        return None
 
 
 def _is_hugging_face(config: Path) -> bool:

@@ -10,7 +10,8 @@ from atlas.errors import AtlasError
 from atlas.tools.commands.cli_utils import find_project, given_text
 
 if TYPE_CHECKING:
-    from atlas.inference.backends.loaded_model import OpenedModel
+    from atlas.inference.backends.base import LoadedModel
+    from atlas.inference.backends.load import Engine
     from atlas.inference.sampling import Sampling
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
@@ -33,9 +34,15 @@ MinP = Annotated[
 RepetitionPenalty = Annotated[
     float | None, typer.Option(help="Above 1: what is in the text is less likely again. [1]")
 ]
-BeyondContext = Annotated[
+OnOverflow = Annotated[
     Literal["slide", "stop"],
-    typer.Option(help="Where the context ends: forget its older half and go on, or stop."),
+    typer.Option(help="When the context is full: drop its older half and go on, or stop."),
+]
+EngineName = Annotated[
+    Literal["auto", "llama.cpp", "torch"],
+    typer.Option(
+        help="auto: llama.cpp if the exported F32 file belongs to the model, else PyTorch."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text. [1]")]
 
@@ -59,8 +66,9 @@ def generate(
     count: Annotated[
         int, typer.Option(min=1, help="How many texts, with seeds that follow each other.")
     ] = 1,
-    beyond: BeyondContext = "slide",
+    on_overflow: OnOverflow = "slide",
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text.")] = False,
+    engine: EngineName = "auto",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
 ) -> None:
@@ -69,8 +77,8 @@ def generate(
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     text = _prompt(prompt, file)
-    opened = _opened(model, tokenizer)
-    wanted = Wanted(tokens, [_unescaped(each) for each in stop or ()], count, beyond)
+    opened = _opened(model, tokenizer, engine)
+    wanted = Wanted(tokens, [_unescaped(each) for each in stop or ()], count, on_overflow)
     print_continuations(opened, text, sampling, wanted, as_json=as_json)
 
 
@@ -82,6 +90,7 @@ def chat(
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
+    engine: EngineName = "auto",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
 ) -> None:
@@ -89,8 +98,8 @@ def chat(
     from atlas.tools.chat import Chat, typed_lines
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    opened = _opened(model, tokenizer)
-    print(f"{opened.name} ({opened.form}); /help lists commands, Ctrl+D ends", file=sys.stderr)
+    opened = _opened(model, tokenizer, engine)
+    print(f"{opened.name} ({opened.engine}); /help lists commands, Ctrl+D ends", file=sys.stderr)
     Chat(opened, sampling, tokens).run(typed_lines())
 
 
@@ -104,7 +113,8 @@ def serve(
     queue_size: Annotated[int, typer.Option(min=0, help="Sequences that may wait.")] = 64,
     max_tokens: Annotated[int, typer.Option(min=1, help="Limit of max_tokens in requests.")] = 4096,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one sequence.")] = 120,
-    beyond: BeyondContext = "slide",
+    on_overflow: OnOverflow = "slide",
+    engine: EngineName = "auto",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
 ) -> None:
@@ -114,17 +124,17 @@ def serve(
 
     if key == "":
         raise AtlasError("--key is empty; give a key, or omit the option")
-    opened = _opened(model, tokenizer)
+    opened = _opened(model, tokenizer, engine)
     limits = Limits(slots, queue_size, generation_timeout=timeout, max_tokens=max_tokens)
     curves = None if model else find_project() / "metrics"
-    serve_model(opened, host, port, limits, key=key, metrics_folder=curves, beyond=beyond)
+    serve_model(opened, host, port, limits, key=key, metrics_folder=curves, on_overflow=on_overflow)
 
 
-def _opened(model: Path | None, tokenizer: Path | None) -> "OpenedModel":
+def _opened(model: Path | None, tokenizer: Path | None, engine: "Engine") -> "LoadedModel":
     """The model that is named, or that of the project."""
-    from atlas.inference.backends.load import open_model
+    from atlas.inference.backends.load import load_model
 
-    return open_model(model or find_project() / "models/model", tokenizer)
+    return load_model(model or find_project() / "models/model", tokenizer, engine)
 
 
 def _sampling(*values: float | None) -> "Sampling":

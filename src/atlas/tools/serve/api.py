@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from atlas.inference.batch import visible
+from atlas.inference.batch import visible_tokens
 from atlas.tools.serve.errors import APIError, EngineError, ErrorResponse
 from atlas.tools.serve.schemas import (
     AttentionRequest,
@@ -91,7 +91,7 @@ def create_router(service: ModelService) -> APIRouter:
     @api.post("/atlas/attention")
     async def attention(body: AttentionRequest) -> dict[str, Any]:
         """Return the attention weights of the last token, by layer, head and position."""
-        ids = body.ids[-visible(len(body.ids), model.context_length) :]
+        ids = body.ids[-visible_tokens(len(body.ids), model.context_length) :]
         service.check_ids(ids, "ids")
         async with one_at_a_time:  # it competes with the engine for the processor
             layers = await asyncio.to_thread(model.attention, ids)

@@ -15,8 +15,8 @@ from fastapi.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from atlas.errors import AtlasError, one_line
-from atlas.inference.backends.loaded_model import OpenedModel
-from atlas.inference.batch import Beyond
+from atlas.inference.backends.base import LoadedModel
+from atlas.inference.batch import Overflow
 from atlas.tools.serve.api import create_router
 from atlas.tools.serve.engine import Engine, Limits
 from atlas.tools.serve.errors import add_error_handlers
@@ -39,14 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: OpenedModel,
+    model: LoadedModel,
     host: str,
     port: int,
     limits: Limits,
     *,
     key: str | None,
     metrics_folder: Path | None,
-    beyond: Beyond,
+    on_overflow: Overflow,
 ) -> None:
     """Serve a model until the process is stopped.
 
@@ -58,7 +58,12 @@ def serve(
     hosts = [*LOCAL_HOSTS, host] if is_local else None
     try:
         app = create_app(
-            model, limits, key=key, hosts=hosts, metrics_folder=metrics_folder, beyond=beyond
+            model,
+            limits,
+            key=key,
+            hosts=hosts,
+            metrics_folder=metrics_folder,
+            on_overflow=on_overflow,
         )
     except (RuntimeError, MemoryError) as error:
         raise AtlasError(
@@ -70,7 +75,7 @@ def serve(
         logger.warning(
             "warning: anyone who can reach this address can use the model; set a key with --key"
         )
-    print(f"{model.name} ({model.form}): page at {address}, API at {address}/v1", flush=True)
+    print(f"{model.name} ({model.engine}): page at {address}, API at {address}/v1", flush=True)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -96,13 +101,13 @@ class Server(uvicorn.Server):
 
 
 def create_app(
-    model: OpenedModel,
+    model: LoadedModel,
     limits: Limits,
     *,
     key: str | None = None,
     hosts: list[str] | None = None,
     metrics_folder: Path | None = None,
-    beyond: Beyond = "slide",
+    on_overflow: Overflow = "slide",
 ) -> FastAPI:
     """Create the app that serves a model.
 
@@ -112,10 +117,10 @@ def create_app(
         key: API key; None if clients need none.
         hosts: allowed host names; None for all.
         metrics_folder: of the project that trained the model, for its curves.
-        beyond: what happens at the end of the context.
+        on_overflow: what happens at the end of the context.
     """
     metrics = create_metrics()
-    engine = Engine(model.batch(limits.slots, beyond), limits, metrics)
+    engine = Engine(model.batch(limits.slots, on_overflow), limits, metrics)
     service = ModelService(model, engine, limits, metrics, int(time.time()), metrics_folder)
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 
-from atlas.inference.batch import Batch, Text, Token
+from atlas.inference.batch import RunningBatch, Token, TokenSequence
 from atlas.inference.sampling import GREEDY
 from atlas.tools.serve.errors import EngineError
 from atlas.tools.serve.metrics import Metrics
@@ -44,7 +44,7 @@ class Limits:
 class Ticket:
     """The event loop's side of one request: receives the events of its sequences."""
 
-    def __init__(self, sequences: Sequence[Text], *, stream: bool) -> None:
+    def __init__(self, sequences: Sequence[TokenSequence], *, stream: bool) -> None:
         self.sequences = list(sequences)
         self._min_events = 1 if stream else TOKENS_PER_WAKEUP
         self._events: list[tuple[int, Token | None]] = []
@@ -87,7 +87,7 @@ class Job:
     cancelled: bool = False
 
     @property
-    def sequence(self) -> Text:
+    def sequence(self) -> TokenSequence:
         """The sequence itself."""
         return self.ticket.sequences[self.index]
 
@@ -95,7 +95,7 @@ class Job:
 class Engine:
     """Generate sequences in a thread, for the tasks of an event loop."""
 
-    def __init__(self, batch: Batch, limits: Limits, metrics: Metrics | None = None) -> None:
+    def __init__(self, batch: RunningBatch, limits: Limits, metrics: Metrics | None = None) -> None:
         self._batch = batch
         self._limits = limits
         self._metrics = metrics
@@ -124,7 +124,7 @@ class Engine:
 
     def warm_up(self, prompt: Sequence[int]) -> None:
         """Generate two tokens, as the first ones take longer."""
-        for _ in self._batch.grow([Text(prompt, 2, GREEDY)]):
+        for _ in self._batch.run([TokenSequence(prompt, 2, GREEDY)]):
             pass
 
     def stop(self) -> None:
@@ -138,7 +138,7 @@ class Engine:
         self._waiting.clear()
         _deliver([(job, EngineError("stopping")) for job in unfinished])
 
-    def submit(self, sequences: Sequence[Text], *, stream: bool = True) -> Ticket:
+    def submit(self, sequences: Sequence[TokenSequence], *, stream: bool = True) -> Ticket:
         """Queue all sequences of a request, or none.
 
         Args:
@@ -161,7 +161,7 @@ class Engine:
             self._changed.notify()
         return ticket
 
-    def cancel(self, sequences: Sequence[Text]) -> None:
+    def cancel(self, sequences: Sequence[TokenSequence]) -> None:
         """Free the slots of sequences; finished ones are ignored."""
         with self._changed:
             cancelled = {id(sequence) for sequence in sequences}
@@ -202,7 +202,7 @@ class Engine:
                 continue
             if id(job.sequence) in self._running:
                 self._batch.remove(job.sequence)
-                job.sequence.ended = "length"
+                job.sequence.finish_reason = "length"
                 del self._running[id(job.sequence)]
                 events.append((job, None))
             else:
@@ -210,29 +210,31 @@ class Engine:
                 events.append((job, EngineError("timeout")))
         return events
 
-    def _start_waiting(self) -> list[Text]:
+    def _start_waiting(self) -> list[TokenSequence]:
         """Move jobs from the queue to free slots, oldest first."""
-        count = min(self._batch.free, len(self._waiting), MAX_PREFILLS)
+        count = min(self._batch.free_slots, len(self._waiting), MAX_PREFILLS)
         jobs = [self._waiting.popleft() for _ in range(count)]
         for job in jobs:
             job.deadline = time.monotonic() + self._limits.generation_timeout
             self._running[id(job.sequence)] = job
         return [job.sequence for job in jobs]
 
-    def _step(self, started: Sequence[Text]) -> list[tuple[Job, Event]]:
+    def _step(self, started: Sequence[TokenSequence]) -> list[tuple[Job, Event]]:
         """Add one token to each running sequence, then read the prompts of started ones."""
-        changed = self._batch.step() if self._batch.growing else []
+        changed = self._batch.step() if self._batch.active else []
         for sequence in started:
             self._batch.add(sequence)
         events: list[tuple[Job, Event]] = []
         for sequence in (*changed, *started):
             job = self._running[id(sequence)]
-            if sequence.newest is not None:
-                events.append((job, sequence.newest))
-            if sequence.ended is not None:
+            if sequence.last_token is not None:
+                events.append((job, sequence.last_token))
+            if sequence.finish_reason is not None:
                 with self._changed:
                     del self._running[id(sequence)]
-                events.append((job, EngineError("engine") if sequence.ended == "failed" else None))
+                events.append(
+                    (job, EngineError("engine") if sequence.finish_reason == "failed" else None)
+                )
         return events
 
     def _fail_running(self) -> list[tuple[Job, Event]]:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atlas.inference.backends.loaded_model import OpenedModel
+from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import Token
 from atlas.inference.sampling import Sampling
 
@@ -176,7 +176,7 @@ class ResponseBuilder:
 
     def __init__(
         self,
-        model: OpenedModel,
+        model: LoadedModel,
         request: CompletionRequest | ChatRequest,
         prompts: Sequence[Sequence[int]],
     ) -> None:
@@ -241,7 +241,7 @@ class ResponseBuilder:
             "tokens": [self._piece(token.id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": [
-                {self._piece(each): logprob for each, logprob in token.alternatives}
+                {self._piece(each): logprob for each, logprob in token.top_logprobs}
                 for token in tokens
             ],
             "text_offset": [delta.offset for delta in deltas],
@@ -250,7 +250,7 @@ class ResponseBuilder:
     def _chat_logprobs(self, deltas: Sequence[Delta]) -> Body:
         content = [
             self._scored_token(token.id, token.logprob)
-            | {"top_logprobs": [self._scored_token(*each) for each in token.alternatives]}
+            | {"top_logprobs": [self._scored_token(*each) for each in token.top_logprobs]}
             for delta in deltas
             if (token := delta.token)
         ]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.inference.backends.loaded_model import OpenedModel
-from atlas.inference.batch import Text, Token
+from atlas.inference.backends.base import LoadedModel
+from atlas.inference.batch import Token, TokenSequence
 from atlas.inference.text_stream import TextStream
 from atlas.tools.serve.engine import Engine, Limits
 from atlas.tools.serve.errors import APIError
@@ -25,7 +25,7 @@ MAX_CURVE_POINTS = 500
 class ModelService:
     """A model with everything its requests need."""
 
-    model: OpenedModel
+    model: LoadedModel
     engine: Engine
     limits: Limits
     metrics: Metrics | None
@@ -36,15 +36,15 @@ class ModelService:
         """Describe the model for the page."""
         return {
             "name": self.model.name,
-            "form": self.model.form,
+            "engine": self.model.engine,
             "context_length": self.model.context_length,
             "vocab_size": self.model.vocab_size,
-            "has_attention": self.model.tells_attention,
+            "has_attention": self.model.has_attention,
             "max_tokens": self.limits.max_tokens,
             "curves": load_curves(self.metrics_folder),
         }
 
-    def sequences(self, request: CompletionRequest | ChatRequest) -> list[Text]:
+    def sequences(self, request: CompletionRequest | ChatRequest) -> list[TokenSequence]:
         """Return the sequences to generate, ``n`` for each prompt, with consecutive seeds.
 
         Raises:
@@ -55,7 +55,7 @@ class ModelService:
         seed = secrets.randbits(32) if request.seed is None else request.seed
         samplings = [request.sampling((seed + i) % SEEDS) for i in range(request.n or 1)]
         return [
-            Text(prompt, request.token_limit, sampling, request.alternatives)
+            TokenSequence(prompt, request.token_limit, sampling, request.alternatives)
             for prompt in self._encode(request)
             for sampling in samplings
         ]
@@ -107,7 +107,7 @@ class ModelService:
     def _encode(self, request: CompletionRequest | ChatRequest) -> list[list[int]]:
         if isinstance(request, ChatRequest):
             messages = [message.for_template() for message in request.messages]
-            prompts, param = [self.model.conversation(messages)], "messages"
+            prompts, param = [self.model.encode_chat(messages)], "messages"
         else:
             encode, param = self.model.encode, "prompt"
             prompts = [encode(p) if isinstance(p, str) else p for p in request.prompts()]
@@ -126,7 +126,7 @@ class Generation:
     def __init__(
         self,
         service: ModelService,
-        sequences: Sequence[Text],
+        sequences: Sequence[TokenSequence],
         stops: Sequence[str],
         *,
         stream: bool,
@@ -172,7 +172,7 @@ class Generation:
 
     def _delta(self, index: int, token: Token | None) -> Delta:
         stream, sequence, offset = self._texts[index], self._sequences[index], self._offsets[index]
-        text = stream.end() if token is None else stream.feed(token.id)
+        text = stream.flush() if token is None else stream.feed(token.id)
         self._completion_tokens += token is not None
         self._offsets[index] += len(text)
         finish_reason = None
@@ -180,7 +180,7 @@ class Generation:
             finish_reason = "stop"
             self._engine.cancel([sequence])
         elif token is None:
-            finish_reason = sequence.ended
+            finish_reason = sequence.finish_reason
         if finish_reason is not None:
             self._finished.add(index)
         return Delta(index, token, offset, text, finish_reason)

@@ -50,7 +50,7 @@ async function loadModel() {
   }
   const facts = {
     Model: model.name,
-    Format: model.form,
+    Engine: model.engine,
     Context: `${grouped(model.context_length)} tokens`,
     Vocabulary: `${grouped(model.vocab_size)} tokens`,
   };

@@ -4,13 +4,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.inference.slots import NumPySlots, ReadingSlots, TorchSlots, slots_of
+from atlas.inference.generate import CachedBackend, UncachedBackend, torch_backend
 from atlas.model.initialize import initialise, make_model
 from tests.model.family import GRID, OPTIONS, T, decoder, ids_of
 from tests.small import small_config
 
 CLOSE = 1e-5  # of logits of about 1
-KINDS = [TorchSlots, NumPySlots, ReadingSlots]
+KINDS = [CachedBackend, UncachedBackend]
 
 
 def uncached(model, ids):
@@ -20,23 +20,23 @@ def uncached(model, ids):
 
 def check(kind, model, starts, order):
     """Grows texts of different lengths in slots, some of them at a time."""
-    slots = kind(model, len(starts))
+    backend = kind(model, len(starts))
     texts = [ids_of(1, T, seed).tolist()[0] for seed in range(len(starts))]
     lengths = list(starts)
     for slot, text in enumerate(texts):
-        logits = slots.begin(slot, text[: lengths[slot]])
+        logits = backend.prefill(slot, text[: lengths[slot]])
         assert np.abs(logits - uncached(model, text[: lengths[slot]])).max() < CLOSE
     for growing in order:
         growing = [slot for slot in growing if lengths[slot] < T]
         if not growing:
             continue
         tokens = {slot: texts[slot][lengths[slot]] for slot in growing}
-        rows = slots.step(tokens)
+        rows = backend.step(tokens)
         for slot, logits in zip(growing, rows, strict=True):
             lengths[slot] += 1
             assert np.abs(logits - uncached(model, texts[slot][: lengths[slot]])).max() < CLOSE
-    slots.begin(0, texts[1][:3])  # what was there before is forgotten
-    logits = slots.step({0: texts[1][3]})[0]
+    backend.prefill(0, texts[1][:3])  # what was there before is forgotten
+    logits = backend.step({0: texts[1][3]})[0]
     assert np.abs(logits - uncached(model, texts[1][:4])).max() < CLOSE
 
 
@@ -53,17 +53,15 @@ def test_each_slot_has_the_logits_of_its_text_alone(kind, options):
     st.lists(st.integers(1, T), min_size=2, max_size=4),
     st.lists(st.sets(st.integers(0, 3), min_size=1).map(sorted), max_size=6),
 )
-def test_the_steps_of_numpy_are_those_of_the_model(options, starts, order):
+def test_cached_logits_equal_uncached_ones_over_all_options(options, starts, order):
     order = [[slot for slot in growing if slot < len(starts)] for growing in order]
-    check(NumPySlots, decoder(**options), starts, order)
+    check(CachedBackend, decoder(**options), starts, order)
 
 
-def test_numpy_takes_the_steps_where_it_can():
-    model = decoder()
-    assert type(slots_of(model, 2)) is NumPySlots
-    assert type(slots_of(model.double(), 2)) is TorchSlots
+def test_decoders_have_a_cache():
+    assert type(torch_backend(decoder(), 2)) is CachedBackend
     bigram = make_model(small_config(kind="bigram"))
-    assert type(slots_of(bigram, 2)) is ReadingSlots
+    assert type(torch_backend(bigram, 2)) is UncachedBackend
 
 
 @pytest.mark.parametrize(
@@ -77,10 +75,10 @@ def test_numpy_takes_the_steps_where_it_can():
 def test_models_without_a_cache_read_again(options):
     model = make_model(small_config(**options)).eval()
     initialise(model, 3)
-    slots = slots_of(model, 2)
+    backend = torch_backend(model, 2)
     texts = [[5, 9, 6], [7, 8, 9, 4, 3]]
     for slot, text in enumerate(texts):
-        assert np.allclose(slots.begin(slot, text), uncached(model, text), atol=CLOSE)
-    rows = slots.step({1: 11, 0: 12})
+        assert np.allclose(backend.prefill(slot, text), uncached(model, text), atol=CLOSE)
+    rows = backend.step({1: 11, 0: 12})
     assert np.allclose(rows[0], uncached(model, [*texts[1], 11]), atol=CLOSE)
     assert np.allclose(rows[1], uncached(model, [*texts[0], 12]), atol=CLOSE)

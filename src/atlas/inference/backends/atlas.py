@@ -1,0 +1,140 @@
+"""A model that the pipeline trained: its folder, and the tokenizer beside it.
+
+The weights run in PyTorch, or in llama.cpp if the F32 GGUF file exported from them is given.
+Prompts, tokenizer and sampling are the same for both, so they write the same texts.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from atlas.errors import AtlasError
+from atlas.inference.backends.base import LoadedModel, Message
+from atlas.inference.batch import InferenceBackend, Overflow
+from atlas.inference.prompts import prepare_prompt, supported_overflow
+from atlas.inference.text_stream import UNKNOWN
+from atlas.model.config import ModelConfig, check_tokenizer
+from atlas.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from atlas.model.language_model import LanguageModel
+
+
+class AtlasModel(LoadedModel):
+    """A model of ours. PyTorch is imported, and its weights are loaded, only when needed."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        name: str,
+        load_torch: Callable[[], "LanguageModel"],
+        gguf: Path | None = None,
+    ) -> None:
+        """Load the GGUF file, or the PyTorch model if there is none.
+
+        Args:
+            config: of the model.
+            tokenizer: that it was trained with.
+            name: of the model.
+            load_torch: gives the model in PyTorch.
+            gguf: F32 file exported from it, to be run by llama.cpp.
+        """
+        self.config, self.tokenizer, self.name = config, tokenizer, name
+        self.context_length, self.vocab_size = config.context_length, config.vocab_size
+        self.end_ids = frozenset({config.eos})
+        self.has_attention = config.kind == "decoder"
+        self.engine = "llama.cpp" if gguf else "PyTorch"
+        self._load_torch = load_torch
+        self._gguf = None
+        if gguf is None:
+            _ = self.model
+        else:
+            from atlas.inference.backends.gguf import load_gguf
+
+            self._gguf = load_gguf(gguf)
+
+    @classmethod
+    def load(cls, folder: Path, tokenizer_path: Path, gguf: Path | None = None) -> Self:
+        """Read a folder that train wrote.
+
+        Raises:
+            AtlasError: a file is missing or damaged, or the tokenizer is another one.
+        """
+        config = ModelConfig.read(folder)
+        tokenizer = Tokenizer.load(tokenizer_path)
+        check_tokenizer(config, tokenizer.sha256, str(tokenizer_path), str(folder))
+        name = folder.resolve().name
+        loaded = (folder / "model.safetensors").stat()
+
+        def load_torch() -> "LanguageModel":
+            from atlas.model.language_model import choose_device
+            from atlas.model.storage import load_model
+
+            now = (folder / "model.safetensors").stat()
+            if (now.st_ino, now.st_mtime_ns) != (loaded.st_ino, loaded.st_mtime_ns):
+                raise AtlasError(f"{folder}: changed since it was loaded; start again")
+            return load_model(folder, choose_device())
+
+        return cls(config, tokenizer, "atlas" if name == "model" else name, load_torch, gguf)
+
+    @classmethod
+    def from_torch(cls, model: "LanguageModel", tokenizer: Tokenizer, name: str) -> Self:
+        """Wrap a PyTorch model."""
+        return cls(model.config, tokenizer, name, lambda: model)
+
+    @cached_property
+    def model(self) -> "LanguageModel":
+        """The model in PyTorch."""
+        return self._load_torch()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prompt."""
+        return prepare_prompt(self.config, self.tokenizer.encode(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        return self.tokenizer.decode(ids)
+
+    def piece(self, token: int) -> str:
+        """The text of one id, or the name of a byte or special token."""
+        text = self.decode([token])
+        return text if text and UNKNOWN not in text else self.tokenizer.piece(token)
+
+    def piece_bytes(self, token: int) -> bytes | None:
+        """The bytes of one id."""
+        if self.tokenizer.processor.is_byte(token):
+            return bytes([int(self.tokenizer.piece(token)[1:-1], 16)])  # <0xE2>
+        return super().piece_bytes(token)
+
+    def backend(self, slots: int) -> InferenceBackend:
+        """A backend with room for this many texts at once."""
+        if self._gguf is not None:
+            from atlas.inference.backends.gguf import LlamaBackend
+
+            return LlamaBackend(self._gguf, slots, self.context_length, exact=True)
+        from atlas.inference.generate import torch_backend
+
+        return torch_backend(self.model, slots)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """As one text; a model that answers questions sees only the last message."""
+        if self.config.separator is not None:
+            messages = messages[-1:]
+        return super().encode_chat(messages)
+
+    def supported_overflow(self, on_overflow: Overflow) -> Overflow:
+        """What this model does when its context is full."""
+        return supported_overflow(self.config, on_overflow)
+
+    def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:
+        """Attention weights of the last of the ids, by layer, head and id; always from PyTorch."""
+        if not self.has_attention:
+            return super().attention(ids)
+        import torch
+
+        weights: list[torch.Tensor] = []
+        with torch.no_grad():
+            self.model(torch.tensor([list(ids)], device=self.model.device), weights=weights)
+        return [each[0, :, -1].cpu().tolist() for each in weights]  # (H, S) each

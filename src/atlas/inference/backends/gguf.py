@@ -1,0 +1,184 @@
+"""GGUF files, run by llama.cpp through cyllama."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from cyllama.llama import llama_cpp
+
+from atlas.errors import AtlasError
+from atlas.inference.backends.base import (
+    MAX_CONTEXT_LENGTH,
+    LoadedModel,
+    Message,
+    at_least_bos,
+    chat_template_errors,
+)
+from atlas.inference.batch import InferenceBackend
+from atlas.model.logits import Logits
+from atlas.pipeline.processes import threads
+
+SPACE = "\u2581"  # in a piece of sentencepiece
+BYTE, CONTROL = 1 << 5, 1 << 3  # token attributes of llama.cpp
+BYTE_LEVEL = "gpt2"  # tokenizer.ggml.model of vocabularies that spell bytes as letters
+CHAT_TEMPLATE = "tokenizer.chat_template"
+GGML_TYPE_F32 = 0
+FLASH_ATTENTION_OFF = 0
+
+
+class LlamaModel(llama_cpp.LlamaModel):  # type: ignore[misc]
+    """A model in llama.cpp; cyllama 0.2.18 needs ``n_vocab`` to copy logits but lacks it."""
+
+    @property
+    def n_vocab(self) -> int:
+        """V, the number of tokens."""
+        size: int = self.get_vocab().n_vocab
+        return size
+
+
+def load_gguf(path: Path) -> LlamaModel:
+    """Load a file into llama.cpp.
+
+    Raises:
+        AtlasError: llama.cpp refuses it.
+    """
+    llama_cpp.disable_logging()
+    try:
+        return LlamaModel(str(path))
+    except Exception:  # the reason is only in the log, among much else
+        raise AtlasError(
+            f"{path}: llama.cpp can't load it; `atlas inspect {path}` shows what is in it"
+        ) from None
+
+
+class GGUFModel(LoadedModel):
+    """Any GGUF file that llama.cpp runs, with the tokenizer in it."""
+
+    engine = "llama.cpp"
+
+    def __init__(self, path: Path) -> None:
+        """Load a file.
+
+        Raises:
+            AtlasError: llama.cpp refuses it.
+        """
+        self._model = load_gguf(path)
+        self._vocabulary = self._model.get_vocab()
+        self._metadata: dict[str, str] = self._model.metadata()
+        self.name = path.stem
+        self.vocab_size = self._model.n_vocab
+        self.context_length = min(int(self._model.n_ctx_train), MAX_CONTEXT_LENGTH)
+        ids = range(self.vocab_size)
+        self.end_ids = frozenset(each for each in ids if self._vocabulary.is_eog(each))
+        self._pieces = [self._piece(each) for each in ids]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prompt, begun as the file says."""
+        return self._encode(text, add_special=True, parse_special=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        return b"".join(self._pieces[each] for each in ids).decode("utf-8", errors="replace")
+
+    def piece_bytes(self, token: int) -> bytes:
+        """The bytes of one id."""
+        return self._pieces[token]
+
+    def backend(self, slots: int) -> InferenceBackend:
+        """A backend with room for this many texts at once."""
+        return LlamaBackend(self._model, slots, self.context_length)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """In the chat template of the file, if it has one."""
+        if CHAT_TEMPLATE not in self._metadata:
+            return super().encode_chat(messages)
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        bos, eos = self._vocabulary.token_bos(), self._vocabulary.token_eos()
+        with chat_template_errors(self.name):
+            (text,), _ = render_jinja_template(
+                conversations=[list(messages)],
+                chat_template=self._metadata[CHAT_TEMPLATE],
+                add_generation_prompt=True,
+                bos_token=self._vocabulary.get_text(bos) if bos >= 0 else "",
+                eos_token=self._vocabulary.get_text(eos) if eos >= 0 else "",
+            )
+        return self._encode(text, add_special=False, parse_special=True)
+
+    def _encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        valid = text.encode("utf-8", errors="replace").decode()
+        ids = self._vocabulary.tokenize(valid, add_special=add_special, parse_special=parse_special)
+        bos = self._vocabulary.token_bos()
+        return at_least_bos(self.name, list(ids), bos if bos >= 0 else None)
+
+    def _piece(self, token: int) -> bytes:
+        """The bytes of one id; none for a special token."""
+        attributes = self._vocabulary.get_attr(token)
+        text: str = self._vocabulary.get_text(token)
+        if attributes & CONTROL:
+            return b""
+        if attributes & BYTE:
+            return bytes([int(text[1:-1], 16)])  # <0x2D>
+        if self._metadata.get("tokenizer.ggml.model") == BYTE_LEVEL:
+            byte_of = _byte_level_alphabet()
+            return b"".join(byte_of.get(each, each.encode()) for each in text)
+        return text.replace(SPACE, " ").encode()
+
+
+class LlamaBackend(InferenceBackend):
+    """A context of llama.cpp with one sequence per slot."""
+
+    def __init__(
+        self, model: LlamaModel, slots: int, context_length: int, *, exact: bool = False
+    ) -> None:
+        """Make a context.
+
+        Args:
+            model: that runs in it.
+            slots: number of sequences.
+            context_length: max tokens of each.
+            exact: keep keys and values in float32 and compute attention as PyTorch does, instead
+                of in float16: twice the memory, logits equal to about 1e-5.
+        """
+        super().__init__(slots, context_length)
+        params = llama_cpp.LlamaContextParams()
+        params.n_seq_max = slots
+        params.n_ctx = slots * context_length
+        params.n_batch = params.n_ubatch = max(slots, context_length)
+        if exact:
+            params.type_k = params.type_v = GGML_TYPE_F32
+            params.flash_attn_type = FLASH_ATTENTION_OFF
+        self._context = llama_cpp.LlamaContext(model, params)
+        self._context.set_n_threads(threads(), threads())
+        self._lengths = [0] * slots
+
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        self._context.memory_seq_rm(slot, -1, -1)
+        self._lengths[slot] = 0
+        logits: Logits = self._decode([(slot, each) for each in ids])[0]
+        return logits
+
+    def step(self, tokens: Mapping[int, int]) -> Logits:
+        """Append a token to the given slots."""
+        return self._decode(list(tokens.items()))
+
+    def _decode(self, tokens: Sequence[tuple[int, int]]) -> Logits:
+        """Logits after the last token of each slot."""
+        last = {slot: index for index, (slot, _) in enumerate(tokens)}
+        batch = llama_cpp.LlamaBatch(n_tokens=len(tokens), embd=0, n_seq_max=1)
+        for index, (slot, token) in enumerate(tokens):
+            batch.add(token, self._lengths[slot], [slot], last[slot] == index)
+            self._lengths[slot] += 1
+        self._context.decode(batch)
+        rows: Logits = np.stack(
+            [np.array(self._context.get_logits_ith(index), np.float32) for index in last.values()]
+        )
+        return rows
+
+
+def _byte_level_alphabet() -> dict[str, bytes]:
+    """The byte that each letter of a byte-level piece stands for, as in GPT-2."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {letter: bytes([byte]) for byte, letter in bytes_to_unicode().items()}

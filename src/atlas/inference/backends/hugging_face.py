@@ -1,0 +1,106 @@
+"""A Hugging Face folder, run by transformers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from atlas.errors import AtlasError, one_line
+from atlas.inference.backends.base import (
+    MAX_CONTEXT_LENGTH,
+    LoadedModel,
+    Message,
+    at_least_bos,
+    chat_template_errors,
+)
+from atlas.inference.batch import InferenceBackend
+from atlas.model.logits import Logits
+
+
+class HuggingFaceModel(LoadedModel):
+    """Any causal language model that transformers can load without remote code."""
+
+    engine = "transformers"
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Load a folder.
+
+        Raises:
+            AtlasError: transformers can't.
+        """
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        options = {"local_files_only": True}
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
+        except Exception as error:  # of any kind, depending on what is wrong with the folder
+            raise AtlasError(
+                f"{folder}: transformers can't load it ({one_line(error)[:200]})"
+            ) from None
+        self._model = model.eval().to(device)
+        self.name = folder.resolve().name
+        self.vocab_size = int(model.config.vocab_size)
+        max_positions = int(getattr(model.config, "max_position_embeddings", MAX_CONTEXT_LENGTH))
+        self.context_length = min(max_positions, MAX_CONTEXT_LENGTH)
+        ends = model.generation_config.eos_token_id
+        ends = [self._tokenizer.eos_token_id] if ends is None else ends
+        self.end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prompt, begun as the tokenizer does."""
+        return self._at_least_bos(self._tokenizer(text, split_special_tokens=True)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        text: str = self._tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def backend(self, slots: int) -> InferenceBackend:
+        """A backend with room for this many texts at once."""
+        return TransformersBackend(self._model, slots, self.context_length)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """In the chat template of the tokenizer, if it has one."""
+        if not self._tokenizer.chat_template:
+            return super().encode_chat(messages)
+        with chat_template_errors(self.name):
+            text = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        return self._at_least_bos(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _at_least_bos(self, ids: list[int]) -> list[int]:
+        return at_least_bos(self.name, ids, self._tokenizer.bos_token_id)
+
+
+class TransformersBackend(InferenceBackend):
+    """One transformers cache per slot, read one after the other."""
+
+    def __init__(self, model: Any, slots: int, context_length: int) -> None:
+        super().__init__(slots, context_length)
+        self._model = model
+        self._caches: list[Any] = [None] * slots
+
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        self._caches[slot] = None
+        return self._forward(slot, ids)
+
+    def step(self, tokens: Mapping[int, int]) -> Logits:
+        """Append a token to the given slots."""
+        return np.stack([self._forward(slot, [token]) for slot, token in tokens.items()])
+
+    @torch.no_grad()
+    def _forward(self, slot: int, ids: Sequence[int]) -> Logits:
+        new = torch.tensor([list(ids)], device=self._model.device)
+        result = self._model(new, past_key_values=self._caches[slot], use_cache=True)
+        self._caches[slot] = result.past_key_values
+        logits: Logits = result.logits[0, -1].float().cpu().numpy()
+        return logits
