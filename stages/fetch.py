@@ -1,8 +1,8 @@
-"""Fetch: bring the corpus named in params.yaml, byte for byte, with a manifest.
+"""Fetch the corpus named in params.yaml, byte for byte, with a manifest.
 
     dvc repro fetch
 
-``ATLAS_MIRROR`` names a folder or URL in which downloads are looked for first.
+``ATLAS_MIRROR`` names a folder or URL to try before the web.
 """
 
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from atlas.pipeline.stage import StageRun, resolve_user_path, run_stage
 
 
 def main(run: StageRun) -> None:
-    """Corpus name to data/raw."""
+    """Fetch corpus into data/raw."""
     mirror = settings().mirror
     if mirror and not urlsplit(mirror).scheme:
         mirror = str(resolve_user_path(mirror))

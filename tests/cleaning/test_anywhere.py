@@ -26,7 +26,7 @@ def raw(tmp_path_factory):
     for number in range(20):
         (folder / f"{number}.txt").write_text(text(number + 200, sentences=30))
     names = sorted(path.name for path in folder.iterdir())
-    write_manifest(folder, "test", [RawFile.of(folder, name, "", "") for name in names])
+    write_manifest(folder, "test", [RawFile.describe(folder, name, "", "") for name in names])
     return folder
 
 

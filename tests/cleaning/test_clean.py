@@ -20,7 +20,7 @@ def run(tmp_path):
         raw.mkdir()
         for name, content in files.items():
             (raw / name).write_bytes(content)
-        write_manifest(raw, "test", [RawFile.of(raw, name, "", "") for name in files])
+        write_manifest(raw, "test", [RawFile.describe(raw, name, "", "") for name in files])
         clean = small_params(**{f"clean.{key}": value for key, value in changes.items()}).clean
         metrics, _ = clean_corpus(raw, tmp_path / "clean", clean, tmp_path / "unfinished")
         rejected = (tmp_path / "clean/rejected.jsonl").read_text().splitlines()

@@ -60,7 +60,7 @@ def test_another_range_than_was_asked_for_is_not_used(server, file, tmp_path):
 
 def test_a_later_run_goes_on_where_the_earlier_one_gave_up(server, file, tmp_path):
     server.script = [Answer(break_after=1000), Answer(500), Answer(500), Answer(500)]
-    assert "answers 500" in refusal(tmp_path, file)
+    assert "returned 500" in refusal(tmp_path, file)
     fetch(tmp_path, file)
     assert arrived(tmp_path) == CONTENT
     assert server.ranges_asked()[-1] == "bytes=1000-"
@@ -176,14 +176,14 @@ def test_one_that_fails_throws_no_other_away(server, tmp_path):
 def test_several_files_come_at_once_but_not_all(server, tmp_path):
     server.script = [Answer(silence=0.05)] * 12
     fetch(tmp_path, *(pinned(server, f"{number}.txt") for number in range(12)))
-    assert 1 < server.most_at_once <= module.AT_ONCE
+    assert 1 < server.most_at_once <= module.MAX_CONCURRENT
 
 
 def test_a_full_disk_is_not_the_servers_fault(server, file, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_settle", full)
+    monkeypatch.setattr(module, "_accept", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(tmp_path, file)
 

@@ -3,9 +3,8 @@ import json
 
 import pytest
 
-from atlas.corpora import fairytales
 from atlas.corpora import fetch as module
-from atlas.corpora.fetch import MAKERS, fetch_corpus
+from atlas.corpora.fetch import GENERATORS, fetch_corpus
 from atlas.corpora.manifest import read_raw_files
 from atlas.corpora.python_docs import docstrings
 from atlas.corpora.registry import BOOK_URLS, Corpus, Download, book
@@ -17,7 +16,7 @@ TEXT = b"A short text.\n" * 50
 
 
 def fetch(tmp_path, name, mirror=None, **params):
-    changes = {f"corpus.{key}": value for key, value in params.items()}
+    changes = {f"corpus.{name}.{key}": value for key, value in params.items()}
     corpus = small_params(**{"corpus.name": name} | changes).corpus
     return fetch_corpus(corpus, tmp_path / "raw", mirror, tmp_path / "unfinished")
 
@@ -49,17 +48,22 @@ def test_docstrings_come_with_their_signatures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "lines"), [("arithmetic", 50), ("stories", 50), ("modular", 97**2)]
+    ("name", "params", "lines"),
+    [
+        ("arithmetic", {"examples": 50}, 50),
+        ("stories", {"examples": 50}, 50),
+        ("modular", {"modulus": 97}, 97**2),
+    ],
 )
-def test_what_is_made_here_is_in_the_manifest(tmp_path, name, lines):
-    metrics = fetch(tmp_path, name, examples=50)
+def test_generated_files_are_in_the_manifest(tmp_path, name, params, lines):
+    metrics = fetch(tmp_path, name, **params)
     (file,) = read_raw_files(tmp_path / "raw")
     assert (metrics["files"], metrics["bytes"]) == (1, file.bytes)
     assert (tmp_path / "raw" / file.name).read_text().count("\n") == lines
 
 
 def test_the_schema_names_every_corpus():
-    names = {*MAKERS, *registry(), "files"}
+    names = {*GENERATORS, *registry(), "files"}
     for name in names:
         assert small_params(**{"corpus.name": name}).corpus.name == name
     with pytest.raises(AtlasError, match=r"corpus\.name is 'other'"):
@@ -69,7 +73,7 @@ def test_the_schema_names_every_corpus():
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_the_registry_is_complete(name):
     corpus = registry()[name]
-    assert corpus.what
+    assert corpus.description
     assert corpus.licence
     assert len({file.name for file in corpus.files}) == len(corpus.files) > 0
     for file in corpus.files:
@@ -109,7 +113,7 @@ def test_a_corpus_of_a_hub_comes_from_a_server_that_has_it(tmp_path, server, mon
         Download(file.name, (f"{server.url}/hub/{file.name}",), None, None) for file in known.files
     ]
     server.files = {f"/hub/{file.name}": TEXT for file in files}
-    local = {name: Corpus(known.what, known.licence, tuple(files))}
+    local = {name: Corpus(known.description, known.licence, tuple(files))}
     monkeypatch.setattr(module, "corpora", lambda: local)
     metrics = fetch(tmp_path, name)
     assert metrics["files"] == len(known.files)
@@ -140,8 +144,8 @@ def test_sections_of_a_tale_are_joined(tmp_path, server, monkeypatch):
 
 def test_a_tale_of_another_form_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("section,story\n1,One\n")
-    with pytest.raises(AtlasError, match="no column text: upstream is not what it was"):
-        list(fairytales._sections(tmp_path / "a.csv"))
+    with pytest.raises(AtlasError, match="no column text; the file changed upstream"):
+        list(module._sections(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize(

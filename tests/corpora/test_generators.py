@@ -195,5 +195,7 @@ def test_a_story_is_told_once(write, monkeypatch):
     monkeypatch.setattr(stories, "tell", lambda generator: ("plot", str(generator.randrange(3))))
     path = write(stories.write_stories, 3, 1)
     assert sorted(record["text"] for record in records(path)) == ["0", "1", "2"]
-    with pytest.raises(AtlasError, match=r"corpus.stories.examples: after 3 stories"):
+    with pytest.raises(
+        AtlasError, match=r"corpus.stories.examples: the grammar has no more than 3"
+    ):
         write(stories.write_stories, 4, 1)

@@ -38,10 +38,10 @@ def copied(tmp_path):
     return copy
 
 
-def notes(capsys) -> list[str]:
-    lines = capsys.readouterr().err.splitlines()
-    assert all(line.startswith("note: ") for line in lines)
-    return lines
+def warnings(caplog) -> list[str]:
+    messages = [record.getMessage() for record in caplog.records]
+    assert all("\n" not in message and message.encode() for message in messages)
+    return messages
 
 
 def test_every_kind_of_text_is_copied_whatever_the_case_of_its_suffix(own, copied):
@@ -49,15 +49,15 @@ def test_every_kind_of_text_is_copied_whatever_the_case_of_its_suffix(own, copie
         (own / f"{number}{suffix.upper()}").write_bytes(gzip.compress(b"x"))
     result = copied(own)
     assert len(result.files) == len(SUFFIXES) + 1
-    assert result.passed_over == 0
+    assert result.skipped == 0
 
 
 @pytest.mark.parametrize("name", ["a.png", "a", "txt", "a.parquet.gz", "a.tar.gz", "a.txt.bak"])
-def test_other_kinds_are_passed_over_and_counted(own, copied, name):
+def test_other_kinds_are_skipped_and_counted(own, copied, name):
     (own / name).write_bytes(b"x")
     result = copied(own)
     assert list(result.files) == ["good.txt"]
-    assert (result.passed_over, result.unreadable) == (1, 0)
+    assert (result.skipped, result.unreadable) == (1, 0)
 
 
 def test_hidden_files_do_not_count(own, copied):
@@ -67,7 +67,7 @@ def test_hidden_files_do_not_count(own, copied):
     assert copied(own) == module.Copies({"good.txt": own / "good.txt"}, 0, 0)
 
 
-def test_odd_names_are_names(own, copied, capsys):
+def test_odd_names_are_names(own, copied, caplog):
     names = [
         "a b.txt",
         "süß.txt",
@@ -81,7 +81,7 @@ def test_odd_names_are_names(own, copied, capsys):
     for number, name in enumerate(names):
         (own / name).write_bytes(str(number).encode())
     assert set(copied(own).files) == {"good.txt", *names}
-    assert notes(capsys) == []
+    assert warnings(caplog) == []
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -153,27 +153,27 @@ def folder_not_utf8(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (pipe, "no plain file but a pipe"),
-        (listening, "no plain file but a pipe, a socket"),
+        (pipe, "it is a pipe"),
+        (listening, "it is a pipe, a socket"),
         (device, "or a device"),
         (dangling, "No such file"),
         (loop, "Too many levels"),
-        (link_up, "part of the corpus already"),
+        (link_up, "already part of the corpus"),
         (not_utf8, "name is not UTF-8"),
         (folder_not_utf8, "name is not UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_noted_and_harms_nothing_else(own, copied, capsys, make, reason):
+def test_what_cannot_be_read_is_noted_and_harms_nothing_else(own, copied, caplog, make, reason):
     make(own / "strange.txt")
     result = copied(own)
     assert list(result.files) == ["good.txt"]
     assert result.unreadable == 1
-    (note,) = notes(capsys)
+    (note,) = warnings(caplog)
     assert reason in note
     assert "strange.txt" in note or "bad" in note
 
 
-def test_links_are_followed_and_no_folder_is_read_twice(own, copied, tmp_path, capsys):
+def test_links_are_followed_and_no_folder_is_read_twice(own, copied, tmp_path, caplog):
     outside = tmp_path / "outside"
     (outside / "deep").mkdir(parents=True)
     (outside / "deep/o.txt").write_bytes(b"outside")
@@ -186,11 +186,11 @@ def test_links_are_followed_and_no_folder_is_read_twice(own, copied, tmp_path, c
     (own / "a-to-z").symlink_to(own / "z")
     result = copied(own)
     assert list(result.files) == ["a-folder/deep/o.txt", "a-link.txt", "good.txt", "z/z.txt"]
-    left_out = {note.split(" left out")[0].rsplit("own/")[-1] for note in notes(capsys)}
-    assert left_out == {"b-folder", "a-to-z", "a-folder/deep/back"}
+    skipped = {note.split(" skipped")[0].rsplit("own/")[-1] for note in warnings(caplog)}
+    assert skipped == {"b-folder", "a-to-z", "a-folder/deep/back"}
 
 
-def test_a_file_that_vanishes_is_noted(own, copied, capsys, monkeypatch):
+def test_a_file_that_vanishes_is_noted(own, copied, caplog, monkeypatch):
     (own / "gone.txt").write_bytes(b"x")
     walk = module._walk
 
@@ -201,11 +201,11 @@ def test_a_file_that_vanishes_is_noted(own, copied, capsys, monkeypatch):
 
     monkeypatch.setattr(module, "_walk", and_then_it_goes)
     assert copied(own).unreadable == 1
-    assert "gone.txt left out: No such file" in notes(capsys)[0]
+    assert "gone.txt skipped: No such file" in warnings(caplog)[0]
 
 
 @pytest.mark.parametrize(("changes", "kept"), [(1, True), (2, False)])
-def test_a_file_that_changes_is_copied_once_more(own, copied, capsys, monkeypatch, changes, kept):
+def test_a_file_that_changes_is_copied_once_more(own, copied, caplog, monkeypatch, changes, kept):
     log = own / "log.txt"
     log.write_bytes(b"one\n")
     copyfileobj, left = module.shutil.copyfileobj, [changes]
@@ -220,10 +220,10 @@ def test_a_file_that_changes_is_copied_once_more(own, copied, capsys, monkeypatc
     monkeypatch.setattr(module.shutil, "copyfileobj", while_it_grows)
     result = copied(own)
     assert ("log.txt" in result.files) is kept
-    assert len(notes(capsys)) == (not kept)
+    assert len(warnings(caplog)) == (not kept)
 
 
-def test_a_disk_that_fails_in_the_middle_leaves_no_half_copy(own, copied, capsys, monkeypatch):
+def test_a_disk_that_fails_in_the_middle_leaves_no_half_copy(own, copied, caplog, monkeypatch):
     (own / "bad.txt").write_bytes(b"x" * 100)
     copyfileobj = module.shutil.copyfileobj
 
@@ -235,7 +235,7 @@ def test_a_disk_that_fails_in_the_middle_leaves_no_half_copy(own, copied, capsys
 
     monkeypatch.setattr(module.shutil, "copyfileobj", fails)
     assert copied(own).unreadable == 1
-    assert "Input/output error" in notes(capsys)[0]
+    assert "Input/output error" in warnings(caplog)[0]
 
 
 def test_a_full_disk_is_no_fault_of_the_file(own, tmp_path, monkeypatch):
@@ -258,13 +258,13 @@ def refusal(source, tmp_path) -> str:
 def test_if_nothing_can_be_read_the_corpus_is_refused(tmp_path):
     (tmp_path / "own").mkdir()
     dangling(tmp_path / "own/a.txt")
-    assert "could be read (left out: 1" in refusal(tmp_path / "own", tmp_path)
+    assert "could be read (1 skipped" in refusal(tmp_path / "own", tmp_path)
 
 
 def test_a_folder_without_texts_is_refused(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own/a.png").write_bytes(b"x")
-    assert "own holds no .txt, " in refusal(tmp_path / "own", tmp_path)
+    assert "own contains no .txt, " in refusal(tmp_path / "own", tmp_path)
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path):

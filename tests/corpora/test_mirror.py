@@ -93,7 +93,7 @@ def test_a_wrong_file_in_the_mirror_is_passed_over(tmp_path, mirror, wrong):
 
 def test_a_copy_that_unpacks_without_end_is_refused(tmp_path, mirror):
     root = mirror({"a.txt.gz": gzip.compress(CONTENT * 10)})
-    with pytest.raises(AtlasError, match=f"holds more than the {len(CONTENT)} bytes"):
+    with pytest.raises(AtlasError, match=f"contains more than the {len(CONTENT)} bytes"):
         fetch(tmp_path, PINNED, root)
 
 
@@ -114,7 +114,7 @@ def test_a_strange_index_counts_as_none(tmp_path, mirror, content):
 
 def test_what_the_mirror_lacks_is_told_with_the_mirror(tmp_path, mirror):
     root = mirror({"b.txt": CONTENT})
-    with pytest.raises(AtlasError, match=r"a\.txt .*cannot be reached.*add it to ATLAS_MIRROR="):
+    with pytest.raises(AtlasError, match=r"a\.txt .*can't be reached.*add them to ATLAS_MIRROR="):
         fetch(tmp_path, PINNED, root)
 
 
@@ -138,5 +138,5 @@ def test_a_copy_that_may_not_be_read_is_told(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("atlas.corpora.download.shutil.copyfile", forbidden)
-    with pytest.raises(AtlasError, match=r"a\.txt cannot be read: Permission denied"):
+    with pytest.raises(AtlasError, match=r"a\.txt can't be read: Permission denied"):
         fetch(tmp_path, PINNED, str(tmp_path / "mirror"))

@@ -1,5 +1,6 @@
 """Files that their reader has no right to read, tried for real by a child that is not root."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,11 +40,12 @@ def test_what_may_not_be_read_is_noted(own, tmp_path, capfd, forbidden):
     open_to_all(tmp_path)
 
     def action() -> int:
+        logging.basicConfig(force=True)  # warnings to stderr
         result = copy_files(own, copies)
         return 0 if (len(result.files), result.unreadable) == (2, 1) else 1
 
     assert as_nobody(action) == 0
-    assert f"{forbidden} left out: Permission denied" in capfd.readouterr().err
+    assert f"{forbidden} skipped: Permission denied" in capfd.readouterr().err
 
 
 def test_a_corpus_that_may_not_be_read_is_refused(own, tmp_path):

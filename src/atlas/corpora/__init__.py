@@ -1,1 +1,1 @@
-"""Where raw documents come from: named downloads, the user's own files, generators."""
+"""Sources of raw text: named downloads, the user's own files, generators."""

@@ -2,10 +2,10 @@
 
     Max 3 7 1 = 7
 
-A question is an operation and two to five digits; its answer is one digit. That is small enough
-for a model of seconds to learn, and rich enough to see how: First, Second and Last ask where a
-digit stands, Max and Min compare, Evens counts, and Add, Subtract and Multiply compute with the
-first digit and the last one.
+A question is an operation and two to five digits, and the answer is one digit. That is small
+enough to learn in seconds and rich enough to study how: First, Second and Last copy a digit by
+position, Max and Min compare, Evens counts, and Add, Subtract and Multiply compute with the first
+and the last digit.
 """
 
 import random
@@ -18,10 +18,10 @@ from atlas.pipeline.files import write_records
 NAME = "arithmetic.jsonl"
 DIGITS = tuple("0123456789")
 EQUALS = "="
-LENGTHS = range(2, 6)  # digits of a question
+LENGTHS = range(2, 6)  # digits per question
 
 
-# Each answer is one digit: what would be more, or less than nothing, is taken modulo ten.
+# Answers are taken modulo 10, so that each is one digit.
 OPERATIONS: Mapping[str, Callable[[Sequence[int]], int]] = {
     "First": lambda digits: digits[0],
     "Second": lambda digits: digits[1],
@@ -37,10 +37,10 @@ VOCABULARY = (*DIGITS, EQUALS, *OPERATIONS)  # twenty tokens
 
 
 def solve(question: str) -> str:
-    """The answer to a question such as ``Max 3 7 1 =``.
+    """Answer a question such as ``Max 3 7 1 =``.
 
     Raises:
-        ValueError: it is no question of the language.
+        ValueError: the question is not in the language.
     """
     match question.split():
         case [operation, *digits, "="] if (
@@ -49,23 +49,23 @@ def solve(question: str) -> str:
             return str(OPERATIONS[operation]([int(digit) for digit in digits]))
     raise ValueError(
         f"{question!r}: a question is one of {', '.join(OPERATIONS)}, "
-        f"{LENGTHS[0]} to {LENGTHS[-1]} digits and {EQUALS}, divided by blanks"
+        f"{LENGTHS[0]} to {LENGTHS[-1]} digits and {EQUALS}, separated by spaces"
     )
 
 
 def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
-    """Writes so many different examples as arithmetic.jsonl; the source of each is its operation.
+    """Write distinct examples to arithmetic.jsonl in random order; the source is the operation.
 
-    Every operation has the same number of examples, and so has every length, as far as there are
-    so many: of the short ones all are taken. Lines are in random order.
+    Operations get equally many examples, and so do lengths until the short questions run out.
 
     Raises:
-        AtlasError: there are not so many.
+        AtlasError: there are fewer distinct questions.
     """
-    most = len(OPERATIONS) * sum(10**length for length in LENGTHS)
-    if not 0 < examples <= most:
+    available = len(OPERATIONS) * sum(10**length for length in LENGTHS)
+    if not 0 < examples <= available:
         raise AtlasError(
-            f"corpus.arithmetic.examples is {examples}: give 1 to {most}, the number of questions"
+            f"corpus.arithmetic.examples is {examples}: give 1 to {available}, the number of "
+            "questions"
         )
     generator = random.Random(seed)
     questions = [
@@ -82,16 +82,15 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
 
 
 def _digits(count: int, generator: random.Random) -> Iterator[tuple[str, ...]]:
-    """So many different rows of digits, evenly over the lengths while the short ones last."""
-    for place, length in enumerate(LENGTHS):
-        wanted = min(count // (len(LENGTHS) - place), 10**length)
-        if place == len(LENGTHS) - 1:
-            wanted = count
-        count -= wanted
-        for number in generator.sample(range(10**length), wanted):
+    """Draw distinct sequences of digits, evenly over lengths until the short ones run out."""
+    for index, length in enumerate(LENGTHS):
+        lengths_left = len(LENGTHS) - index
+        size = min(count // lengths_left, 10**length) if lengths_left > 1 else count
+        count -= size
+        for number in generator.sample(range(10**length), size):
             yield tuple(str(number).zfill(length))
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """A number in parts that differ by one at the most."""
+    """Divide a number into parts that differ by at most one."""
     return [total // parts + (part < total % parts) for part in range(parts)]

@@ -1,79 +1,87 @@
-"""Brings the corpus that params.yaml names into a folder of raw files with a manifest."""
+"""Fetch the corpus named in params.yaml into a folder of raw files with a manifest."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+import csv
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from atlas.corpora.arithmetic import write_arithmetic
 from atlas.corpora.download import download
-from atlas.corpora.fairytales import join_sections
 from atlas.corpora.local_files import copy_files
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.corpora.modular import write_modular
 from atlas.corpora.python_docs import LICENCE, URL, write_python_docs
-from atlas.corpora.registry import book, corpora
+from atlas.corpora.registry import Corpus, Download, book, corpora
 from atlas.corpora.stories import write_stories
+from atlas.errors import AtlasError
 from atlas.params.schema import CorpusParams
+from atlas.pipeline.files import write_records
 
 Metrics = dict[str, int | str]
-MADE = "made by Atlas"
-# What is made here: who writes it, from which URL, under which licence.
-MAKERS: Mapping[str, tuple[Callable[[CorpusParams, Path], list[str]], str, str]] = {
+GENERATED = "made by Atlas"
+# For each corpus created on this machine: its writer, and the URL and licence in the manifest.
+GENERATORS: Mapping[str, tuple[Callable[[CorpusParams, Path], list[str]], str, str]] = {
     "python-docs": (lambda _, folder: write_python_docs(folder), URL, LICENCE),
     "arithmetic": (
         lambda corpus, folder: write_arithmetic(
             folder, corpus.arithmetic.examples, corpus.arithmetic.seed
         ),
-        MADE,
+        GENERATED,
         "CC0-1.0",
     ),
     "modular": (
         lambda corpus, folder: write_modular(
             folder, corpus.modular.operation, corpus.modular.modulus
         ),
-        MADE,
+        GENERATED,
         "CC0-1.0",
     ),
     "stories": (
         lambda corpus, folder: write_stories(folder, corpus.stories.examples, corpus.stories.seed),
-        MADE,
+        GENERATED,
         "CC0-1.0",
     ),
 }
 
 
+SECTION_COLUMN = "text"
+SECTION_SUFFIX = "-story.csv"
+
+
 def fetch_corpus(
     corpus: CorpusParams, folder: Path, mirror: str | None, unfinished: Path
 ) -> Metrics:
-    """Fills ``folder`` with the raw files of a corpus and their manifest.
+    """Fill ``folder`` with the raw files of a corpus and their manifest.
 
-    Archives are kept as they came: clean reads what is in them as a stream, so nothing is
-    unpacked that could land anywhere.
+    Archives are kept as they are; clean reads their contents as streams.
 
     Args:
-        corpus: which one.
-        folder: where its files go; created.
-        mirror: a folder or URL in which downloads are looked for first, None for none.
-        unfinished: folder that keeps the beginnings of broken downloads.
+        corpus: selects the corpus.
+        folder: created; receives the files.
+        mirror: a folder or URL to try before the web, or None.
+        unfinished: folder that keeps interrupted downloads.
 
     Returns:
-        The metrics of the stage: corpus, files, bytes, and of one's own files those that were
-        passed over for their suffix and those that can't be read.
+        The metrics of the stage: corpus, files, bytes, and for the user's own files those that
+        were skipped for their suffix and those that can't be read.
 
     Raises:
-        AtlasError: a file is not to be had, or not the one that was expected.
+        AtlasError: a file is not available, or not the expected one.
     """
     folder.mkdir(parents=True)
     metrics: Metrics = {"corpus": corpus.name}
     if corpus.name == "files":
         copies = copy_files(Path(corpus.files.path), folder)
         files = [
-            RawFile.of(folder, name, source.as_posix(), "the user's own")
+            RawFile.describe(folder, name, source.as_posix(), "the user's own")
             for name, source in copies.files.items()
         ]
-        metrics |= {"passed_over": copies.passed_over, "unreadable": copies.unreadable}
-    elif corpus.name in MAKERS:
-        make, url, licence = MAKERS[corpus.name]
-        files = [RawFile.of(folder, name, url, licence) for name in make(corpus, folder)]
+        metrics |= {"passed_over": copies.skipped, "unreadable": copies.unreadable}
+    elif corpus.name in GENERATORS:
+        write, url, licence = GENERATORS[corpus.name]
+        files = [RawFile.describe(folder, name, url, licence) for name in write(corpus, folder)]
     else:
         files = _download(corpus, folder, mirror, unfinished)
     write_manifest(folder, corpus.name, files)
@@ -85,10 +93,61 @@ def _download(
 ) -> list[RawFile]:
     known = corpora()[corpus.name]
     if known.joined:
-        urls = join_sections(known, known.joined, folder, mirror, unfinished)
+        urls = _join_sections(known, known.joined, folder, mirror, unfinished)
     elif corpus.name == "gutenberg":
         books = [book(number) for number in corpus.gutenberg.books]
         urls = download(books, folder, mirror, unfinished)
     else:
         urls = download(list(known.files), folder, mirror, unfinished)
-    return [RawFile.of(folder, name, url, known.licence) for name, url in urls.items()]
+    return [RawFile.describe(folder, name, url, known.licence) for name, url in urls.items()]
+
+
+def _join_sections(
+    corpus: Corpus, joined: Download, folder: Path, mirror: str | None, unfinished: Path
+) -> dict[str, str]:
+    """Join FairytaleQA's sections, one CSV file per tale, into the file ``joined``.
+
+    A mirror can provide the joined file.
+
+    Returns:
+        The name of the file, and the folder on the web that it comes from.
+
+    Raises:
+        AtlasError: the sections can't be fetched, or have another format.
+    """
+    url = corpus.files[0].urls[0].rpartition("/")[0]
+    if mirror:
+        with contextlib.suppress(AtlasError):  # the mirror can have the sections instead
+            download([joined], folder, mirror, unfinished)
+            return {joined.name: url}
+    with TemporaryDirectory(dir=folder) as sections:
+        download(list(corpus.files), Path(sections), mirror, unfinished)
+        write_records(
+            folder / joined.name,
+            (
+                {
+                    "id": file.name.removesuffix(SECTION_SUFFIX),
+                    "source": _path_in_repository(file.urls[0]),
+                    "text": "\n\n".join(_sections(Path(sections) / file.name)),
+                }
+                for file in corpus.files
+            ),
+        )
+    return {joined.name: url}
+
+
+def _sections(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            if SECTION_COLUMN not in row:
+                raise AtlasError(
+                    f"{path.name}: no column {SECTION_COLUMN}; the file changed upstream, "
+                    "choose another corpus.name"
+                )
+            yield row[SECTION_COLUMN].strip()
+
+
+def _path_in_repository(url: str) -> str:
+    """Convert the URL of a raw file on GitHub to ``owner/repository:path``."""
+    owner, repository, _, path = urlsplit(url).path.lstrip("/").split("/", 3)
+    return f"{owner}/{repository}:{path}"

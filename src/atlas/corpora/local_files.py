@@ -1,16 +1,14 @@
-"""The corpus `files`: the user's own texts, a file or a folder of them.
+"""The corpus `files`: the user's own texts, a file or a folder.
 
-A folder of one's own holds all kinds of things. What cannot be read is left out with a note,
-and the rest is unharmed. Files are copied as they are: archives stay closed.
-
-The kinds of files that a corpus may consist of, by their suffix.
+Files are chosen by suffix and copied byte for byte; archives stay closed. Files that can't be
+read are skipped with a warning.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Literal
 
 from atlas.errors import NO_ROOM, AtlasError, one_line
 
-PACKED = ".gz"
+GZIP_SUFFIX = ".gz"
 Format = Literal["text", "jsonl", "csv", "parquet", "zip"]
 FORMATS: dict[str, Format] = {
     ".txt": "text",
@@ -31,89 +29,89 @@ FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".zip": "zip",
 }
-PACKABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind not in ("parquet", "zip"))
+GZIPPABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind not in ("parquet", "zip"))
 
 
 def format_of(name: str) -> Format | None:
-    """How a file is read; what is gzipped by the suffix below, text if there is none."""
+    """Return the format by suffix, None if unknown; ``name.gz`` is gzipped text."""
     lowered = name.lower()
-    plain = lowered.removesuffix(PACKED)
+    plain = lowered.removesuffix(GZIP_SUFFIX)
     for suffix, kind in FORMATS.items():
         if plain.endswith(suffix):
-            return None if plain != lowered and suffix not in PACKABLE else kind
+            return None if plain != lowered and suffix not in GZIPPABLE else kind
     return "text" if plain != lowered else None
 
 
-SUFFIXES = (*FORMATS, *(f"{suffix}{PACKED}" for suffix in PACKABLE))
-TRIES = 2  # for a file that is being written to
+SUFFIXES = (*FORMATS, *(f"{suffix}{GZIP_SUFFIX}" for suffix in GZIPPABLE))
+TRIES = 2  # for a file that changes while it is copied
 
-Note = Callable[[str, str], None]  # takes the name of what is left out, and the reason
+Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder, and the reason
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What was copied from the user's files.
+    """The copied files.
 
     Attributes:
-        files: for each copy its name below the folder, and the file that it came from.
-        passed_over: files that do not count for their suffix.
-        unreadable: files and folders that were left out with a note.
+        files: source file by name of the copy.
+        skipped: number of files with other suffixes.
+        unreadable: number of files and folders that can't be read.
     """
 
     files: dict[str, Path]
-    passed_over: int
+    skipped: int
     unreadable: int
 
 
 class _UnreadableError(Exception):
-    """A file cannot be copied; the message says why."""
+    """A file can't be copied; the message says why."""
 
 
 def copy_files(source: Path, folder: Path) -> Copies:
-    """Copies every text file below ``source`` into ``folder``, byte for byte.
+    """Copy every text file below ``source`` into ``folder``, byte for byte.
 
-    Hidden files, and those in hidden folders, do not count as part of the corpus. Links are
-    followed, but no folder is read twice.
+    Hidden files and folders are ignored. Links are followed, but no folder is read twice.
 
     Raises:
-        AtlasError: there is no such path, no text file in it, or none that can be read.
+        AtlasError: the path doesn't exist, or contains no text file or none that can be read.
     """
-    base, found = _entries(source)
-    notes: list[str] = []
+    base, single = _locate(source)
+    unreadable: list[str] = []
 
-    def note(name: str, reason: str) -> None:
-        notes.append(name)
-        text = one_line(f"note: {base / name} left out: {reason}")
-        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    def skip(name: str, reason: str) -> None:
+        unreadable.append(name)
+        message = one_line(f"{base / name} skipped: {reason}")
+        printable = message.encode("utf-8", "backslashreplace").decode()
+        logging.getLogger(__name__).warning("%s", printable)
 
-    files = sorted(_walk(base, note) if found is None else [found])
+    files = sorted(_walk(base, skip) if single is None else [single])
     chosen = [name for name in files if name.lower().endswith(SUFFIXES)]
     sources = {}
     for name in chosen:
         try:
             _copy(base / name, folder / name)
             sources[name] = base / name
-        except _UnreadableError as reason:
-            note(name, str(reason))
+        except _UnreadableError as error:
+            skip(name, str(error))
     if not sources:
-        if notes:
+        if unreadable:
             raise AtlasError(
-                f"corpus.files.path: nothing in {source} could be read ({len(notes)} skipped, "
+                f"corpus.files.path: nothing in {source} could be read ({len(unreadable)} skipped, "
                 "listed above); fix that, or choose another corpus.name"
             )
         raise AtlasError(
-            f"corpus.files.path: {source} holds no {', '.join(PACKABLE)} (or .gz of one), "
-            ".parquet or .zip; put your texts there, or choose another corpus.name (a queued "
-            "experiment runs in a copy that has only what git knows: give it an absolute path)"
+            f"corpus.files.path: {source} contains no {', '.join(GZIPPABLE)} (or .gz of one), "
+            ".parquet or .zip; put your texts there, or choose another corpus.name (queued "
+            "experiments only see files tracked by git: give an absolute path)"
         )
-    return Copies(sources, len(files) - len(chosen), len(notes))
+    return Copies(sources, len(files) - len(chosen), len(unreadable))
 
 
-def _entries(source: Path) -> tuple[Path, str | None]:
-    """The folder to look in, and the one name to take from it if the path is a file.
+def _locate(source: Path) -> tuple[Path, str | None]:
+    """Return the folder to search, and the name of the file if the path is a single file.
 
     Raises:
-        AtlasError: the path is missing, cannot be read, or is neither file nor folder.
+        AtlasError: the path is missing, can't be read, or is neither a file nor a folder.
     """
     try:
         mode = source.stat().st_mode
@@ -123,7 +121,7 @@ def _entries(source: Path) -> tuple[Path, str | None]:
     except FileNotFoundError:
         raise AtlasError(
             f"corpus.files.path: {source} does not exist; give a file or folder "
-            "(an absolute path where experiments are queued)"
+            "(an absolute path for queued experiments)"
         ) from None
     except OSError as error:
         raise AtlasError(
@@ -131,77 +129,76 @@ def _entries(source: Path) -> tuple[Path, str | None]:
         ) from None
     if not stat.S_ISREG(mode):
         raise AtlasError(
-            f"corpus.files.path: {source} is neither file nor folder; give one of them"
+            f"corpus.files.path: {source} is neither a file nor a folder; give one of these"
         )
     return source.parent, source.name
 
 
-def _walk(base: Path, note: Note) -> Iterator[str]:
-    """The names of the files below a folder.
+def _walk(base: Path, skip: Skip) -> Iterator[str]:
+    """Yield the names of the files below a folder.
 
-    Folders that are links come last, so that a file has its own name and not that of a link
-    to its folder.
+    Linked folders come last, so that files are found under their own path first.
     """
     seen: set[tuple[int, int]] = set()
-    waiting = [""]
+    pending = [""]
     links: list[str] = []
-    while waiting or links:
-        folder = waiting.pop() if waiting else links.pop(0)
+    while pending or links:
+        folder = pending.pop() if pending else links.pop(0)
         try:
             status = (base / folder).stat()
             identity = (status.st_dev, status.st_ino)
             if identity in seen:
-                note(folder, "a link to a folder that is part of the corpus already")
+                skip(folder, "a link to a folder that is already part of the corpus")
                 continue
             seen.add(identity)
             with os.scandir(base / folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            note(folder, _reason(error))
+            skip(folder, _reason(error))
             continue
-        inner = []
+        subfolders = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             name = f"{folder}/{entry.name}" if folder else entry.name
             if not _is_utf8(entry.name):
-                note(name, "its name is not UTF-8; rename it")
+                skip(name, "its name is not UTF-8; rename it")
             elif entry.is_dir(follow_symlinks=False):
-                inner.append(name)
-            elif entry.is_symlink() and _leads_to_folder(base / name):
+                subfolders.append(name)
+            elif entry.is_symlink() and _is_folder_link(base / name):
                 links.append(name)
             else:
                 yield name
-        waiting += reversed(inner)
+        pending += reversed(subfolders)
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Copies a file that stays the same meanwhile.
+    """Copy a file.
 
     Raises:
-        _UnreadableError: it cannot be read, is no plain file, or does not stay the same.
+        _UnreadableError: it can't be read, is not a regular file, or changes meanwhile.
     """
     try:
         if not stat.S_ISREG(source.stat().st_mode):
-            raise _UnreadableError("it is no plain file but a pipe, a socket or a device")
+            raise _UnreadableError("it is a pipe, a socket or a device")
         copy.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(TRIES):
-            if _copied_unchanged(source, copy):
+            if _copy_unchanged(source, copy):
                 return
             copy.unlink()
     except FileExistsError:
-        raise _UnreadableError("this disk holds its name for that of another file") from None
+        raise _UnreadableError("its name equals that of another file on this disk") from None
     except OSError as error:
-        with contextlib.suppress(OSError):  # its name may be longer than this disk allows
+        with contextlib.suppress(OSError):  # its name can be too long for this disk
             copy.unlink()
         if error.errno in NO_ROOM:
             raise
         raise _UnreadableError(_reason(error)) from None
-    raise _UnreadableError("it changes while it is read; wait for what writes it")
+    raise _UnreadableError("it changes while it is read; wait until it is complete")
 
 
-def _copied_unchanged(source: Path, copy: Path) -> bool:
-    """Copies a file, and says whether it was the same before and after."""
+def _copy_unchanged(source: Path, copy: Path) -> bool:
+    """Copy a file; return False if it changed meanwhile."""
     with source.open("rb") as original, copy.open("xb") as out:
         before = os.fstat(original.fileno())
         shutil.copyfileobj(original, out)
@@ -210,10 +207,10 @@ def _copied_unchanged(source: Path, copy: Path) -> bool:
         return unchanged and before.st_size == after.st_size == out.tell()
 
 
-def _leads_to_folder(link: Path) -> bool:
+def _is_folder_link(link: Path) -> bool:
     try:
         return link.is_dir()
-    except OSError:  # is_dir() answers for links that lead nowhere, not for those it may not follow
+    except OSError:  # is_dir() handles dangling links, but not ones without permission
         return False
 
 

@@ -1,4 +1,4 @@
-"""The manifest of data/raw: what each raw file is, where it came from, under which licence."""
+"""The manifest of data/raw: the origin, checksum and licence of each raw file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ class RawFile:
 
     Attributes:
         name: path below data/raw, with forward slashes.
-        url: where it came from; a path for the user's own files.
-        sha256: of its bytes, hexadecimal.
-        bytes: its size.
-        licence: of its text.
+        url: origin; a path for the user's own files.
+        sha256: hexadecimal.
+        bytes: size.
+        licence: of the text.
     """
 
     name: str
@@ -29,54 +29,49 @@ class RawFile:
     licence: str
 
     @classmethod
-    def of(cls, folder: Path, name: str, url: str, licence: str) -> "RawFile":
-        """Describes the file ``name`` that was just put into ``folder``."""
+    def describe(cls, folder: Path, name: str, url: str, licence: str) -> "RawFile":
+        """Describe the file ``name`` in ``folder``."""
         path = folder / name
         return cls(name, url, sha256(path), path.stat().st_size, licence)
 
 
 def write_manifest(folder: Path, corpus: str, files: list[RawFile]) -> None:
-    """Writes manifest.json into a folder of raw files."""
+    """Write manifest.json into a folder of raw files."""
     write_json(folder / NAME, asdict(Manifest(corpus, files)))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of raw files holds.
-
-    Attributes:
-        corpus: its name.
-        files: all of them.
-    """
+    """The name of a corpus and its raw files."""
 
     corpus: str
     files: list[RawFile]
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Reads a manifest.json.
+        """Read a manifest.json.
 
         Raises:
-            AtlasError: there is none.
+            AtlasError: the file is missing or damaged.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls(values["corpus"], [RawFile(**file) for file in values["files"]])
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise AtlasError(
-                f"{path}: no manifest ({error}); `dvc repro -f fetch` makes it"
+                f"{path}: not a manifest ({error}); run `dvc repro -f fetch` again"
             ) from None
 
 
 def read_raw_files(folder: Path) -> list[RawFile]:
-    """What the manifest of a folder of raw files says, and they are.
+    """Read the manifest of a folder of raw files and check their sizes.
 
     Raises:
-        AtlasError: there is none, or a file that it names has another size.
+        AtlasError: the manifest is missing, or a file is missing or has another size.
     """
     files = Manifest.read(folder / NAME).files
     for file in files:
         raw = folder / file.name
         if not raw.is_file() or raw.stat().st_size != file.bytes:
-            raise AtlasError(f"{raw}: not as fetched; `dvc repro -f fetch` fetches it again")
+            raise AtlasError(f"{raw}: changed since it was fetched; run `dvc repro -f fetch` again")
     return files

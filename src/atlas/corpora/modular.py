@@ -1,10 +1,10 @@
-"""Modular arithmetic: every pair of numbers and what an operation makes of it.
+"""Modular arithmetic: an equation for every pair of numbers.
 
     12 + 90 = 5
 
-The task on which grokking was found (Power et al. 2022): trained on a part of all pairs, a model
-first knows those by heart and much later, all at once, the others. ``clean.val`` is the part that
-is held out.
+Grokking was discovered on this task (Power et al. 2022): trained on a part of all pairs, a model
+first memorises them and much later suddenly generalises to the others. ``clean.val`` is the share
+of held-out pairs.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from atlas.errors import AtlasError
 from atlas.pipeline.files import write_records
 
 NAME = "modular.jsonl"
-# The sign between the numbers, and the result before it is taken modulo p.
+# The sign between the numbers, and the result before the modulo.
 OPERATIONS: Mapping[str, tuple[str, Callable[[int, int, int], int]]] = {
     "add": ("+", lambda a, b, _p: a + b),
     "subtract": ("-", lambda a, b, _p: a - b),
@@ -27,10 +27,10 @@ OPERATIONS: Mapping[str, tuple[str, Callable[[int, int, int], int]]] = {
 
 
 def write_modular(folder: Path, operation: str, modulus: int) -> list[str]:
-    """Writes modular.jsonl: an equation a line, numbers and signs divided by blanks.
+    """Write modular.jsonl: an equation per line, numbers and signs separated by spaces.
 
     Raises:
-        AtlasError: the modulus is too small, or not prime where the operation divides.
+        AtlasError: the modulus is less than 2, or not prime for division.
     """
     if modulus < 2:
         raise AtlasError(f"corpus.modular.modulus is {modulus}: it must be 2 or more")

@@ -1,7 +1,7 @@
 """The embedded corpus: Python's language reference and the docstrings of its standard library.
 
-Every CPython carries both, about 2 MB of technical English, so the pipeline runs on a machine
-without a network. Sources are parsed, never imported.
+Every CPython includes both, about 2 MB of technical English, so the pipeline runs without a
+network. Sources are parsed, never imported.
 """
 
 import ast
@@ -21,27 +21,27 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def write_python_docs(folder: Path) -> list[str]:
-    """Writes topics.jsonl and docstrings.jsonl, and returns their names."""
+    """Write topics.jsonl and docstrings.jsonl and return their names."""
     library = Path(sysconfig.get_path("stdlib"))
     documents = {"topics.jsonl": language_reference(), "docstrings.jsonl": docstrings(library)}
     for name, texts in documents.items():
         records = ({"source": source, "text": text} for source, text in texts)
         if not write_records(folder / name, records):
             raise AtlasError(
-                f"corpus.name: this Python has no sources in {library}, which python-docs is "
-                "made of; use the CPython of your system or of python.org, or another corpus"
+                f"corpus.name: python-docs needs the sources of Python, and {library} has none; "
+                "use the CPython of your system or of python.org, or another corpus"
             )
     return list(documents)
 
 
 def language_reference() -> Iterator[tuple[str, str]]:
-    """The topics of ``help()``, as (topic, text)."""
+    """Yield the topics of ``help()`` as (topic, text)."""
     for topic in sorted(topics.topics):
         yield topic, topics.topics[topic]
 
 
 def docstrings(library: Path) -> Iterator[tuple[str, str]]:
-    """All docstrings below a folder of Python modules, as (module, text); a module a text."""
+    """Yield the docstrings of each module below a folder as (module, text)."""
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)
         if NOT_DOCUMENTATION.intersection(relative.parts):
@@ -49,7 +49,7 @@ def docstrings(library: Path) -> Iterator[tuple[str, str]]:
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
-            continue  # templates and samples of old syntax that some modules carry
+            continue  # templates and samples of old syntax
         module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
         entries = list(_entries(tree, module))
         if entries:
@@ -57,7 +57,7 @@ def docstrings(library: Path) -> Iterator[tuple[str, str]]:
 
 
 def _entries(node: Documented, name: str) -> Iterator[str]:
-    """A signature and its docstring for a definition, then for those inside it."""
+    """Yield signature and docstring of a definition, then of nested ones."""
     text = ast.get_docstring(node)
     if text:
         yield f"{_signature(node, name)}\n\n{text}"

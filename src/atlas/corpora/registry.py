@@ -1,4 +1,4 @@
-"""The corpora that can be downloaded by name, as ``registry.yaml`` lists them."""
+"""The corpora that can be downloaded by name, listed in ``registry.yaml``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import yaml
 
 REGISTRY = Path(__file__).with_name("registry.yaml")
-# Where Project Gutenberg keeps the text of a book; older books have the older forms alone.
+# Locations of the text of a book at Project Gutenberg; older books only have the older ones.
 BOOK_URLS = (
     "https://www.gutenberg.org/cache/epub/{number}/pg{number}.txt",
     "https://www.gutenberg.org/files/{number}/{number}-0.txt",
@@ -25,9 +25,9 @@ class Download:
 
     Attributes:
         name: in data/raw.
-        urls: where it is; the later ones are asked when the earlier have no such file.
-        sha256: what it must be, None where nobody has written it down.
-        bytes: its size, None likewise.
+        urls: later ones are tried if the earlier ones have no such file.
+        sha256: None if unknown.
+        bytes: size, None if unknown.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Corpus:
     """A named corpus.
 
     Attributes:
-        what: it is.
-        licence: of its text.
-        files: to be downloaded.
-        joined: what the files become, where they are pieces of one.
+        description: one line.
+        licence: of the text.
+        files: to download.
+        joined: the file that the downloads are joined into, if any.
     """
 
-    what: str
+    description: str
     licence: str
     files: tuple[Download, ...]
     joined: Download | None = None
@@ -55,13 +55,13 @@ class Corpus:
 
 @cache
 def corpora() -> Mapping[str, Corpus]:
-    """All corpora of the registry, by name."""
+    """Load the registry by name."""
     entries: dict[str, dict[str, Any]] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
     return {name: _corpus(entry) for name, entry in entries.items()}
 
 
 def book(number: int) -> Download:
-    """A book of Project Gutenberg: the pinned file, or what the site has today."""
+    """Return a book of Project Gutenberg: the pinned file, or the current one on the site."""
     name = f"pg{number}.txt"
     pinned = {file.name: file for file in corpora()["gutenberg"].files}
     urls = tuple(url.format(number=number) for url in BOOK_URLS)
@@ -72,7 +72,7 @@ def _corpus(entry: dict[str, Any]) -> Corpus:
     base = entry.get("base", "")
     joined = entry.get("joined")
     return Corpus(
-        what=entry["what"],
+        description=entry["description"],
         licence=entry["licence"],
         files=tuple(_download(file, base) for file in entry["files"]),
         joined=Download(joined["name"], (), joined["sha256"], joined["bytes"]) if joined else None,

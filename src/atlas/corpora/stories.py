@@ -1,8 +1,7 @@
-"""Small children's stories, written by a grammar: plots told in many ways, with their people.
+"""Small children's stories from a grammar: plots told in many ways, with consistent characters.
 
-Every story has a hero, a friend and somebody older, a problem, tries that fail, help, and an end
-that comes back to the problem. Who they are is chosen once and stays so. ``stories.yaml`` has
-the plots and the words.
+Every story has a hero, a friend, an older person, a problem, failed attempts, help, and an ending
+that refers to the problem. ``stories.yaml`` has the plots and the words.
 """
 
 import random
@@ -26,18 +25,18 @@ PRONOUNS = {
 CHILDREN = {"she": "girl", "he": "boy"}
 CHILD_SHARE = 0.3
 SLOT = re.compile(r"\{(a:)?(\w+)\}")
-SENTENCE_ENDS = re.compile(r"(^|[.!?] )\"?$")  # also within a quotation that begins there
+SENTENCE_ENDS = re.compile(r"(^|[.!?] )\"?$")  # also before an opening quote
 NEW_PARAGRAPH = "-"
-MOST_TRIES = 1000  # to tell a story that was not told yet
+MAX_TRIES = 1000  # to find a new story
 
 
 def write_stories(folder: Path, examples: int, seed: int) -> list[str]:
-    """Writes so many different stories as stories.jsonl; the source of each is its plot.
+    """Write distinct stories to stories.jsonl; the source of each is its plot.
 
-    The first stories are the same whatever ``examples`` is.
+    The first stories don't depend on ``examples``.
 
     Raises:
-        AtlasError: there are not so many, as far as it could find.
+        AtlasError: no further distinct story was found.
     """
     stories = _different_stories(examples, seed)
     write_records(folder / NAME, ({"source": plot, "text": text} for plot, text in stories))
@@ -45,12 +44,12 @@ def write_stories(folder: Path, examples: int, seed: int) -> list[str]:
 
 
 def tell(generator: random.Random) -> tuple[str, str]:
-    """A story: the name of its plot, and its text."""
+    """Tell a story; return its plot and text."""
     grammar = load_grammar()
     plot = generator.choice(sorted(grammar["plots"]))
     chosen = _choose(grammar["words"], generator)
-    moments = [grammar["openings"], *grammar["plots"][plot], grammar["endings"]]
-    lines = [generator.choice(ways) for ways in moments]
+    scenes = [grammar["openings"], *grammar["plots"][plot], grammar["endings"]]
+    lines = [generator.choice(variants) for variants in scenes]
     paragraphs: list[list[str]] = [[]]
     for line in lines:
         if line == NEW_PARAGRAPH:
@@ -61,38 +60,38 @@ def tell(generator: random.Random) -> tuple[str, str]:
 
 
 def fill(line: str, chosen: Mapping[str, str]) -> str:
-    """Puts what was chosen into the slots of a line, and capitals where sentences begin."""
+    """Fill the slots of a line, with capitals at the start of sentences."""
 
     def word(slot: re.Match[str]) -> str:
         article, name = slot.groups()
         value = chosen[name[0].lower() + name[1:]]
         if article:
             value = f"{'an' if value[0] in 'aeiou' else 'a'} {value}"
-        begins = SENTENCE_ENDS.search(line[: slot.start()]) or name[0].isupper()
-        return value[0].upper() + value[1:] if begins else value
+        starts_sentence = SENTENCE_ENDS.search(line[: slot.start()]) or name[0].isupper()
+        return value[0].upper() + value[1:] if starts_sentence else value
 
     return SLOT.sub(word, line)
 
 
 @cache
 def load_grammar() -> dict[str, Any]:
-    """The words and plots of ``stories.yaml``."""
+    """Load the words and plots of ``stories.yaml``."""
     grammar: dict[str, Any] = yaml.safe_load(GRAMMAR.read_text(encoding="utf-8"))
     return grammar
 
 
 def _different_stories(examples: int, seed: int) -> Iterator[tuple[str, str]]:
-    told: set[str] = set()
+    seen: set[str] = set()
     for number in range(examples):
-        plot, text = _new_story(number, seed, told)
-        told.add(text)
+        plot, text = _new_story(number, seed, seen)
+        seen.add(text)
         yield plot, text
 
 
-def _new_story(number: int, seed: int, told: set[str]) -> tuple[str, str]:
-    for attempt in range(MOST_TRIES):
+def _new_story(number: int, seed: int, seen: set[str]) -> tuple[str, str]:
+    for attempt in range(MAX_TRIES):
         plot, text = tell(random.Random(f"{seed} {number} {attempt}"))
-        if text not in told:
+        if text not in seen:
             return plot, text
     raise AtlasError(
         f"corpus.stories.examples: the grammar has no more than {number} different stories"
@@ -100,7 +99,7 @@ def _new_story(number: int, seed: int, told: set[str]) -> tuple[str, str]:
 
 
 def _choose(words: Mapping[str, list[str]], generator: random.Random) -> dict[str, str]:
-    """The people and things of a story, no two of them the same."""
+    """Choose the characters and things of a story."""
     chosen = {
         key: generator.choice(words[key])
         for key in words

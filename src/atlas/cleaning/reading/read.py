@@ -29,7 +29,7 @@ from atlas.cleaning.reading.streams import (
     read_lines,
 )
 from atlas.cleaning.reading.tables import EXTRA_FIELDS, read_csv, read_parquet, row_groups
-from atlas.corpora.local_files import FORMATS, PACKED, Format, format_of
+from atlas.corpora.local_files import FORMATS, GZIP_SUFFIX, Format, format_of
 from atlas.corpora.manifest import RawFile
 from atlas.pipeline.parallel import in_order
 
@@ -69,7 +69,7 @@ class Piece:
     @property
     def packed(self) -> bool:
         """True for gzip files and members of archives."""
-        return self.member is not None or self.path.name.lower().endswith(PACKED)
+        return self.member is not None or self.path.name.lower().endswith(GZIP_SUFFIX)
 
     @property
     def whole(self) -> bool:

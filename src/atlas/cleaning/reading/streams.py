@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from atlas.corpora.local_files import PACKED
+from atlas.corpora.local_files import GZIP_SUFFIX
 
 MAX_RATIO = 200  # unpacked to packed bytes; text has about 5, repetitive text 50
 ALWAYS_ALLOWED = 64 << 20  # unpacked bytes, whatever the ratio
@@ -139,7 +139,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
-    if name.lower().endswith(PACKED):
+    if name.lower().endswith(GZIP_SUFFIX):
         return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     return stream
 
