@@ -22,7 +22,7 @@ from atlas.cleaning.documents import Split
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import Params, load_params
-from atlas.tokens.batches import Batches
+from atlas.tokens.batches import BatchLoader
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.windows import TrainingWindows
 from atlas.training.distributed import World
@@ -78,7 +78,7 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
     speeds, waits = [], []
     for _ in range(rounds):
         for workers, found in reading.items():
-            found.append(reading_speed(Batches(windows, CPU, workers), 20 * steps))
+            found.append(reading_speed(BatchLoader(windows, CPU, workers), 20 * steps))
         speed, wait = training_speed(learner, windows, steps)
         speeds.append(speed)
         waits.append(wait)
@@ -93,7 +93,7 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
         )
 
 
-def reading_speed(batches: Batches, count: int) -> float:
+def reading_speed(batches: BatchLoader, count: int) -> float:
     """Tokens a second of reading alone, the start of workers left out."""
     reader = batches.read()
     next(reader)
@@ -106,7 +106,7 @@ def reading_speed(batches: Batches, count: int) -> float:
 
 def training_speed(learner: Learner, windows: TrainingWindows, steps: int) -> tuple[float, float]:
     """Tokens a second of training, and the share of its time that it waits for batches."""
-    reader = Batches(windows, CPU, 0).read()
+    reader = BatchLoader(windows, CPU, 0).read()
     tokens, waited = 0, 0.0
     started = time.perf_counter()
     for step in range(steps):

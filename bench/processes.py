@@ -21,7 +21,7 @@ import torch
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import load_params
-from atlas.tokens.windows import Batch
+from atlas.tokens.windows import TokenBatch
 from atlas.training.distributed import STRATEGY, the_world
 from atlas.training.train_step import Learner
 from bench.model import config_of
@@ -96,7 +96,9 @@ def work(batch_size: int) -> None:
         learner = Learner(model, train, train.steps, world)
         rows = torch.randint(0, config.vocab_size, (batch_size, config.context_length + 1))
         rows = rows[world.share(batch_size)]
-        batch = Batch(rows[:, :-1], rows[:, 1:], torch.ones_like(rows[:, 1:], dtype=torch.bool))
+        batch = TokenBatch(
+            rows[:, :-1], rows[:, 1:], torch.ones_like(rows[:, 1:], dtype=torch.bool)
+        )
         for step in range(WARM_UP):
             learner.learn(batch, step)
         started = time.perf_counter()

@@ -28,7 +28,7 @@ from atlas.model.counts import count
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import load_params
-from atlas.tokens.windows import Batch
+from atlas.tokens.windows import TokenBatch
 from atlas.training.distributed import World
 from atlas.training.metrics import matmul_flops
 from atlas.training.train_step import Learner
@@ -180,7 +180,7 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
 
     def step(ids: Tensor) -> None:
         mask = torch.ones_like(ids[:, 1:], dtype=torch.bool)
-        learner.learn(Batch(ids[:, :-1], ids[:, 1:], mask), train.warmup_steps)
+        learner.learn(TokenBatch(ids[:, :-1], ids[:, 1:], mask), train.warmup_steps)
 
     return Contestant(step, model.parameter_count(), [])
 

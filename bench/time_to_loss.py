@@ -35,7 +35,7 @@ from atlas.corpora.fetch import fetch_corpus
 from atlas.model.loss import mean_loss
 from atlas.params.presets import with_presets
 from atlas.params.schema import Params
-from atlas.tokens.batches import Batches, readers
+from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.train_tokenizer import make_tokenizer
@@ -80,7 +80,7 @@ class Atlas:
         model = new_model(params, self.index, world)
         learner = Learner(model, train, steps, world, compiled=compiled)
         course = Course()
-        reader = Batches(data, self.device, readers(self.device)).read()
+        reader = BatchLoader(data, self.device, reader_count(self.device)).read()
         started = time.perf_counter()
         for step in range(most or steps):
             learner.learn(next(reader), step)

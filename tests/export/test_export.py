@@ -131,7 +131,7 @@ def test_a_very_large_split_is_compared_in_part(tmp_path, tokenizer, monkeypatch
     split = encode_texts(TEXTS, tokenizer, tmp_path)
     data = ValidationData.load(documents, split, 96, prompts=2, greedy_tokens=10, max_windows=None)
     assert data.texts == [TEXTS[0], TEXTS[1][:5]]
-    predicted = sum(batch.predicted() for batch in data.batches)
+    predicted = sum(batch.num_targets() for batch in data.batches)
     assert predicted == sum(len(tokenizer.encode(each)) + 1 for each in TEXTS)
 
 

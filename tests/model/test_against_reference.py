@@ -20,7 +20,7 @@ from atlas.params.schema import TrainParams
 from atlas.reference.decoder import attention_weights, decoder_forward, initialise
 from atlas.reference.options import Options
 from atlas.reference.training import AdamW, Batch, loss_and_gradients, train, warmup_cosine
-from atlas.tokens.windows import Batch as TensorBatch
+from atlas.tokens.windows import TokenBatch as TensorBatch
 from atlas.training.distributed import World
 from atlas.training.train_step import Learner
 from tests.model.family import OPTIONS, T, V, config_of, decoder, ids_of

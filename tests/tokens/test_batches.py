@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.tokens.batches import Batches, readers
+from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.shards import TokenSplit
-from atlas.tokens.windows import Batch, TrainingWindows
+from atlas.tokens.windows import TokenBatch, TrainingWindows
 from tests.small import write_tokens
 
 
@@ -24,7 +24,7 @@ def windows(tmp_path_factory):
 
 
 def make(windows, workers=0):
-    return Batches(windows, torch.device("cpu"), workers)
+    return BatchLoader(windows, torch.device("cpu"), workers)
 
 
 def take(batches, count):
@@ -41,7 +41,7 @@ def same(ours, theirs):
 
 def test_batches_are_the_windows_of_each_step(windows):
     for step, batch in enumerate(take(make(windows), 5)):
-        expected = Batch.of(windows.rows(step), windows.tokens.index)
+        expected = TokenBatch.from_rows(windows.rows(step), windows.tokens.index)
         for ours, theirs in zip(batch, expected, strict=True):
             assert ours.tolist() == theirs.tolist()
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
@@ -84,7 +84,7 @@ def test_a_state_of_other_batches_is_refused(windows, change):
     values = {"context_length": 16, "batch_size": 4, "seed": 3} | change
     other = make(TrainingWindows(windows.tokens, **values))
     (name,) = change
-    with pytest.raises(AtlasError, match=rf"of other batches \({name} differ\)"):
+    with pytest.raises(AtlasError, match=rf"to other batches \({name} differ\)"):
         other.load_state_dict(state)
 
 
@@ -93,7 +93,7 @@ def test_a_state_of_other_data_is_refused(windows, change):
     state = make(windows).state_dict()
     state["windows"] |= change
     (name,) = change
-    with pytest.raises(AtlasError, match=rf"of other batches \({name} differ\)"):
+    with pytest.raises(AtlasError, match=rf"to other batches \({name} differ\)"):
         make(windows).load_state_dict(state)
 
 
@@ -123,16 +123,16 @@ def test_a_killed_reader_is_told(windows):
     next(batches)
     for reader in set(multiprocessing.active_children()) - before:
         os.kill(reader.pid, signal.SIGKILL)
-    with pytest.raises(AtlasError, match="ATLAS_READERS=1: a reader was ended"):
+    with pytest.raises(AtlasError, match="ATLAS_READERS=1: a reader process was killed"):
         list(itertools.islice(batches, 100))
 
 
 def test_how_many_read(monkeypatch):
     monkeypatch.delenv("ATLAS_READERS", raising=False)
-    assert readers(torch.device("cpu")) == 0
-    assert readers(torch.device("cuda")) == 2
+    assert reader_count(torch.device("cpu")) == 0
+    assert reader_count(torch.device("cuda")) == 2
     monkeypatch.setenv("ATLAS_READERS", "3")
-    assert readers(torch.device("cpu")) == 3
+    assert reader_count(torch.device("cpu")) == 3
     monkeypatch.setenv("ATLAS_READERS", "-1")
-    with pytest.raises(AtlasError, match="ATLAS_READERS=-1: give a number"):
-        readers(torch.device("cpu"))
+    with pytest.raises(AtlasError, match="ATLAS_READERS=-1: set it to a number"):
+        reader_count(torch.device("cpu"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.tokens.shards import TokenIndex, TokenSplit
-from atlas.tokens.windows import NO_TARGET, Batch, EvaluationWindows, TrainingWindows, stack
+from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenBatch, TrainingWindows, stack
 from tests.small import EOS, PAD, SHA, write_tokens
 
 FIRST = 3  # below it are the special ids
@@ -154,23 +154,23 @@ def test_windows_are_as_drawn(make_split):
 
 def test_a_batch_is_filled_up_on_the_right():
     index = TokenIndex(100, EOS, PAD, None, SHA, "padded", {})
-    batch = Batch.of(stack([np.array([7, 8, 9]), np.array([5, 6])], 3), index)
+    batch = TokenBatch.from_rows(stack([np.array([7, 8, 9]), np.array([5, 6])], 3), index)
     assert batch.inputs.tolist() == [[7, 8, 2], [5, 2, 2]]
     assert batch.targets.tolist() == [[8, 9, NO_TARGET], [6, NO_TARGET, NO_TARGET]]
     assert batch.mask.tolist() == [[True, True, False], [True, False, False]]
-    assert batch.predicted() == 3
+    assert batch.num_targets() == 3
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_of_a_question_the_answer_alone_is_to_be_predicted(kind):
     index = TokenIndex(100, EOS, PAD, 9, SHA, "padded", {})
     rows = stack([np.array([1, 5, 6, 9, 7, 1]), np.array([1, 9, 8, 9, 1])], 5)
-    batch = Batch.of(kind(rows), index)
+    batch = TokenBatch.from_rows(kind(rows), index)
     skip = NO_TARGET
     assert batch.targets.tolist() == [[skip, skip, skip, 7, 1], [skip, 8, 9, 1, skip]]
     assert batch.inputs.tolist() == [[1, 5, 6, 9, 7], [1, 9, 8, 9, PAD]]
     assert batch.mask.tolist() == [[True] * 5, [True] * 4 + [False]]
-    assert batch.predicted() == 5
+    assert batch.num_targets() == 5
 
 
 def test_a_question_longer_than_the_context_is_refused(tmp_path):
@@ -178,15 +178,15 @@ def test_a_question_longer_than_the_context_is_refused(tmp_path):
     tokens = write_tokens(tmp_path, {"train": [documents]}, windows="padded", separator=9)
     split = TokenSplit(tokens, "train")
     assert len(TrainingWindows(split, 6, 1, 0).layout) == 2
-    with pytest.raises(AtlasError, match="longest question of train has 6 tokens"):
+    with pytest.raises(AtlasError, match="longest prompt of train has 6 tokens"):
         TrainingWindows(split, 5, 1, 0)
-    with pytest.raises(AtlasError, match="longest question of train has 6 tokens"):
+    with pytest.raises(AtlasError, match="longest prompt of train has 6 tokens"):
         list(EvaluationWindows(split, 5, 1).all())
 
 
 def test_targets_are_the_next_tokens(make_split):
     windows = TrainingWindows(make_split(of(1000)), context_length=16, batch_size=4, seed=0)
-    inputs, targets, mask = Batch.of(windows.rows(3), windows.tokens.index)
+    inputs, targets, mask = TokenBatch.from_rows(windows.rows(3), windows.tokens.index)
     assert inputs.shape == targets.shape == (4, 16)
     assert (targets == inputs + 1).all()
     assert mask.all()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.tokens.windows import NO_TARGET, Batch
+from atlas.tokens.windows import NO_TARGET, TokenBatch
 from atlas.training.distributed import World, the_world
 from tests.code_walk import ROOT
 from tests.training.conftest import CPU
@@ -87,10 +87,10 @@ def test_the_rows_of_a_batch_are_shared_out():
     ):
         worlds[0].share(10)
     numbers = np.arange(8).reshape(4, 2)
-    batches = [Batch(numbers, numbers, numbers >= 0), Batch(*(numbers[:1],) * 3)]
+    batches = [TokenBatch(numbers, numbers, numbers >= 0), TokenBatch(*(numbers[:1],) * 3)]
     shares = [list(world.shares(batches)) for world in worlds]
     assert [[int(row[0]) for row in first.inputs] for first, _ in shares] == [[0, 6], [2], [4]]
-    assert [second.predicted() for _, second in shares] == [2, 0, 0]
+    assert [second.num_targets() for _, second in shares] == [2, 0, 0]
     assert (shares[1][1].targets == NO_TARGET).all()
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.model.loss import cross_entropy_sum, mean_loss, tally
-from atlas.tokens.batches import Batches
-from atlas.tokens.windows import Batch
+from atlas.tokens.batches import BatchLoader
+from atlas.tokens.windows import TokenBatch
 from atlas.training import train_step as compilation
 from atlas.training.train_step import Precision, compilation_pays
 from tests.small import small_config
@@ -19,7 +19,7 @@ from tests.training.conftest import CPU
 
 
 def first_batch(run):
-    return next(Batches(run.data, CPU, 0).read())
+    return next(BatchLoader(run.data, CPU, 0).read())
 
 
 def gradients_of(run, batch):
@@ -75,7 +75,9 @@ def test_dropout_depends_on_seed_and_step_alone(training):
     def loss(step, seed=1):
         run = training(dropout=0.5, seed=seed)
         torch.rand(3)
-        batch = Batch(*(torch.ones(4, 32, dtype=torch.long) for _ in range(2)), torch.ones(4, 32))
+        batch = TokenBatch(
+            *(torch.ones(4, 32, dtype=torch.long) for _ in range(2)), torch.ones(4, 32)
+        )
         return run.learner.learn(batch, step).loss
 
     assert loss(3) == loss(3)
@@ -193,8 +195,8 @@ def test_losses_weigh_tokens_not_batches():
     model = Decoder(small_config())
     initialise(model, 0)
     inputs, targets = (torch.randint(0, 400, (3, 8)).numpy() for _ in range(2))
-    long = Batch(inputs, targets, np.ones((3, 8), bool))
-    short = Batch(*(part[:1, :2] for part in long))
+    long = TokenBatch(inputs, targets, np.ones((3, 8), bool))
+    short = TokenBatch(*(part[:1, :2] for part in long))
     total, tokens, *_ = tally(model, [long, short])
     assert tokens == 26
     parts = [tally(model, [batch]).loss for batch in (long, short)]
@@ -209,7 +211,7 @@ def test_validation_leaves_the_model_and_the_random_numbers_as_they_were():
     model = Decoder(small_config(dropout=0.5)).train()
     before = torch.get_rng_state()
     zeros = np.zeros((1, 4), np.int64)
-    batch = Batch(zeros, zeros, np.ones((1, 4), bool))
+    batch = TokenBatch(zeros, zeros, np.ones((1, 4), bool))
     assert mean_loss(model, [batch]) == mean_loss(model, [batch])
     assert model.training
     assert torch.equal(before, torch.get_rng_state())

@@ -24,7 +24,7 @@ from atlas.model.config import check_tokenizer
 from atlas.model.language_model import LanguageModel
 from atlas.model.storage import load_model
 from atlas.params.schema import EvaluateParams
-from atlas.tokens.pairs import Pairs
+from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import EvaluationWindows
@@ -88,9 +88,9 @@ class Subject:
         return self.model.config.separator is not None
 
     @cached_property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> BigramCounts:
         """What counting knows of the training text."""
-        return Pairs.of(self.splits["train"], self.model.config.context_length)
+        return BigramCounts.count(self.splits["train"], self.model.config.context_length)
 
     def documents_of(self, split: Split) -> list[Document]:
         """The documents of a split, in the order of its tokens; read once."""

@@ -25,9 +25,9 @@ from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import perplexity
-from atlas.tokens.pairs import Pairs
+from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
-from atlas.tokens.windows import NO_TARGET, Batch
+from atlas.tokens.windows import NO_TARGET, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Scores:
 
 
 @torch.no_grad()
-def score(model: LanguageModel, batches: Iterable[Batch[Any]]) -> Scores:
+def score(model: LanguageModel, batches: Iterable[TokenBatch[Any]]) -> Scores:
     """Reads batches and scores each of their targets.
 
     The model is left in the mode it was in.
@@ -119,7 +119,7 @@ def bits_per_byte(nats: float, size: int) -> float:
     return nats / math.log(2) / size
 
 
-def baseline_measures(scores: Scores, pairs: Pairs, tokens: TokenSplit) -> Numbers:
+def baseline_measures(scores: Scores, pairs: BigramCounts, tokens: TokenSplit) -> Numbers:
     """The same of two models that only count: every token by itself, and after the one before."""
     found: Numbers = {}
     for name, losses in (

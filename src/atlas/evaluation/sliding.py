@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.tokens.shards import TokenSplit
-from atlas.tokens.windows import NO_TARGET, Batch, Rows
+from atlas.tokens.windows import NO_TARGET, Rows, TokenBatch
 
 
 def sliding_windows(
     tokens: TokenSplit, context_length: int, stride: int, batch_size: int
-) -> Iterator[Batch[npt.NDArray[Any]]]:
+) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
     """Batches in which each token of a split is a target exactly once.
 
     Windows stay within documents where tokenize kept them apart.
@@ -44,7 +44,7 @@ def sliding_windows(
         inputs, targets = (np.stack(each) for each in zip(*some, strict=True))
         known = inputs != NO_TARGET
         filled: Rows = np.where(known, inputs, tokens.index.pad)
-        yield Batch(filled, targets, known)
+        yield TokenBatch(filled, targets, known)
 
 
 def _texts(tokens: TokenSplit) -> Iterator[tuple[int, int]]:

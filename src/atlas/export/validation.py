@@ -14,7 +14,7 @@ from atlas.inference.sampling import Sampling
 from atlas.model.decoder import Decoder
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.tokenizer import Tokenizer
-from atlas.tokens.windows import Batch, EvaluationWindows
+from atlas.tokens.windows import EvaluationWindows, TokenBatch
 
 MAX_CHARACTERS = 20_000_000  # of the texts whose tokens are compared
 BATCH_SIZE = 16  # windows per forward pass
@@ -34,7 +34,7 @@ class ValidationData:
     """
 
     texts: list[str]
-    batches: list[Batch[npt.NDArray[Any]]]
+    batches: list[TokenBatch[npt.NDArray[Any]]]
     prompts: int
     greedy_tokens: int
     description: str
@@ -59,7 +59,7 @@ class ValidationData:
 
     def describe(self) -> str:
         """Describe the tokens that perplexities are computed over."""
-        tokens = sum(batch.predicted() for batch in self.batches)
+        tokens = sum(batch.num_targets() for batch in self.batches)
         return f"{tokens:,} tokens of {self.description}"
 
 

@@ -1,6 +1,6 @@
-"""Batches on their way to the model: read ahead by workers, in pinned memory for a GPU.
+"""Load training batches: read ahead by worker processes, in pinned memory for a GPU.
 
-How many read never changes what is read: the n-th batch depends on n alone.
+The n-th batch depends on n alone, so the number of workers changes nothing.
 """
 
 import itertools
@@ -14,23 +14,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from atlas.errors import AtlasError
-from atlas.tokens.windows import Batch, Rows, TrainingWindows
+from atlas.tokens.windows import Rows, TokenBatch, TrainingWindows
 
 VARIABLE = "ATLAS_READERS"
 AHEAD = 4  # batches that each worker has ready
 
 
-TensorBatch = Batch[Tensor]
+TensorBatch = TokenBatch[Tensor]
 
 
-class Batches:
-    """The batches of training, from the first or from where another run was.
+class BatchLoader:
+    """Load training batches, from the first one or from a saved position.
 
     Attributes:
-        windows: that they are made of.
-        device: where they go.
-        workers: processes that read ahead; 0 reads in this one.
-        share: the windows of each batch that are read; the others are for other processes.
+        workers: processes that read ahead; 0 to read in this process.
+        share: windows of each batch to read; other processes read the rest.
         next: number of the next batch.
     """
 
@@ -48,7 +46,7 @@ class Batches:
         self.next = 0
 
     def read(self) -> Generator[TensorBatch, None, None]:
-        """Batches without end, from ``next`` on."""
+        """Yield batches without end, from ``next`` on."""
         loader = DataLoader(
             _Steps(self.windows, self.share),
             batch_size=None,
@@ -61,7 +59,9 @@ class Batches:
         )
         for rows in self._rows(loader):
             self.next += 1
-            yield Batch.of(rows.to(self.device, non_blocking=True), self.windows.tokens.index)
+            yield TokenBatch.from_rows(
+                rows.to(self.device, non_blocking=True), self.windows.tokens.index
+            )
 
     def _rows(self, loader: DataLoader[Rows]) -> Iterator[Tensor]:
         try:
@@ -70,31 +70,31 @@ class Batches:
             if not self.workers:
                 raise
             raise AtlasError(
-                f"{VARIABLE}={self.workers}: a reader was ended, most likely for want of memory "
-                f"({error}); use fewer, 0 reads without one"
+                f"{VARIABLE}={self.workers}: a reader process was killed, probably for lack of "
+                f"memory ({error}); use fewer readers, or 0 for none"
             ) from None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the reading is, and of what."""
+        """Return the position, and all that the batches depend on."""
         return {"next": self.next, "windows": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state that was saved.
+        """Continue from a saved position.
 
         Raises:
-            AtlasError: it is of other data, or of another order.
+            AtlasError: it belongs to other data, or another order.
         """
         ours, theirs = self._identity(), state["windows"]
         if ours != theirs:
             different = [key for key in ours if ours[key] != theirs.get(key)]
             raise AtlasError(
-                f"the saved position is of other batches ({', '.join(different)} differ): begin "
-                "anew, or go back to the params and data of that run"
+                f"the saved position belongs to other batches ({', '.join(different)} differ): "
+                "start again, or restore the params and data of that run"
             )
         self.next = state["next"]
 
     def _identity(self) -> dict[str, Any]:
-        """All that the n-th batch depends on, but for n."""
+        """Return all that the n-th batch depends on, except n."""
         windows, index = self.windows, self.windows.tokens.index
         return {
             "tokens": windows.tokens.checksum,
@@ -109,7 +109,7 @@ class Batches:
 
 
 class _Steps(Dataset[Rows]):
-    """The windows of each step, by its number: one array, which travels fastest."""
+    """The windows of each step as a single array, which is the fastest to send."""
 
     def __init__(self, windows: TrainingWindows, share: slice) -> None:
         self._windows, self._share = windows, share
@@ -119,21 +119,21 @@ class _Steps(Dataset[Rows]):
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """A signal to all processes of a run must not end the readers before the checkpoint."""
+    """Ignore signals, as a checkpoint may still need batches when all processes get one."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def readers(device: torch.device) -> int:
-    """``ATLAS_READERS``, the processes that read batches ahead.
+def reader_count(device: torch.device) -> int:
+    """Return ``ATLAS_READERS``, the number of processes that read batches ahead.
 
-    Unless it is set, none for a CPU, which the reading of memory maps does not keep waiting.
+    The default is 0 on a CPU, where reading memory maps costs next to nothing, else 2.
 
     Raises:
-        AtlasError: it is no number.
+        AtlasError: it is not a number.
     """
     default = "0" if device.type == "cpu" else "2"
     value = os.environ.get(VARIABLE, default)
     if not value.isdecimal():
-        raise AtlasError(f"{VARIABLE}={value}: give a number of processes, 0 for none")
+        raise AtlasError(f"{VARIABLE}={value}: set it to a number of processes, 0 for none")
     return int(value)

@@ -1,7 +1,7 @@
-"""Windows of tokens: what training reads in shuffled order, and evaluation from end to end.
+"""Cut tokens into windows: in shuffled order for training, in sequence for evaluation.
 
-A window holds T + 1 tokens: T inputs, and for each the one after it as its target. Packed windows
-run over the borders of documents; padded ones hold one document, or a part of it, each::
+A window holds T + 1 tokens: T inputs, each with the next token as its target. Packed windows run
+across documents; a padded window holds one document or a part of it::
 
     tokens              a b c d e | f g |      (T = 3, | the end of a document)
     packed, evaluation  |abc  cde|  |fg|.
@@ -22,21 +22,20 @@ from atlas.errors import AtlasError
 from atlas.tokens.shards import TokenIndex, TokenSplit
 
 PROMPT_TOKENS = 8
-NO_TARGET = -100  # where a window that is filled up has nothing to predict
+NO_TARGET = -100  # target of positions that are not predicted; PyTorch's ignore_index
 
 Window = npt.NDArray[np.int64]  # at most T + 1 tokens
-Rows = npt.NDArray[np.int64]  # windows filled up with NO_TARGET, (B, T + 1)
+Rows = npt.NDArray[np.int64]  # windows padded with NO_TARGET, (B, T + 1)
 Array = TypeVar("Array")
 
 
-class Batch(NamedTuple, Generic[Array]):
-    """Windows side by side, in NumPy or in PyTorch.
+class TokenBatch(NamedTuple, Generic[Array]):
+    """A batch of windows, in NumPy or in PyTorch.
 
     Attributes:
-        inputs: (B, T); the padding id where a window is filled up, always on its right.
-        targets: the token after each input, (B, T); ``NO_TARGET`` where a window is filled up, and
-            where the next token is of a question.
-        mask: whether an input is a token of the text, (B, T).
+        inputs: (B, T), padded on the right.
+        targets: the token after each input, (B, T); ``NO_TARGET`` for padding and within prompts.
+        mask: True where an input is text rather than padding, (B, T).
     """
 
     inputs: Array
@@ -44,8 +43,8 @@ class Batch(NamedTuple, Generic[Array]):
     mask: Array
 
     @classmethod
-    def of(cls, rows: Any, index: TokenIndex) -> "Batch[Any]":
-        """The inputs and targets of windows in rows, (B, T + 1)."""
+    def from_rows(cls, rows: Any, index: TokenIndex) -> "TokenBatch[Any]":
+        """Split windows, (B, T + 1), into inputs and targets."""
         targets = rows[:, 1:]
         mask = targets != NO_TARGET
         inputs = rows[:, :-1] * mask + index.pad * ~mask
@@ -54,33 +53,33 @@ class Batch(NamedTuple, Generic[Array]):
             targets = targets * answering + NO_TARGET * ~answering
         return cls(inputs, targets, mask)
 
-    def predicted(self) -> int:
-        """How many tokens there are to predict."""
+    def num_targets(self) -> int:
+        """Return the number of tokens to predict."""
         return int((self.targets != NO_TARGET).sum())  # type: ignore[attr-defined]
 
 
 class Layout(Protocol):
-    """How a split is cut into windows."""
+    """A way to cut a split into windows."""
 
     def __len__(self) -> int:
-        """Windows in which every token of the split is predicted exactly once."""
+        """Number of windows that predict every token of the split exactly once."""
 
     def window(self, number: int) -> Window:
-        """One of these."""
+        """Return one of these windows."""
 
     def per_epoch(self) -> int:
-        """Windows that training sees in an epoch."""
+        """Return the number of training windows in an epoch."""
 
     def largest_offset(self) -> int:
-        """The most tokens that an epoch may leave out at the start, so as to differ from others."""
+        """Return the most tokens that an epoch may skip at the start, so that epochs differ."""
 
     def training_window(self, number: int, offset: int) -> Window:
-        """One window of an epoch that begins after ``offset`` tokens."""
+        """Return one window of an epoch that skips ``offset`` tokens."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Windows that run over the borders of documents."""
+    """Windows that run across documents."""
 
     tokens: TokenSplit
     context_length: int
@@ -89,39 +88,39 @@ class Packed:
         return -(-len(self.tokens) // self.context_length)
 
     def window(self, number: int) -> Window:
-        """From the token before; before the first one is the end of a text."""
+        """Return a window and the token before it, which is ``eos`` for the first."""
         start = number * self.context_length
         stop = min(start + self.context_length, len(self.tokens))
         found = self.tokens.read(max(start - 1, 0), stop)
         return found if start else np.concatenate([[self.tokens.index.eos], found])
 
     def per_epoch(self) -> int:
-        """Windows that fit, wherever in the first one an epoch begins."""
+        """Return the number of windows that fit, whatever the offset of the epoch."""
         if len(self.tokens) <= self.context_length:
             return 0
         return max((len(self.tokens) - self.context_length) // self.context_length, 1)
 
     def largest_offset(self) -> int:
-        """Less than a window."""
+        """Return an offset smaller than a window."""
         last = self.per_epoch() * self.context_length + 1
         return min(len(self.tokens) - last, self.context_length - 1)
 
     def training_window(self, number: int, offset: int) -> Window:
-        """T + 1 tokens."""
+        """Return T + 1 tokens."""
         start = offset + number * self.context_length
         return self.tokens.read(start, start + self.context_length + 1)
 
 
 @dataclass(frozen=True)
 class Padded:
-    """Windows of one document each; a document that is longer than one gets several."""
+    """Windows of one document each; a long document gets several."""
 
     tokens: TokenSplit
     context_length: int
 
     @cached_property
     def _ends(self) -> npt.NDArray[np.int64]:
-        """The number of windows of all documents up to each, (documents,)."""
+        """Cumulative number of windows, (documents,)."""
         lengths = np.diff(self.tokens.document_ends, prepend=0)
         return np.cumsum(-(-lengths // self.context_length))
 
@@ -129,7 +128,7 @@ class Padded:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def window(self, number: int) -> Window:
-        """From the token before; before the first one of a document is the end of a text."""
+        """Return a window and the token before it, which is ``eos`` at the start of a document."""
         document = int(np.searchsorted(self._ends, number, side="right"))
         ends = self.tokens.document_ends
         first = int(ends[document - 1]) if document else 0
@@ -140,15 +139,15 @@ class Padded:
         return found if nth else np.concatenate([[self.tokens.index.eos], found])
 
     def per_epoch(self) -> int:
-        """All windows."""
+        """Return the number of all windows."""
         return len(self)
 
     def largest_offset(self) -> int:
-        """None: windows begin where documents do."""
+        """Return 0, since windows begin where documents do."""
         return 0
 
     def training_window(self, number: int, offset: int) -> Window:
-        """The same as in evaluation."""
+        """Return the same window as in evaluation."""
         return self.window(number + offset)
 
 
@@ -156,27 +155,27 @@ LAYOUTS: dict[str, type[Packed] | type[Padded]] = {"packed": Packed, "padded": P
 
 
 def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
-    """The windows of a split, as tokenize was told to cut it.
+    """Return the layout that ``tokenize.windows`` sets for a split.
 
     Raises:
-        AtlasError: a question and its answer would not stand in one window.
+        AtlasError: a prompt and its answer don't fit into one window.
     """
     if tokens.index.separator is not None and len(tokens):
         longest = int(np.diff(tokens.document_ends, prepend=0).max())
         if longest > context_length:
             raise AtlasError(
-                f"model.context_length is {context_length}: the longest question of "
-                f"{tokens.name} has {longest} tokens with its answer; give at least so many"
+                f"model.context_length is {context_length}: the longest prompt of "
+                f"{tokens.name} has {longest} tokens with its answer; set it to at least that"
             )
     return LAYOUTS[tokens.index.windows](tokens, context_length)
 
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """Windows in an order that depends on the seed and the step alone.
+    """Training windows in an order that depends only on seed and step.
 
-    An epoch visits each window once, in a random order. Nothing is remembered between steps, so a
-    resumed run sees the same data.
+    An epoch visits each window once, in random order. There is no state between steps, so a resumed
+    run sees the same data.
     """
 
     tokens: TokenSplit
@@ -193,21 +192,21 @@ class TrainingWindows:
 
     @cached_property
     def layout(self) -> Layout:
-        """How the tokens are cut."""
+        """How the tokens are cut into windows."""
         return layout_of(self.tokens, self.context_length)
 
     @property
     def per_epoch(self) -> int:
-        """Windows that an epoch visits."""
+        """Number of windows in an epoch."""
         return self.layout.per_epoch()
 
     def rows(self, step: int, share: slice = slice(None)) -> Rows:
-        """The windows of a step, or a share of them."""
+        """Return the windows of a step, or a share of them, (B, T + 1)."""
         windows = [self.layout.training_window(*place) for place in self.places(step)[share]]
         return stack(windows, self.context_length)
 
     def places(self, step: int) -> list[tuple[int, int]]:
-        """Which windows a step sees: number and offset of each."""
+        """Return the number and offset of each window of a step."""
         first = step * self.batch_size
         return [self._place(visit) for visit in range(first, first + self.batch_size)]
 
@@ -228,7 +227,7 @@ def _epoch_order(
 
 @dataclass(frozen=True)
 class EvaluationWindows:
-    """Windows side by side, so that each token of a split is predicted exactly once."""
+    """Consecutive windows that predict each token of a split exactly once."""
 
     tokens: TokenSplit
     context_length: int
@@ -244,27 +243,27 @@ class EvaluationWindows:
 
     @cached_property
     def layout(self) -> Layout:
-        """How the tokens are cut."""
+        """How the tokens are cut into windows."""
         return layout_of(self.tokens, self.context_length)
 
-    def all(self) -> Iterator[Batch[npt.NDArray[Any]]]:
-        """Every window, in batches of at most ``batch_size``."""
+    def all(self) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
+        """Yield every window, in batches of at most ``batch_size``."""
         return self._batches(range(len(self.layout)))
 
-    def spread(self, count: int) -> Iterator[Batch[npt.NDArray[Any]]]:
-        """At most ``count`` windows, evenly spread over the split; always the same."""
+    def spread(self, count: int) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
+        """Yield at most ``count`` windows, spread evenly over the split; always the same."""
         windows = len(self.layout)
         chosen = np.linspace(0, windows - 1, min(count, windows)).round().astype(int)
         return self._batches([int(number) for number in chosen])
 
-    def _batches(self, numbers: Sequence[int]) -> Iterator[Batch[npt.NDArray[Any]]]:
+    def _batches(self, numbers: Sequence[int]) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
         for first in range(0, len(numbers), self.batch_size):
             windows = [self.layout.window(n) for n in numbers[first : first + self.batch_size]]
-            yield Batch.of(stack(windows, self.context_length), self.tokens.index)
+            yield TokenBatch.from_rows(stack(windows, self.context_length), self.tokens.index)
 
 
 def stack(windows: Sequence[Window], context_length: int) -> Rows:
-    """Windows below each other, filled up on the right to T + 1."""
+    """Stack windows into rows, padded on the right, (B, T + 1)."""
     rows = np.full((len(windows), context_length + 1), NO_TARGET, np.int64)
     for row, window in zip(rows, windows, strict=True):
         row[: len(window)] = window
@@ -272,9 +271,9 @@ def stack(windows: Sequence[Window], context_length: int) -> Rows:
 
 
 def document_prompts(split: TokenSplit, count: int) -> list[list[int]]:
-    """The first tokens of documents spread evenly over a split, or their questions.
+    """Return the first tokens, or the prompts, of documents spread evenly over a split.
 
-    The end-of-text token is left out: a model that reads it starts another document.
+    They don't include the end-of-text token, after which a model starts another document.
     """
     ends = split.document_ends
     chosen = np.linspace(0, len(ends) - 1, min(count, len(ends))).round().astype(int)

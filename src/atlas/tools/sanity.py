@@ -23,7 +23,7 @@ from atlas.model.language_model import choose_device
 from atlas.params.schema import Params, TrainParams
 from atlas.tokens.batches import TensorBatch
 from atlas.tokens.shards import TokenIndex, TokenSplit
-from atlas.tokens.windows import Batch, TrainingWindows
+from atlas.tokens.windows import TokenBatch, TrainingWindows
 from atlas.training.distributed import World
 from atlas.training.memory import ADVICE
 from atlas.training.train_step import Learner
@@ -163,7 +163,7 @@ def _begin(
     data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
     learner = Learner(model, train, train.steps, world)
     rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())
-    batches = (Batch.of(each.to(world.device), index) for each in rows)
+    batches = (TokenBatch.from_rows(each.to(world.device), index) for each in rows)
     return learner, batches
 
 

@@ -11,7 +11,7 @@ from atlas.model.baselines import Bigram
 from atlas.model.loss import tally
 from atlas.model.storage import weights_of
 from atlas.params.schema import Params
-from atlas.tokens.pairs import Pairs
+from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints
@@ -35,7 +35,7 @@ def count_pairs(
     length = params.model.context_length
     at_once = params.train.batch_size // params.train.grad_accum_steps
     started = time.perf_counter()
-    pairs = Pairs.of(splits["train"], length)
+    pairs = BigramCounts.count(splits["train"], length)
     with torch.no_grad():
         model.table.weight.copy_(torch.from_numpy(pairs.bigram_table()))
     losses = pairs.bigram_losses(pairs.first, pairs.second)

@@ -39,7 +39,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from atlas.errors import EXIT_REFUSED, EXIT_STOPPED, AtlasError, one_line_errors
 from atlas.pipeline.processes import end_with_dvc
-from atlas.tokens.windows import NO_TARGET, Batch
+from atlas.tokens.windows import NO_TARGET, TokenBatch
 
 STRATEGY = "ATLAS_STRATEGY"
 STRATEGIES = ("ddp", "fsdp")
@@ -127,15 +127,15 @@ class World:
         """Whether it is true of any process."""
         return self.sums(value)[0] > 0
 
-    def shares(self, batches: Iterable[Batch[Any]]) -> Iterator[Batch[Any]]:
+    def shares(self, batches: Iterable[TokenBatch[Any]]) -> Iterator[TokenBatch[Any]]:
         """This process's rows of each batch; without any, one row with nothing to predict.
 
         All get the same number of batches, as FSDP2 wants all to call the model.
         """
         for batch in batches:
-            own = Batch(*(part[self.rank :: self.size] for part in batch))
+            own = TokenBatch(*(part[self.rank :: self.size] for part in batch))
             if not len(own.inputs):
-                first = Batch(*(part[:1] for part in batch))
+                first = TokenBatch(*(part[:1] for part in batch))
                 own = first._replace(targets=np.full_like(first.targets, NO_TARGET))
             yield own
 

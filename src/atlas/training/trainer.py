@@ -27,7 +27,7 @@ from atlas.model.initialize import initialise, make_model
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, perplexity, tally
 from atlas.params.schema import Params, TrainParams
-from atlas.tokens.batches import Batches, TensorBatch, readers
+from atlas.tokens.batches import BatchLoader, TensorBatch, reader_count
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
 from atlas.training.checkpoint import Checkpoints, StopRequest, whole_weights
@@ -135,7 +135,7 @@ class Training:
         every = seconds_between_checkpoints()
         learner, world = self.learner, self.learner.world
         share = world.share(learner.train.batch_size)
-        batches = Batches(self.data, world.device, readers(world.device), share)
+        batches = BatchLoader(self.data, world.device, reader_count(world.device), share)
         progress = self.checkpoints.resume(learner)
         if progress.batches:
             batches.load_state_dict(progress.batches)

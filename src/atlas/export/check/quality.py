@@ -25,7 +25,7 @@ import numpy.typing as npt
 from atlas.errors import AtlasError
 from atlas.export.check.process import RuntimeProcess
 from atlas.export.check.runtimes import LlamaCpp, Logits
-from atlas.tokens.windows import Batch
+from atlas.tokens.windows import TokenBatch
 
 PROCESS = RuntimeProcess("llama.cpp", "atlas.export.check.quality")
 PERPLEXITY_TOLERANCE = 1e-3  # relative, between llama.cpp's F32 and PyTorch
@@ -48,7 +48,7 @@ class Quality:
     tokens_per_second: float
 
 
-def measure_quality(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Quality:
+def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]]) -> Quality:
     """Run a GGUF file over windows of text, next to the F32 file.
 
     Args:
@@ -68,7 +68,7 @@ def measure_quality(gguf: Path, exact: Path, batches: Sequence[Batch[Any]]) -> Q
         folder = Path(name)
         np.savez(folder / "windows.npz", inputs=inputs, targets=targets)
         answer = PROCESS.ask(request, folder, file=gguf)
-    tokens = sum(batch.predicted() for batch in batches)
+    tokens = sum(batch.num_targets() for batch in batches)
     return Quality(
         perplexity=math.exp(answer["loss"] / tokens),
         kl_divergence=answer["divergence"] / tokens,

@@ -1,8 +1,8 @@
-"""How often each token follows each: what counting alone knows of a text.
+"""Unigram and bigram statistics: the n-gram baseline.
 
-Witten and Bell (1991, IEEE Transactions on Information Theory 37, 1085): of n tokens that followed
-one, t of them different, the share t / (n + t) is kept for what was not seen. It is divided by how
-often tokens occur at all, with one more of each, so that none is impossible::
+Smoothing is that of Witten and Bell (1991, IEEE Transactions on Information Theory 37, 1085): if n
+tokens followed a token, t of them distinct, unseen tokens get the share t / (n + t). It is divided
+in proportion to the unigram counts, plus one for each token, so that none is impossible::
 
     P(b | a) = (count(a, b) + t(a) P(b)) / (n(a) + t(a)),   P(b) = (count(b) + 1) / (N + V)
 
@@ -27,14 +27,13 @@ Table = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The pairs of a text, those that occur.
+class BigramCounts:
+    """Counts of the pairs of tokens that occur in a text.
 
     Attributes:
-        keys: first token times V plus second, in order, (pairs,).
+        keys: first token times V plus second token, sorted, (pairs,).
         counts: how often each pair occurs, (pairs,).
-        vocab_size: V.
-        read: tokens of the text that were read, those of questions among them.
+        read: tokens read, including prompts.
     """
 
     keys: npt.NDArray[np.int64]
@@ -43,8 +42,8 @@ class Pairs:
     read: int
 
     @classmethod
-    def of(cls, tokens: TokenSplit, context_length: int) -> "Pairs":
-        """Counts each token of a split that is learned with the one before it.
+    def count(cls, tokens: TokenSplit, context_length: int) -> "BigramCounts":
+        """Count each target token of a split together with the token before it.
 
         Raises:
             AtlasError: the split holds no tokens.
@@ -61,18 +60,18 @@ class Pairs:
             )
             tables.append((new, times))
             if sum(len(keys) for keys, _ in tables[1:]) > len(tables[0][0]):
-                tables = [_merged(tables)]  # as seldom as the whole has doubled
+                tables = [_merged(tables)]  # merge only when the total has doubled
             read += int(batch.mask.sum())
         return cls(*_merged(tables), vocab_size, read)
 
     @property
     def first(self) -> npt.NDArray[np.int64]:
-        """The first token of each pair, (pairs,)."""
+        """First token of each pair, (pairs,)."""
         return self.keys // self.vocab_size
 
     @property
     def second(self) -> npt.NDArray[np.int64]:
-        """The second one, (pairs,)."""
+        """Second token of each pair, (pairs,)."""
         return self.keys % self.vocab_size
 
     def unigram(self) -> npt.NDArray[np.float64]:
@@ -82,18 +81,18 @@ class Pairs:
         return probabilities
 
     def followers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Of every token, how many tokens followed it and how many different ones, (V,) each."""
+        """Return how many tokens, and how many distinct ones, followed each token, (V,) each."""
         times = np.bincount(self.first, self.counts, self.vocab_size).astype(np.float64)
         different = np.bincount(self.first, minlength=self.vocab_size).astype(np.float64)
         return times, different
 
     def unigram_losses(self, tokens: Ids) -> Losses:
-        """Negative logarithms of P(b), nats, (N,)."""
+        """Return -log P(b) in nats, (N,)."""
         losses: Losses = -np.log(self.unigram()[tokens])
         return losses
 
     def bigram_losses(self, before: Ids, tokens: Ids) -> Losses:
-        """Negative logarithms of P(b | a), nats, (N,)."""
+        """Return -log P(b | a) in nats, (N,)."""
         times, different = (each[before] for each in self.followers())
         anywhere = self.unigram()[tokens]
         wanted = before.astype(np.int64) * self.vocab_size + tokens
@@ -105,7 +104,7 @@ class Pairs:
         return losses
 
     def bigram_table(self) -> npt.NDArray[np.float32]:
-        """Natural logarithms of P(b | a) of all pairs of tokens, (V, V)."""
+        """Return log P(b | a) of all pairs of tokens, (V, V)."""
         times, different = self.followers()
         kept = np.where(different > 0, different / np.maximum(times + different, 1), 1.0)
         anywhere = self.unigram()
@@ -115,7 +114,7 @@ class Pairs:
 
 
 def _merged(tables: Sequence[Table]) -> Table:
-    """Several tables of keys and counts as one, its keys in order."""
+    """Merge tables of keys and counts into one with sorted keys."""
     keys, counts = (np.concatenate(each) for each in zip(*tables, strict=True))
     both, places = np.unique(keys, return_inverse=True)
     return both, np.bincount(places, counts, len(both)).astype(np.int64)

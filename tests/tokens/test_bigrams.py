@@ -1,4 +1,4 @@
-"""What counting alone knows."""
+"""The n-gram baseline."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.tokens.pairs import Pairs
+from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
 from tests.small import EOS, write_tokens
 
@@ -17,7 +17,7 @@ ids = st.lists(st.integers(3, SIZE - 1), min_size=1, max_size=30)
 
 def counted(folder, documents, **how):
     tokens = write_tokens(folder, {"train": [documents]}, vocab_size=SIZE, **how)
-    return Pairs.of(TokenSplit(tokens, "train"), 8)
+    return BigramCounts.count(TokenSplit(tokens, "train"), 8)
 
 
 def as_table(pairs):
@@ -27,7 +27,7 @@ def as_table(pairs):
 
 
 def test_the_smoothing_by_hand():
-    pairs = Pairs(np.array([0, 1, 7]), np.array([2, 1, 4]), 3, 7)  # (0,0) (0,1) (2,1)
+    pairs = BigramCounts(np.array([0, 1, 7]), np.array([2, 1, 4]), 3, 7)  # (0,0) (0,1) (2,1)
     table = np.exp(pairs.bigram_table())
     anywhere = np.array([3, 6, 1]) / 10
     assert pairs.unigram() == pytest.approx(anywhere)
