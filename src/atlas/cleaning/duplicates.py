@@ -296,7 +296,7 @@ def _compare(task: _CompareTask) -> Edges:
 
 
 def _all_but_first(edges: Edges) -> Duplicates:
-    """Return all but the first document of each group, as duplicates of their nearest neighbour."""
+    """Return all but the first document of each group, each with its nearest neighbour."""
     numbers, group, _ = _groups(edges["pair"])
     _, firsts = np.unique(group, return_index=True)
     number, neighbour = np.concatenate((edges["pair"], edges["pair"][:, ::-1])).T

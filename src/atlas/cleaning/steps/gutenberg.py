@@ -337,7 +337,7 @@ def _skip_dividers(lines: list[str], i: int) -> int:
 
 
 WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
-HEADER_OPENING = 3  # first paragraphs, one of which must be a known header paragraph
+HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
 MAX_TITLE_LENGTH = 240  # characters; longer paragraphs are prose about Project Gutenberg
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
 MAX_CREDIT_LINES = 25
@@ -461,7 +461,7 @@ def _is_title(paragraph: str) -> bool:
 
 
 def _header_without_marker(lines: list[str]) -> int:
-    """Find the end of two or more header paragraphs, at least one of which is unmistakable."""
+    """Find the end of two or more header paragraphs, with at least one unmistakable one."""
     end = count = 0
     certain = False
     for start, stop in _paragraph_spans(lines):
