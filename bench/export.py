@@ -136,7 +136,7 @@ def copy_f16(folder: str) -> Measured:
 
 
 def gguf_py_q8_0(folder: str) -> Measured:
-    """gguf-py: whole tensors quantised, added and written, as its documentation does."""
+    """gguf-py: whole tensors quantized, added and written, as its documentation does."""
 
     def write() -> None:
         writer = gguf.GGUFWriter(Path(folder) / "out.gguf", "llama")

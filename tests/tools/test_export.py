@@ -96,3 +96,10 @@ def test_a_crash_of_a_runtime_leaves_nothing(tmp_path, bundle, monkeypatch):
     with pytest.raises(AtlasError, match=r"f32\.gguf: llama\.cpp failed with exit code"):
         export_to(tmp_path / "out", bundle(), ["gguf:f32"], None)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_onnx_without_its_packages_says_what_to_install(tmp_path, bundle, monkeypatch):
+    monkeypatch.setattr("atlas.params.runtime_support.ONNX_PACKAGES", ("no_such_package",))
+    with pytest.raises(AtlasError, match=r"--to: onnx needs no_such_package: run `pip install 'at"):
+        export_to(tmp_path / "out", bundle(), ["onnx"], None)
+    assert not (tmp_path / "out").exists()

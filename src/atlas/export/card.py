@@ -17,7 +17,7 @@ from atlas.export.metadata import ModelMetadata
 from atlas.inference.generate import generate
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
-from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, WHOLE, gguf_formats
+from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, UNQUANTIZED, gguf_formats
 from atlas.pipeline.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -124,7 +124,7 @@ def write_card(
 def _recommended(files: Sequence[FileRow]) -> FileRow:
     """The file to run: the largest quantized one, or the smallest if none is quantized."""
     size = attrgetter("bytes")
-    quantized = [row for row in files if row.format not in WHOLE]
+    quantized = [row for row in files if row.format not in UNQUANTIZED]
     return max(quantized, key=size) if quantized else min(files, key=size)
 
 

@@ -31,7 +31,7 @@ from atlas.model.loss import mean_loss
 from atlas.model.storage import WEIGHTS
 from atlas.params.runtime_support import (
     HUGGING_FACE,
-    K_ROW,
+    K_BLOCK_SIZE,
     ONNX,
     TORCH,
     Architecture,
@@ -235,8 +235,9 @@ def _describe_types(file: Path, name: GgufFormat) -> str:
     description = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
     if has_k_types(name) and replaced:
         print(
-            f"note: {file.name}: K types need rows that are a multiple of {K_ROW}; {replaced} of "
-            f"{types.total()} matrices have other rows, so llama.cpp made them {description}",
+            f"note: {file.name}: K types need rows that are a multiple of {K_BLOCK_SIZE}; "
+            f"{replaced} of {types.total()} matrices have other rows, so llama.cpp made them "
+            f"{description}",
             file=sys.stderr,
         )
     return description

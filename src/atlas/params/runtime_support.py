@@ -1,19 +1,13 @@
-"""Which combinations of model options transformers can run, and as which of its classes.
+"""Export formats, and the models that each runtime can run.
 
-As ``llama_cpp`` has it for llama.cpp; tests/export/hugging_face repeats each row.
-
-The formats in which a model can be exported, and what they ask of its widths.
-
-What a runtime can express: values of model options, those not named being free.
-
-Which combinations of model options llama.cpp can run, and as which of its architectures.
-
-One table for everyone: the schema refuses what no row fits before any work is done, and the
-export writes a model as the row that fits. Each row was run: PyTorch's logits against
-llama.cpp's (tests/export/check/test_against_llama_cpp.py repeats it).
+The tables list the architectures of llama.cpp and the classes of transformers with the model
+options each supports. The schema refuses what no row supports before any work is done, and the
+export writes a model as the first row that supports it. Tests run every row and compare its logits
+with PyTorch's (tests/export/check/test_against_llama_cpp.py, tests/export/hugging_face).
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -40,16 +34,17 @@ GgufFormat = Literal[
 GGUF = "gguf:"
 HUGGING_FACE, ONNX, TORCH = "hugging_face", "onnx", "torch"
 FORMATS = (*(f"{GGUF}{name}" for name in get_args(GgufFormat)), HUGGING_FACE, ONNX, TORCH)
-WHOLE = ("f32", "f16", "bf16")  # each value by itself
-ROW = 32  # values of a row that share a scale in any other
-K_ROW = 256  # that do in a K type
+UNQUANTIZED = ("f32", "f16", "bf16")
+BLOCK_SIZE = 32  # values of a row that share a scale in a quantized type
+K_BLOCK_SIZE = 256  # the same in a K type
+ONNX_PACKAGES = ("onnxscript", "onnxruntime")
 
 
 def known_format(name: str) -> str:
-    """The name of a format, if it is one.
+    """Return the name of a format.
 
     Raises:
-        ValueError: it is none; says which there are.
+        ValueError: no format has this name; the message lists them.
     """
     if name not in FORMATS:
         close = difflib.get_close_matches(name, FORMATS, n=1)
@@ -59,40 +54,44 @@ def known_format(name: str) -> str:
 
 
 def gguf_formats(formats: Iterable[str]) -> list[GgufFormat]:
-    """Those of GGUF files, without their prefix."""
+    """The GGUF formats, without their prefix."""
     return [cast(GgufFormat, name.removeprefix(GGUF)) for name in formats if name.startswith(GGUF)]
 
 
-def quantised(formats: Iterable[str]) -> list[str]:
-    """Those in which values share a scale, so that rows must be multiples of ``ROW``."""
-    return [f"{GGUF}{name}" for name in gguf_formats(formats) if name not in WHOLE]
+def quantized_formats(formats: Iterable[str]) -> list[str]:
+    """The formats whose rows must be multiples of ``BLOCK_SIZE``."""
+    return [f"{GGUF}{name}" for name in gguf_formats(formats) if name not in UNQUANTIZED]
 
 
 def has_k_types(name: str) -> bool:
-    """Whether a format is a mix of K types (``q4_k_m``), or a type is one (``q4_k``)."""
+    """Say if a format mixes K types (``q4_k_m``), or if a type is one (``q4_k``)."""
     return "_k" in name
 
 
-Options = Mapping[str, Any]
-Allowed = Mapping[str, tuple[Any, ...]]
+def missing_packages(formats: Iterable[str]) -> list[str]:
+    """The optional packages that the formats need and that are not installed."""
+    needed = ONNX_PACKAGES if ONNX in formats else ()
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
-# What holds for each row unless it says otherwise.
-COMMON: Allowed = {
+
+Options = Mapping[str, Any]  # model options by name
+Allowed = Mapping[str, tuple[Any, ...]]  # values of model options; options not named are free
+
+COMMON: Allowed = {  # for every row that does not say otherwise
     "kind": ("decoder",),
     "norm_position": ("pre",),
     "qk_norm": (None,),
-    "window": (None,),  # no runtime has a model that looks back so far in every block
+    "window": (None,),  # no runtime has a model with the same window in every block
 }
 
 
 @dataclass(frozen=True)
-class Expressible:
-    """A kind of model that a runtime has.
+class RuntimeSupport:
+    """A kind of model that a runtime can run.
 
     Attributes:
-        name: that the runtime calls it by.
-        allows: values of each model option that it can express, the usual one first; options not
-            named are free. Together with ``COMMON``.
+        name: the runtime's name for it.
+        allows: supported values of model options, beyond ``COMMON``, the usual value first.
     """
 
     name: str
@@ -100,41 +99,41 @@ class Expressible:
 
     @property
     def allowed(self) -> Allowed:
-        """With what holds for each."""
+        """Supported values of model options, ``COMMON`` included."""
         return {**COMMON, **self.allows}
 
     @property
-    def rotates(self) -> bool:
-        """Whether it has RoPE, be it turned down to nothing."""
+    def uses_rope(self) -> bool:
+        """It always applies RoPE, for a model without positions with angles of 0."""
         return "rope" in self.allowed["positions"]
 
-    def misfits(self, options: Options) -> dict[str, Any]:
-        """The options that would have to change, with the value that each needs."""
+    def required_changes(self, options: Options) -> dict[str, Any]:
+        """The options with an unsupported value, with the value to give each."""
         return {
             key: values[0] for key, values in self.allowed.items() if options[key] not in values
         }
 
 
-Row = TypeVar("Row", bound=Expressible)
+Row = TypeVar("Row", bound=RuntimeSupport)
 
 
-def fitting(rows: Sequence[Row], options: Options) -> Row | None:
-    """The first row that can express these model options, None where there is none."""
-    return next((row for row in rows if not row.misfits(options)), None)
+def find_support(rows: Sequence[Row], options: Options) -> Row | None:
+    """The first row that supports these model options, or None."""
+    return next((row for row in rows if not row.required_changes(options)), None)
 
 
-def nearest_change(rows: Sequence[Expressible], options: Options) -> str:
-    """The fewest changes after which a row can, as ``model.norm=layernorm ...``."""
-    misfits = min((row.misfits(options) for row in rows), key=len)
-    return " ".join(f"model.{key}={_shown(value)}" for key, value in misfits.items())
+def nearest_change(rows: Sequence[RuntimeSupport], options: Options) -> str:
+    """The smallest change that a row supports, as ``model.norm=layernorm ...``."""
+    changes = min((row.required_changes(options) for row in rows), key=len)
+    return " ".join(f"model.{key}={_yaml(value)}" for key, value in changes.items())
 
 
-def _shown(value: object) -> str:
+def _yaml(value: object) -> str:
     return "null" if value is None else str(value).lower()
 
 
-def combination(options: Options) -> str:
-    """The options on which it depends, as ``learned + rmsnorm + swiglu``, unusual ones named."""
+def describe_options(options: Options) -> str:
+    """The options that support depends on: ``learned + rmsnorm + swiglu``, then unusual ones."""
     if options["kind"] != "decoder":
         return f"model.kind={options['kind']}"
     parts = [str(options[key]) for key in ("positions", "norm", "feed_forward")]
@@ -143,29 +142,37 @@ def combination(options: Options) -> str:
     return " + ".join(parts)
 
 
-HALF_PRECISION_GELU = 5e-3  # ggml computes GELU from a table in half precision
+NO_ROTATION = 1e30  # divides positions so far that every angle is 0
+
+
+def rope_scaling(options: Options) -> float:
+    """The factor that RoPE divides positions by, in a runtime that always applies RoPE."""
+    scaling: float = options["rope_scaling"]
+    return NO_ROTATION if options["positions"] == "none" else scaling
+
+
+HALF_PRECISION_GELU = 5e-3  # ggml computes GELU from a half-precision table
 
 
 @dataclass(frozen=True)
-class Architecture(Expressible):
-    """One architecture of llama.cpp; its name is ``general.architecture`` in a GGUF file.
+class Architecture(RuntimeSupport):
+    """An architecture of llama.cpp; its name is ``general.architecture`` in a GGUF file.
 
     Attributes:
-        adjacent_rope: its RoPE rotates adjacent pairs of a head instead of its two halves,
-            so the rows of the query and key weights have to be permuted.
+        adjacent_rope: RoPE rotates adjacent pairs of a head instead of its two halves, so the rows
+            of query and key weights are reordered.
         fused_qkv: queries, keys and values are one tensor.
-        always_bias: biases must be in the file, as zeros where the model has none.
-        always_norm_bias: those of the norms must.
-        always_head: the head must be in the file, as a copy where it is tied.
-        always_positions: a table of positions must be in the file, of zeros where there is none.
-        always_gated: its feed-forward part has a gate, so a plain activation is written as a gate
-            whose other half is the same for every input.
-        relu_scale: it has no ReLU; its own activation of an input so many times as large comes
-            near, divided by the same. Beyond it, what is close to zero would lose bits.
-        scales_scores: whether it divides the scores by sqrt(D).
-        scales_embedding: whether it multiplies the embedding by sqrt(C).
-        logit_tolerance: largest difference of F32 logits to PyTorch's that its own
-            arithmetic explains.
+        always_bias: the file must have biases; zeros for a model without.
+        always_norm_bias: the file must have biases of norms.
+        always_head: the file must have the head; a copy of the embedding where it is tied.
+        always_positions: the file must have a position table; zeros for a model without.
+        always_gated: the feed-forward part has a gate. A plain activation is written as a gate next
+            to an ``up`` that is the same for every input.
+        relu_scale: without ReLU in the architecture, its own activation of ``relu_scale`` times the
+            input, divided by it again, is almost ReLU. A larger factor would lose small values.
+        scales_scores: attention scores are divided by sqrt(D).
+        scales_embedding: the embedding is multiplied by sqrt(C).
+        logit_tolerance: largest difference of F32 logits from PyTorch's that rounding explains.
     """
 
     adjacent_rope: bool = False
@@ -181,14 +188,14 @@ class Architecture(Expressible):
     logit_tolerance: float = 1e-4
 
 
-ROTARY = ("rope", "none")  # none is RoPE whose angles are scaled down to nothing
-RMS = {"norm": ("rmsnorm",)}
-LAYER = {"norm": ("layernorm",)}
+ROTARY = ("rope", "none")  # without positions: RoPE with every angle scaled to 0
+RMSNORM = {"norm": ("rmsnorm",)}
+LAYERNORM = {"norm": ("layernorm",)}
 
 ARCHITECTURES = (
     Architecture(
         "llama",
-        {"positions": ROTARY, **RMS, "feed_forward": ("swiglu", "silu", "relu")},
+        {"positions": ROTARY, **RMSNORM, "feed_forward": ("swiglu", "silu", "relu")},
         adjacent_rope=True,
         always_gated=True,
         relu_scale=4096.0,
@@ -197,7 +204,7 @@ ARCHITECTURES = (
         "qwen3",
         {
             "positions": ROTARY,
-            **RMS,
+            **RMSNORM,
             "feed_forward": ("swiglu",),
             "qk_norm": ("head",),
             "bias": (False,),
@@ -207,7 +214,7 @@ ARCHITECTURES = (
         "olmo2",
         {
             "positions": ROTARY,
-            **RMS,
+            **RMSNORM,
             "norm_position": ("reordered",),
             "feed_forward": ("swiglu",),
             "qk_norm": ("all",),
@@ -217,14 +224,14 @@ ARCHITECTURES = (
     ),
     Architecture(
         "arcee",
-        {"positions": ROTARY, **RMS, "feed_forward": ("relu2",), "bias": (False,)},
+        {"positions": ROTARY, **RMSNORM, "feed_forward": ("relu2",), "bias": (False,)},
         adjacent_rope=True,
     ),
     Architecture(
         "gemma",
         {
             "positions": ROTARY,
-            **RMS,
+            **RMSNORM,
             "feed_forward": ("geglu",),
             "bias": (False,),
             "tied_head": (True,),
@@ -233,13 +240,14 @@ ARCHITECTURES = (
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
-        "refact", {"positions": ("alibi",), **RMS, "feed_forward": ("swiglu",), "bias": (False,)}
+        "refact",
+        {"positions": ("alibi",), **RMSNORM, "feed_forward": ("swiglu",), "bias": (False,)},
     ),
     Architecture(
         "gpt2",
         {
             "positions": ("learned", "sinusoidal", "none"),
-            **LAYER,
+            **LAYERNORM,
             "feed_forward": ("gelu",),
         },
         fused_qkv=True,
@@ -249,7 +257,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "mpt",
-        {"positions": ("alibi",), **LAYER, "feed_forward": ("gelu",)},
+        {"positions": ("alibi",), **LAYERNORM, "feed_forward": ("gelu",)},
         fused_qkv=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
@@ -257,7 +265,7 @@ ARCHITECTURES = (
         "mpt",
         {
             "positions": ("learned", "sinusoidal", "alibi", "none"),
-            **LAYER,
+            **LAYERNORM,
             "feed_forward": ("relu",),
         },
         fused_qkv=True,
@@ -266,7 +274,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "jais",
-        {"positions": ("alibi", "none"), **LAYER, "feed_forward": ("swiglu",)},
+        {"positions": ("alibi", "none"), **LAYERNORM, "feed_forward": ("swiglu",)},
         fused_qkv=True,
         always_bias=True,
         always_head=True,
@@ -274,19 +282,19 @@ ARCHITECTURES = (
     ),
     Architecture(
         "starcoder2",
-        {"positions": ("rope",), **LAYER, "feed_forward": ("gelu",)},
+        {"positions": ("rope",), **LAYERNORM, "feed_forward": ("gelu",)},
         always_bias=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
         "stablelm",
-        {"positions": ("rope",), **LAYER, "feed_forward": ("swiglu",), "bias": (False,)},
+        {"positions": ("rope",), **LAYERNORM, "feed_forward": ("swiglu",), "bias": (False,)},
         always_norm_bias=True,
         always_head=True,
     ),
     Architecture(
         "nemotron",
-        {"positions": ROTARY, **LAYER, "feed_forward": ("relu2",)},
+        {"positions": ROTARY, **LAYERNORM, "feed_forward": ("relu2",)},
         always_norm_bias=True,
         always_head=True,
     ),
@@ -294,17 +302,17 @@ ARCHITECTURES = (
 
 
 def architecture_of(options: Options) -> Architecture | None:
-    """The architecture that can express these model options, None where there is none."""
-    return fitting(ARCHITECTURES, options)
+    """The architecture of llama.cpp that supports these model options, or None."""
+    return find_support(ARCHITECTURES, options)
 
 
 @dataclass(frozen=True)
-class HuggingFaceClass(Expressible):
-    """A class of transformers, a causal language model.
+class HuggingFaceClass(RuntimeSupport):
+    """A causal language model of transformers; its name is that of the class.
 
     Attributes:
         model_type: its name in config.json.
-        plain: whether its feed-forward part has no gate.
+        plain: the feed-forward part has no gate.
     """
 
     model_type: str
@@ -317,14 +325,14 @@ GATED = ("swiglu", "geglu")
 CLASSES = (
     HuggingFaceClass(
         "LlamaForCausalLM",
-        {"positions": ROTARY, "norm": ("rmsnorm",)},
+        {"positions": ROTARY, **RMSNORM},
         model_type="llama",
     ),
     HuggingFaceClass(
         "Qwen3ForCausalLM",
         {
             "positions": ROTARY,
-            "norm": ("rmsnorm",),
+            **RMSNORM,
             "feed_forward": GATED,
             "qk_norm": ("head",),
             "bias": (False,),
@@ -335,7 +343,7 @@ CLASSES = (
         "Olmo2ForCausalLM",
         {
             "positions": ROTARY,
-            "norm": ("rmsnorm",),
+            **RMSNORM,
             "norm_position": ("reordered",),
             "feed_forward": GATED,
             "qk_norm": ("all",),
@@ -347,7 +355,7 @@ CLASSES = (
         "GPT2LMHeadModel",
         {
             "positions": ("learned", "sinusoidal", "none"),
-            "norm": ("layernorm",),
+            **LAYERNORM,
             "feed_forward": PLAIN,
         },
         model_type="gpt2",
@@ -355,7 +363,7 @@ CLASSES = (
     ),
     HuggingFaceClass(
         "Starcoder2ForCausalLM",
-        {"positions": ("rope",), "norm": ("layernorm",), "feed_forward": PLAIN},
+        {"positions": ("rope",), **LAYERNORM, "feed_forward": PLAIN},
         model_type="starcoder2",
         plain=True,
     ),
@@ -363,7 +371,7 @@ CLASSES = (
         "StableLmForCausalLM",
         {
             "positions": ROTARY,
-            "norm": ("layernorm",),
+            **LAYERNORM,
             "feed_forward": GATED,
             "bias": (False,),
         },
@@ -373,5 +381,5 @@ CLASSES = (
 
 
 def class_of(options: Options) -> HuggingFaceClass | None:
-    """The class that can express these model options, None where there is none."""
-    return fitting(CLASSES, options)
+    """The class of transformers that supports these model options, or None."""
+    return find_support(CLASSES, options)

@@ -21,20 +21,20 @@ from pydantic_core import ErrorDetails
 from atlas.errors import AtlasError
 from atlas.params.runtime_support import (
     ARCHITECTURES,
+    BLOCK_SIZE,
     CLASSES,
     GGUF,
     HUGGING_FACE,
     ONNX,
-    ROW,
     TORCH,
     architecture_of,
     class_of,
-    combination,
-    fitting,
+    describe_options,
+    find_support,
     gguf_formats,
     known_format,
     nearest_change,
-    quantised,
+    quantized_formats,
 )
 
 MIN_HEAD = 2  # channels; llama.cpp aborts on heads of one channel
@@ -514,9 +514,9 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
         "transformers": (CLASSES, [name for name in formats if name == HUGGING_FACE]),
     }
     for runtime, (rows, named) in runtimes.items():
-        if named and fitting(rows, options) is None:
+        if named and find_support(rows, options) is None:
             yield (
-                f"{runtime} runs no model with {combination(options)}; nearest: "
+                f"{runtime} runs no model with {describe_options(options)}; nearest: "
                 f"{nearest_change(rows, options)}; or drop {', '.join(named)}"
             )
     programs = [name for name in formats if name in (ONNX, TORCH)]
@@ -534,7 +534,7 @@ def fitting_width(model: ModelParams, formats: Sequence[str]) -> int:
     multiples = [
         model.n_head * (2 if model.positions == "rope" else 1),
         2 if model.positions == "sinusoidal" else 1,
-        ROW if quantised(formats) else 1,
+        BLOCK_SIZE if quantized_formats(formats) else 1,
     ]
     return _round_up(model.d_model, math.lcm(*multiples))
 
@@ -548,9 +548,9 @@ def _head_size_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator
     architecture = architecture_of(options) if gguf_formats(formats) else None
     kind = class_of(options) if HUGGING_FACE in formats else None
     runtime = None
-    if architecture and (size < MIN_HEAD or (architecture.rotates and size % 2)):
+    if architecture and (size < MIN_HEAD or (architecture.uses_rope and size % 2)):
         runtime = f"llama.cpp's {architecture.name}"
-    elif kind and kind.rotates and size % 2:
+    elif kind and kind.uses_rope and size % 2:
         runtime = f"transformers' {kind.name}"
     if runtime:
         yield (
@@ -561,16 +561,16 @@ def _head_size_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator
 
 
 def _row_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
-    if not (packed := quantised(formats)):
+    if not (packed := quantized_formats(formats)):
         return
     widths = {
         "d_model": (model.d_model, fitting_width(model, formats)),
-        "d_ff": (model.d_ff, _round_up(model.d_ff, ROW)),
+        "d_ff": (model.d_ff, _round_up(model.d_ff, BLOCK_SIZE)),
     }
     for key, (value, fits) in widths.items():
-        if value % ROW:
+        if value % BLOCK_SIZE:
             yield (
-                f"{packed[0]} packs rows of {ROW}, and model.{key} is {value}: try "
+                f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {value}: try "
                 f"model.{key}={fits} or drop {', '.join(packed)}"
             )
 

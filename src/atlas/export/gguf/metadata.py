@@ -5,10 +5,9 @@ from gguf import GGUFWriter
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.export.metadata import ModelMetadata
-from atlas.export.rope import rope_scaling
 from atlas.model.config import ModelConfig
 from atlas.model.masks import ALIBI_EXPONENT
-from atlas.params.runtime_support import Architecture
+from atlas.params.runtime_support import Architecture, rope_scaling
 from atlas.tokens.tokenizer import Tokenizer
 
 
@@ -59,10 +58,10 @@ def add_hyperparameters(
         writer.add_layer_norm_rms_eps(config.norm_eps)
     else:
         writer.add_layer_norm_eps(config.norm_eps)
-    if architecture.rotates:
+    if architecture.uses_rope:
         writer.add_rope_freq_base(config.rope_theta)
         writer.add_rope_dimension_count(config.head_size)
-        scaling = rope_scaling(config)
+        scaling = rope_scaling(config.model_dump())
         if scaling != 1:
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(scaling)

@@ -19,7 +19,7 @@ from pathlib import Path
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
 from atlas.export.check.process import RuntimeProcess
-from atlas.params.runtime_support import K_ROW, GgufFormat, has_k_types
+from atlas.params.runtime_support import K_BLOCK_SIZE, GgufFormat, has_k_types
 from atlas.pipeline.processes import threads
 
 QUANTIZER = RuntimeProcess("llama.cpp", "atlas.export.gguf.quantize")
@@ -34,7 +34,7 @@ def file_type(name: GgufFormat) -> LlamaFileType:
 
 def needs_llama_cpp(name: GgufFormat, d_model: int) -> bool:
     """Say if a file would have K types, which only llama.cpp's own quantizer writes."""
-    return has_k_types(name) or (name in FINER_HEAD and d_model % K_ROW == 0)
+    return has_k_types(name) or (name in FINER_HEAD and d_model % K_BLOCK_SIZE == 0)
 
 
 def may_shrink(name: str, dimensions: int) -> bool:

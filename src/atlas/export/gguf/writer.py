@@ -22,7 +22,7 @@ from atlas.export.bundle import ModelBundle
 from atlas.export.gguf.metadata import add_general, add_hyperparameters, add_tokenizer
 from atlas.export.gguf.quantize import file_type, tensor_types
 from atlas.export.gguf.tensors import GgufConverter
-from atlas.params.runtime_support import ROW, Architecture, GgufFormat
+from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat
 from atlas.pipeline.processes import threads
 
 Array = npt.NDArray[Any]
@@ -90,9 +90,9 @@ def encode(values: Tensor, kind: GGMLQuantizationType, pool: Executor) -> Array:
         cast = values.to(CASTS[kind])
         return (cast.view(torch.uint16) if cast.dtype == torch.bfloat16 else cast).numpy()
     quantize_blocks = getattr(gguf.quants, kind.name).quantize_blocks
-    blocks = values.numpy().reshape(-1, ROW)
+    blocks = values.numpy().reshape(-1, BLOCK_SIZE)
     encoded = np.empty((len(blocks), gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
-    step = CHUNK // ROW
+    step = CHUNK // BLOCK_SIZE
 
     def quantize(start: int) -> None:
         encoded[start : start + step] = quantize_blocks(blocks[start : start + step])

@@ -6,12 +6,11 @@ from typing import Any
 from atlas.export.bundle import ModelBundle
 from atlas.export.hugging_face.tensors import HuggingFaceConverter
 from atlas.export.hugging_face.tokenizer import fast_tokenizer, tokenizer_settings
-from atlas.export.rope import rope_scaling
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES
 from atlas.model.storage import WEIGHTS, write_weights
-from atlas.params.runtime_support import HuggingFaceClass
+from atlas.params.runtime_support import HuggingFaceClass, rope_scaling
 from atlas.pipeline.files import write_json
 from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
 
@@ -99,7 +98,7 @@ def _gpt2_shape(config: ModelConfig) -> dict[str, Any]:
 
 def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
     """Hyperparameters that Llama and its relatives share, and those of the class alone."""
-    scaling = rope_scaling(config)
+    scaling = rope_scaling(config.model_dump())
     linear = {"rope_type": "linear", "type": "linear", "factor": scaling}
     shape = {
         "hidden_size": config.d_model,
