@@ -68,7 +68,7 @@ def store(folder, options, tokenizer) -> Decoder:
 
 
 def store_changed(folder, model) -> None:
-    """Overwrite a stored model with one in which a few weights differ."""
+    """Overwrite a stored model with one that has a few other weights."""
     with torch.no_grad():
         model.blocks[1].attention.key.weight[3] += 0.5
     save_weights(model, folder / "model.safetensors")

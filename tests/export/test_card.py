@@ -22,7 +22,7 @@ FILES = [
 
 @pytest.fixture
 def card(tmp_path, tokenizer):
-    """Writes the files that go with an export, and gives the text of each."""
+    """Writes the card and the Modelfile and returns the text of each."""
 
     def write(metadata: ModelMetadata = METADATA, formats=FORMATS, files=FILES, **options):
         model = store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)
@@ -45,7 +45,7 @@ def card(tmp_path, tokenizer):
     return write
 
 
-def test_a_card_tells_data_licence_shape_quality_sample_and_how_to_run_it(card):
+def test_a_card_has_data_license_shape_quality_sample_and_usage(card):
     texts, modelfile = card()
     readme = texts["README.md"]
     inner = texts["mine-hugging_face/README.md"]
@@ -76,7 +76,7 @@ def test_a_card_tells_data_licence_shape_quality_sample_and_how_to_run_it(card):
     assert 'LICENSE "apache-2.0"' in lines
 
 
-def test_what_nobody_said_is_left_out(card):
+def test_empty_metadata_is_left_out(card):
     texts, modelfile = card(ModelMetadata("mine"), formats=["gguf:f16"])
     readme = texts["README.md"]
     assert "license" not in readme.split("---\n")[1]
@@ -102,7 +102,7 @@ def test_ollama_runs_the_finest_quantised_file_or_the_smallest(card, kept, file)
     assert f"FROM ./{file}" in modelfile.read_text()
 
 
-def test_a_prompt_stands_between_quotes_in_any_shell(card, monkeypatch):
+def test_the_prompt_is_safe_in_quotes_in_any_shell(card, monkeypatch):
     texts, _ = card()
     (line,) = [
         line for line in texts["README.md"].splitlines() if line.startswith("llama-completion")

@@ -51,7 +51,7 @@ def folder(tmp_path):
     return path
 
 
-def test_only_the_formats_asked_for_stay_and_all_are_checked(bundle, data, folder):
+def test_all_formats_are_checked_and_only_those_asked_for_are_kept(bundle, data, folder):
     result = export_model(bundle, ["gguf:q8_0"], data, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "Modelfile",
@@ -83,7 +83,7 @@ def test_a_hugging_face_folder_needs_no_gguf(bundle, data, folder):
 
 
 @pytest.mark.slow
-def test_programs_are_checked_as_well(bundle, data, folder):
+def test_programs_are_checked(bundle, data, folder):
     result = export_model(bundle, ["onnx", "torch"], data, folder)
     assert result.metrics["onnx_logit_difference"] < 1e-4
     assert result.metrics["torch_greedy_mismatches"] == 0
@@ -135,7 +135,7 @@ def test_a_very_large_split_is_compared_in_part(tmp_path, tokenizer, monkeypatch
     assert predicted == sum(len(tokenizer.encode(each)) + 1 for each in TEXTS)
 
 
-def test_a_model_can_be_checked_by_what_it_writes(bundle, tokenizer):
+def test_a_model_can_be_checked_on_its_own_samples(bundle, tokenizer):
     model = load_model(bundle.folder, torch.device("cpu"))
     samples = sample_texts(model, tokenizer)
     assert samples == sample_texts(model, tokenizer)

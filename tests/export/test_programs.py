@@ -22,7 +22,7 @@ from tests.export.models import SHAPES, WIDE, InProcess, store
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, text
 
 VAL = [text(seed, sentences=6) for seed in range(500, 502)]
-ALIBI_WINDOW = {"positions": "alibi", "window": 7}  # which no other format can express
+ALIBI_WINDOW = {"positions": "alibi", "window": 7}  # no other format can express it
 POST = {"norm_position": "post", "positions": "sinusoidal"}
 MODELS = {
     "llama-mqa": SHAPES["llama-mqa"],
@@ -72,7 +72,7 @@ def test_programs_give_the_same_logits_and_text_token_by_token(written, tokenize
 
 @torch.no_grad()
 @pytest.mark.parametrize("written", [SHAPES["llama-mqa"]], ids=["llama-mqa"], indirect=True)
-def test_rows_that_are_filled_up_give_what_they_give_alone(written):
+def test_padded_rows_give_the_same_as_unpadded_ones(written):
     model, (onnx, _) = written
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     ids = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
@@ -92,7 +92,7 @@ def test_rows_that_are_filled_up_give_what_they_give_alone(written):
 
 
 @pytest.mark.parametrize("written", [SHAPES["llama-mqa"]], ids=["llama-mqa"], indirect=True)
-def test_inputs_and_outputs_have_the_names_that_other_tools_know(written):
+def test_inputs_and_outputs_have_the_names_of_transformers_exports(written):
     _, (onnx, _) = written
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
@@ -116,7 +116,7 @@ def test_a_cached_decoder_is_the_decoder(tmp_path, tokenizer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [ONNXRUNTIME, TORCH_EXPORT], ids=["onnx", "torch"])
-def test_writer_and_runtime_take_processes_of_their_own(tmp_path, tokenizer, runtime):
+def test_writer_and_runtime_run_in_their_own_processes(tmp_path, tokenizer, runtime):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     target = tmp_path / ("m.onnx" if runtime is ONNXRUNTIME else "m.pt2")
     write_programs(tmp_path / "model", [target])

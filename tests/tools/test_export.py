@@ -1,4 +1,4 @@
-"""`atlas export`: a model outside the pipeline, whole or not at all."""
+"""`atlas export` creates a folder, whole or not at all."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def bundle(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_folder_is_made_and_what_was_found_is_printed(tmp_path, bundle, given, capsys):
+def test_a_folder_is_created_and_the_findings_are_printed(tmp_path, bundle, given, capsys):
     if given:
         (tmp_path / "held-out.txt").write_text(text(5), encoding="utf-8")
     file = tmp_path / "held-out.txt" if given else None
@@ -69,7 +69,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path, bundle):
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "contains no text"), (b"\xff", "UTF-8")])
-def test_a_text_that_is_none_is_refused(tmp_path, bundle, content, message):
+def test_a_file_without_text_is_refused(tmp_path, bundle, content, message):
     (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(AtlasError, match=message):
         export_to(tmp_path / "out", bundle(), ["gguf:f32"], tmp_path / "x.txt")

@@ -1,4 +1,4 @@
-"""Any GGUF file is described, and none that is damaged or no GGUF file ends in a traceback."""
+"""`atlas inspect` describes any GGUF file; damaged and other files give one line."""
 
 from contextlib import suppress
 

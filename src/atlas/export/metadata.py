@@ -15,7 +15,7 @@ class TrainingData:
     """The corpus a model was trained on.
 
     Attributes:
-        corpus: its name.
+        corpus: name of the corpus.
         files: number of raw files.
         bytes: total size of the raw files.
         licences: licences of the texts, most common first.

@@ -311,7 +311,7 @@ class HuggingFaceClass(RuntimeSupport):
     """A causal language model of transformers; its name is that of the class.
 
     Attributes:
-        model_type: its name in config.json.
+        model_type: name in config.json.
         plain: the feed-forward part has no gate.
     """
 

@@ -1,4 +1,4 @@
-"""Perplexity and divergence from llama.cpp beside PyTorch's."""
+"""Perplexity and KL divergence in llama.cpp, compared with PyTorch."""
 
 import math
 

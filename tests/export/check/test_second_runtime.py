@@ -1,4 +1,4 @@
-"""Another build of llama.cpp, and its server instead of its library, reads our files alike."""
+"""The server of another llama.cpp build gives the same results."""
 
 import json
 import os
@@ -20,7 +20,7 @@ VAL = [text(seed, sentences=6) for seed in range(500, 503)]
 
 
 def ask(file, **request):
-    """What the server answers; what else it prints is left out."""
+    """Run the server and return its answer without its log."""
     run = subprocess.run(
         [sys.executable, SERVER, file],
         input=json.dumps(request),

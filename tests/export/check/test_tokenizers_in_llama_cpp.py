@@ -30,14 +30,14 @@ ODD = (
 
 
 def nasty(generator: random.Random, words: list[str]) -> str:
-    """A text of letters, words, odd characters and what special tokens look like."""
+    """A text of letters, words, odd characters and names of special tokens."""
     parts = generator.randint(0, 30)
     match generator.randrange(4):
         case 0:
             return "".join(generator.choices([*map(chr, range(32, 127)), *ODD], k=parts))
         case 1:
             return " ".join(generator.choices(words, k=parts))
-        case 2:  # any characters at all, but for halves of pairs and sentencepiece's blank
+        case 2:  # any character except surrogates and sentencepiece's space
             codes = (generator.randrange(0x110000) for _ in range(parts))
             return "".join(chr(c) for c in codes if not 0xD800 <= c < 0xE000 and c != 0x2581)
         case _:
@@ -46,7 +46,7 @@ def nasty(generator: random.Random, words: list[str]) -> str:
 
 
 def mismatches(tokenizer: Tokenizer, texts: list[str], folder: Path) -> int:
-    """How many texts get other ids in llama.cpp, from a GGUF file with this tokenizer."""
+    """Count texts with other ids in llama.cpp, from a GGUF file with this tokenizer."""
     config = small_config(
         vocab_size=tokenizer.vocab_size, eos=tokenizer.eos, tokenizer_sha256=tokenizer.sha256
     )

@@ -1,4 +1,4 @@
-"""Our files beside those that llama.cpp's own quantiser writes."""
+"""Atlas's files compared with those of llama.cpp's own quantizer."""
 
 import gguf
 import numpy as np

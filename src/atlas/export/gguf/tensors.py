@@ -73,7 +73,7 @@ def interleave_halves(head_size: int) -> Transform:
     """
 
     def interleave(values: Tensor) -> Tensor:
-        halves = values.unflatten(0, (-1, 2, head_size // 2))  # (heads, 2, D/2, ...)
+        halves = values.reshape(-1, 2, head_size // 2, *values.shape[1:])  # (heads, 2, D/2, ...)
         return halves.transpose(1, 2).reshape(values.shape)
 
     return interleave

@@ -125,7 +125,7 @@ class HuggingFaceConverter:
                 values = self._weights.read(stored)
             else:
                 values = torch.zeros(config.d_model if name == "query" else config.key_channels)
-            heads = values.unflatten(0, (-1, config.head_size))  # (K, D, ...)
+            heads = values.reshape(-1, config.head_size, *values.shape[1:])  # (K, D, ...)
             repeats = 1 if name == "query" else config.n_head // config.n_kv_head
             stack.append(heads.repeat_interleave(repeats, dim=0).flatten(0, 1))
         return torch.cat(stack)

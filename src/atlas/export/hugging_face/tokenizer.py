@@ -99,8 +99,7 @@ def _model(tokenizer: Tokenizer) -> models.Model:
 def _merges(tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
     """Every pair of pieces that make a piece, the highest score first.
 
-    sentencepiece merges the pair whose result has the highest score, tokenizers the pair that comes
-    first in the list.
+    sentencepiece merges the pair with the highest score, tokenizers the pair listed first.
     """
     processor = tokenizer.processor
     normal = [
