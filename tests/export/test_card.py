@@ -96,7 +96,7 @@ def test_without_gguf_files_there_is_no_modelfile(card):
 @pytest.mark.parametrize(
     ("kept", "file"), [(FILES[:2], "mine-f16.gguf"), (FILES, "mine-q8_0.gguf")]
 )
-def test_ollama_runs_the_finest_quantised_file_or_the_smallest(card, kept, file):
+def test_ollama_runs_the_finest_quantized_file_or_the_smallest(card, kept, file):
     smaller = dataclasses.replace(FILES[2], file="mine-q4_0.gguf", format="q4_0", bytes=700_000)
     _, modelfile = card(files=[*kept, smaller] if len(kept) > 2 else kept)
     assert f"FROM ./{file}" in modelfile.read_text()

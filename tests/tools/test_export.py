@@ -47,7 +47,7 @@ def test_a_folder_is_created_and_the_findings_are_printed(tmp_path, bundle, give
             ["gguf:q4"],
             r"--to gguf:q4: it must be one of gguf:f32, .*did you mean",
         ),
-        ("llama", ["gguf:f32", "gguf:f32"], "--to: a format is named twice"),
+        ("llama", ["gguf:f32", "gguf:f32"], "--to: a format is listed twice"),
         ("llama-odd", ["gguf:q8_0"], "packs rows of 32, and model.d_model is 54: try"),
         ("refact-odd", ["hugging_face"], "transformers runs no model with alibi"),
     ],

@@ -33,6 +33,7 @@ from atlas.params.runtime_support import (
     find_support,
     gguf_formats,
     known_format,
+    missing_packages,
     nearest_change,
     quantized_formats,
 )
@@ -508,6 +509,8 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
     """Yield each reason why a model cannot be exported in some format, with the nearest fix."""
     if len(set(formats)) < len(formats):
         yield f"a format is listed twice: {', '.join(formats)}"
+    if missing := missing_packages(formats):
+        yield f"{ONNX} needs {' and '.join(missing)}: run `pip install 'atlas[onnx]'`"
     options = model.model_dump()
     runtimes = {
         "llama.cpp": (ARCHITECTURES, [name for name in formats if name.startswith(GGUF)]),

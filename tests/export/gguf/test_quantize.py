@@ -74,7 +74,7 @@ def test_what_needs_no_llama_cpp():
     assert not any(needs_llama_cpp(name, 256) for name in ("f32", "f16", "bf16", "q8_0"))
 
 
-def test_a_file_that_cannot_be_quantised_is_named(tmp_path):
+def test_a_file_that_cannot_be_quantized_is_named(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     with pytest.raises(AtlasError, match=r"out\.gguf: llama\.cpp failed with exit code"):
         quantize(tmp_path / "bad.gguf", tmp_path / "out.gguf", "q4_0")

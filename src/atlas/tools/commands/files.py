@@ -15,9 +15,7 @@ def export(
     ] = None,
     to: Annotated[
         list[str] | None,
-        typer.Option(
-            help="gguf:q8_0, gguf:q4_k_m ..., hugging_face, onnx, torch; may be repeated."
-        ),
+        typer.Option(help="gguf:q8_0, gguf:q4_k_m ..., hugging_face, onnx, torch; repeatable."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to create for the files; default: NAME-export.")
@@ -29,9 +27,7 @@ def export(
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer file or folder; default: next to the model.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model and stem of its files.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model and its files.")] = None,
     author: Annotated[str, typer.Option(help="Who trained it.")] = "",
     license: Annotated[str, typer.Option(help="License of the weights, such as apache-2.0.")] = "",
     description: Annotated[str, typer.Option(help="One sentence.")] = "",
