@@ -1,4 +1,5 @@
 import errno
+import logging
 
 import pytest
 
@@ -36,3 +37,13 @@ def test_debugging_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("ATLAS_DEBUG", "1")
     with pytest.raises(RuntimeError), one_line_errors():
         raise RuntimeError("boom")
+
+
+def test_log_messages_are_lines_on_stderr(capsys):
+    with one_line_errors():
+        logger = logging.getLogger("atlas.any")
+        logger.warning("disk is %d %% full", 99)
+        logger.info("resuming from step 3")
+        logger.debug("never shown")
+        logging.getLogger("library").info("never shown")
+    assert capsys.readouterr().err == "warning: disk is 99 % full\nresuming from step 3\n"

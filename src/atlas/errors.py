@@ -1,6 +1,7 @@
-"""The one error a user is meant to read, and the one way in which a program ends with it."""
+"""The error that users read, how programs end with it, and how warnings reach them."""
 
 import errno
+import logging
 import os
 import sys
 import time
@@ -10,30 +11,48 @@ from typing import NoReturn
 
 
 class AtlasError(Exception):
-    """Something a user can mend.
+    """An error that the user can fix.
 
-    The message is one line: it names the key or the file, says what is wrong with it and
-    what to do.
+    The message is one line: the key or file, what is wrong with it, and what to do.
     """
 
 
-class Stopped(AtlasError):  # noqa: N818 - no error: it was asked for
-    """The user (or the system) asked the program to stop; what was done so far is kept."""
+class Stopped(AtlasError):  # noqa: N818 - not a failure
+    """The user or the system stopped the program; what was done so far is kept."""
 
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk or quota says
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk or quota full
 EXIT_REFUSED = 1
 EXIT_STOPPED = 130
 SECONDS_FOR_THE_FIRST = 3.0
-TORCHRUN = "TORCHELASTIC_RUN_ID"  # in the environment of what torchrun starts
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # environment variable set by torchrun
+
+
+class LineHandler(logging.Handler):
+    """Prints each log message as one line on stderr: ``warning: ...``, info without a prefix."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        print(f"{prefix}{self.format(record)}", file=sys.stderr)
+
+
+def configure_logging() -> None:
+    """Show our messages from level INFO on, those of libraries from WARNING on."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, LineHandler) for handler in root.handlers):
+        root.addHandler(LineHandler())
+    for name in ("atlas", "stages", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an error into one line on standard error and an exit code that is not 0.
+    """End the program with one line on stderr instead of a traceback; show log messages there.
 
-    ``ATLAS_DEBUG=1`` lets the traceback through.
+    ``ATLAS_DEBUG=1`` shows the traceback.
     """
+    configure_logging()
     try:
         yield
     except Exception as error:
@@ -50,7 +69,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def helps_another() -> bool:
-    """Whether this is one of several processes that run one program, and not the first of them."""
+    """Whether torchrun started this process and its rank is not 0."""
     return TORCHRUN in os.environ and os.environ.get("RANK", "0") != "0"
 
 
@@ -61,9 +80,9 @@ def _end_stopped(why: str) -> NoReturn:
 
 
 def _wait_for_the_first() -> None:
-    """Lets the first process say what is wrong with all.
+    """Give rank 0 time to report an error that all ranks share.
 
-    It ends with that, and so the others are ended; one that is not had a reason of its own.
+    torchrun then ends the others. A rank that is still here failed for a reason of its own.
     """
     try:
         time.sleep(SECONDS_FOR_THE_FIRST)
@@ -72,7 +91,7 @@ def _wait_for_the_first() -> None:
 
 
 def one_line(text: object) -> str:
-    """A text with every run of blanks and line ends as one blank."""
+    """Replace every run of whitespace by one space."""
     return " ".join(str(text).split())
 
 

@@ -111,7 +111,7 @@ def test_export_and_inspect_a_model_from_anywhere(tmp_path, tokenizer):
     assert "'mit'" in printed
     code, _, error = atlas("export", "mine", *told, cwd=tmp_path)
     assert (code, error.count("\n")) == (1, 1)
-    assert "mine-export: it is there already" in error
+    assert "mine-export: it exists already" in error
     code, _, error = atlas("inspect", "tokenizer/tokenizer.model", cwd=tmp_path)
     assert (code, error.count("\n")) == (1, 1)
     assert "tokenizer.model: not a GGUF file" in error
@@ -143,7 +143,7 @@ def test_a_prompt_comes_from_anywhere(tmp_path, tokenizer):
     )
     code, printed, error = atlas("generate", "the lamp " * 60, *told)
     assert code == 0
-    assert re.fullmatch(r"note: of \d+ tokens the model sees the last 96\n", error)
+    assert re.fullmatch(r"warning: the prompt has \d+ tokens; the model sees the last 96\n", error)
 
 
 def test_a_chat_through_a_pipe(tmp_path, tokenizer):
@@ -185,8 +185,30 @@ def test_wrong_options_are_refused():
     code, _, error = atlas("generate", "x", "--file", "README.md")
     assert (code, error) == (
         1,
-        "error: --file README.md: there is a prompt beside it; give one of the two\n",
+        "error: --file README.md: there is a prompt as well; give one of the two\n",
     )
+
+
+def test_typing_errors_get_a_suggestion():
+    code, _, error = atlas("genrate", "x")
+    assert (code, "Did you mean 'generate'?" in error) == (2, True)
+    code, _, error = atlas("generate", "x", "--temprature", "1")
+    assert (code, "--temperature" in error) == (2, True)
+
+
+def test_an_engine_is_chosen(tmp_path, tokenizer):
+    store(tmp_path / "mine", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    options = ("--model", str(tmp_path / "mine"), "--tokens", "5")
+    code, printed, _ = atlas("generate", "the lamp", *options, "--engine", "torch")
+    assert (code, printed) == (0, atlas("generate", "the lamp", *options)[1])
+    for command in (("generate", "x", *options), ("chat", *options)):
+        code, _, error = atlas(*command, "--engine", "llama.cpp")
+        assert (code, error.count("\n")) == (1, 1)
+        assert error.startswith("error: --engine llama.cpp: ")
+        assert "run `dvc repro export`, or use --engine torch" in error
+    code, _, error = atlas("generate", "x", "--engine", "onnx")
+    assert (code, "llama.cpp" in error) == (2, True)
 
 
 def test_help_names_each_command():

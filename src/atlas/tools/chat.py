@@ -2,47 +2,42 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from atlas.errors import AtlasError
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.console import printable
-from atlas.tools.generate import note_what_is_cut, option, print_as_it_comes, sampling_of
+from atlas.tools.generate import option_name, print_stream, update_sampling, warn_if_truncated
 
-NUMBERS = {
-    name: field
-    for name, field in Sampling.model_fields.items()
-    if name != "logit_bias"  # all that is set by one number
-}
+SETTINGS = [name for name in Sampling.model_fields if name != "logit_bias"]  # single numbers
 HELP = {
-    "/help": "this list",
+    "/help": "list the commands",
     "/reset": "forget the conversation",
     "/retry": "answer the last message again, with the next seed",
     "/undo": "forget the last message and its answer",
     "/history": "print the conversation",
-    "/system TEXT": "how the model should behave; only a model with a chat template heeds it",
-    "/tokens N": "the most tokens of an answer",
-    "/options": "print how tokens are picked",
-    "/quit": "end (also Ctrl+D); Ctrl+C ends an answer",
+    "/system TEXT": "set the system message; only models with a chat template follow it",
+    "/tokens N": "limit the length of an answer",
+    "/options": "print the sampling options",
+    "/quit": "end the chat (also Ctrl+D); Ctrl+C ends an answer",
 }
 
 
 class Chat:
-    """A conversation and how answers are written.
+    """A conversation with a model.
 
     Attributes:
-        messages: so far, with ``role`` and ``content``.
-        sampling: how tokens are picked; its seed is that of the next answer.
-        most_tokens: of an answer.
+        messages: dicts with ``role`` and ``content``.
+        sampling: of the next answer; each answer increases the seed.
+        max_tokens: of an answer.
     """
 
-    def __init__(self, opened: LoadedModel, sampling: Sampling, most_tokens: int) -> None:
+    def __init__(self, model: LoadedModel, sampling: Sampling, max_tokens: int) -> None:
         self.messages: list[dict[str, str]] = []
         self.sampling = sampling
-        self.most_tokens = most_tokens
-        self._opened = opened
+        self.max_tokens = max_tokens
+        self._model = model
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: print(help_text()),
             "/reset": self._reset,
@@ -55,35 +50,35 @@ class Chat:
         }
 
     def run(self, lines: Iterator[str]) -> None:
-        """Answers lines until they end or one says ``/quit``; errors are printed."""
+        """Handle lines until they end or one is ``/quit``; print errors and go on."""
         for line in lines:
             if line.strip() == "/quit":
                 return
             try:
-                self.take(line)
+                self.handle(line)
             except AtlasError as error:
                 print(error, file=sys.stderr)
 
-    def take(self, line: str) -> None:
-        """Does what a line says, or answers it.
+    def handle(self, line: str) -> None:
+        """Run a command, or answer a message.
 
         Raises:
-            AtlasError: it is no command, or can't be done.
+            AtlasError: the command is unknown or not possible now.
         """
         if not line.startswith("/"):
             if line.strip():
-                self._say(line)
+                self._send(line)
             return
-        name, _, rest = line.strip().partition(" ")
-        numbers = {option(each, "/"): each for each in NUMBERS}
+        name, _, argument = line.strip().partition(" ")
+        settings = {option_name(each, "/"): each for each in SETTINGS}
         if name in self._commands:
-            self._commands[name](rest.strip())
-        elif name in numbers:
-            self._set_number(numbers[name], rest.strip())
+            self._commands[name](argument.strip())
+        elif name in settings:
+            self._set_option(settings[name], argument.strip())
         else:
             raise AtlasError(f"{printable(name)}: no such command; /help lists them")
 
-    def _say(self, content: str) -> None:
+    def _send(self, content: str) -> None:
         self.messages.append({"role": "user", "content": content})
         try:
             self._answer()
@@ -92,35 +87,42 @@ class Chat:
             raise
 
     def _answer(self) -> None:
-        """Writes an answer to the messages; what came before Ctrl+C counts."""
-        ids = self._opened.encode_chat(self.messages)
-        note_what_is_cut(self._opened, ids)
-        text = TokenSequence(ids, self.most_tokens, self.sampling)
-        came: list[str] = []
+        """Generate and print an answer; after Ctrl+C, keep what there is of it."""
+        ids = self._model.encode_chat(self.messages)
+        warn_if_truncated(self._model, ids)
+        parts: list[str] = []
+
+        def recorded() -> Iterator[str]:
+            for part in self._model.stream(TokenSequence(ids, self.max_tokens, self.sampling)):
+                parts.append(part)
+                yield part
+
         try:
-            print_as_it_comes(_kept(self._opened.stream(text), came))
+            print_stream(recorded())
         except KeyboardInterrupt:
             print(" [stopped]")
-        self.messages.append({"role": "assistant", "content": "".join(came)})
+        self.messages.append({"role": "assistant", "content": "".join(parts)})
         self.sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + 1})
 
     def _reset(self, _: str) -> None:
         self.messages = [each for each in self.messages if each["role"] == "system"]
 
     def _undo(self, _: str) -> None:
-        if not self.messages or self.messages[-1]["role"] != "assistant":
-            raise AtlasError("/undo: nothing was said yet")
+        self._check_answered("/undo")
         del self.messages[-2:]
 
     def _retry(self, _: str) -> None:
-        if not self.messages or self.messages[-1]["role"] != "assistant":
-            raise AtlasError("/retry: nothing was said yet")
-        before = self.messages.pop()
+        self._check_answered("/retry")
+        previous = self.messages.pop()
         try:
             self._answer()
         except AtlasError:
-            self.messages.append(before)
+            self.messages.append(previous)
             raise
+
+    def _check_answered(self, command: str) -> None:
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise AtlasError(f"{command}: there is no answer yet")
 
     def _print_history(self, _: str) -> None:
         for message in self.messages:
@@ -133,40 +135,39 @@ class Chat:
 
     def _set_tokens(self, value: str) -> None:
         if not value.isdecimal() or not int(value):
-            raise AtlasError(f"/tokens {printable(value)}: give a number, 1 or more")
-        self.most_tokens = int(value)
+            raise AtlasError(f"/tokens {printable(value)}: give a whole number from 1 on")
+        self.max_tokens = int(value)
 
-    def _set_number(self, name: str, value: str) -> None:
-        if not value:
-            print(self._described(name))
-            return
-        given: dict[str, Any] = {name: printable(value)}
-        self.sampling = sampling_of(given, self.sampling, prefix="/")
+    def _set_option(self, name: str, value: str) -> None:
+        if value:
+            self.sampling = update_sampling({name: printable(value)}, self.sampling, prefix="/")
+        else:
+            print(self._option(name))
 
     def _print_options(self, _: str) -> None:
-        for name in NUMBERS:
-            print(self._described(name))
-        print(f"/tokens {self.most_tokens}")
+        for name in SETTINGS:
+            print(self._option(name))
+        print(f"/tokens {self.max_tokens}")
 
-    def _described(self, name: str) -> str:
+    def _option(self, name: str) -> str:
         value = getattr(self.sampling, name)
-        return f"{option(name, '/')} {value if isinstance(value, int) else f'{value:g}'}"
+        return f"{option_name(name, '/')} {value if isinstance(value, int) else f'{value:g}'}"
 
 
 def help_text() -> str:
-    """All commands, a line each."""
+    """All commands, one per line."""
     width = max(map(len, HELP)) + 2
     lines = [f"{command:<{width}}{meaning}" for command, meaning in HELP.items()]
-    numbers = " ".join(option(name, "/") for name in NUMBERS)
-    return "\n".join([*lines, f"{numbers}: print or set, as /temperature 0.5"])
+    options = " ".join(option_name(name, "/") for name in SETTINGS)
+    return "\n".join([*lines, f"{options}: print or set, such as /temperature 0.5"])
 
 
-def typed_lines() -> Iterator[str]:
-    """Lines from the terminal, with a prompt and a history, or from a pipe without."""
+def read_lines() -> Iterator[str]:
+    """Lines from the terminal, with a prompt and a history, or from a pipe."""
     if not sys.stdin.isatty():
         yield from (line.rstrip("\n") for line in sys.stdin)
         return
-    import readline  # noqa: F401 - input() then knows arrow keys and history
+    import readline  # noqa: F401 - gives input() arrow keys and a history
 
     while True:
         try:
@@ -176,9 +177,3 @@ def typed_lines() -> Iterator[str]:
             return
         except KeyboardInterrupt:
             print("\n(/quit or Ctrl+D ends)")
-
-
-def _kept(parts: Iterator[str], came: list[str]) -> Iterator[str]:
-    for part in parts:
-        came.append(part)
-        yield part

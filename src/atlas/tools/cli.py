@@ -1,50 +1,414 @@
-"""The command line: ``atlas generate``, ``chat``, ``export``, ``show`` and more."""
+"""The command line. ``atlas --help`` lists the commands.
 
+Each command imports what it needs when it runs, so that help and errors come at once.
+"""
+
+import functools
+import inspect
 import io
+import os
+import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from atlas.errors import one_line_errors
-from atlas.tools.commands import files, project, study, use
+from atlas.errors import AtlasError, one_line_errors
+
+if TYPE_CHECKING:
+    from atlas.inference.backends.base import LoadedModel
+    from atlas.inference.backends.load import Engine
+
+PRESET_REFUSED = "the-preset-was-refused"
+SAMPLING_OPTIONS: dict[str, tuple[type, str]] = {  # fields of Sampling, with their defaults
+    "temperature": (float, "0 picks the most likely token. [0.8]"),
+    "top_k": (int, "Sample among the k most likely tokens; 0 = all. [50]"),
+    "top_p": (float, "Sample among the fewest tokens that reach probability p; 1 = all. [0.95]"),
+    "min_p": (float, "Sample among tokens p times as likely as the best; 0 = all. [0]"),
+    "repetition_penalty": (float, "Above 1: make tokens of the text so far less likely. [1]"),
+    "seed": (int, "The same seed gives the same text. [1]"),
+}
+ModelPath = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder written by train, a Hugging Face folder or a GGUF file. [models/model]"
+    ),
+]
+TokenizerPath = Annotated[
+    Path | None, typer.Option(help="Tokenizer of a folder written by train. [beside that folder]")
+]
+EngineName = Annotated[
+    Literal["auto", "llama.cpp", "torch"],
+    typer.Option(help="auto: llama.cpp if the model's exported F32 file is current, else PyTorch."),
+]
+OnOverflow = Annotated[
+    Literal["slide", "stop"],
+    typer.Option(help="When the context is full: drop its older half and go on, or stop."),
+]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Max tokens to generate.")]
 
 app = typer.Typer(
-    help="Your own small language model: generate text, choose presets, show results.",
+    help="Train, inspect and run your own small language model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (
-    use.generate,
-    use.chat,
-    use.serve,
-    files.export,
-    files.inspect,
-    files.tokenize,
-    project.model,
-    project.overfit_batch,
-    project.overfit_examples,
-    project.gradients,
-    project.preset,
-    study.study,
-    project.show,
-    project.report,
-    project.offline_plots,
-):
-    app.command()(command)
 
 
 def run() -> None:
-    """The console command."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters of a text
+    """Run the console command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack characters of a text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with one_line_errors():
             app()
     except SystemExit as end:
         if end.code and sys.argv[1:2] == ["preset"] and not sys.stdout.isatty():
-            # Inside $(...) the exit code is lost: make the command around it fail as well.
-            print("the-preset-was-refused")  # which DVC takes for a target, and does not find
+            # `dvc exp run $(atlas preset ...)` ignores the exit code but fails on this target.
+            print(PRESET_REFUSED)
         raise
-    except BrokenPipeError:  # as of `| head`: nobody reads on
+    except BrokenPipeError:  # the reader has closed the pipe, such as `| head`
         sys.stderr.close()
+
+
+def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameter ``sampling`` of a command by one option per sampling field."""
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "sampling":
+            parameters.append(parameter)
+            continue
+        parameters += [
+            parameter.replace(
+                name=name, default=None, annotation=Annotated[kind | None, typer.Option(help=text)]
+            )
+            for name, (kind, text) in SAMPLING_OPTIONS.items()
+        ]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        from atlas.tools.generate import update_sampling
+
+        sampling = update_sampling({name: values.pop(name) for name in SAMPLING_OPTIONS})
+        command(**values, sampling=sampling)
+
+    vars(with_options)["__signature__"] = inspect.Signature(parameters)
+    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_options
+
+
+# Run a model
+
+
+@app.command()
+@sampling_options
+def generate(
+    sampling: Any,
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue; - or none reads standard input.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="File with the text to continue.")] = None,
+    tokens: MaxTokens = 200,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="Text before which to end, \\n for a line end; may be repeated."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of texts, with seeds in a row.")] = 1,
+    on_overflow: OnOverflow = "slide",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line per text.")] = False,
+    engine: EngineName = "auto",
+    model: ModelPath = None,
+    tokenizer: TokenizerPath = None,
+) -> None:
+    """Continue a prompt with the trained model, or another one."""
+    from atlas.tools.generate import print_continuations
+
+    text = _read_prompt(prompt, file)
+    stops = [_unescape(each) for each in stop or ()]
+    loaded = _load_model(model, tokenizer, engine)
+    print_continuations(
+        loaded,
+        text,
+        sampling,
+        tokens,
+        stops=stops,
+        count=count,
+        on_overflow=on_overflow,
+        as_json=as_json,
+    )
+
+
+@app.command()
+@sampling_options
+def chat(
+    sampling: Any,
+    tokens: MaxTokens = 200,
+    engine: EngineName = "auto",
+    model: ModelPath = None,
+    tokenizer: TokenizerPath = None,
+) -> None:
+    """Talk with a model, line by line; /help lists the commands of the chat."""
+    from atlas.tools.chat import Chat, read_lines
+
+    loaded = _load_model(model, tokenizer, engine)
+    print(f"{loaded.name} ({loaded.engine}); /help lists commands, Ctrl+D ends", file=sys.stderr)
+    Chat(loaded, sampling, tokens).run(read_lines())
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="127.0.0.1 is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
+    key: Annotated[
+        str | None, typer.Option(help="API key that clients must send.", envvar="ATLAS_API_KEY")
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Sequences generated at once.")] = 16,
+    queue_size: Annotated[int, typer.Option(min=0, help="Sequences that may wait.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of max_tokens in requests.")] = 4096,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one sequence.")] = 120,
+    on_overflow: OnOverflow = "slide",
+    engine: EngineName = "auto",
+    model: ModelPath = None,
+    tokenizer: TokenizerPath = None,
+) -> None:
+    """Serve a model: a web page and an OpenAI-compatible API."""
+    from atlas.tools.serve.app import serve as serve_model
+    from atlas.tools.serve.engine import Limits
+
+    if key == "":
+        raise AtlasError("--key is empty; give a key, or omit the option")
+    loaded = _load_model(model, tokenizer, engine)
+    limits = Limits(slots, queue_size, generation_timeout=timeout, max_tokens=max_tokens)
+    curves = None if model else find_project() / "metrics"
+    serve_model(loaded, host, port, limits, key=key, metrics_folder=curves, on_overflow=on_overflow)
+
+
+# Models and tokenizers as files
+
+
+@app.command()
+def export(
+    model: Annotated[
+        Path | None, typer.Argument(help="A folder written by train. [models/model]")
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the files. [NAME-export]")
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Text to check the model on, not from its training data."),
+    ] = None,
+    tokenizer: TokenizerPath = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model and its files.")] = None,
+    author: Annotated[str, typer.Option(help="Who trained it.")] = "",
+    license: Annotated[str, typer.Option(help="License of the weights, such as mit.")] = "",
+    description: Annotated[str, typer.Option(help="One sentence about the model.")] = "",
+    source: Annotated[str, typer.Option(help="URL of the model.")] = "",
+) -> None:
+    """Export a model to GGUF and other formats, and check each in its runtime."""
+    from atlas.export.bundle import ModelBundle
+    from atlas.export.metadata import ModelMetadata
+    from atlas.inference.backends.exported import sibling
+    from atlas.tools.export import export_to
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = model or find_project() / "models/model"
+    default_name = "atlas" if folder.resolve().name == "model" else folder.resolve().name
+    metadata = ModelMetadata(name or default_name, author, license, description, source)
+    bundle = ModelBundle.load(folder, tokenizer or sibling(folder, "tokenizer"), metadata)
+    export_to(out or Path(f"{metadata.name}-export"), bundle, to or ["gguf:q8_0"], text)
+
+
+@app.command("inspect")
+def inspect_file(file: Annotated[Path, typer.Argument(help="Any GGUF file.")]) -> None:
+    """Print the contents of a GGUF file: metadata, tokenizer, tensors."""
+    from atlas.tools.inspect_gguf import print_gguf
+
+    print_gguf(file)
+
+
+@app.command()
+def tokenize(
+    text: Annotated[str, typer.Argument(help="Text to encode; - reads standard input.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Tokenizer file or folder. [models/tokenizer]")
+    ] = None,
+) -> None:
+    """Print the tokens of a text with their ids."""
+    from atlas.tokens.report import print_pieces
+    from atlas.tokens.tokenizer import Tokenizer
+
+    loaded = Tokenizer.load(tokenizer or find_project() / "models/tokenizer")
+    print_pieces(loaded, _read_text(text))
+
+
+# The project
+
+
+@app.command()
+def model(
+    presets: Annotated[
+        list[str] | None, typer.Argument(help="Presets to apply; none takes params.yaml as it is.")
+    ] = None,
+) -> None:
+    """Print weights, operations and memory of the model that params.yaml describes."""
+    from atlas.params.presets import with_presets
+    from atlas.tools.model_summary import print_summary
+
+    print_summary(with_presets(find_project(), presets or []))
+
+
+@app.command()
+def overfit_batch(
+    steps: Annotated[int, typer.Option(min=1, help="Max optimizer steps.")] = 500,
+) -> None:
+    """Check that a new model can memorize one batch."""
+    _overfit(None, steps)
+
+
+@app.command()
+def overfit_examples(
+    count: Annotated[int, typer.Argument(min=1, help="Number of windows.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Max optimizer steps.")] = 1000,
+) -> None:
+    """Check that a new model can memorize a few windows of the training text."""
+    _overfit(count, steps)
+
+
+@app.command()
+def gradients() -> None:
+    """Print the gradient of each weight of a new model, and warn about unusual ones."""
+    from atlas.params.schema import load_params
+    from atlas.tools.sanity import gradient_flow, print_flow
+
+    root = find_project()
+    print_flow(gradient_flow(load_params(root / "params.yaml"), root / "data/tokens"))
+
+
+@app.command()
+def preset(
+    names: Annotated[list[str], typer.Argument(help="One or more; later ones win.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Write into params.yaml.")] = False,
+) -> None:
+    """Print presets as flags for `dvc exp run`, or write them into params.yaml.
+
+    dvc exp run $(atlas preset small) -S train.lr=3e-4
+    """
+    from atlas.params import presets
+
+    root = find_project()
+    values = presets.overlay(root, names)
+    if not apply:
+        print(presets.as_flags(values))
+        return
+    changes = presets.apply(root, values)
+    print("\n".join(f"params.yaml: {change}" for change in changes) or "params.yaml: no change")
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str | None, typer.Argument(help="A file in studies/ without .yaml; none lists them.")
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Run nothing; only write the results so far.")
+    ] = False,
+) -> None:
+    """Run the missing experiments of a study; write its table and plot to docs/studies/."""
+    from atlas.tools.studies.run import list_studies, run_study, write_study
+
+    root = find_project()
+    os.chdir(root)
+    if name is None:
+        list_studies(root)
+    elif table:
+        write_study(root, name)
+    else:
+        run_study(root, name)
+
+
+@app.command()
+def show() -> None:
+    """Print the metrics and samples of the last run."""
+    from atlas.tools.show import print_results
+
+    os.chdir(find_project())
+    print_results(Path("metrics"))
+
+
+@app.command()
+def report() -> None:
+    """Write metrics/report.html, an offline page about the last run."""
+    from atlas.tools.report.page import write_report
+
+    print(write_report(find_project()).as_uri())
+
+
+@app.command()
+def offline_plots() -> None:
+    """Let `dvc plots` draw without network in this clone."""
+    from atlas.tools.report.offline_plots import write_offline_plots
+
+    print(write_offline_plots(find_project()))
+
+
+def find_project() -> Path:
+    """The project around the current folder.
+
+    Raises:
+        AtlasError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise AtlasError(f"{here}: not inside an Atlas project (no params.yaml and dvc.yaml above it)")
+
+
+def _load_model(path: Path | None, tokenizer: Path | None, engine: "Engine") -> "LoadedModel":
+    from atlas.inference.backends.load import load_model
+
+    return load_model(path or find_project() / "models/model", tokenizer, engine)
+
+
+def _overfit(windows: int | None, steps: int) -> None:
+    from atlas.params.schema import load_params
+    from atlas.tools.sanity import overfit
+
+    root = find_project()
+    params = load_params(root / "params.yaml")
+    taken = overfit(params, root / "data/tokens", windows or params.train.batch_size, steps)
+    print(f"learned by heart in {taken} steps")
+
+
+def _unescape(stop: str) -> str:
+    r"""A stop string as meant: shells pass ``\n`` on as two characters."""
+    if not stop:
+        raise AtlasError("--stop is empty: give the text before which to end")
+    parts = [part.replace("\\n", "\n").replace("\\t", "\t") for part in stop.split("\\\\")]
+    return "\\".join(parts)
+
+
+def _read_prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt from the argument, a file or standard input."""
+    if file is not None:
+        if prompt is not None:
+            raise AtlasError(f"--file {file}: there is a prompt as well; give one of the two")
+        return file.read_bytes().decode("utf-8", errors="replace").removesuffix("\n")
+    if prompt is None and sys.stdin.isatty():
+        raise AtlasError("there is no prompt: give one, --file, or text on standard input")
+    if prompt in (None, "-"):
+        return _read_text("-").removesuffix("\n")  # ends the last line, not the prompt
+    return _read_text(prompt)
+
+
+def _read_text(argument: str) -> str:
+    """A text from an argument, or from standard input for ``-``; invalid UTF-8 becomes U+FFFD."""
+    data = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+    return data.decode("utf-8", errors="replace")

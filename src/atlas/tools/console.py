@@ -1,18 +1,18 @@
-"""Tables and lines for a terminal, or for a pipe."""
+"""Print to a terminal or a pipe."""
 
 import sys
 
 from rich.console import Console
 
-WIDTH = 160  # where there is no terminal
+PIPE_WIDTH = 160
 
 
 def plain_console() -> Console:
-    """Prints text as it is, without marks of its own."""
-    width = None if sys.stdout.isatty() else WIDTH
+    """A console that prints text as it is, without markup, emoji or highlighting."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def printable(text: str) -> str:
-    """A text in one line, what does not show, or would steer a terminal, as a Python escape."""
+    """Escape characters that are invisible or would control a terminal, line ends too."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -1,12 +1,8 @@
-"""``atlas generate``: continues a prompt on the terminal, or as JSON.
-
-Sampling as a user gives it on a command line: checked, with errors in their words.
-"""
+"""``atlas generate``: continue a prompt on the terminal, or as JSON."""
 
 import json
-import sys
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -17,96 +13,95 @@ from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import Overflow, TokenSequence
 from atlas.inference.sampling import DEFAULT_SAMPLING, Sampling
 
-
-def option(name: str, prefix: str = "--") -> str:
-    """A field of ``Sampling`` as it is typed: ``--top-p``, in a chat ``/top-p``."""
-    return prefix + name.replace("_", "-")
+logger = logging.getLogger(__name__)
 
 
-def sampling_of(
-    values: dict[str, Any], before: Sampling = DEFAULT_SAMPLING, prefix: str = "--"
+def option_name(field: str, prefix: str = "--") -> str:
+    """The option for a field of ``Sampling``: ``--top-p``, or ``/top-p`` in a chat."""
+    return prefix + field.replace("_", "-")
+
+
+def update_sampling(
+    values: dict[str, Any], base: Sampling = DEFAULT_SAMPLING, prefix: str = "--"
 ) -> Sampling:
-    """A sampling with some values changed; None leaves one as it was.
+    """Change some fields of a sampling.
 
     Args:
-        values: by the names of the fields.
-        before: gives the others.
-        prefix: of options, for errors.
+        values: by field; None keeps the value of ``base``.
+        base: the sampling to start from.
+        prefix: of the options, for errors.
 
     Raises:
-        AtlasError: a value is not allowed.
+        AtlasError: a value is out of range.
     """
-    given = {name: value for name, value in values.items() if value is not None}
+    changes = {name: value for name, value in values.items() if value is not None}
     try:
-        return Sampling.model_validate(before.model_dump() | given)
+        return Sampling.model_validate(base.model_dump() | changes)
     except ValidationError as error:
         first = error.errors()[0]
         name, allowed = str(first["loc"][0]), first["msg"].removeprefix("Input should be ")
         raise AtlasError(
-            f"{option(name, prefix)} is {first['input']}: it must be {allowed}"
+            f"{option_name(name, prefix)} is {first['input']}: it must be {allowed}"
         ) from None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be written.
-
-    Attributes:
-        tokens: the most of each continuation.
-        stops: strings before which it ends.
-        count: of continuations, with seeds that follow each other.
-        on_overflow: what happens where the context ends.
-    """
-
-    tokens: int
-    stops: Sequence[str] = ()
-    count: int = 1
-    on_overflow: Overflow = "slide"
-
-
 def print_continuations(
-    opened: LoadedModel, prompt: str, sampling: Sampling, wanted: Wanted, *, as_json: bool
+    model: LoadedModel,
+    prompt: str,
+    sampling: Sampling,
+    max_tokens: int,
+    *,
+    stops: Sequence[str] = (),
+    count: int = 1,
+    on_overflow: Overflow = "slide",
+    as_json: bool = False,
 ) -> None:
-    """Prints a prompt and what continues it as it comes, or a line of JSON for each continuation.
+    """Print a prompt and its continuation as it is generated, or one line of JSON.
+
+    Args:
+        model: continues the prompt.
+        prompt: its text.
+        sampling: of the first continuation.
+        max_tokens: of each continuation.
+        stops: strings before which a continuation ends.
+        count: number of continuations, with consecutive seeds.
+        on_overflow: see ``RunningBatch``.
+        as_json: print an object per continuation instead of text.
 
     Raises:
-        AtlasError: the prompt is none for this model.
+        AtlasError: this model can't continue such a prompt.
     """
-    ids = opened.encode(prompt)
-    note_what_is_cut(opened, ids)
-    for seed in range(sampling.seed, sampling.seed + wanted.count):
-        text = TokenSequence(ids, wanted.tokens, sampling.model_copy(update={"seed": seed}))
-        parts = opened.stream(text, wanted.stops, wanted.on_overflow)
+    ids = model.encode(prompt)
+    warn_if_truncated(model, ids)
+    for seed in range(sampling.seed, sampling.seed + count):
+        sequence = TokenSequence(ids, max_tokens, sampling.model_copy(update={"seed": seed}))
+        parts = model.stream(sequence, stops, on_overflow)
         if as_json:
-            print(json.dumps(_result(prompt, "".join(parts), text), ensure_ascii=False), flush=True)
+            text = "".join(parts)
+            result = {
+                "prompt": prompt,
+                "text": text,
+                "tokens": len(sequence.output_ids),
+                "finish_reason": sequence.finish_reason,
+                "seed": seed,
+            }
+            print(json.dumps(result, ensure_ascii=False), flush=True)
             continue
-        if wanted.count > 1:
+        if count > 1:
             print(f"--- seed {seed}")
-        print_as_it_comes(chain([prompt], parts))
+        print_stream(chain([prompt], parts))
 
 
-def note_what_is_cut(opened: LoadedModel, ids: Sequence[int]) -> None:
-    """Says that a prompt is longer than what the model sees."""
-    length = opened.context_length
-    if len(ids) > length:
-        print(f"note: of {len(ids)} tokens the model sees the last {length}", file=sys.stderr)
+def warn_if_truncated(model: LoadedModel, ids: Sequence[int]) -> None:
+    """Warn if a prompt is longer than the context."""
+    if len(ids) > model.context_length:
+        logger.warning(
+            "the prompt has %d tokens; the model sees the last %d", len(ids), model.context_length
+        )
 
 
-def print_as_it_comes(parts: Iterator[str]) -> str:
-    """Prints the parts of a text, then ends the line; returns the text."""
-    whole = ""
+def print_stream(parts: Iterator[str]) -> None:
+    """Print parts of a text as they come, then end the line."""
     for part in parts:
         print(part, end="", flush=True)
-        whole += part
     print()
-    return whole
-
-
-def _result(prompt: str, written: str, text: TokenSequence) -> dict[str, object]:
-    return {
-        "prompt": prompt,
-        "text": written,
-        "tokens": len(text.output_ids),
-        "finish_reason": text.finish_reason,
-        "seed": text.sampling.seed,
-    }

@@ -1,6 +1,6 @@
 """`atlas show`: print the results of the last run."""
 
-import sys
+import logging
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +9,8 @@ from rich.table import Table
 from atlas.errors import AtlasError
 from atlas.tools.report.results import read_results
 from atlas.tools.report.wording import exact
+
+logger = logging.getLogger(__name__)
 
 
 def print_results(metrics: Path) -> None:
@@ -32,4 +34,4 @@ def print_results(metrics: Path) -> None:
     console.print()
     console.print(results.samples)
     for problem in results.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        logger.warning("%s", problem)

@@ -72,9 +72,7 @@ def serve(
     url_host = f"[{host}]" if ":" in host else host
     address = f"http://{url_host}:{listener.getsockname()[1]}"
     if not is_local and key is None:
-        logger.warning(
-            "warning: anyone who can reach this address can use the model; set a key with --key"
-        )
+        logger.warning("anyone who can reach this address can use the model; set a key with --key")
     print(f"{model.name} ({model.engine}): page at {address}, API at {address}/v1", flush=True)
     config = uvicorn.Config(
         app,
