@@ -1,12 +1,12 @@
-"""How fast a large model becomes a GGUF file, beside a plain copy and gguf-py's own path.
+"""Measure how fast a large model is written as GGUF, against a plain copy and gguf-py.
 
     python -m bench.export
-    python -m bench.export --layers 4 --rounds 3      # a small one, to try it
+    python -m bench.export --layers 4 --rounds 3      # a small model, to try it out
 
-A model of 500 million random weights is written as F16 and as Q8_0. Beside F16 stands a copy of a
-file of that size; beside Q8_0 what gguf-py does when it is handed whole tensors: quantise, add,
-write. All take turns, each in a process of its own; the seconds are those of the writing, the
-memory is the largest that the process ever had (VmHWM of Linux), PyTorch included.
+A model of 500 million random weights is written as F16 and as Q8_0. F16 is compared with a copy of
+a file of that size, Q8_0 with gguf-py on whole tensors: quantize, add, write. All alternate, each
+in its own process. Seconds cover the writing only; memory is the peak of the process (VmHWM of
+Linux), PyTorch included.
 """
 
 import argparse
@@ -44,7 +44,7 @@ Measured = tuple[float, float]  # seconds, MB
 
 
 def main() -> None:
-    """Makes the model, lets the contestants take turns, prints medians and ratios."""
+    """Create the model, alternate the contestants, print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--rounds", type=int, default=5)
@@ -60,7 +60,7 @@ def main() -> None:
                 result, _, _ = measure(f"bench.export:{each}", name, environment=QUIET)
                 found[each].append(tuple(result))
                 (folder / "out.gguf").unlink()
-    print(f"{count:,} weights, {options.rounds} rounds, median (least to most)")
+    print(f"{count:,} weights, {options.rounds} rounds, median (lowest to highest)")
     for each, results in found.items():
         seconds, memory = zip(*results, strict=True)
         print(
@@ -72,13 +72,13 @@ def main() -> None:
 
 
 def ratio(found: dict[str, list[Measured]], first: str, second: str) -> str:
-    """Of the seconds of two contestants, round by round."""
+    """Format the ratio of two contestants' seconds: median, lowest and highest round."""
     ratios = sorted(a / b for (a, _), (b, _) in zip(found[first], found[second], strict=True))
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def make(name: str, layers: str) -> int:
-    """Stores a model of random weights with a tokenizer of as many pieces; gives its size."""
+    """Store a model of random weights and its tokenizer; return the number of weights."""
     folder = Path(name)
     tokenizer = large_tokenizer()
     tokenizer.save(folder / "tokenizer")
@@ -105,7 +105,7 @@ def make(name: str, layers: str) -> int:
 
 
 def large_tokenizer() -> Tokenizer:
-    """A vocabulary filled up with pieces that no text has."""
+    """Return a tokenizer padded to VOCABULARY pieces with pieces that occur in no text."""
     params = load_params(ROOT / "params.yaml").tokenizer.model_copy(update={"vocab_size": 300})
     lines = [f"{first}{second}\n" for first in "the lamp river" for second in "a stone garden"]
     spec = ModelProto.FromString(train_tokenizer(lines * 9, params).model)
@@ -115,17 +115,17 @@ def large_tokenizer() -> Tokenizer:
 
 
 def ours_f16(folder: str) -> Measured:
-    """Atlas, F16."""
+    """Write F16 with Atlas."""
     return write_with_atlas(Path(folder), "f16")
 
 
 def ours_q8_0(folder: str) -> Measured:
-    """Atlas, Q8_0."""
+    """Write Q8_0 with Atlas."""
     return write_with_atlas(Path(folder), "q8_0")
 
 
 def copy_f16(folder: str) -> Measured:
-    """A copy of the F16 file, read and written."""
+    """Copy the F16 file."""
     source, target = Path(folder) / "f16.gguf", Path(folder) / "out.gguf"
 
     def copy() -> None:
@@ -136,7 +136,7 @@ def copy_f16(folder: str) -> Measured:
 
 
 def gguf_py_q8_0(folder: str) -> Measured:
-    """gguf-py: whole tensors quantized, added and written, as its documentation does."""
+    """Quantize, add and write whole tensors with gguf-py, as in its documentation."""
 
     def write() -> None:
         writer = gguf.GGUFWriter(Path(folder) / "out.gguf", "llama")
@@ -157,20 +157,20 @@ def gguf_py_q8_0(folder: str) -> Measured:
 
 
 def write_with_atlas(folder: Path, name: GgufFormat) -> Measured:
-    """The model as a GGUF file, vocabulary and metadata included."""
+    """Write the model as a GGUF file, with vocabulary and metadata."""
     source = ModelBundle.load(folder / "model", folder / "tokenizer", ModelMetadata("bench"))
     architecture = architecture_of(source.config.model_dump())
     if architecture is None:
-        raise RuntimeError("params.yaml describes a model that llama.cpp has no architecture for")
+        raise RuntimeError("llama.cpp has no architecture for the model of params.yaml")
     return timed(lambda: write_gguf(folder / "out.gguf", source, architecture, name))
 
 
 def timed(work: Callable[[], None]) -> Measured:
-    """Seconds of some work, and the most memory that this process ever had, in MB."""
+    """Return the seconds of some work, and the peak memory of this process in MB."""
     started = time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    # Not ru_maxrss, which begins at what the process had that this one was forked from.
+    # Not ru_maxrss, which starts at the memory of the parent process.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
     return seconds, int(peak) * 1024 / 1e6

@@ -1,13 +1,13 @@
-"""How fast the decoder is, forward and backward, beside litgpt and transformers.
+"""Measure forward and backward passes of the decoder against litgpt and transformers.
 
     pip install -e '.[bench]'
     python -m bench.model
     python -m bench.model --compiled
 
-The same shape is made three times: as Llama (RoPE, RMSNorm, SwiGLU; the three have the same
-weights in number), and as GPT-2 (learned positions, LayerNorm, GELU, biases, tied head; litgpt
-has no learned positions and no tied head, so it runs GPT-NeoX). All in float32 on the CPU, with
-the same loss. The contestants take turns, round by round; medians and ratios are printed.
+Each contestant builds the same shape as Llama (RoPE, RMSNorm, SwiGLU; all with the same number of
+weights) and as GPT-2 (learned positions, LayerNorm, GELU, biases, tied head; litgpt has neither
+learned positions nor a tied head, so it runs GPT-NeoX). All run in float32 on the CPU with the same
+loss and alternate in rounds; medians and ratios are printed.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from atlas.params.schema import load_params
 from bench.shared import ROOT
 
 SHA = "0" * 64
-SECONDS = 2.0  # of a contestant in a round
+SECONDS = 2.0  # per contestant and round
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A size of model and batch."""
+    """Size of a model and its batch."""
 
     d_model: int
     n_layer: int
@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def d_ff(self) -> int:
-        """Of SwiGLU: two thirds of four times the width, in whole rows of 32."""
+        """Width of SwiGLU: two thirds of four times d_model, rounded up to a multiple of 32."""
         return -(-8 * self.d_model // 3 // 32) * 32
 
     def __str__(self) -> str:
@@ -59,20 +59,20 @@ FAMILIES = ("llama", "gpt2")
 
 
 class Logits(nn.Module):
-    """A model of transformers that gives logits alone."""
+    """A transformers model that returns only logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(B, T) to (B, T, V)."""
+        """Map ids (B, T) to logits (B, T, V)."""
         logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits
 
 
 def config_of(**options: Any) -> ModelConfig:
-    """The model of params.yaml with other options, for ids that no tokenizer made."""
+    """Return the model config of params.yaml with changed options and no real tokenizer."""
     made_up = {
         "eos": 1,
         "separator": None,
@@ -84,13 +84,13 @@ def config_of(**options: Any) -> ModelConfig:
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
+    """Wait for pending work on a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def atlas(shape: Shape, family: str) -> nn.Module:
-    """Our decoder."""
+    """Build our decoder."""
     options: dict[str, dict[str, Any]] = {
         "llama": {"tied_head": False, "d_ff": shape.d_ff},
         "gpt2": {
@@ -116,7 +116,7 @@ def atlas(shape: Shape, family: str) -> nn.Module:
 
 
 def litgpt(shape: Shape, family: str) -> nn.Module:
-    """The model of litgpt."""
+    """Build the litgpt model."""
     from litgpt import GPT, Config
 
     options = {
@@ -150,7 +150,7 @@ def litgpt(shape: Shape, family: str) -> nn.Module:
 
 
 def transformers(shape: Shape, family: str, dropout: float = 0.0) -> nn.Module:
-    """The model of transformers, with its fused attention; dropout for GPT-2 alone."""
+    """Build the transformers model with fused attention; dropout applies to GPT-2 only."""
     import transformers as library
 
     common = {
@@ -190,7 +190,7 @@ CONTESTANTS: dict[str, Callable[[Shape, str], nn.Module]] = {
 
 
 def main() -> None:
-    """Makes the contestants of each shape and lets them take turns."""
+    """Compare the contestants at each shape."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compiled", action="store_true", help="through torch.compile")
@@ -203,7 +203,7 @@ def main() -> None:
 
 
 def compare(shape: Shape, family: str, rounds: int, compiled: bool) -> None:
-    """Prints the speeds of one shape, and what the best of the others leaves to ours."""
+    """Print the speeds at one shape, and ours against the best peer."""
     torch.manual_seed(1)
     ids = torch.randint(0, shape.vocab_size, (shape.batch, shape.context_length + 1))
     models = {name: make(shape, family) for name, make in CONTESTANTS.items()}
@@ -238,7 +238,7 @@ def compare(shape: Shape, family: str, rounds: int, compiled: bool) -> None:
 
 
 def step(model: nn.Module, ids: Tensor) -> None:
-    """A forward and a backward pass."""
+    """Run a forward and a backward pass."""
     logits = model(ids[:, :-1])
     F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
     for parameter in model.parameters():
@@ -246,7 +246,7 @@ def step(model: nn.Module, ids: Tensor) -> None:
 
 
 def warm_up(model: nn.Module, ids: Tensor) -> int:
-    """Takes the first steps, in which compilation happens; returns how many fill a round."""
+    """Run the first steps, which compile; return how many steps fill a round."""
     for _ in range(3):
         step(model, ids)
     started = time.perf_counter()

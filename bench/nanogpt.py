@@ -1,4 +1,4 @@
-"""nanoGPT's published recipes for tiny Shakespeare: their model, their optimizer, their loop."""
+"""nanoGPT's published recipes for tiny Shakespeare: model, optimizer and loop."""
 
 import math
 import time
@@ -15,13 +15,13 @@ VAL_BATCH = 128  # windows
 
 @dataclass(frozen=True)
 class Recipe:
-    """What nanoGPT publishes (config/train_shakespeare_char.py, and its README for a CPU).
+    """A published recipe (config/train_shakespeare_char.py, and the README for a CPU).
 
-    Its names and numbers; the betas are AdamW's, the learning rate falls along a cosine.
+    Names and numbers are nanoGPT's. The optimizer is AdamW with a cosine schedule.
 
     Attributes:
-        preset: ours, which it is compared with.
-        target: val loss that it is known for.
+        preset: our preset that competes with it.
+        target: the val loss that nanoGPT reports.
     """
 
     preset: str
@@ -49,23 +49,23 @@ RECIPES = {
 
 @dataclass
 class Course:
-    """How a training got on.
+    """Loss over time.
 
     Attributes:
-        seconds: of its steps so far.
-        losses: seconds and val loss of each validation.
+        seconds: spent in steps so far.
+        losses: seconds and val loss (nats per character) of each validation.
     """
 
     seconds: float = 0.0
     losses: list[tuple[float, float]] = field(default_factory=list)
 
     def reached(self, target: float) -> float:
-        """Seconds to the first validation at or below a loss; infinite if there was none."""
+        """Return the seconds to the first validation at or below a loss, or infinity."""
         return next((seconds for seconds, loss in self.losses if loss <= target), math.inf)
 
 
 class NanoGpt:
-    """The recipe: its model, its optimizer, its loop."""
+    """Model, optimizer and loop of a recipe."""
 
     def __init__(self, recipe: Recipe, train: str, val: str, device: torch.device) -> None:
         self.recipe, self.device, self.course = recipe, device, Course()
@@ -91,12 +91,12 @@ class NanoGpt:
             {"params": matrices, "weight_decay": recipe.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        # nanoGPT takes the fused kernel on a GPU alone; here it gets it on a CPU as well.
+        # nanoGPT uses the fused kernel only on a GPU; here it also gets it on a CPU.
         self.optimizer = torch.optim.AdamW(groups, recipe.lr, betas=recipe.betas, fused=True)
         self.generator = torch.Generator().manual_seed(1337)
 
     def steps(self, first: int, last: int) -> None:
-        """Makes the steps from ``first`` up to ``last``."""
+        """Run the steps from ``first`` up to ``last``."""
         started = time.perf_counter()
         for step in range(first, last):
             for group in self.optimizer.param_groups:
@@ -112,7 +112,7 @@ class NanoGpt:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Val loss over the whole split."""
+        """Measure the val loss over the whole split."""
         self.model.eval()
         length = self.recipe.context_length
         whole = (len(self.val) - 1) // length * length

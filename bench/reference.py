@@ -1,10 +1,10 @@
-"""How well and how fast the decoder in NumPy learns the arithmetic language.
+"""Train the NumPy decoder on the arithmetic language; print accuracy and time.
 
     OPENBLAS_NUM_THREADS=1 python -m bench.reference
 
-Trains on 9,000 examples such as ``Max 3 7 1 = 7``, and asks for the answers of 1,000 others. Only
-the answer is learned, since nobody can foresee the digits of a question. One thread is as fast as
-two, and much faster beside other work: the matrices are small.
+Trains on 9,000 examples such as ``Max 3 7 1 = 7`` and tests on 1,000 others. Only the answer is
+trained on, since the digits of a question are random. The matrices are small, so one thread is as
+fast as two, and much faster on a busy machine.
 """
 
 import argparse
@@ -50,12 +50,12 @@ class Examples(NamedTuple):
     operations: Array
 
     def pick(self, places: Array | slice) -> "Examples":
-        """The examples at such places."""
+        """Select examples by position."""
         return Examples(*(column[places] for column in self))
 
 
 def main() -> None:
-    """Learns and prints."""
+    """Parse the options and train."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0, help="of the examples and of training")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def learn(steps: int = STEPS, seed: int = 0) -> float:
-    """Trains, prints a row of a table six times, and returns the accuracy on the held-out."""
+    """Train, print six rows of a table, and return the accuracy on held-out questions."""
     examples = read_examples(seed)
     known, held_out = examples.pick(slice(HELD_OUT, None)), examples.pick(slice(HELD_OUT))
     generator = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def learn(steps: int = STEPS, seed: int = 0) -> float:
 
     parameters = initialise(OPTIONS, seed)
     count = sum(array.size for array in parameters.values())
-    print(f"{count:,} weights; share of right answers to {HELD_OUT:,} held-out questions:")
+    print(f"{count:,} weights; accuracy on {HELD_OUT:,} held-out questions:")
     print("  step  seconds   loss    all  " + " ".join(f"{name:>10}" for name in OPERATIONS))
     optimizer = AdamW(beta2=0.98, weight_decay=0.5)
     losses, accuracy, started = [], 0.0, time.perf_counter()
@@ -97,7 +97,7 @@ def learn(steps: int = STEPS, seed: int = 0) -> float:
 
 
 def read_examples(seed: int) -> Examples:
-    """The examples of a seed as ids, a word an id."""
+    """Generate the examples of a seed as ids, one id per word."""
     with tempfile.TemporaryDirectory() as folder:
         write_arithmetic(Path(folder), EXAMPLES, seed)
         lines = (Path(folder) / NAME).read_text(encoding="utf-8").splitlines()
@@ -116,7 +116,7 @@ def read_examples(seed: int) -> Examples:
 
 
 def answers_batch(examples: Examples) -> Batch:
-    """What a step learns: the answer after each question, cut to the longest of them."""
+    """Return a batch whose only targets are the answers, cut to its longest question."""
     longest = examples.mask.sum(1).max()
     ids, mask = examples.questions[:, -longest:], examples.mask[:, -longest:]
     targets = np.full_like(ids, IGNORED)  # (B, T)
@@ -125,9 +125,9 @@ def answers_batch(examples: Examples) -> Batch:
 
 
 def right_answers(parameters: Parameters, examples: Examples) -> Array:
-    """(N,), True where the likeliest token after a question is its answer."""
-    likeliest = generate(parameters, OPTIONS, examples.questions, 1, examples.mask)  # (N, 1)
-    right: Array = likeliest[:, 0] == examples.answers
+    """Return (N,), True where the most likely token after a question is its answer."""
+    predicted = generate(parameters, OPTIONS, examples.questions, 1, examples.mask)  # (N, 1)
+    right: Array = predicted[:, 0] == examples.answers
     return right
 
 

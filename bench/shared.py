@@ -1,4 +1,4 @@
-"""What the benchmarks share: texts of any size, and processes that are measured."""
+"""Shared by the benchmarks: texts of any size, and the measurement of processes."""
 
 import gzip
 import json
@@ -14,14 +14,14 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-REPLACED = (0.02, 0.33)  # shares of words, in turn
+REPLACED = (0.02, 0.33)  # fractions of replaced words, alternating
 
 
 def copies(texts: Path) -> Iterator[str]:
-    """The texts of a folder as they are, then changed ones without end."""
+    """Yield the texts of a folder unchanged, then changed copies without end."""
     sources = [read(path) for path in sorted(texts.iterdir()) if ".txt" in path.suffixes]
     if not sources:
-        sys.exit(f"error: {texts} holds no .txt and no .txt.gz")
+        sys.exit(f"error: {texts} contains no .txt or .txt.gz files")
     yield from sources
     generator = random.Random(1)
     while True:
@@ -31,13 +31,13 @@ def copies(texts: Path) -> Iterator[str]:
 
 
 def read(path: Path) -> str:
-    """A text file, gzipped or not."""
+    """Read a text file, gzipped or not."""
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode(errors="replace")
 
 
 def changed(text: str, share: float, generator: random.Random) -> str:
-    """A share of the words replaced by others of the text; lines stay as they are."""
+    """Replace a fraction of the words by other words of the text, keeping line ends."""
     words = text.split(" ")
     for place in generator.sample(range(len(words)), round(share * len(words))):
         words[place] = words[generator.randrange(len(words))]
@@ -47,10 +47,10 @@ def changed(text: str, share: float, generator: random.Random) -> str:
 def measure(
     function: str, *arguments: object, environment: Mapping[str, str]
 ) -> tuple[Any, float, int]:
-    """Runs ``module:function`` in a process of its own.
+    """Run ``module:function`` in a new process.
 
     Returns:
-        What it returned (through JSON), its seconds, and the bytes of its largest process.
+        Its result (through JSON), its seconds, and the bytes of its largest process.
     """
     module, name = function.split(":")
     code = (
@@ -68,7 +68,7 @@ def measure(
     largest = 0
     while process.poll() is None:
         largest = max(largest, *sizes(process.pid))
-        time.sleep(0.2)  # to look takes a core's time, too
+        time.sleep(0.2)  # measuring costs CPU time as well
     seconds = time.perf_counter() - started
     printed, _ = process.communicate()
     if process.returncode:
@@ -77,7 +77,7 @@ def measure(
 
 
 def sizes(pid: int) -> list[int]:
-    """Bytes of memory that a process and those below it have for themselves."""
+    """Return the bytes of unshared memory of a process and its descendants."""
     found = [0, 0]
     try:
         parent = psutil.Process(pid)

@@ -1,13 +1,12 @@
-"""How fast texts become ids: Atlas, sentencepiece's own batch call, Hugging Face tokenizers.
+"""Measure encoding: Atlas, sentencepiece's batch call, Hugging Face tokenizers.
 
     pip install -e '.[bench]'
     python -m bench.tokenize ../shared/corpora/novels --megabytes 55 1000
 
-Atlas is timed with all that its stage does but for the start of Python: reading documents,
-encoding, writing shards, starting workers. The others get their texts in memory, line by line,
-which suits them best. Every run is a fresh process; the contestants take turns, round by round,
-and medians are printed. The ids of Atlas and of sentencepiece are compared one by one, on the
-smallest corpus.
+The time of Atlas is that of the whole stage except Python's start: reading documents, encoding,
+writing shards, starting workers. The others get their texts in memory as lines, their fastest
+case. Every run is a new process; the contestants alternate in rounds, and medians are printed. On
+the smallest corpus, every id of Atlas is compared with sentencepiece's.
 """
 
 import argparse
@@ -23,19 +22,21 @@ import numpy as np
 
 from bench.shared import copies, measure
 
-SHARD = 1 << 22  # bytes, as clean makes them of a small corpus
+SHARD = 1 << 22  # bytes per shard, as clean writes for a small corpus
 ATLAS_ONE, ATLAS_TWO = "atlas, 1 worker", "atlas, 2 workers"
 SENTENCEPIECE, HUGGING_FACE = "sentencepiece, 1 thread", "tokenizers, 1 thread"
 
 
 def main() -> None:
-    """Makes the texts and the tokenizers, times every contestant, prints a table."""
+    """Create texts and tokenizers, time every contestant, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("texts", type=Path, help="a folder of .txt and .txt.gz files")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[55])
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[4096, 32768])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--new-words", type=float, default=0, help="share of words made up anew")
+    parser.add_argument(
+        "--new-words", type=float, default=0, help="fraction of words replaced by random letters"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,12 +50,12 @@ def main() -> None:
             compare_ids(smallest, tokenizer)
             for megabytes in sorted(options.megabytes):
                 corpus = folder / str(megabytes)
-                peers = corpus == smallest  # they take minutes for more
+                peers = corpus == smallest  # they need minutes for more
                 time_all(corpus, tokenizer, vocab_size, options.rounds, peers)
 
 
 def write_documents(texts: Path, folder: Path, size: int, new_words: float) -> None:
-    """Clean shards of so many bytes of text, with a share of words that are nowhere else."""
+    """Write clean shards with ``size`` bytes of text and a fraction of unique words."""
     from atlas.cleaning.documents import Document
 
     for split in ("train", "val", "test"):
@@ -74,7 +75,7 @@ def write_documents(texts: Path, folder: Path, size: int, new_words: float) -> N
 
 
 def with_new_words(text: str, share: float, generator: random.Random) -> str:
-    """A text with a share of its words replaced by random letters."""
+    """Replace a fraction of the words by random letters."""
     words = text.split(" ")
     for place in generator.sample(range(len(words)), round(share * len(words))):
         words[place] = "".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=9))
@@ -82,7 +83,7 @@ def with_new_words(text: str, share: float, generator: random.Random) -> str:
 
 
 def time_all(corpus: Path, tokenizer: Path, vocab_size: int, rounds: int, peers: bool) -> None:
-    """Times the contestants in turn, and prints medians and ratios."""
+    """Time the contestants in turn; print medians and ratios."""
     contestants = {
         ATLAS_ONE: ("bench.tokenize:atlas", {"ATLAS_PARALLEL": "1"}),
         ATLAS_TWO: ("bench.tokenize:atlas", {"ATLAS_PARALLEL": "2"}),
@@ -122,7 +123,7 @@ def time_all(corpus: Path, tokenizer: Path, vocab_size: int, rounds: int, peers:
 
 
 def train(corpus: str, folder: str, vocab_size: str) -> None:
-    """Trains Atlas's BPE and Hugging Face's, with as many pieces, on the same texts."""
+    """Train Atlas's BPE and Hugging Face's on the same texts with as many pieces."""
     import yaml
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -145,7 +146,7 @@ def train(corpus: str, folder: str, vocab_size: str) -> None:
 
 
 def atlas(corpus: str, tokenizer: str) -> tuple[int, float]:
-    """What the stage does: documents on disk to shards on disk."""
+    """Run the stage: documents on disk to shards on disk."""
     from atlas.params.schema import TokenizeParams
     from atlas.tokens.encode import encode_corpus
 
@@ -157,7 +158,7 @@ def atlas(corpus: str, tokenizer: str) -> tuple[int, float]:
 
 
 def sentencepiece(corpus: str, tokenizer: str) -> tuple[int, float]:
-    """All lines in one call."""
+    """Encode all lines in one call."""
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_file=str(Path(tokenizer) / "tokenizer.model"))
@@ -168,7 +169,7 @@ def sentencepiece(corpus: str, tokenizer: str) -> tuple[int, float]:
 
 
 def hugging_face(corpus: str, tokenizer: str) -> tuple[int, float]:
-    """All lines in one call, without offsets and masks."""
+    """Encode all lines in one call, without offsets and masks."""
     from tokenizers import Tokenizer
 
     theirs = Tokenizer.from_file(str(Path(tokenizer) / "hugging_face.json"))
@@ -179,7 +180,7 @@ def hugging_face(corpus: str, tokenizer: str) -> tuple[int, float]:
 
 
 def lines_of(corpus: str) -> list[str]:
-    """The lines of the documents, with their ends."""
+    """Return the lines of the documents, with line ends."""
     from atlas.cleaning.documents import read_documents
 
     texts = [document.text for document in read_documents(Path(corpus) / "train")]
@@ -187,7 +188,7 @@ def lines_of(corpus: str) -> list[str]:
 
 
 def compare_ids(corpus: Path, tokenizer: Path) -> None:
-    """Compares each id in the shards with sentencepiece's of the same document, line by line."""
+    """Compare every id in the shards with sentencepiece's ids for the same document."""
     from sentencepiece import SentencePieceProcessor
 
     from atlas.cleaning.documents import read_documents
