@@ -1,4 +1,4 @@
-"""Our numbers beside those of a plain loop over the exported folder, in transformers."""
+"""Bits per byte equal those of a plain loop in transformers over the exported folder."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.cleaning.documents import SPLITS, Document
-from atlas.evaluation.evaluator import Subject
+from atlas.evaluation.evaluator import Evaluator
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.params.runtime_support import class_of
 from atlas.tokens.shards import TokenSplit
@@ -20,7 +20,7 @@ DOCUMENTS = [Document(str(seed), "made up", text(seed, 20)) for seed in range(70
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory, tokenizer):
-    """A model as evaluation sees it, and as transformers does."""
+    """The same model in an evaluator and in transformers."""
     folder = tmp_path_factory.mktemp("both")
     model = store(folder / "model", SHAPES["llama"], tokenizer)
     kind = class_of(model.config.model_dump())
@@ -38,12 +38,12 @@ def both(tmp_path_factory, tokenizer):
     for split in splits.values():
         split.bytes = size
     evaluate = small_params(**{"evaluate.stride": 0.25}).evaluate
-    subject = Subject(model, tokenizer, splits, folder / "clean", evaluate)
-    return subject, AutoModelForCausalLM.from_pretrained(folder / "hf"), folder / "hf"
+    evaluator = Evaluator(model, tokenizer, splits, folder / "clean", evaluate)
+    return evaluator, AutoModelForCausalLM.from_pretrained(folder / "hf"), folder / "hf"
 
 
 def bits_per_byte(theirs, folder, stride):
-    """Of all documents joined by their ends, each window read alone."""
+    """Compute bits per byte of all documents joined, each window by itself."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer.eos_token_id]
     for document in DOCUMENTS:
@@ -54,17 +54,17 @@ def bits_per_byte(theirs, folder, stride):
         start = max(0, end - 1 - LENGTH) if stride < LENGTH else counted - 1
         with torch.no_grad():
             logits = theirs(torch.tensor([ids[start : end - 1]])).logits[0].double()
-        for place in range(counted, end):
-            chance = logits[place - 1 - start].log_softmax(-1)[ids[place]]
-            bits -= chance.item() / math.log(2)
+        for position in range(counted, end):
+            log_probability = logits[position - 1 - start].log_softmax(-1)[ids[position]]
+            bits -= log_probability.item() / math.log(2)
         counted = end
     return bits / sum(len(each.text.encode()) for each in DOCUMENTS)
 
 
 @pytest.mark.parametrize(("name", "stride"), [("", LENGTH), ("sliding_", LENGTH // 4)])
-def test_bits_per_byte_are_those_of_transformers(both, name, stride):
-    subject, theirs, folder = both
-    found = subject.measure("val", subject.scores("val"))
+def test_bits_per_byte_equal_those_of_transformers(both, name, stride):
+    evaluator, theirs, folder = both
+    metrics = evaluator.metrics("val", evaluator.score("val"))
     expected = bits_per_byte(theirs, folder, stride)
-    assert found[f"{name}bits_per_byte"] == pytest.approx(expected, abs=1e-4)
+    assert metrics[f"{name}bits_per_byte"] == pytest.approx(expected, abs=1e-4)
     assert expected > 1

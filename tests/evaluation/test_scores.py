@@ -1,4 +1,4 @@
-"""A split token by token, in windows side by side and in sliding ones."""
+"""Scores of each token of a split, in adjacent and in sliding windows."""
 
 import math
 
@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.evaluation.scores import measures, score
+from atlas.evaluation.scores import (
+    Scores,
+    calibration_error,
+    calibration_table,
+    loss_metrics,
+    score_batches,
+)
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
@@ -32,40 +38,40 @@ def random_documents(*lengths):
     return [[*generator.integers(3, 400, length - 1).tolist(), EOS] for length in lengths]
 
 
-def split_of(folder, documents, **how):
-    return TokenSplit(write_tokens(folder, {"val": [documents]}, **how), "val")
+def split_of(folder, documents, **options):
+    return TokenSplit(write_tokens(folder, {"val": [documents]}, **options), "val")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_windows_side_by_side_by_hand(tmp_path, model, batch_size):
+def test_adjacent_windows_by_hand(tmp_path, model, batch_size):
     split = split_of(tmp_path, random_documents(21, 20))
-    found = score(model, EvaluationWindows(split, LENGTH, batch_size).all())
+    found = score_batches(model, EvaluationWindows(split, LENGTH, batch_size).all())
     ids = [EOS, *split.read(0, 41).tolist()]
-    losses, likeliest, sure = [], [], []
+    losses, predicted, confidences = [], [], []
     for start in (0, 16, 32):
         window = torch.tensor(ids[start : start + LENGTH + 1])
         logits = model(window[None, :-1])[0].detach()
         losses += F.cross_entropy(logits, window[1:], reduction="none").tolist()
-        likeliest += logits.argmax(-1).tolist()
-        sure += logits.softmax(-1).amax(-1).tolist()
+        predicted += logits.argmax(-1).tolist()
+        confidences += logits.softmax(-1).amax(-1).tolist()
     assert found.losses == pytest.approx(np.array(losses), rel=1e-4)
-    assert found.predicted.tolist() == likeliest
-    assert found.confidences == pytest.approx(np.array(sure), rel=1e-4)
-    assert found.before.tolist() == ids[:-1]
+    assert found.predicted.tolist() == predicted
+    assert found.confidences == pytest.approx(np.array(confidences), rel=1e-4)
+    assert found.previous.tolist() == ids[:-1]
     assert found.targets.tolist() == ids[1:]
-    by_name = measures(found.total, len(found), split)
-    assert by_name["loss"] == pytest.approx(sum(losses) / 41, rel=1e-5)
-    assert by_name["perplexity"] == pytest.approx(math.exp(sum(losses) / 41), rel=1e-4)
-    assert by_name["bits_per_byte"] == pytest.approx(sum(losses) / math.log(2) / 41, rel=1e-5)
+    metrics = loss_metrics(found.total_loss, len(found), split)
+    assert metrics["loss"] == pytest.approx(sum(losses) / 41, rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(math.exp(sum(losses) / 41), rel=1e-4)
+    assert metrics["bits_per_byte"] == pytest.approx(sum(losses) / math.log(2) / 41, rel=1e-5)
 
 
-def test_of_questions_the_answers_alone_are_scored(tmp_path, model):
+def test_only_the_answers_of_questions_are_scored(tmp_path, model):
     documents = [[5, 9, 6, EOS], [7, 7, 9, 8, EOS]]
     split = split_of(tmp_path, documents, windows="padded", separator=9)
-    found = score(model, EvaluationWindows(split, LENGTH, 2).all())
+    found = score_batches(model, EvaluationWindows(split, LENGTH, 2).all())
     assert found.targets.tolist() == [6, EOS, 8, EOS]
-    assert found.before.tolist() == [9, 6, 9, 8]
-    assert "bits_per_byte" not in measures(found.total, 4, split)
+    assert found.previous.tolist() == [9, 6, 9, 8]
+    assert "bits_per_byte" not in loss_metrics(found.total_loss, 4, split)
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,41 +81,60 @@ def test_of_questions_the_answers_alone_are_scored(tmp_path, model):
     windows=st.sampled_from(["packed", "padded"]),
     batch_size=st.integers(1, 5),
 )
-def test_sliding_windows_count_each_token_once_with_all_that_fits_before_it(
+def test_sliding_windows_score_each_token_once_with_the_context_that_fits(
     tmp_path_factory, lengths, stride, windows, batch_size
 ):
     documents = random_documents(*lengths)
     split = split_of(tmp_path_factory.mktemp("tokens"), documents, windows=windows)
     texts = documents if windows == "padded" else [[token for each in documents for token in each]]
-    expected = [(token, text, place) for text in texts for place, token in enumerate(text)]
+    expected = [(token, text, position) for text in texts for position, token in enumerate(text)]
     seen = 0
     for batch in sliding_windows(split, LENGTH, stride, batch_size):
         assert len(batch.inputs) <= batch_size
         for inputs, targets, mask in zip(*batch, strict=True):
             for column in np.flatnonzero(targets != NO_TARGET):
-                token, text, place = expected[seen]
+                token, text, position = expected[seen]
                 seen += 1
                 assert targets[column] == token
                 assert mask[: column + 1].all()
-                context = [EOS, *text][max(0, place - column) : place + 1]
+                context = [EOS, *text][max(0, position - column) : position + 1]
                 assert inputs[: column + 1].tolist() == context
-                assert column + 1 >= min(place + 1, LENGTH - stride + 1)
+                assert column + 1 >= min(position + 1, LENGTH - stride + 1)
     assert seen == len(expected)
 
 
-def test_with_a_stride_of_a_token_each_has_a_full_context(tmp_path, model):
+def test_with_a_stride_of_one_each_token_has_a_full_context(tmp_path, model):
     split = split_of(tmp_path, random_documents(40))
-    found = score(model, sliding_windows(split, LENGTH, 1, 7))
+    found = score_batches(model, sliding_windows(split, LENGTH, 1, 7))
     ids = [EOS, *split.read(0, 40).tolist()]
-    for place in range(40):
-        before = torch.tensor([ids[max(0, place + 1 - LENGTH) : place + 1]])
-        loss = F.cross_entropy(model(before)[0, -1:], torch.tensor([ids[place + 1]]))
-        assert found.losses[place] == pytest.approx(loss.item(), rel=1e-4)
+    for position in range(40):
+        context = torch.tensor([ids[max(0, position + 1 - LENGTH) : position + 1]])
+        loss = F.cross_entropy(model(context)[0, -1:], torch.tensor([ids[position + 1]]))
+        assert found.losses[position] == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_a_split_shorter_than_a_window_is_scored(tmp_path, model):
     split = split_of(tmp_path, [[5, 6, EOS]])
-    plain = score(model, EvaluationWindows(split, LENGTH, 4).all())
-    sliding = score(model, sliding_windows(split, LENGTH, 8, 4))
+    plain = score_batches(model, EvaluationWindows(split, LENGTH, 4).all())
+    sliding = score_batches(model, sliding_windows(split, LENGTH, 8, 4))
     assert plain.losses.tolist() == pytest.approx(sliding.losses.tolist())
     assert len(plain) == 3
+
+
+def test_a_model_that_is_right_as_often_as_it_is_confident_is_calibrated():
+    confidences = np.array([0.75] * 4 + [0.25] * 4, np.float32)
+    table = calibration_table(predictions([1, 1, 1, 0, 1, 0, 0, 0], confidences))
+    assert table.to_numpy().tolist() == [[0.25, 0.25, 4], [0.75, 0.75, 4]]
+    assert calibration_error(table) == 0
+
+
+def test_overconfidence_is_measured():
+    table = calibration_table(predictions([1, 0, 0, 0], np.array([1, 1, 1, 0.5], np.float32)))
+    assert calibration_error(table) == pytest.approx((2 + 0.5) / 4)
+
+
+def predictions(predicted, confidences):
+    """Scores of predictions of tokens that are all 1."""
+    targets = np.ones(len(predicted), np.int32)
+    losses = np.ones(len(predicted), np.float32)
+    return Scores(targets, targets, np.array(predicted, np.int32), losses, confidences)

@@ -1,1 +1,1 @@
-"""What the model learned: loss over whole splits, and samples."""
+"""Measure a trained model: scores, samples and interpretability."""

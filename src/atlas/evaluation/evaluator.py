@@ -1,23 +1,22 @@
-"""What is evaluated: a model with its tokenizer, and the splits that it is held against."""
+"""The evaluator: a trained model, its tokenizer and the splits to measure it on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from atlas.cleaning.documents import SPLITS, Document, Split, read_documents
-from atlas.evaluation.questions import Questions
 from atlas.evaluation.scores import (
-    Numbers,
+    DocumentScores,
+    Metrics,
     Scores,
-    Sums,
-    baseline_measures,
+    baseline_metrics,
     calibration_error,
     calibration_table,
-    measures,
-    score,
+    loss_metrics,
+    score_batches,
 )
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.config import check_tokenizer
@@ -31,113 +30,134 @@ from atlas.tokens.windows import EvaluationWindows
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained model and the text to judge it by.
+class Questions:
+    """The questions and answers of a split, as ids.
 
     Attributes:
-        model: on its device.
-        tokenizer: of the model.
-        splits: tokens of train, those that were learned from, and of val and test.
-        documents: the folder of the clean documents, which the tokens are of.
-        evaluate: the params.
+        prompts: each question, up to and including the separator.
+        answers: each answer, without the end-of-text token.
+    """
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+
+    @classmethod
+    def from_split(cls, tokens: TokenSplit) -> "Questions":
+        """Cut each document after its first separator."""
+        separator, eos = tokens.index.separator, tokens.index.eos
+        prompts, answers, start = [], [], 0
+        for end in tokens.document_ends.tolist():
+            ids = tokens.read(start, end).tolist()
+            start = end
+            cut = ids.index(separator) + 1 if separator in ids else len(ids)
+            prompts.append(ids[:cut])
+            answers.append([token for token in ids[cut:] if token != eos])
+        return cls(prompts, answers)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A trained model and the text to measure it on.
+
+    Attributes:
+        splits: tokens of train (those the model was trained on), val and test.
+        documents_folder: clean documents that the tokens were made from.
+        params: the section ``evaluate`` of params.yaml.
     """
 
     model: LanguageModel
     tokenizer: Tokenizer
     splits: Mapping[Split, TokenSplit]
-    documents: Path
-    evaluate: EvaluateParams
+    documents_folder: Path
+    params: EvaluateParams
+    _documents: dict[Split, list[Document]] = field(default_factory=dict, init=False, repr=False)
+    _questions: dict[Split, Questions] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def load(
         cls,
-        model: Path,
-        tokenizer: Path,
-        tokens: Path,
-        documents: Path,
-        evaluate: EvaluateParams,
+        model_folder: Path,
+        tokenizer_folder: Path,
+        tokens_folder: Path,
+        documents_folder: Path,
+        params: EvaluateParams,
         device: torch.device,
-    ) -> "Subject":
-        """Reads what the stages before wrote.
+    ) -> "Evaluator":
+        """Read the outputs of the earlier stages.
 
         Raises:
-            AtlasError: a file is missing or damaged, or they are of different tokenizers.
+            AtlasError: a file is missing or damaged, or the model or tokens belong to another
+                tokenizer.
         """
-        found = Tokenizer.load(tokenizer)
-        loaded = load_model(model, device, evaluate.weights)
-        check_tokenizer(loaded.config, found.sha256, str(tokenizer))
-        first = {"train": loaded.config.learned_tokens}
-        splits = {split: TokenSplit(tokens, split, first.get(split)) for split in SPLITS}
-        for split in splits.values():
-            check_tokenizer(loaded.config, split.index.tokenizer_sha256, str(tokens / split.name))
-        return cls(loaded, found, splits, documents, evaluate)
+        tokenizer = Tokenizer.load(tokenizer_folder)
+        model = load_model(model_folder, device, params.weights)
+        check_tokenizer(model.config, tokenizer.sha256, str(tokenizer_folder))
+        limits = {"train": model.config.learned_tokens}
+        splits = {split: TokenSplit(tokens_folder, split, limits.get(split)) for split in SPLITS}
+        for name, split in splits.items():
+            check_tokenizer(model.config, split.index.tokenizer_sha256, str(tokens_folder / name))
+        return cls(model, tokenizer, splits, documents_folder, params)
 
     @property
-    def held_out(self) -> list[Split]:
-        """The splits that were not learned and hold something: val, and test if there is one."""
+    def held_out_splits(self) -> list[Split]:
+        """Splits that are not trained on: val, and test unless it is empty."""
         return [split for split in SPLITS if split != "train" and len(self.splits[split])]
 
     @property
-    def judge(self) -> Split:
-        """The split that tables are made of: test, or val where there is none."""
-        return self.held_out[-1]
+    def table_split(self) -> Split:
+        """The split that the tables describe: test, or val if test is empty."""
+        return self.held_out_splits[-1]
 
     @property
     def has_questions(self) -> bool:
-        """Whether documents are questions with answers."""
+        """True if the documents are questions with answers."""
         return self.model.config.separator is not None
 
     @cached_property
-    def pairs(self) -> BigramCounts:
-        """What counting knows of the training text."""
+    def bigram_counts(self) -> BigramCounts:
+        """Counts of token pairs in the training text, for the n-gram baselines."""
         return BigramCounts.count(self.splits["train"], self.model.config.context_length)
 
-    def documents_of(self, split: Split) -> list[Document]:
-        """The documents of a split, in the order of its tokens; read once."""
-        if split not in self._read:
-            self._read[split] = list(read_documents(self.documents / split))
-        return self._read[split]
+    def documents(self, split: Split) -> list[Document]:
+        """Documents of a split, in the order of its tokens."""
+        if split not in self._documents:
+            self._documents[split] = list(read_documents(self.documents_folder / split))
+        return self._documents[split]
 
-    def sources_of(self, split: Split) -> list[str]:
-        """The source of each document of a split."""
-        return [each.source for each in self.documents_of(split)]
+    def sources(self, split: Split) -> list[str]:
+        """Source of each document of a split."""
+        return [document.source for document in self.documents(split)]
 
-    def questions_of(self, split: Split) -> Questions:
-        """The questions of a split, in the order of its documents; cut once."""
-        if split not in self._cut:
-            self._cut[split] = Questions.of(self.splits[split])
-        return self._cut[split]
+    def questions(self, split: Split) -> Questions:
+        """Questions of a split, in the order of its documents."""
+        if split not in self._questions:
+            self._questions[split] = Questions.from_split(self.splits[split])
+        return self._questions[split]
 
-    @cached_property
-    def _read(self) -> dict[Split, list[Document]]:
-        return {}
+    def score(self, split: Split) -> Scores:
+        """Score a split in adjacent windows."""
+        context_length = self.model.config.context_length
+        windows = EvaluationWindows(self.splits[split], context_length, self.params.batch_size)
+        return score_batches(self.model, windows.all())
 
-    @cached_property
-    def _cut(self) -> dict[Split, Questions]:
-        return {}
-
-    def scores(self, split: Split) -> Scores:
-        """A split, token by token, in windows side by side."""
-        size, length = self.evaluate.batch_size, self.model.config.context_length
-        return score(self.model, EvaluationWindows(self.splits[split], length, size).all())
-
-    def measure(self, split: Split, scores: Scores) -> Numbers:
-        """All single numbers of a split, by name: plain, sliding, of baselines, calibration."""
+    def metrics(self, split: Split, scores: Scores) -> Metrics:
+        """Compute all metrics of a split: model, sliding windows, baselines and calibration."""
         tokens = self.splits[split]
-        found = measures(scores.total, len(scores), tokens) | {"tokens": len(scores)}
-        found["accuracy"] = self._accuracy(scores, tokens)
-        found["calibration_error"] = calibration_error(calibration_table(scores))
-        found |= baseline_measures(scores, self.pairs, tokens)
-        if self.evaluate.stride is not None and not self.has_questions:
-            length = self.model.config.context_length
-            stride = max(1, round(self.evaluate.stride * length))
-            windows = sliding_windows(tokens, length, stride, self.evaluate.batch_size)
-            sliding = score(self.model, windows)
-            by_name = measures(sliding.total, len(sliding), tokens)
-            found |= {f"sliding_{name}": value for name, value in by_name.items()}
-        return found
+        metrics = loss_metrics(scores.total_loss, len(scores), tokens) | {"tokens": len(scores)}
+        metrics["accuracy"] = self._accuracy(scores, tokens)
+        metrics["calibration_error"] = calibration_error(calibration_table(scores))
+        metrics |= baseline_metrics(scores, self.bigram_counts, tokens)
+        if self.params.stride is not None and not self.has_questions:
+            context_length = self.model.config.context_length
+            stride = max(1, round(self.params.stride * context_length))
+            windows = sliding_windows(tokens, context_length, stride, self.params.batch_size)
+            sliding = score_batches(self.model, windows)
+            sliding_metrics = loss_metrics(sliding.total_loss, len(sliding), tokens)
+            metrics |= {f"sliding_{name}": value for name, value in sliding_metrics.items()}
+        return metrics
 
     def _accuracy(self, scores: Scores, tokens: TokenSplit) -> float:
+        """Share of tokens predicted correctly, or of questions answered correctly."""
         if not self.has_questions:
-            return float(scores.right.mean())
-        return float(Sums.of(scores, tokens).answered.mean())
+            return float(scores.correct.mean())
+        return float(DocumentScores.from_scores(scores, tokens).all_correct.mean())

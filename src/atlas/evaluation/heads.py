@@ -1,13 +1,10 @@
-"""Whether First, Second and Last look at the right digit.
+"""Attention heads: how much weight each gives to the previous token, to repeats, to digits.
 
-Three operations of the arithmetic language ask where a digit stands, so it is known at what a head
-must look that answers them: at the moment of the answer, from ``=``, at the first, the second or
-the last digit.
+A head's score for one kind of key is the weight that its queries give to keys of that kind,
+averaged over the queries that have any: from 0 to 1.
 
-What each head does, as numbers from 0 to 1.
-
-A score is the mean weight that queries give to one kind of key, over the queries that have such a
-key. B is the batch, H the heads, T the tokens; weights are (B, H, T, T), ids (B, T).
+Legend: B batch, H heads, T tokens, L layers, Q questions, N digits. Attention weights are
+(B, H, T, T), queries down and keys across; ids are (B, T).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,69 +18,75 @@ from torch import Tensor
 
 from atlas.model.decoder import Decoder
 
-MOST_TOKENS = 256  # of a window, as weights grow with its square
-REPEATED = 24  # random tokens that are read twice
-REPETITIONS = 8
-CLEAR = 0.4  # a score from which on a head is named after it
+MAX_WINDOW = 256  # tokens; attention weights grow with its square
+REPEATED_TOKENS = 24  # length of the random sequence that is repeated
+REPEATED_ROWS = 8
+ROLE_THRESHOLD = 0.4  # a head with a score this high is named after its kind
+# Operations that ask for the digit at a position.
+POSITIONAL: Mapping[str, int] = {"First": 0, "Second": 1, "Last": -1}
+
+Reals = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Question = tuple[str, list[int]]  # operation and ids
 
 
 def previous_keys(ids: Tensor) -> Tensor:
-    """For each query the token before it, (B, T, T)."""
+    """Mark the token before each query, (B, T, T)."""
     return torch.ones(ids.shape[1], ids.shape[1]).tril(-1).triu(-1).expand(len(ids), -1, -1)
 
 
 def first_keys(ids: Tensor) -> Tensor:
-    """For each query but the first the first token, (B, T, T)."""
+    """Mark the first token for each later query, (B, T, T)."""
     keys = torch.zeros(len(ids), ids.shape[1], ids.shape[1])
     keys[:, 1:, 0] = 1
     return keys
 
 
 def own_keys(ids: Tensor) -> Tensor:
-    """For each query but the first itself, (B, T, T)."""
+    """Mark each query itself, except the first, (B, T, T)."""
     keys = torch.eye(ids.shape[1]).repeat(len(ids), 1, 1)
     keys[:, 0] = 0
     return keys
 
 
 def same_keys(ids: Tensor) -> Tensor:
-    """For each query all earlier tokens that are the same as it, (B, T, T)."""
+    """Mark earlier tokens equal to the query, (B, T, T)."""
     return (ids[:, :, None] == ids[:, None, :]).float().tril(-1)
 
 
 def induction_keys(ids: Tensor) -> Tensor:
-    """For each query what followed the same token before, (B, T, T) (arXiv:2209.11895)."""
-    followed = torch.zeros_like(same_keys(ids))
-    followed[:, :, 1:] = same_keys(ids)[:, :, :-1]
-    return followed.tril(-1)
+    """Mark tokens that followed an earlier copy of the query, (B, T, T) (arXiv:2209.11895)."""
+    keys = torch.zeros_like(same_keys(ids))
+    keys[:, :, 1:] = same_keys(ids)[:, :, :-1]
+    return keys.tril(-1)
 
 
-KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
+KEY_KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "previous": previous_keys,
     "first": first_keys,
     "itself": own_keys,
     "same": same_keys,
     "induction": induction_keys,
 }
+# In real text a token is seldom followed by the same token again, so these need repeated text.
+REPETITION_KINDS = ("same", "induction")
+TEXT_KINDS = ("previous", "first", "itself")
 
 
-IN_TEXT, IN_REPETITION = ("previous", "first", "itself"), ("same", "induction")
+def head_scores(weights: Tensor, keys: Tensor) -> Tensor:
+    """Mean weight that each head gives to marked keys, (H,), over queries that have any."""
+    weight = (weights * keys[:, None]).sum(dim=(0, 2, 3))
+    return weight / max(1, count_queries(keys))
 
 
-def score_of(weights: Tensor, keys: Tensor) -> Tensor:
-    """The mean weight of each head on ``keys``, (H,), over the queries that have any."""
-    given = (weights * keys[:, None]).sum(dim=(0, 2, 3))
-    return given / max(1, queries_of(keys))
-
-
-def queries_of(keys: Tensor) -> int:
-    """How many queries have a key of a kind."""
+def count_queries(keys: Tensor) -> int:
+    """Count the queries that have a marked key."""
     return int(keys.any(dim=-1).sum())
 
 
 @torch.no_grad()
-def attention_of(model: Decoder, ids: Tensor) -> list[Tensor]:
-    """The weights of each layer, (B, H, T, T), of texts below each other, (B, T)."""
+def attention_weights(model: Decoder, ids: Tensor) -> list[Tensor]:
+    """Run the model and return the weights of each layer, (B, H, T, T)."""
     weights: list[Tensor] = []
     with model.evaluating():
         model(ids.to(model.device), weights=weights)
@@ -91,103 +94,98 @@ def attention_of(model: Decoder, ids: Tensor) -> list[Tensor]:
 
 
 def head_table(model: Decoder, windows: list[Tensor], seed: int) -> pd.DataFrame:
-    """A row of each head: layer and head (from 1), a score of each kind, and what it is clearly.
-
-    Whether a head continues what it saw is measured on random tokens that come twice, as in real
-    text the same token is seldom followed by the same again; all else on the windows.
+    """Score every head for every kind of key.
 
     Args:
         model: a decoder.
         windows: ids of real text, (T,) each.
-        seed: of the random tokens.
+        seed: for the random sequence that measures ``REPETITION_KINDS``.
+
+    Returns:
+        Columns layer, head (both from 1), one per kind, and role (the kind with the highest score,
+        empty below ``ROLE_THRESHOLD``).
     """
-    sums = {kind: np.zeros((model.config.n_layer, model.config.n_head)) for kind in KINDS}
-    queries = dict.fromkeys(KINDS, 0)
-    twice = repeated(torch.cat(windows), model.config.context_length, seed)
-    texts = [(ids[None, :MOST_TOKENS], IN_TEXT) for ids in windows] + [(twice, IN_REPETITION)]
-    for ids, kinds in texts:
-        weights = attention_of(model, ids)
+    n_layer, n_head = model.config.n_layer, model.config.n_head
+    sums = {kind: np.zeros((n_layer, n_head)) for kind in KEY_KINDS}
+    queries = dict.fromkeys(KEY_KINDS, 0)
+    random_ids = repeated_sequence(torch.cat(windows), model.config.context_length, seed)
+    texts = [(ids[None, :MAX_WINDOW], TEXT_KINDS) for ids in windows]
+    for ids, kinds in [*texts, (random_ids, REPETITION_KINDS)]:
+        weights = attention_weights(model, ids)
         for kind in kinds:
-            keys = KINDS[kind](ids)
-            own = queries_of(keys)
-            sums[kind] += own * np.stack([score_of(each, keys).numpy() for each in weights])
-            queries[kind] += own
-    scores = {kind: sums[kind] / max(1, queries[kind]) for kind in KINDS}
+            keys = KEY_KINDS[kind](ids)
+            count = count_queries(keys)
+            sums[kind] += count * np.stack([head_scores(each, keys).numpy() for each in weights])
+            queries[kind] += count
+    scores = {kind: sums[kind] / max(1, queries[kind]) for kind in KEY_KINDS}
     table = pd.DataFrame(
         [
             {"layer": layer + 1, "head": head + 1}
-            | {kind: float(scores[kind][layer, head]) for kind in KINDS}
-            for layer in range(model.config.n_layer)
-            for head in range(model.config.n_head)
+            | {kind: float(scores[kind][layer, head]) for kind in KEY_KINDS}
+            for layer in range(n_layer)
+            for head in range(n_head)
         ]
     )
-    values = table[list(KINDS)]
-    table["role"] = values.idxmax(axis=1).where(values.max(axis=1) >= CLEAR, "")
+    values = table[list(KEY_KINDS)]
+    table["role"] = values.idxmax(axis=1).where(values.max(axis=1) >= ROLE_THRESHOLD, "")
     return table
 
 
-def repeated(known: Tensor, context_length: int, seed: int) -> Tensor:
-    """Rows of random tokens that come twice, (B, T), drawn from those that are known."""
-    length = max(1, min(REPEATED, context_length // 2))
+def repeated_sequence(known: Tensor, context_length: int, seed: int) -> Tensor:
+    """Draw random sequences from the known tokens and repeat each once, (B, T)."""
+    length = max(1, min(REPEATED_TOKENS, context_length // 2))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor(sorted(set(known.tolist())))
-    drawn = torch.randint(len(tokens), (REPETITIONS, length), generator=generator)
-    twice: Tensor = tokens[drawn].repeat(1, 2)
-    return twice
-
-
-POSITIONAL: Mapping[str, int] = {"First": 0, "Second": 1, "Last": -1}  # which digit is asked for
-Reals = npt.NDArray[np.float64]
+    drawn = torch.randint(len(tokens), (REPEATED_ROWS, length), generator=generator)
+    repeated: Tensor = tokens[drawn].repeat(1, 2)
+    return repeated
 
 
 def digit_table(
-    model: Decoder,
-    chosen: Sequence[tuple[str, list[int]]],
-    judged: Sequence[tuple[str, list[int]]],
+    model: Decoder, selection: Sequence[Question], test: Sequence[Question]
 ) -> pd.DataFrame:
-    """A row of each positional operation: the head that looks at the right digit, and how well.
+    """Test whether a head attends to the digit that First, Second or Last asks for.
 
-    Which head that is, is found out with other questions than those by which it is judged.
+    The answer is predicted at the last token of the question, so that is the query.
 
     Args:
         model: a decoder that answers such questions.
-        chosen: operation and ids of each question that picks a head.
-        judged: the same of those that judge it.
+        selection: questions that select the head of each operation.
+        test: other questions, which measure it.
 
     Returns:
-        Columns operation, layer and head (from 1), questions, ``weight`` (mean weight on the right
-        digit), ``others`` (on all other digits together), and ``found`` (share of the questions in
-        which no digit gets more). ``flow`` is the same share for all heads and layers together
-        (attention rollout, arXiv:2005.00928).
+        Columns operation, layer and head (from 1), questions, weight (mean weight on the right
+        digit), others (on all other digits together), found (share of the questions where no digit
+        gets more), and flow (the same share for attention rollout through all layers and heads).
     """
     rows = []
     for operation in POSITIONAL:
-        pick = [ids for name, ids in chosen if name == operation]
-        judge = [ids for name, ids in judged if name == operation]
-        if not (pick and judge):
+        select_ids = [ids for name, ids in selection if name == operation]
+        test_ids = [ids for name, ids in test if name == operation]
+        if not (select_ids and test_ids):
             continue
-        weights = _looks(model, pick, operation).weight.mean(axis=0)  # (layers, H)
+        weights = _digit_attention(model, select_ids, operation).weight.mean(axis=0)  # (L, H)
         layer, head = np.unravel_index(int(weights.argmax()), weights.shape)
-        looks = _looks(model, judge, operation)
+        attention = _digit_attention(model, test_ids, operation)
         rows.append(
             {
                 "operation": operation,
                 "layer": int(layer) + 1,
                 "head": int(head) + 1,
-                "questions": len(judge),
-                "weight": looks.weight[:, layer, head].mean(),
-                "others": looks.others[:, layer, head].mean(),
-                "found": looks.found[:, layer, head].mean(),
-                "flow": looks.flow.mean(),
+                "questions": len(test_ids),
+                "weight": attention.weight[:, layer, head].mean(),
+                "others": attention.others[:, layer, head].mean(),
+                "found": attention.found[:, layer, head].mean(),
+                "flow": attention.flow.mean(),
             }
         )
     return pd.DataFrame(rows)
 
 
 def rollout(weights: Sequence[Reals]) -> Reals:
-    """How much of each token reaches each other one through all layers, (T, T).
+    """Attention rollout (arXiv:2005.00928): how much of each token reaches each other, (T, T).
 
-    Heads count the same, and half of every layer is what goes past it.
+    Heads count equally, and the residual connection carries half of each layer.
 
     Args:
         weights: of each layer, (H, T, T).
@@ -198,51 +196,48 @@ def rollout(weights: Sequence[Reals]) -> Reals:
     return reached
 
 
-class _Looks(NamedTuple):
-    """Where heads look at the last token of each question, (Q, layers, H) each but the last.
+class _DigitAttention(NamedTuple):
+    """Attention from the last token of each question to its digits.
 
     Attributes:
-        weight: on the digit that is asked for.
-        others: on all other digits together.
-        found: whether no digit gets more.
-        flow: the same of what reaches the last token through all layers, (Q,).
+        weight: on the requested digit, (Q, L, H).
+        others: on all other digits together, (Q, L, H).
+        found: no digit gets more weight than the requested one, (Q, L, H).
+        flow: the same for rollout, (Q,).
     """
 
     weight: Reals
     others: Reals
-    found: npt.NDArray[np.bool_]
-    flow: npt.NDArray[np.bool_]
+    found: Bools
+    flow: Bools
 
 
-def _looks(model: Decoder, questions: Sequence[list[int]], operation: str) -> _Looks:
+def _digit_attention(
+    model: Decoder, questions: Sequence[list[int]], operation: str
+) -> _DigitAttention:
+    position = POSITIONAL[operation]
     parts = []
-    for length in sorted({len(ids) for ids in questions}):  # so that rows need no filling up
-        some = torch.tensor([ids for ids in questions if len(ids) == length])
-        weights = [each.numpy().astype(np.float64) for each in attention_of(model, some)]
-        last = np.stack([_digits(each[:, :, -1]) for each in weights], axis=1)  # (Q, layers, H, N)
-        reached = [
-            _digits(rollout([each[row] for each in weights])[-1]) for row in range(len(some))
-        ]
-        asked = last[..., POSITIONAL[operation]]
-        flow = np.stack(reached)
-        parts.append(
-            _Looks(
-                asked,
-                last.sum(axis=-1) - asked,
-                _is_most(last, POSITIONAL[operation]),
-                _is_most(flow, POSITIONAL[operation]),
-            )
-        )
-    return _Looks(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-def _is_most(of_digits: Reals, place: int) -> npt.NDArray[np.bool_]:
-    """Whether the digit at a place gets anything, and no other digit more; digits are last."""
-    asked = of_digits[..., place]
-    most: npt.NDArray[np.bool_] = (asked == of_digits.max(axis=-1)) & (asked > 0)
-    return most
+    for length in sorted({len(ids) for ids in questions}):  # equal lengths need no padding
+        batch = torch.tensor([ids for ids in questions if len(ids) == length])
+        weights = [each.numpy().astype(np.float64) for each in attention_weights(model, batch)]
+        last = np.stack([_digits(each[:, :, -1]) for each in weights], axis=1)  # (Q, L, H, N)
+        reached = np.stack(
+            [_digits(rollout([each[row] for each in weights])[-1]) for row in range(len(batch))]
+        )  # (Q, N)
+        weight = last[..., position]
+        others = last.sum(axis=-1) - weight
+        found, flow = _is_largest(last, position), _is_largest(reached, position)
+        parts.append(_DigitAttention(weight, others, found, flow))
+    return _DigitAttention(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def _digits(row: Reals) -> Reals:
-    """Of a question, begun by the end of a text: its digits."""
+    """Keep the digits: without the end-of-text token and operation before, and "=" after."""
     return row[..., 2:-1]
+
+
+def _is_largest(weights: Reals, position: int) -> Bools:
+    """True where the digit at ``position`` has weight and no other has more; digits are last."""
+    weight = weights[..., position]
+    largest: Bools = (weight == weights.max(axis=-1)) & (weight > 0)
+    return largest

@@ -1,108 +1,114 @@
-"""How much of a text stands in the training text word for word.
+"""Memorisation: how much of a text occurs word for word in the training text.
 
-The automaton of all runs of the texts (Blumer et al. 1985, Theoretical Computer Science 40) reads
-the training text once, so time grows with its length and memory does not.
+A suffix automaton of the texts (Blumer et al. 1985, Theoretical Computer Science 40) reads the
+training text once. Time grows with the length of the training text, memory does not.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from atlas.tokens.shards import TokenSplit
 
-AT_ONCE = 1 << 20  # tokens that are read together
+CHUNK_TOKENS = 1 << 20
 ROOT = 0
-COPIED = 0.5  # a text of which a run of such a share stands in the training text is a copy,
-FEWEST = 8  # and that has so many tokens
+COPIED_SHARE = 0.5  # a text is a copy if one run of this share of it is in the training text,
+MIN_COPIED_TOKENS = 8  # and the run has at least this many tokens
 
 
-class Runs:
-    """All runs of some texts: a suffix automaton.
+class SuffixAutomaton:
+    """All runs of tokens that occur in a few texts.
 
-    States are sets of runs that end at the same places. Each knows the length of its longest run
-    and the state of the next shorter runs, its link.
+    A state is a set of runs that end at the same positions. It stores the length of its longest
+    run and a link to the state of the next shorter suffixes.
     """
 
     def __init__(self, texts: Iterable[Sequence[int]]) -> None:
-        self._next: list[dict[int, int]] = [{}]
+        self._transitions: list[dict[int, int]] = [{}]
         self._link = [-1]
         self._length = [0]
-        self._ends: list[list[int]] = []  # of each text, the state after each token
-        last = ROOT
+        self._states_of_texts: list[list[int]] = []  # of each text, the state after each token
+        state = ROOT
         for number, text in enumerate(texts, start=1):
-            ends = []
+            states = []
             for token in text:
-                last = self._extend(last, token)
-                ends.append(last)
-            self._ends.append(ends)
-            last = self._extend(last, -number)  # no run goes on from one text to the next
+                state = self._append(state, token)
+                states.append(state)
+            self._states_of_texts.append(states)
+            state = self._append(state, -number)  # a unique separator: no run crosses two texts
 
-    def longest_in(self, text: Iterable[int]) -> list[int]:
-        """The longest run of each text that stands in another, in tokens."""
-        found = self._found_in(text)
-        return [max(map(found.__getitem__, ends), default=0) for ends in self._ends]
+    def longest_matches(self, other: Iterable[int]) -> list[int]:
+        """Length of the longest run of each text that occurs in ``other``, in tokens."""
+        longest = self._longest_per_state(other)
+        return [
+            max((longest[state] for state in states), default=0) for states in self._states_of_texts
+        ]
 
-    def _found_in(self, text: Iterable[int]) -> list[int]:
-        """Of each state, the longest of the runs that end there which ``text`` has."""
-        nexts, link, length = self._next, self._link, self._length
-        found = [0] * len(nexts)
+    def _longest_per_state(self, other: Iterable[int]) -> list[int]:
+        """Length of the longest run of each state that occurs in ``other``."""
+        transitions, link, length = self._transitions, self._link, self._length
+        longest = [0] * len(transitions)
         state, matched = ROOT, 0
-        for token in text:
-            after = nexts[state].get(token)
-            while after is None and state != ROOT:
+        for token in other:
+            following = transitions[state].get(token)
+            while following is None and state != ROOT:
                 state = link[state]
                 matched = length[state]
-                after = nexts[state].get(token)
-            if after is None:
+                following = transitions[state].get(token)
+            if following is None:
                 continue
-            state, matched = after, matched + 1
-            if matched > found[state]:
-                found[state] = matched
-        shortest_first = sorted(range(1, len(nexts)), key=length.__getitem__)
-        for each in reversed(shortest_first):
-            if found[each] and link[each] != ROOT:
-                found[link[each]] = length[link[each]]  # what is shorter stands there as well
-        for each in shortest_first:
-            found[each] = found[each] or found[link[each]]
-        return found
+            state, matched = following, matched + 1
+            if matched > longest[state]:
+                longest[state] = matched
+        by_length = sorted(range(1, len(transitions)), key=length.__getitem__)
+        for state in reversed(by_length):
+            if longest[state] and link[state] != ROOT:
+                longest[link[state]] = length[link[state]]  # suffixes of a match occur as well
+        for state in by_length:
+            longest[state] = longest[state] or longest[link[state]]
+        return longest
 
-    def _extend(self, last: int, token: int) -> int:
-        new = self._add({}, self._length[last] + 1, ROOT)
+    def _append(self, last: int, token: int) -> int:
+        """Extend the text that ends in state ``last``, and return its new last state."""
+        new = self._add_state({}, self._length[last] + 1, ROOT)
         state = last
-        while state != -1 and token not in self._next[state]:
-            self._next[state][token] = new
+        while state != -1 and token not in self._transitions[state]:
+            self._transitions[state][token] = new
             state = self._link[state]
         if state == -1:
             return new
-        known = self._next[state][token]
-        if self._length[known] == self._length[state] + 1:
-            self._link[new] = known
+        target = self._transitions[state][token]
+        if self._length[target] == self._length[state] + 1:
+            self._link[new] = target
             return new
-        shorter = self._add(dict(self._next[known]), self._length[state] + 1, self._link[known])
-        while state != -1 and self._next[state].get(token) == known:
-            self._next[state][token] = shorter
+        clone = self._add_state(
+            dict(self._transitions[target]), self._length[state] + 1, self._link[target]
+        )
+        while state != -1 and self._transitions[state].get(token) == target:
+            self._transitions[state][token] = clone
             state = self._link[state]
-        self._link[known] = self._link[new] = shorter
+        self._link[target] = self._link[new] = clone
         return new
 
-    def _add(self, following: dict[int, int], length: int, link: int) -> int:
-        self._next.append(following)
+    def _add_state(self, transitions: dict[int, int], length: int, link: int) -> int:
+        self._transitions.append(transitions)
         self._length.append(length)
         self._link.append(link)
-        return len(self._next) - 1
+        return len(self._transitions) - 1
 
 
 def longest_matches(texts: Sequence[Sequence[int]], training: TokenSplit) -> list[int]:
-    """The longest run of each text that stands in the training text, in tokens."""
-    return Runs(texts).longest_in(_tokens_of(training))
+    """Length of the longest run of each text that occurs in the training text, in tokens."""
+    return SuffixAutomaton(texts).longest_matches(_stream(training))
 
 
-def copied(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> float:
-    """The share of texts of which a run of at least half, and eight tokens, stands there."""
+def copied_share(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> float:
+    """Share of texts that are copies: one run matches half the text, and at least eight tokens."""
     copies = sum(
-        match >= max(COPIED * len(text), FEWEST) for text, match in zip(texts, matches, strict=True)
+        match >= max(COPIED_SHARE * len(text), MIN_COPIED_TOKENS)
+        for text, match in zip(texts, matches, strict=True)
     )
     return copies / len(texts)
 
 
-def _tokens_of(split: TokenSplit) -> Iterator[int]:
-    for start in range(0, len(split), AT_ONCE):
-        yield from split.read(start, min(start + AT_ONCE, len(split))).tolist()
+def _stream(split: TokenSplit) -> Iterator[int]:
+    for start in range(0, len(split), CHUNK_TOKENS):
+        yield from split.read(start, min(start + CHUNK_TOKENS, len(split))).tolist()

@@ -1,7 +1,4 @@
-"""Pictures for ``dvc plots`` and for the report, as PNG files.
-
-The same numbers give the same bytes.
-"""
+"""Plots for ``dvc plots`` and the report, as PNG files: the same numbers give the same bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,69 +11,69 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 Reals = npt.NDArray[np.floating]
-DOTS_PER_INCH = 110
-MOST_LABELS = 24  # tokens of a map that are written beside it
-TRAIN, VAL = "#8a6d00", "#1f6fb4"  # readable beside each other, also without colours by their order
+DPI = 110
+MAX_LABELS = 24  # an attention map of more tokens has no token labels
+TRAIN_COLOUR, VAL_COLOUR = "#8a6d00", "#1f6fb4"
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure without anything that changes from run to run."""
-    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    """Write a figure without metadata that changes from run to run."""
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
-def draw_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) -> None:
-    """Draws a map of each head, and of the mean of a layer's heads; a layer a row.
+def plot_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) -> None:
+    """Plot the attention map of each head and of their mean, one row per layer.
 
-    Attention is causal: a query sees what is before it.
-    All maps are one image, as an axis for each takes matplotlib ten times as long.
+    All maps are drawn as one image: an axis for each takes matplotlib ten times as long.
 
     Args:
-        weights: of each layer, (H, T, T).
+        weights: causal attention weights of each layer, (H, T, T).
         labels: the T tokens.
-        path: of the picture.
+        path: PNG file to write.
     """
     layers, (heads, tokens) = len(weights), weights[0].shape[:2]
     maps = np.array([[*layer, layer.mean(axis=0)] for layer in weights])  # (layers, H + 1, T, T)
-    maps[..., *np.triu_indices(tokens, 1)] = np.nan  # what comes later is not seen
+    maps[..., *np.triu_indices(tokens, 1)] = np.nan  # later tokens are masked
     gap = max(1, tokens // 12)
-    framed = np.pad(maps, ((0, 0), (0, 0), (gap, 0), (gap, 0)), constant_values=np.nan)
-    image = framed.swapaxes(1, 2).reshape(layers * (tokens + gap), -1)
-    side = max(1.3, 0.11 * min(tokens, MOST_LABELS))  # inches of a map
+    padded = np.pad(maps, ((0, 0), (0, 0), (gap, 0), (gap, 0)), constant_values=np.nan)
+    image = padded.swapaxes(1, 2).reshape(layers * (tokens + gap), -1)
+    side = max(1.3, 0.11 * min(tokens, MAX_LABELS))  # inches per map
     size = ((heads + 1) * side + 1.8, layers * side + 1.2)
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     drawn = axis.imshow(image, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
     axis.spines[:].set_visible(False)
     for column in range(heads + 1):
-        middle = gap + column * (tokens + gap) + tokens / 2 - 0.5
+        centre = gap + column * (tokens + gap) + tokens / 2 - 0.5
         name = f"head {column + 1}" if column < heads else "mean"
-        axis.text(middle, 0, name, ha="center", va="bottom", fontsize=9)
+        axis.text(centre, 0, name, ha="center", va="bottom", fontsize=9)
     for row in range(layers):
-        middle = gap + row * (tokens + gap) + tokens / 2 - 0.5
-        axis.text(image.shape[1], middle, f"layer {row + 1}", va="center", rotation=90, fontsize=9)
-    if tokens <= MOST_LABELS:
+        centre = gap + row * (tokens + gap) + tokens / 2 - 0.5
+        axis.text(image.shape[1], centre, f"layer {row + 1}", va="center", rotation=90, fontsize=9)
+    if tokens <= MAX_LABELS:
         names = [drawable(label) for label in labels]
-        across, down = np.arange(tokens) + gap, np.arange(layers)[:, None] * (tokens + gap)
-        axis.set_xticks(across, names, rotation=90, fontsize=6, family="monospace")
-        axis.set_yticks((across + down).ravel(), names * layers, fontsize=6, family="monospace")
+        columns, row_starts = np.arange(tokens) + gap, np.arange(layers)[:, None] * (tokens + gap)
+        axis.set_xticks(columns, names, rotation=90, fontsize=6, family="monospace")
+        rows = (columns + row_starts).ravel()
+        axis.set_yticks(rows, names * layers, fontsize=6, family="monospace")
         for tick in (*axis.get_xticklabels(), *axis.get_yticklabels()):
             tick.set_parse_math(False)
     else:
         axis.set_xticks([])
         axis.set_yticks([])
-    label = "weight of a key (across) for a query (down)"
+    label = "attention weight (query down, key across)"
     figure.colorbar(drawn, ax=axis, shrink=0.7, label=label)
     save(figure, path)
 
 
 def drawable(text: str) -> str:
-    """A text with a box for every letter that the font has not."""
-    letters = get_font(findfont("monospace")).get_charmap()
-    return "".join(each if ord(each) in letters else "□" for each in text)
+    """Replace characters that the font lacks by a box."""
+    glyphs = get_font(findfont("monospace")).get_charmap()
+    return "".join(each if ord(each) in glyphs else "□" for each in text)
 
 
-def draw_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
-    """Draws the scores of every head, a row each, with their numbers."""
+def plot_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
+    """Plot the scores of every head as a heat map with numbers, one row per head."""
     values = table[list(kinds)].to_numpy()
     figure = Figure(figsize=(1.1 * len(kinds) + 2, 0.28 * len(table) + 1.2), layout="constrained")
     axis = figure.subplots()
@@ -88,33 +85,33 @@ def draw_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value < 0.6 else "black"
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axis.set_title("Mean weight that a head gives to")
+    axis.set_title("Mean attention weight per head")
     save(figure, path)
 
 
-def draw_dynamics(rows: pd.DataFrame, path: Path) -> None:
-    """Draws loss, accuracy and the norm of the weights over the steps, which are logarithmic.
+def plot_dynamics(rows: pd.DataFrame, path: Path) -> None:
+    """Plot loss, accuracy and weight norm over training, with a logarithmic step axis.
 
     Args:
-        rows: of metrics/val.csv.
-        path: of the picture.
+        rows: rows of metrics/val.csv.
+        path: PNG file to write.
     """
     rows = rows[rows["step"] > 0]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, accuracy, weights = figure.subplots(1, 3)
     for axis, column in ((loss, "loss"), (accuracy, "accuracy")):
         if f"train_{column}" in rows:
-            axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN, label="train")
-        axis.plot(rows["step"], rows[column], color=VAL, label="val")
+            axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN_COLOUR, label="train")
+        axis.plot(rows["step"], rows[column], color=VAL_COLOUR, label="val")
     best = rows.nsmallest(1, "loss")
     step, lowest = best["step"].item(), best["loss"].item()
-    loss.plot(step, lowest, "o", color=VAL, label=f"lowest: {lowest:.3g}")
+    loss.plot(step, lowest, "o", color=VAL_COLOUR, label=f"lowest val: {lowest:.3g}")
     for axis in (loss, accuracy):
         axis.legend(frameon=False)
     accuracy.set_ylim(-0.02, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     weights.plot(rows["step"], rows["weight_norm"], color="#444444")
-    titles = ("Loss, nats a token", "Accuracy", "Norm of all weights")
+    titles = ("Loss (nats per token)", "Accuracy", "Weight norm")
     for axis, title in zip((loss, accuracy, weights), titles, strict=True):
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -126,13 +123,13 @@ def draw_dynamics(rows: pd.DataFrame, path: Path) -> None:
     save(figure, path)
 
 
-def draw_spectrum(table: pd.DataFrame, path: Path) -> None:
-    """Draws the share of the power of each frequency."""
+def plot_spectrum(table: pd.DataFrame, path: Path) -> None:
+    """Plot the share of the power at each frequency."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
-    axis.bar(table["frequency"], table["share"], color=VAL)
+    axis.bar(table["frequency"], table["share"], color=VAL_COLOUR)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
-    axis.set_xlabel("frequency, turns over all numbers")
-    axis.set_ylabel("share of the power")
-    axis.set_title("Fourier spectrum of the embedding of numbers", fontsize=10)
+    axis.set_xlabel("frequency (periods over all numbers)")
+    axis.set_ylabel("share of power")
+    axis.set_title("Fourier spectrum of the number embeddings", fontsize=10)
     save(figure, path)

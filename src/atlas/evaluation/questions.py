@@ -1,25 +1,22 @@
-"""Questions and their answers: which were wrong, and the hand-made edge cases of arithmetic.
-
-Which token a model takes for which.
-"""
+"""Questions with answers: wrong answers, and hand-made edge cases of the arithmetic language."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from atlas.corpora.arithmetic import DIGITS, EQUALS, OPERATIONS, solve
-from atlas.evaluation.samples import in_parts
-from atlas.evaluation.scores import Scores, Sums
+from atlas.evaluation.evaluator import Evaluator, Questions
+from atlas.evaluation.samples import generate_in_batches
+from atlas.evaluation.scores import DocumentScores, Metrics, Scores
+from atlas.evaluation.tables import write_table
 from atlas.inference.sampling import GREEDY
 from atlas.model.language_model import LanguageModel
-from atlas.tokens.encoders import SPACE_MARK
-from atlas.tokens.shards import TokenSplit
-from atlas.tokens.tokenizer import Tokenizer, visible
+from atlas.tokens.tokenizer import Tokenizer
 
-MOST_FAILURES = 1000
-BEYOND = 4  # tokens that a wrong answer may be longer than the longest right one
+MAX_FAILURES = 1000
+EXTRA_TOKENS = 4  # a wrong answer may be this much longer than the longest correct one
 
 # Equal digits, zeros, tens, both ends, odd and even lengths.
 EDGE_DIGITS = """
@@ -34,48 +31,45 @@ EDGE_DIGITS = """
 1 3 5 7 9
 8 6 4 2 0
 """.strip().split("\n")
-COLUMNS = ("source", "question", "expected", "answered", "probability")
 
 
-@dataclass(frozen=True)
-class Questions:
-    """The questions of a split.
+def write_question_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> Metrics:
+    """Write failures.csv, and edge_cases.csv for the arithmetic language; nothing for plain text.
 
-    Attributes:
-        prompts: ids of each question, its end among them.
-        answers: ids of each answer, the end of the text left out.
+    Args:
+        evaluator: describes the split ``evaluator.table_split``.
+        scores: of that split.
+        folder: receives the CSV files.
     """
-
-    prompts: list[list[int]]
-    answers: list[list[int]]
-
-    @classmethod
-    def of(cls, tokens: TokenSplit) -> "Questions":
-        """Cuts each document of a split behind its first separator."""
-        separator, eos = tokens.index.separator, tokens.index.eos
-        prompts, answers, start = [], [], 0
-        for end in tokens.document_ends.tolist():
-            ids = tokens.read(start, end).tolist()
-            start = end
-            cut = ids.index(separator) + 1 if separator in ids else len(ids)
-            prompts.append(ids[:cut])
-            answers.append([each for each in ids[cut:] if each != eos])
-        return cls(prompts, answers)
+    if not evaluator.has_questions:
+        return {}
+    model, tokenizer = evaluator.model, evaluator.tokenizer
+    questions = evaluator.questions(evaluator.table_split)
+    sources = evaluator.sources(evaluator.table_split)
+    sums = DocumentScores.from_scores(scores, evaluator.splits[evaluator.table_split])
+    write_table(failure_table(model, tokenizer, questions, sources, sums), folder, "failures")
+    if not is_arithmetic(tokenizer, model.config.separator, sources):
+        return {}
+    training = evaluator.questions("train")
+    cases = edge_case_table(model, tokenizer, sorted(set(sources)), training, questions)
+    write_table(cases, folder, "edge_cases")
+    return {"edge_case_accuracy": float(cases["right"].mean())}
 
 
-def failures(
+def failure_table(
     model: LanguageModel,
     tokenizer: Tokenizer,
     questions: Questions,
     sources: Sequence[str],
-    sums: Sums,
+    sums: DocumentScores,
 ) -> pd.DataFrame:
-    """A row of each question of a split that was answered wrong, the surest mistakes first.
+    """List the questions of a split that were answered wrong, the most confident mistakes first.
 
-    Columns are source, question, expected, answered, and the probability of the right answer.
+    Returns:
+        Columns source, question, expected, answered, and probability (of the correct answer).
     """
-    wrong = np.flatnonzero(~sums.answered)
-    chosen = wrong[np.argsort(-sums.nats[wrong], kind="stable")][:MOST_FAILURES].tolist()
+    wrong = np.flatnonzero(~sums.all_correct)
+    chosen = wrong[np.argsort(-sums.nats[wrong], kind="stable")][:MAX_FAILURES].tolist()
     answers = answer(model, tokenizer, [questions.prompts[each] for each in chosen], questions)
     rows = [
         (
@@ -87,101 +81,50 @@ def failures(
         )
         for each, answered in zip(chosen, answers, strict=True)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    columns = ["source", "question", "expected", "answered", "probability"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def answer(
     model: LanguageModel,
     tokenizer: Tokenizer,
     prompts: Sequence[list[int]],
-    like: Questions,
+    questions: Questions,
 ) -> list[str]:
-    """What a model answers, greedily, up to a little more than the longest answer of a split."""
-    longest = max(map(len, like.answers), default=0) + BEYOND
-    written = in_parts(model, prompts, longest, [GREEDY] * len(prompts))
-    return [tokenizer.decode(ids).strip() for ids in written]
+    """Answer prompts greedily; the longest answer in ``questions`` limits the length."""
+    max_tokens = max(map(len, questions.answers), default=0) + EXTRA_TOKENS
+    answers = generate_in_batches(model, prompts, max_tokens, [GREEDY] * len(prompts))
+    return [tokenizer.decode(ids).strip() for ids in answers]
 
 
 def is_arithmetic(tokenizer: Tokenizer, separator: int | None, sources: Sequence[str]) -> bool:
-    """Whether documents are questions of the arithmetic language, each word of it a token."""
+    """Check that documents are questions of the arithmetic language, each word one token."""
     if tokenizer.encode(EQUALS) != [separator] or not set(sources) <= set(OPERATIONS):
         return False
     ids = [tokenizer.encode(word) for word in (*DIGITS, *set(sources))]
     return all(len(each) == 1 and each[0] != tokenizer.unk for each in ids)
 
 
-def edge_cases(
+def edge_case_table(
     model: LanguageModel,
     tokenizer: Tokenizer,
     operations: Sequence[str],
     training: Questions,
-    like: Questions,
+    questions: Questions,
 ) -> pd.DataFrame:
-    """Operations of the arithmetic language on digits that were chosen by hand.
+    """Test operations of the arithmetic language on the digits of ``EDGE_DIGITS``.
 
-    Columns are source (the operation), question, expected, answered, right, and whether the
-    training text has the question.
+    Returns:
+        Columns source (the operation), question, expected, answered, right, and seen (the question
+        is in the training text).
     """
-    asked = [(name, f"{name} {digits} {EQUALS}") for name in operations for digits in EDGE_DIGITS]
-    prompts = [tokenizer.encode(question) for _, question in asked]
+    cases = [(name, f"{name} {digits} {EQUALS}") for name in operations for digits in EDGE_DIGITS]
+    prompts = [tokenizer.encode(question) for _, question in cases]
     known = {tuple(each) for each in training.prompts}
-    answers = answer(model, tokenizer, prompts, like)
+    answers = answer(model, tokenizer, prompts, questions)
     rows = [
         (operation, question, solve(question), found, found == solve(question), tuple(ids) in known)
-        for (operation, question), ids, found in zip(asked, prompts, answers, strict=True)
+        for (operation, question), ids, found in zip(cases, prompts, answers, strict=True)
     ]
     columns = ["source", "question", "expected", "answered", "right", "seen"]
     return pd.DataFrame(rows, columns=columns)
-
-
-MOST_ANSWERS = 100  # tokens that answers begin with
-MOST_TOKENS = 20  # of other text, the most frequent ones
-OTHER, REST = "other", -1
-
-
-def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) -> pd.DataFrame:
-    """A row of each pair that occurs: actual, predicted, count, and share of all of the actual.
-
-    Of text the most frequent tokens, all others as one. Ends of texts are left out, as they would
-    be right in every answer.
-    """
-    asked = scores.targets != tokenizer.eos
-    actual, predicted = scores.targets[asked], scores.predicted[asked]
-    tokens, counts = np.unique(actual, return_counts=True)
-    most = MOST_ANSWERS if questions else MOST_TOKENS
-    kept = np.sort(tokens[np.argsort(-counts, kind="stable")[:most]])
-    names = _names(tokenizer, kept.tolist(), questions)
-    frequent = np.isin(actual, kept)
-    taken_for = np.where(np.isin(predicted, kept), predicted, REST)
-    pairs = np.stack([actual[frequent], taken_for[frequent]])
-    (first, second), times = np.unique(pairs, axis=1, return_counts=True)
-    table = pd.DataFrame({"actual": first, "predicted": second, "count": times})
-    for column in ("actual", "predicted"):
-        table[column] = table[column].map(names)
-    order = {name: place for place, name in enumerate(_in_order(list(names.values())))}
-    table = table.sort_values(
-        ["actual", "predicted"], key=lambda column: column.map(order), ignore_index=True
-    )
-    table["share"] = table["count"] / table.groupby("actual")["count"].transform("sum")
-    return table
-
-
-def _names(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, str]:
-    """Names that differ: the pieces, and one for the rest.
-
-    Of answers without the blank that divides them from their question, if that says nothing.
-    """
-    pieces = [visible(tokenizer.piece(each)) for each in ids]
-    if questions:
-        bare = [piece.strip(visible(SPACE_MARK)) or piece for piece in pieces]
-        pieces = [
-            name if bare.count(name) == 1 else piece
-            for name, piece in zip(bare, pieces, strict=True)
-        ]
-    rest = OTHER if OTHER not in pieces else f"{OTHER} tokens"
-    return dict(zip(ids, pieces, strict=True)) | {REST: rest}
-
-
-def _in_order(names: list[str]) -> list[str]:
-    """Numbers by their value, then the rest as it is."""
-    return sorted(names, key=lambda name: (0, int(name)) if name.isdecimal() else (1, 0))

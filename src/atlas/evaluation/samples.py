@@ -1,15 +1,16 @@
-"""Samples: what the model writes after given prompts, and what it writes of itself.
-
-Whether texts repeat themselves, and each other.
-"""
+"""Samples of the model, and how much they repeat themselves and copy the training text."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from atlas.evaluation.memorisation import copied
+from atlas.evaluation.evaluator import Evaluator
+from atlas.evaluation.memorisation import copied_share, longest_matches
+from atlas.evaluation.scores import Metrics
+from atlas.evaluation.tables import write_table
 from atlas.inference.generate import generate_batch
 from atlas.inference.sampling import Sampling
 from atlas.model.language_model import LanguageModel
@@ -18,92 +19,97 @@ from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import document_prompts
 
-Gram = tuple[int, ...]
-
-
-def grams(ids: Sequence[int], size: int) -> list[Gram]:
-    """The runs of ``size`` tokens of a text, in order."""
-    return list(zip(*(ids[start:] for start in range(size)), strict=False))
-
-
-def distinct(texts: Iterable[Sequence[int]], size: int) -> float:
-    """Distinct-n: different runs of ``size`` tokens over all of them (arXiv:1510.03055).
-
-    1 if no run is there twice; 1 as well where texts are too short to have any.
-    """
-    found = list(chain.from_iterable(grams(ids, size) for ids in texts))
-    return len(set(found)) / len(found) if found else 1.0
-
-
-def repetition(texts: Iterable[Sequence[int]], size: int = 4) -> float:
-    """seq-rep-n: the share of runs that stood before in the same text (arXiv:1908.04319)."""
-    shares = [1 - distinct([ids], size) for ids in texts if len(ids) >= size]
-    return sum(shares) / len(shares) if shares else 0.0
-
-
-DOCUMENTS = 6  # of val, whose beginnings are continued where no prompts are given
-SHOWN = 3  # texts written from nothing that stand on the page
-AT_ONCE = 64  # texts that grow together
+VAL_PROMPTS = 6  # beginnings of val documents, if params.yaml gives no prompts
+FREE_SAMPLES_SHOWN = 3
+BATCH_SIZE = 64
 Texts = list[list[int]]
 
 
-def prompts_of(given: Sequence[str], tokenizer: Tokenizer, val: TokenSplit) -> Texts:
-    """The ids of given prompts; without any, of the beginnings of documents or their questions."""
-    return [tokenizer.encode(prompt) for prompt in given] or document_prompts(val, DOCUMENTS)
+def write_samples(evaluator: Evaluator, page: Path, folder: Path) -> Metrics:
+    """Write the page of samples and, unless documents are questions, measure free samples.
+
+    A free sample has no prompt. Excerpts of val of the same lengths are measured for comparison.
+
+    Args:
+        evaluator: the model to sample from.
+        page: Markdown file to write.
+        folder: receives samples.csv.
+    """
+    params, val = evaluator.params, evaluator.splits["val"]
+    prompts = choose_prompts(params.prompts, evaluator.tokenizer, val)
+    continuations = sample_continuations(evaluator.model, prompts, params)
+    count = 0 if evaluator.has_questions else params.free_samples
+    free = sample_continuations(evaluator.model, [[]] * count, params)
+    prompted = [[*prompt, *ids] for prompt, ids in zip(prompts, continuations, strict=True)]
+    page.write_text(format_page(prompted, free, evaluator.tokenizer, params), encoding="utf-8")
+    if not free:
+        return {}
+    real = excerpts(val, [len(ids) for ids in free])
+    matches = longest_matches([*free, *real], evaluator.splits["train"])
+    free_matches, real_matches = matches[: len(free)], matches[len(free) :]
+    write_table(free_sample_table(free, free_matches, evaluator.tokenizer), folder, "samples")
+    return text_metrics("samples", free, free_matches) | text_metrics(
+        "real_text", real, real_matches
+    )
 
 
-def continuations(
-    model: LanguageModel, prompts: Sequence[list[int]], evaluate: EvaluateParams
+def choose_prompts(prompts: Sequence[str], tokenizer: Tokenizer, val: TokenSplit) -> Texts:
+    """Encode the prompts; without any, use beginnings of val documents, or their questions."""
+    return [tokenizer.encode(prompt) for prompt in prompts] or document_prompts(val, VAL_PROMPTS)
+
+
+def sample_continuations(
+    model: LanguageModel, prompts: Sequence[list[int]], params: EvaluateParams
 ) -> Texts:
-    """What the model adds to each prompt, with the seeds from ``evaluate.seed`` on."""
+    """Sample one continuation per prompt; the n-th uses the seed ``params.seed + n``."""
     samplings = [
         Sampling(
-            temperature=evaluate.temperature,
-            top_k=evaluate.top_k or 0,
-            top_p=evaluate.top_p,
+            temperature=params.temperature,
+            top_k=params.top_k or 0,
+            top_p=params.top_p,
             seed=seed,
         )
-        for seed in range(evaluate.seed, evaluate.seed + len(prompts))
+        for seed in range(params.seed, params.seed + len(prompts))
     ]
-    return in_parts(model, prompts, evaluate.sample_tokens, samplings)
+    return generate_in_batches(model, prompts, params.sample_tokens, samplings)
 
 
-def in_parts(
+def generate_in_batches(
     model: LanguageModel,
     prompts: Sequence[list[int]],
-    most_tokens: int,
+    max_tokens: int,
     samplings: Sequence[Sampling],
 ) -> Texts:
-    """What the model adds to each prompt, some of them at a time, as each takes memory."""
-    found: Texts = []
-    for first in range(0, len(prompts), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        found += generate_batch(model, prompts[some], most_tokens, samplings[some])
-    return found
+    """Continue any number of prompts, a batch at a time to bound memory."""
+    continuations: Texts = []
+    for first in range(0, len(prompts), BATCH_SIZE):
+        batch = slice(first, first + BATCH_SIZE)
+        continuations += generate_batch(model, prompts[batch], max_tokens, samplings[batch])
+    return continuations
 
 
-def page_of(
+def format_page(
     prompted: Sequence[Sequence[int]],
     free: Sequence[Sequence[int]],
     tokenizer: Tokenizer,
-    evaluate: EvaluateParams,
+    params: EvaluateParams,
 ) -> str:
-    """Samples as a page of Markdown: prompts with what continues them, and the first free ones."""
+    """Format all prompted texts and the first free samples as Markdown."""
     page = [
-        f"Samples at temperature {evaluate.temperature:g}, top-k {evaluate.top_k or 'all'}, "
-        f"top-p {evaluate.top_p:g}, seeds from {evaluate.seed} on."
+        f"Samples at temperature {params.temperature:g}, top-k {params.top_k or 'all'}, "
+        f"top-p {params.top_p:g}, seeds from {params.seed} on."
     ]
-    page += [_indented(tokenizer.decode(ids)) for ids in prompted]
+    page += [_indent(tokenizer.decode(ids)) for ids in prompted]
     if free:
         page.append("Written from nothing:")
-        page += [_indented(tokenizer.decode(ids)) for ids in free[:SHOWN]]
+        page += [_indent(tokenizer.decode(ids)) for ids in free[:FREE_SAMPLES_SHOWN]]
     return "\n\n".join(page) + "\n"
 
 
 def free_sample_table(
     texts: Sequence[Sequence[int]], matches: Sequence[int], tokenizer: Tokenizer
 ) -> pd.DataFrame:
-    """A row of each text: tokens, the longest run that the training text has, repetition, text."""
+    """Table of the texts: tokens, longest match in the training text, repetition, text."""
     rows = [
         (len(ids), match, repetition([ids]), tokenizer.decode(ids))
         for ids, match in zip(texts, matches, strict=True)
@@ -111,48 +117,60 @@ def free_sample_table(
     return pd.DataFrame(rows, columns=["tokens", "match", "repetition", "text"])
 
 
-def text_measures(
-    name: str, texts: Sequence[Sequence[int]], matches: Sequence[int]
-) -> dict[str, float | int]:
-    """How texts repeat themselves and the training text.
+def text_metrics(name: str, texts: Sequence[Sequence[int]], matches: Sequence[int]) -> Metrics:
+    """Measure how much texts repeat themselves and the training text.
 
     Args:
-        name: before each measure.
-        texts: samples, or real text to compare with.
-        matches: the longest run of each that the training text has.
+        name: prefix of each metric.
+        texts: samples, or real text for comparison.
+        matches: longest match of each text in the training text, in tokens.
     """
     if not texts:
         return {}
-    found: dict[str, float | int] = {
-        f"{name}_distinct_{size}": distinct(texts, size) for size in (1, 2, 3)
-    }
-    return found | {
+    metrics: Metrics = {f"{name}_distinct_{size}": distinct(texts, size) for size in (1, 2, 3)}
+    return metrics | {
         f"{name}_repetition": repetition(texts),
         f"{name}_longest_match": max(matches),
         f"{name}_mean_match": float(np.mean(matches)),
-        f"{name}_copied": copied(texts, matches),
+        f"{name}_copied": copied_share(texts, matches),
     }
 
 
-def excerpts(split: TokenSplit, lengths: Sequence[int]) -> Texts:
-    """Pieces of documents of such lengths, evenly spread over a split, no two of which overlap.
+def distinct(texts: Iterable[Sequence[int]], size: int) -> float:
+    """Distinct-n (arXiv:1510.03055): different n-grams over all n-grams; 1 if there are none."""
+    ngrams = list(chain.from_iterable(_ngrams(ids, size) for ids in texts))
+    return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
 
-    Documents are cut into pieces of the largest length; each is cut to one of ``lengths``, or ends
-    where its document does. A short split has fewer.
+
+def repetition(texts: Iterable[Sequence[int]], size: int = 4) -> float:
+    """seq-rep-n (arXiv:1908.04319): mean share of n-grams that occurred before in their text."""
+    shares = [1 - distinct([ids], size) for ids in texts if len(ids) >= size]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _ngrams(ids: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return list(zip(*(ids[start:] for start in range(size)), strict=False))
+
+
+def excerpts(split: TokenSplit, lengths: Sequence[int]) -> Texts:
+    """Cut non-overlapping excerpts of the given lengths, evenly spread over a split.
+
+    Documents are cut into pieces of the largest length, and each chosen piece to its own length. A
+    piece at the end of a document may be shorter, and a short split has fewer pieces.
     """
     longest = max(lengths, default=0)
     if not longest:
         return []
     ends = split.document_ends.tolist()
-    places = [
+    pieces = [
         (start, end) for first, end in pairwise([0, *ends]) for start in range(first, end, longest)
     ]
-    chosen = np.linspace(0, len(places) - 1, min(len(lengths), len(places))).round().astype(int)
+    chosen = np.linspace(0, len(pieces) - 1, min(len(lengths), len(pieces))).round().astype(int)
     return [
         split.read(start, min(start + length, end)).tolist()
-        for (start, end), length in zip((places[each] for each in chosen), lengths, strict=False)
+        for (start, end), length in zip((pieces[each] for each in chosen), lengths, strict=False)
     ]
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.split("\n"))

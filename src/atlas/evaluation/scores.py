@@ -1,17 +1,10 @@
-"""A split token by token: what the model thought of each.
+"""Score a split token by token, and summarise the scores.
 
-All else that evaluation says of a split is made of these numbers. B is the batch, T the context
-length, N the number of tokens that were predicted.
-
-Loss, perplexity and bits per byte over a whole split.
-
-Whether a model is as often right as it is sure (Guo et al. 2017, arXiv:1706.04599).
-
-A split document by document, and source by source: where a model is good and where it is not.
+Legend: N predicted tokens, D documents, V vocabulary.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,28 +14,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from atlas.cleaning.documents import Document
-from atlas.errors import AtlasError
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import perplexity
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, TokenBatch
 
+CALIBRATION_BINS = 10
+
+Metrics = dict[str, float | int]
+
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model thought of each predicted token of a split, in the order of the text.
+    """The model's prediction of each token of a split, in the order of the text.
 
     Attributes:
-        before: the token that stands before it, (N,).
-        targets: the token, (N,).
-        predicted: the likeliest token there, (N,).
-        losses: negative logarithm of the target's probability, nats, (N,).
-        confidences: probability of the likeliest token, (N,).
+        previous: the token before the target, (N,).
+        targets: the actual token, (N,).
+        predicted: the most likely token, (N,).
+        losses: negative log probability of the target in nats, (N,).
+        confidences: probability of the most likely token, (N,).
     """
 
-    before: npt.NDArray[np.int32]
+    previous: npt.NDArray[np.int32]
     targets: npt.NDArray[np.int32]
     predicted: npt.NDArray[np.int32]
     losses: npt.NDArray[np.float32]
@@ -50,17 +45,17 @@ class Scores:
 
     @property
     def loss(self) -> float:
-        """Mean loss, nats a token."""
+        """Mean loss in nats per token."""
         return float(self.losses.mean(dtype=np.float64))
 
     @property
-    def total(self) -> float:
-        """Sum of the losses, nats."""
+    def total_loss(self) -> float:
+        """Sum of the losses in nats."""
         return float(self.losses.sum(dtype=np.float64))
 
     @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each token was the likeliest, (N,)."""
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """True where the most likely token is the target, (N,)."""
         return np.equal(self.predicted, self.targets)
 
     def __len__(self) -> int:
@@ -68,184 +63,133 @@ class Scores:
 
 
 @torch.no_grad()
-def score(model: LanguageModel, batches: Iterable[TokenBatch[Any]]) -> Scores:
-    """Reads batches and scores each of their targets.
-
-    The model is left in the mode it was in.
-    """
-    device = model.device
-    parts: list[tuple[Tensor, ...]] = []
+def score_batches(model: LanguageModel, batches: Iterable[TokenBatch[Any]]) -> Scores:
+    """Score every target in the batches; the model keeps its train or eval mode."""
     with model.evaluating():
-        for batch in batches:
-            inputs, targets = (torch.from_numpy(part).to(device) for part in batch[:2])
-            asked = targets != NO_TARGET
-            logits = model(inputs)[asked]  # (N, V)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            everything = logits.logsumexp(dim=-1)
-            best, likeliest = logits.max(dim=-1)
-            wanted = targets[asked]
-            loss = everything - logits.gather(-1, wanted[:, None])[:, 0]
-            found = (inputs[asked].int(), wanted.int(), likeliest.int(), loss, (best - everything))
-            parts.append(tuple(each.cpu() for each in found))
-    before, actual, predicted, losses, logs = (
+        parts = [_score_batch(model, batch) for batch in batches]
+    previous, targets, predicted, losses, log_confidences = (
         torch.cat(each).numpy() for each in zip(*parts, strict=True)
     )
-    return Scores(before, actual, predicted, losses, np.exp(logs))
+    return Scores(previous, targets, predicted, losses, np.exp(log_confidences))
 
 
-Numbers = dict[str, float | int]
+def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> tuple[Tensor, ...]:
+    """Previous tokens, targets, predictions, losses and log confidences, (N,) each."""
+    inputs, targets = (torch.from_numpy(array).to(model.device) for array in batch[:2])
+    mask = targets != NO_TARGET
+    logits = model(inputs)[mask]  # (N, V)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_total = logits.logsumexp(dim=-1)
+    best, predicted = logits.max(dim=-1)
+    actual = targets[mask]
+    losses = log_total - logits.gather(-1, actual[:, None])[:, 0]
+    found = (inputs[mask].int(), actual.int(), predicted.int(), losses, best - log_total)
+    return tuple(each.cpu() for each in found)
 
 
-def measures(total: float, predicted: int, tokens: TokenSplit) -> Numbers:
-    """Loss (nats a token), perplexity and bits per byte.
+def loss_metrics(total_loss: float, predicted: int, tokens: TokenSplit) -> Metrics:
+    """Compute loss (nats per token), perplexity and bits per byte.
 
-    Bits per byte do not depend on the tokenizer: all that was spent on the tokens, ends of
-    documents included, over the size of the text in UTF-8. Of questions there are none, as these
-    were not paid for.
+    Bits per byte do not depend on the tokenizer: the loss of all tokens, document ends included,
+    over the size of the text in UTF-8. They are left out for questions and answers, because the
+    tokens of the questions are not scored.
 
     Args:
-        total: sum of the losses, nats.
-        predicted: tokens that they are of.
+        total_loss: sum of the losses in nats.
+        predicted: number of tokens scored.
         tokens: the split.
     """
-    found: Numbers = {"loss": total / predicted, "perplexity": perplexity(total / predicted)}
+    loss = total_loss / predicted
+    metrics: Metrics = {"loss": loss, "perplexity": perplexity(loss)}
     if tokens.index.separator is None:
-        found["bits_per_byte"] = bits_per_byte(total, tokens.bytes)
-    return found
+        metrics["bits_per_byte"] = bits_per_byte(total_loss, tokens.bytes)
+    return metrics
 
 
 def bits_per_byte(nats: float, size: int) -> float:
-    """Bits that were spent on a text, over its bytes."""
+    """Convert the total loss of a text of ``size`` bytes."""
     return nats / math.log(2) / size
 
 
-def baseline_measures(scores: Scores, pairs: BigramCounts, tokens: TokenSplit) -> Numbers:
-    """The same of two models that only count: every token by itself, and after the one before."""
-    found: Numbers = {}
+def baseline_metrics(scores: Scores, bigrams: BigramCounts, tokens: TokenSplit) -> Metrics:
+    """Compute the loss metrics of the unigram and bigram baselines on the same tokens."""
+    metrics: Metrics = {}
     for name, losses in (
-        ("unigram", pairs.unigram_losses(scores.targets)),
-        ("bigram", pairs.bigram_losses(scores.before, scores.targets)),
+        ("unigram", bigrams.unigram_losses(scores.targets)),
+        ("bigram", bigrams.bigram_losses(scores.previous, scores.targets)),
     ):
-        by_name = measures(float(losses.sum()), len(scores), tokens)
-        found |= {f"{name}_{key}": value for key, value in by_name.items()}
-    return found
-
-
-BINS = 10
+        baseline = loss_metrics(float(losses.sum()), len(scores), tokens)
+        metrics |= {f"{name}_{key}": value for key, value in baseline.items()}
+    return metrics
 
 
 def calibration_table(scores: Scores) -> pd.DataFrame:
-    """A row of each tenth of confidence: mean confidence, accuracy, tokens; without empty ones."""
-    tenth = np.minimum((scores.confidences * BINS).astype(int), BINS - 1)
-    table = pd.DataFrame({"confidence": scores.confidences, "accuracy": scores.right})
-    grouped = table.astype(np.float64).groupby(tenth)
+    """Bin the tokens by confidence, in tenths; empty bins are left out.
+
+    Returns:
+        Columns confidence (mean), accuracy and tokens.
+    """
+    bins = np.minimum((scores.confidences * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    table = pd.DataFrame({"confidence": scores.confidences, "accuracy": scores.correct})
+    grouped = table.astype(np.float64).groupby(bins)
     means = grouped.mean()
     means["tokens"] = grouped.size()
     return means.reset_index(drop=True)
 
 
 def calibration_error(table: pd.DataFrame) -> float:
-    """The expected calibration error: how far confidence and accuracy are apart, over all tokens.
+    """Expected calibration error of a calibration table (arXiv:1706.04599).
 
-    0 is a model whose probabilities can be believed.
+    The gap between confidence and accuracy, averaged over tokens. 0 is perfect calibration.
     """
     gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["tokens"]).sum() / table["tokens"].sum())
 
 
-MOST_SOURCES = 50  # in the table of sources, those with the most text
-
-
-def document_of(tokens: TokenSplit) -> npt.NDArray[np.int64]:
-    """The number of the document that each predicted token of a split is in, (N,)."""
-    lengths = np.diff(tokens.document_ends, prepend=0)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    separator = tokens.index.separator
-    if separator is None:
-        return owner
-    ends_question = tokens.read(0, len(tokens)) == separator
-    before = np.cumsum(ends_question) - ends_question  # separators before each token, in all
-    starts = np.concatenate([[0], tokens.document_ends[:-1]])
-    answers: npt.NDArray[np.int64] = owner[before > before[starts][owner]]
-    return answers
-
-
 @dataclass(frozen=True)
-class Sums:
-    """The scores of a split, summed up by document; D is the number of documents.
+class DocumentScores:
+    """The scores of a split, summed per document.
 
     Attributes:
-        tokens: that were predicted, (D,).
-        nats: of the loss, (D,).
-        right: tokens that were the likeliest, (D,).
+        tokens: tokens predicted, (D,).
+        nats: total loss, (D,).
+        correct: tokens predicted correctly, (D,).
     """
 
     tokens: npt.NDArray[np.int64]
     nats: npt.NDArray[np.float64]
-    right: npt.NDArray[np.float64]
+    correct: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, scores: Scores, tokens: TokenSplit) -> "Sums":
-        """Sums up what was thought of each token of a split."""
-        owner, count = document_of(tokens), len(tokens.document_ends)
-        nats, right = (
-            np.bincount(owner, weights, count).astype(np.float64)
-            for weights in (scores.losses.astype(np.float64), scores.right)
+    def from_scores(cls, scores: Scores, tokens: TokenSplit) -> "DocumentScores":
+        """Sum the scores of a whole split."""
+        documents, count = document_numbers(tokens), len(tokens.document_ends)
+        nats, correct = (
+            np.bincount(documents, weights, count).astype(np.float64)
+            for weights in (scores.losses.astype(np.float64), scores.correct)
         )
-        return cls(np.bincount(owner, minlength=count), nats, right)
+        return cls(np.bincount(documents, minlength=count), nats, correct)
 
     @property
-    def answered(self) -> npt.NDArray[np.bool_]:
-        """Whether all of a document, of a question all of its answer, was right, (D,)."""
-        return np.equal(self.right, self.tokens)
+    def all_correct(self) -> npt.NDArray[np.bool_]:
+        """True where every predicted token is right: for a question, its whole answer, (D,)."""
+        return np.equal(self.correct, self.tokens)
 
 
-def by_document(scores: Scores, tokens: TokenSplit, documents: Sequence[Document]) -> pd.DataFrame:
-    """A row of each document: id, source, tokens, bytes, loss, bits_per_byte and accuracy.
+def document_numbers(tokens: TokenSplit) -> npt.NDArray[np.int64]:
+    """Number of the document that each predicted token belongs to, (N,).
 
-    Loss is in nats a token. Accuracy is the share of tokens that were the likeliest, of a question
-    1 if all of its answer was. Bits per byte of questions are empty.
-
-    Raises:
-        AtlasError: these are not the documents of the tokens.
+    Only the tokens after a document's first separator are predicted, if there are separators.
     """
-    if len(documents) != len(tokens.document_ends):
-        raise AtlasError(
-            f"data/clean/{tokens.name}: {len(documents)} documents, and data/tokens has "
-            f"{len(tokens.document_ends)}; `dvc repro tokenize` makes both fit"
-        )
-    sums = Sums.of(scores, tokens)
-    table = pd.DataFrame(
-        {
-            "id": [each.id for each in documents],
-            "source": [each.source for each in documents],
-            "documents": 1,
-            "tokens": sums.tokens,
-            "bytes": [len(each.text.encode()) for each in documents],
-            "nats": sums.nats,
-        }
-    )
-    if tokens.index.separator is None:
-        table["right"], table["answers"] = sums.right, sums.tokens
-    else:
-        table["right"], table["answers"] = sums.answered, 1
-    return table[sums.tokens > 0].reset_index(drop=True)
-
-
-def with_measures(table: pd.DataFrame, *, questions: bool) -> pd.DataFrame:
-    """Sums of nats and right answers as loss, bits per byte and accuracy."""
-    shown = table.drop(columns=["nats", "right", "answers"])
-    shown["loss"] = table["nats"] / table["tokens"]
-    shown["bits_per_byte"] = [
-        bits_per_byte(nats, size) if size and not questions else np.nan
-        for nats, size in zip(table["nats"], table["bytes"], strict=True)
+    lengths = np.diff(tokens.document_ends, prepend=0)
+    numbers = np.repeat(np.arange(len(lengths)), lengths)
+    separator = tokens.index.separator
+    if separator is None:
+        return numbers
+    is_separator = tokens.read(0, len(tokens)) == separator
+    separators_before = np.cumsum(is_separator) - is_separator
+    starts = np.concatenate([[0], tokens.document_ends[:-1]])
+    answered: npt.NDArray[np.int64] = numbers[
+        separators_before > separators_before[starts][numbers]
     ]
-    shown["accuracy"] = table["right"] / table["answers"]
-    return shown
-
-
-def by_source(table: pd.DataFrame) -> pd.DataFrame:
-    """The sums over the documents of each source, the largest sources first."""
-    sums = table.drop(columns="id").groupby("source", sort=True).sum().reset_index()
-    order = sums["tokens"].argsort(kind="stable")[::-1]
-    return sums.iloc[order[:MOST_SOURCES]].reset_index(drop=True)
+    return answered

@@ -1,80 +1,150 @@
-"""The tables of metrics/tables/: what single numbers cannot tell."""
+"""Tables of the token scores: per document, per source, and which token is taken for which."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from atlas.evaluation.evaluator import Subject
-from atlas.evaluation.memorisation import longest_matches
-from atlas.evaluation.questions import confusion_table, edge_cases, failures, is_arithmetic
-from atlas.evaluation.samples import (
-    continuations,
-    excerpts,
-    free_sample_table,
-    page_of,
-    prompts_of,
-    text_measures,
-)
-from atlas.evaluation.scores import (
-    Numbers,
-    Scores,
-    Sums,
-    by_document,
-    by_source,
-    calibration_table,
-    with_measures,
-)
+from atlas.cleaning.documents import Document
+from atlas.errors import AtlasError
+from atlas.evaluation.evaluator import Evaluator
+from atlas.evaluation.scores import DocumentScores, Scores, bits_per_byte, calibration_table
+from atlas.tokens.encoders import SPACE_MARK
+from atlas.tokens.shards import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer, visible
+
+MAX_SOURCES = 50  # the largest ones
+MAX_ANSWER_TOKENS = 100  # rows and columns of the confusion table of answers
+MAX_TEXT_TOKENS = 20  # and of other text
+OTHER, OTHER_ID = "other", -1
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
-    """Writes a CSV file, numbers with nine digits."""
+    """Write a CSV file with nine significant digits."""
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
 
 
-def write_split_tables(subject: Subject, scores: Scores, folder: Path) -> None:
-    """Documents, sources, calibration and confusion of the split that judges."""
-    questions = subject.has_questions
-    documents = subject.documents_of(subject.judge)
-    table = by_document(scores, subject.splits[subject.judge], documents)
-    write_table(with_measures(table, questions=questions), folder, "documents")
-    write_table(with_measures(by_source(table), questions=questions), folder, "sources")
+def write_score_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> None:
+    """Write the tables of documents, sources, calibration and confusion.
+
+    Args:
+        evaluator: describes the split ``evaluator.table_split``.
+        scores: of that split.
+        folder: receives the CSV files.
+    """
+    split, questions = evaluator.table_split, evaluator.has_questions
+    sums = document_sums(scores, evaluator.splits[split], evaluator.documents(split))
+    write_table(with_averages(sums, questions=questions), folder, "documents")
+    write_table(with_averages(source_sums(sums), questions=questions), folder, "sources")
     write_table(calibration_table(scores), folder, "calibration")
-    confusion = confusion_table(scores, subject.tokenizer, questions=questions)
+    confusion = confusion_table(scores, evaluator.tokenizer, questions=questions)
     write_table(confusion, folder, "confusion")
 
 
-def write_question_tables(subject: Subject, scores: Scores, folder: Path) -> Numbers:
-    """Wrong answers, and the edge cases of the arithmetic language; nothing of other text."""
-    if not subject.has_questions:
-        return {}
-    model, tokenizer = subject.model, subject.tokenizer
-    questions = subject.questions_of(subject.judge)
-    sources = subject.sources_of(subject.judge)
-    sums = Sums.of(scores, subject.splits[subject.judge])
-    write_table(failures(model, tokenizer, questions, sources, sums), folder, "failures")
-    if not is_arithmetic(tokenizer, model.config.separator, sources):
-        return {}
-    training = subject.questions_of("train")
-    cases = edge_cases(model, tokenizer, sorted(set(sources)), training, questions)
-    write_table(cases, folder, "edge_cases")
-    return {"edge_case_accuracy": float(cases["right"].mean())}
+def document_sums(
+    scores: Scores, tokens: TokenSplit, documents: Sequence[Document]
+) -> pd.DataFrame:
+    """Sum the scores per document; documents without predicted tokens are left out.
 
+    Returns:
+        Columns id, source, documents (1), tokens, bytes, nats, correct and answers. Correct and
+        answers count tokens, or whole answers if the documents are questions.
 
-def write_samples(subject: Subject, page: Path, folder: Path) -> Numbers:
-    """The page of samples; of text that is no questions also what is copied and repeated."""
-    evaluate, val = subject.evaluate, subject.splits["val"]
-    prompts = prompts_of(evaluate.prompts, subject.tokenizer, val)
-    written = continuations(subject.model, prompts, evaluate)
-    count = 0 if subject.has_questions else evaluate.free_samples
-    free = continuations(subject.model, [[]] * count, evaluate)
-    prompted = [[*prompt, *more] for prompt, more in zip(prompts, written, strict=True)]
-    text = page_of(prompted, free, subject.tokenizer, evaluate)
-    page.write_text(text, encoding="utf-8")
-    if not free:
-        return {}
-    real = excerpts(val, [len(ids) for ids in free])
-    matches = longest_matches([*free, *real], subject.splits["train"])
-    write_table(free_sample_table(free, matches[: len(free)], subject.tokenizer), folder, "samples")
-    return text_measures("samples", free, matches[: len(free)]) | text_measures(
-        "real_text", real, matches[len(free) :]
+    Raises:
+        AtlasError: the tokens were made from other documents.
+    """
+    if len(documents) != len(tokens.document_ends):
+        raise AtlasError(
+            f"data/clean/{tokens.name} has {len(documents)} documents, but data/tokens has "
+            f"{len(tokens.document_ends)}; run `dvc repro tokenize`"
+        )
+    sums = DocumentScores.from_scores(scores, tokens)
+    table = pd.DataFrame(
+        {
+            "id": [document.id for document in documents],
+            "source": [document.source for document in documents],
+            "documents": 1,
+            "tokens": sums.tokens,
+            "bytes": [len(document.text.encode()) for document in documents],
+            "nats": sums.nats,
+        }
     )
+    if tokens.index.separator is None:
+        table["correct"], table["answers"] = sums.correct, sums.tokens
+    else:
+        table["correct"], table["answers"] = sums.all_correct, 1
+    return table[sums.tokens > 0].reset_index(drop=True)
+
+
+def source_sums(documents: pd.DataFrame) -> pd.DataFrame:
+    """Add up the documents of each source, the largest sources first."""
+    sums = documents.drop(columns="id").groupby("source", sort=True).sum().reset_index()
+    order = sums["tokens"].argsort(kind="stable")[::-1]
+    return sums.iloc[order[:MAX_SOURCES]].reset_index(drop=True)
+
+
+def with_averages(sums: pd.DataFrame, *, questions: bool) -> pd.DataFrame:
+    """Replace sums by loss (nats per token), bits per byte and accuracy.
+
+    Questions have no bits per byte: their own tokens are not scored.
+    """
+    table = sums.drop(columns=["nats", "correct", "answers"])
+    table["loss"] = sums["nats"] / sums["tokens"]
+    table["bits_per_byte"] = [
+        bits_per_byte(nats, size) if size and not questions else np.nan
+        for nats, size in zip(sums["nats"], sums["bytes"], strict=True)
+    ]
+    table["accuracy"] = sums["correct"] / sums["answers"]
+    return table
+
+
+def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) -> pd.DataFrame:
+    """Count which token is predicted for which.
+
+    Only frequent tokens have rows; all other predictions are one token, "other". Document ends are
+    left out: they would be right in every answer.
+
+    Returns:
+        Columns actual, predicted, count, and share (of all predictions for the actual token).
+    """
+    mask = scores.targets != tokenizer.eos
+    actual, predicted = scores.targets[mask], scores.predicted[mask]
+    tokens, counts = np.unique(actual, return_counts=True)
+    limit = MAX_ANSWER_TOKENS if questions else MAX_TEXT_TOKENS
+    frequent = np.sort(tokens[np.argsort(-counts, kind="stable")[:limit]])
+    labels = _labels(tokenizer, frequent.tolist(), questions)
+    kept = np.isin(actual, frequent)
+    grouped = np.where(np.isin(predicted, frequent), predicted, OTHER_ID)
+    pairs = np.stack([actual[kept], grouped[kept]])
+    (first, second), pair_counts = np.unique(pairs, axis=1, return_counts=True)
+    table = pd.DataFrame({"actual": first, "predicted": second, "count": pair_counts})
+    for column in ("actual", "predicted"):
+        table[column] = table[column].map(labels)
+    order = {label: rank for rank, label in enumerate(_numbers_first(list(labels.values())))}
+    table = table.sort_values(
+        ["actual", "predicted"], key=lambda column: column.map(order), ignore_index=True
+    )
+    table["share"] = table["count"] / table.groupby("actual")["count"].transform("sum")
+    return table
+
+
+def _labels(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, str]:
+    """Distinct labels: the pieces, and one for all other tokens.
+
+    Pieces of answers lose their leading space where they stay distinct without it.
+    """
+    pieces = [visible(tokenizer.piece(token)) for token in ids]
+    if questions:
+        stripped = [piece.strip(visible(SPACE_MARK)) or piece for piece in pieces]
+        pieces = [
+            short if stripped.count(short) == 1 else piece
+            for short, piece in zip(stripped, pieces, strict=True)
+        ]
+    other = OTHER if OTHER not in pieces else f"{OTHER} tokens"
+    return dict(zip(ids, pieces, strict=True)) | {OTHER_ID: other}
+
+
+def _numbers_first(labels: list[str]) -> list[str]:
+    """Sort numbers by value; the rest follow in their given order."""
+    return sorted(labels, key=lambda label: (0, int(label)) if label.isdecimal() else (1, 0))

@@ -1,4 +1,4 @@
-"""The arithmetic language in small: tokens, documents and a model that has learned some of it."""
+"""Evaluators for tests: of stage outputs, and of a small model trained on arithmetic."""
 
 import json
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ import torch
 
 from atlas.cleaning.documents import Document
 from atlas.corpora.arithmetic import EQUALS, write_arithmetic
-from atlas.evaluation.evaluator import Subject
+from atlas.evaluation.evaluator import Evaluator
 from atlas.model.decoder import Decoder
+from atlas.params.schema import EvaluateParams
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
@@ -18,6 +19,7 @@ from atlas.training.distributed import World
 from atlas.training.trainer import make_training, new_model
 from tests.small import small_params, write_documents, write_tokens
 
+EVALUATE = small_params(**{"evaluate.free_samples": 5, "evaluate.sample_tokens": 12}).evaluate
 OPTIONS = {
     "tokenizer.kind": "word",
     "tokenizer.vocab_size": 64,
@@ -40,38 +42,44 @@ OPTIONS = {
 }
 
 
-def examples_of(folder: Path, operations: Sequence[str], examples: int) -> list[Document]:
-    """So many examples of some operations."""
+def load_evaluator(folder: Path, params: EvaluateParams = EVALUATE) -> Evaluator:
+    """Load an evaluator from a folder that holds the outputs of all earlier stages."""
+    folders = (folder / name for name in ("model", "tokenizer", "tokens", "clean"))
+    return Evaluator.load(*folders, params, torch.device("cpu"))
+
+
+def arithmetic_documents(folder: Path, operations: Sequence[str], count: int) -> list[Document]:
+    """Write arithmetic examples and return about ``count`` of the given operations."""
     folder.mkdir()
-    (name,) = write_arithmetic(folder, 9 * examples // len(operations), 1)
+    (name,) = write_arithmetic(folder, 9 * count // len(operations), 1)
     lines = (folder / name).read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in lines]
     return [
-        Document(str(number), each["source"], each["text"])
-        for number, each in enumerate(found)
-        if each["source"] in operations
+        Document(str(number), record["source"], record["text"])
+        for number, record in enumerate(records)
+        if record["source"] in operations
     ]
 
 
-def learned(
+def train_arithmetic(
     folder: Path, operations: Sequence[str], *, examples: int, steps: int, **options: object
-) -> Subject:
-    """A model that was trained on most of the examples, with all that it is judged by."""
+) -> Evaluator:
+    """Train a model on 80 % of the examples, and return an evaluator for it."""
     folder.mkdir(exist_ok=True)
     params = small_params(**(OPTIONS | {"train.steps": steps} | options))
-    documents = examples_of(folder / "raw", operations, examples)
+    documents = arithmetic_documents(folder / "raw", operations, examples)
     tokenizer: Tokenizer = train_tokenizer([each.text for each in documents], params.tokenizer)
     held_out = len(documents) // 10
-    parts = {
+    documents_by_split = {
         "val": documents[:held_out],
         "test": documents[held_out : 2 * held_out],
         "train": documents[2 * held_out :],
     }
-    for split, some in parts.items():
-        write_documents(folder / "clean" / split, some)
+    for split, chosen in documents_by_split.items():
+        write_documents(folder / "clean" / split, chosen)
     ids = {
-        split: [[[*tokenizer.encode(each.text), tokenizer.eos] for each in some]]
-        for split, some in parts.items()
+        split: [[[*tokenizer.encode(each.text), tokenizer.eos] for each in chosen]]
+        for split, chosen in documents_by_split.items()
     }
     (separator,) = tokenizer.encode(EQUALS)
     tokens = write_tokens(
@@ -82,4 +90,4 @@ def learned(
     assert isinstance(model, Decoder)
     checkpoints = Checkpoints(folder / "checkpoints")
     make_training(model, params, splits, checkpoints, World(torch.device("cpu"))).run()
-    return Subject(model.eval(), tokenizer, splits, folder / "clean", params.evaluate)
+    return Evaluator(model.eval(), tokenizer, splits, folder / "clean", params.evaluate)

@@ -1,11 +1,11 @@
-"""Pictures: there, of a size that can be looked at, the same bytes for the same numbers."""
+"""Plots have content and a sensible size, and the same numbers give the same bytes."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from atlas.evaluation.plots import draw_attention, draw_dynamics, draw_heads, draw_spectrum
+from atlas.evaluation.plots import plot_attention, plot_dynamics, plot_heads, plot_spectrum
 
 ROWS = {
     "step": [0, 10, 20, 30],
@@ -20,35 +20,35 @@ ROWS = {
 def attention(tokens):
     labels = ["$x_1$", "<|endoftext|>", "中", "é", "\t", *map(str, range(tokens - 5))]
     weights = np.tril(np.ones((3, tokens, tokens))) / np.arange(1, tokens + 1)[:, None]
-    return lambda path: draw_attention([weights, weights], labels, path)
+    return lambda path: plot_attention([weights, weights], labels, path)
 
 
-DRAWN = {
+PLOTS = {
     "attention": attention(8),
     "attention_of_many_tokens": attention(48),
-    "heads": lambda path: draw_heads(
+    "heads": lambda path: plot_heads(
         pd.DataFrame({"layer": [1, 1], "head": [1, 2], "first": [0.1, 0.9], "same": [0.5, 0]}),
         ["first", "same"],
         path,
     ),
-    "dynamics": lambda path: draw_dynamics(pd.DataFrame(ROWS), path),
-    "dynamics_of_val_alone": lambda path: draw_dynamics(
+    "dynamics": lambda path: plot_dynamics(pd.DataFrame(ROWS), path),
+    "dynamics_of_val_alone": lambda path: plot_dynamics(
         pd.DataFrame(ROWS).drop(columns=["train_loss", "train_accuracy"]), path
     ),
-    "dynamics_of_one_row": lambda path: draw_dynamics(pd.DataFrame(ROWS).iloc[1:2], path),
-    "spectrum": lambda path: draw_spectrum(
+    "dynamics_of_one_row": lambda path: plot_dynamics(pd.DataFrame(ROWS).iloc[1:2], path),
+    "spectrum": lambda path: plot_spectrum(
         pd.DataFrame({"frequency": [1, 2, 3], "share": [0.2, 0.7, 0.1]}), path
     ),
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", PLOTS)
 @pytest.mark.filterwarnings("error")
-def test_pictures(name, tmp_path):
-    DRAWN[name](tmp_path / "a.png")
-    DRAWN[name](tmp_path / "b.png")
+def test_plots(name, tmp_path):
+    PLOTS[name](tmp_path / "a.png")
+    PLOTS[name](tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     height, width = imread(tmp_path / "a.png").shape[:2]
     assert 250 < width < 2500
     assert 100 < height < 2500
-    assert imread(tmp_path / "a.png").std() > 0.05  # something is drawn
+    assert imread(tmp_path / "a.png").std() > 0.05  # not blank

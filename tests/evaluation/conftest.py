@@ -1,0 +1,45 @@
+"""Outputs of the earlier stages for an untrained model of text."""
+
+from pathlib import Path
+
+import pytest
+
+from atlas.evaluation.evaluator import Evaluator
+from atlas.model.decoder import Decoder
+from atlas.model.initialize import initialise
+from atlas.model.storage import LAST_WEIGHTS, save_weights
+from tests.evaluation.evaluators import load_evaluator
+from tests.small import small_config, write_documents, write_tokens
+
+
+@pytest.fixture(scope="session")
+def stage_outputs(tmp_path_factory, tokenizer, documents) -> Path:
+    """A folder with tokenizer, clean documents, tokens, and a model with best and last weights."""
+    folder = tmp_path_factory.mktemp("project")
+    splits = {"train": documents[:80], "val": documents[80:90], "test": documents[90:100]}
+    for split, chosen in splits.items():
+        write_documents(folder / "clean" / split, chosen)
+    ids = {
+        split: [[[*tokenizer.encode(each.text), tokenizer.eos] for each in chosen]]
+        for split, chosen in splits.items()
+    }
+    write_tokens(folder / "tokens", ids, tokenizer.vocab_size, tokenizer=tokenizer)
+    config = small_config(
+        vocab_size=tokenizer.vocab_size,
+        eos=tokenizer.eos,
+        tokenizer_sha256=tokenizer.sha256,
+        learned_tokens=sum(map(len, ids["train"][0])),
+    )
+    (folder / "model").mkdir()
+    config.write(folder / "model")
+    for name, seed in (("model.safetensors", 0), (LAST_WEIGHTS, 1)):
+        model = Decoder(config)
+        initialise(model, seed)
+        save_weights(model, folder / "model" / name)
+    tokenizer.save(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaluator(stage_outputs) -> Evaluator:
+    return load_evaluator(stage_outputs)

@@ -1,0 +1,66 @@
+"""Load a model of text and measure whole splits."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from atlas.errors import AtlasError
+from atlas.evaluation.evaluator import Questions
+from atlas.model.decoder import Decoder
+from atlas.model.storage import save_weights
+from atlas.tokens.shards import TokenSplit
+from tests.evaluation.evaluators import EVALUATE, load_evaluator
+from tests.small import EOS, small_config, write_tokens
+
+
+def test_metrics_of_model_sliding_windows_and_baselines(evaluator):
+    metrics = evaluator.metrics("val", evaluator.score("val"))
+    assert metrics["tokens"] == len(evaluator.splits["val"])
+    for prefix in ("", "sliding_", "unigram_", "bigram_"):
+        loss = metrics[f"{prefix}loss"]
+        assert metrics[f"{prefix}perplexity"] == pytest.approx(math.exp(loss))
+        bits = loss * metrics["tokens"] / math.log(2)
+        size = evaluator.splits["val"].bytes
+        assert metrics[f"{prefix}bits_per_byte"] == pytest.approx(bits / size)
+    assert metrics["bigram_loss"] < metrics["unigram_loss"] < metrics["loss"]  # untrained model
+    assert 0 <= metrics["accuracy"] <= 1
+    assert 0 <= metrics["calibration_error"] <= 1
+
+
+def test_without_a_stride_there_are_no_sliding_metrics(stage_outputs):
+    params = EVALUATE.model_copy(update={"stride": None})
+    evaluator = load_evaluator(stage_outputs, params)
+    assert "sliding_loss" not in evaluator.metrics("val", evaluator.score("val"))
+
+
+def test_best_or_last_weights(stage_outputs, evaluator):
+    last = load_evaluator(stage_outputs, EVALUATE.model_copy(update={"weights": "last"}))
+    assert last.score("val").loss != evaluator.score("val").loss
+
+
+def test_a_model_of_another_tokenizer_is_refused(stage_outputs, tmp_path):
+    folder = shutil.copytree(stage_outputs, tmp_path / "project")
+    config = small_config(vocab_size=400, tokenizer_sha256="f" * 64)
+    config.write(folder / "model")
+    save_weights(Decoder(config), folder / "model/model.safetensors")
+    with pytest.raises(AtlasError, match="of another tokenizer"):
+        load_evaluator(folder)
+
+
+def test_only_tokens_the_model_was_trained_on_count_as_training_text(stage_outputs, tmp_path):
+    folder = shutil.copytree(stage_outputs, tmp_path / "project")
+    config = json.loads((folder / "model/config.json").read_text())
+    (folder / "model/config.json").write_text(json.dumps(config | {"learned_tokens": 30}))
+    evaluator = load_evaluator(folder)
+    assert len(evaluator.splits["train"]) == 30
+    assert evaluator.bigram_counts.read == 30
+
+
+def test_documents_are_cut_after_the_first_separator(tmp_path):
+    documents = [[5, 9, 6, EOS], [7, 7, 9, 8, 9, EOS], [4, EOS]]
+    tokens = write_tokens(tmp_path, {"val": [documents]}, windows="padded", separator=9)
+    questions = Questions.from_split(TokenSplit(tokens, "val"))
+    assert questions.prompts == [[5, 9], [7, 7, 9], [4, EOS]]
+    assert questions.answers == [[6], [8, 9], []]
