@@ -1,13 +1,13 @@
-"""How fast a model writes, beside transformers and llama.cpp with the same weights.
+"""Generation speed of our engines, beside transformers and llama.cpp with the same weights.
 
-    python -m bench.generate                        # models/model, which the pipeline made
+    python -m bench.generate                        # models/model
     python -m bench.generate --preset small --tokens 24 --rounds 3
 
 All continue the same prompts greedily by the same number of tokens, one text and 16 at once, in
-float32: Atlas as `atlas generate` and the server do, `generate` of transformers on the exported
-folder, and llama.cpp on the exported F32 file with its own greedy sampler. They take turns in one
-process, each with a thread a core or OMP_NUM_THREADS of them; the first round warms up and is not
-counted. What they write is compared, too. A preset has random weights.
+float32: our llama.cpp and PyTorch engines as `atlas generate` and the server run them, `generate`
+of transformers on the exported folder, and llama.cpp's own greedy sampler on the exported F32 file.
+They take turns in one process, each with OMP_NUM_THREADS threads or one per core; the first round
+is a warm-up. Their outputs are compared, too. A preset has random weights.
 """
 
 import argparse
@@ -26,14 +26,13 @@ from atlas.export.bundle import ModelBundle
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.export.metadata import ModelMetadata
-from atlas.inference.backends.gguf import LlamaModel
-from atlas.inference.batch import RunningBatch, TokenSequence
+from atlas.inference.backends.gguf import LlamaBackend, LlamaModel, load_gguf
+from atlas.inference.batch import InferenceBackend, RunningBatch, TokenSequence
 from atlas.inference.generate import torch_backend
 from atlas.inference.sampling import GREEDY
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
-from atlas.model.language_model import LanguageModel
 from atlas.model.storage import save_weights
 from atlas.params.presets import with_presets
 from atlas.params.runtime_support import architecture_of, class_of
@@ -42,13 +41,13 @@ from atlas.tokens.tokenizer import Tokenizer
 from bench.shared import ROOT
 
 BATCHES = (1, 16)
-PROMPT = 16  # tokens
+PROMPT_TOKENS = 16
 Texts = list[list[int]]
 Contestant = Callable[[Texts, int], Texts]
 
 
 def main() -> None:
-    """Prints tokens/s of all, and Atlas over each."""
+    """Print the tokens/s of all contestants."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, default=ROOT / "models/model")
     parser.add_argument("--preset", help="a model of random weights instead")
@@ -60,54 +59,52 @@ def main() -> None:
         folder = Path(name)
         if options.preset:
             store_preset(folder / "model", options.preset, tokenizer)
-        source = ModelBundle.load(
+        bundle = ModelBundle.load(
             folder / "model" if options.preset else options.model,
             options.model.parent / "tokenizer",
             ModelMetadata("bench"),
         )
-        contestants = exported(source, folder)
-    room = source.config.context_length - PROMPT
+        contestants = load_contestants(bundle, folder)
+    room = bundle.config.context_length - PROMPT_TOKENS
     if options.tokens > room:
-        sys.exit(f"error: --tokens {options.tokens}: this model has room for {room} at most")
-    count = source.model.parameter_count()
+        sys.exit(f"error: --tokens {options.tokens}: the context of this model has room for {room}")
+    count = bundle.model.parameter_count()
     print(f"{count:,} weights, {threads()} threads, {options.tokens} tokens, medians")
     for batch in BATCHES:
-        compare(contestants, prompts(batch, source.config.vocab_size), options)
+        compare(contestants, random_prompts(batch, bundle.config.vocab_size), options)
 
 
-def exported(source: ModelBundle, folder: Path) -> dict[str, Contestant]:
-    """The contestants, each with the model loaded."""
-    described = source.config.model_dump()
-    architecture, kind = architecture_of(described), class_of(described)
+def load_contestants(bundle: ModelBundle, folder: Path) -> dict[str, Contestant]:
+    """Export the model and load it into every contestant."""
+    options = bundle.config.model_dump()
+    architecture, kind = architecture_of(options), class_of(options)
     if architecture is None or kind is None:
-        sys.exit("error: llama.cpp and transformers must both know such a model")
-    write_gguf(folder / "model.gguf", source, architecture, "f32")
-    write_hugging_face(folder / "folder", source, kind)
+        sys.exit("error: this needs a model that both llama.cpp and transformers can run")
+    file, length = folder / "model.gguf", bundle.config.context_length
+    write_gguf(file, bundle, architecture, "f32")
+    write_hugging_face(folder / "folder", bundle, kind)
     return {
-        "atlas": atlas(source.model),
+        "atlas llama.cpp": atlas(LlamaBackend(load_gguf(file), max(BATCHES), length, exact=True)),
+        "atlas torch": atlas(torch_backend(bundle.model, max(BATCHES))),
         "transformers": transformers(folder / "folder"),
-        "llama.cpp": llama(folder / "model.gguf", source.config.context_length),
+        "llama.cpp": llama(file, length),
     }
 
 
-def atlas(model: LanguageModel) -> Contestant:
-    """As ``atlas generate`` and the server."""
-    slots = torch_backend(model, max(BATCHES))
+def atlas(backend: InferenceBackend) -> Contestant:
+    """An engine of ours with our sampling."""
 
     def run(prompts: Texts, tokens: int) -> Texts:
-        batch = RunningBatch(slots, ends=())
-        texts = [TokenSequence(prompt, tokens, GREEDY) for prompt in prompts]
-        for text in texts:
-            batch.add(text)
-        while batch.active:
-            batch.step()
-        return [text.output_ids for text in texts]
+        sequences = [TokenSequence(prompt, tokens, GREEDY) for prompt in prompts]
+        for _ in RunningBatch(backend, end_ids=()).run(sequences):
+            pass
+        return [sequence.output_ids for sequence in sequences]
 
     return run
 
 
 def transformers(folder: Path) -> Contestant:
-    """``generate`` with its own cache."""
+    """``generate`` of transformers with its own cache."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.inference_mode()
@@ -127,13 +124,13 @@ def transformers(folder: Path) -> Contestant:
 
 
 def llama(file: Path, context_length: int) -> Contestant:
-    """llama.cpp's own decoding and greedy sampler; Python hands tokens over alone."""
+    """llama.cpp with its own greedy sampler; Python only passes tokens on."""
     llama_cpp.disable_logging()
     model = LlamaModel(str(file))
     params = llama_cpp.LlamaContextParams()
     params.n_seq_max = max(BATCHES)
     params.n_ctx = max(BATCHES) * context_length
-    params.n_batch = params.n_ubatch = max(BATCHES) * PROMPT
+    params.n_batch = params.n_ubatch = max(BATCHES) * PROMPT_TOKENS
     context = llama_cpp.LlamaContext(model, params)
     context.set_n_threads(threads(), threads())
     greedy = llama_cpp.LlamaSampler(llama_cpp.LlamaSamplerChainParams())
@@ -142,14 +139,14 @@ def llama(file: Path, context_length: int) -> Contestant:
     def run(prompts: Texts, tokens: int) -> Texts:
         context.kv_cache_clear()
         rows = range(len(prompts))
-        batch = llama_cpp.LlamaBatch(n_tokens=len(prompts) * PROMPT, embd=0, n_seq_max=1)
+        batch = llama_cpp.LlamaBatch(n_tokens=len(prompts) * PROMPT_TOKENS, embd=0, n_seq_max=1)
         for row in rows:
             for position, token in enumerate(prompts[row]):
-                batch.add(token, position, [row], position == PROMPT - 1)
+                batch.add(token, position, [row], position == PROMPT_TOKENS - 1)
         context.decode(batch)
-        newest = [greedy.sample(context, row * PROMPT + PROMPT - 1) for row in rows]
+        newest = [greedy.sample(context, row * PROMPT_TOKENS + PROMPT_TOKENS - 1) for row in rows]
         written = [[token] for token in newest]
-        for position in range(PROMPT, PROMPT + tokens - 1):
+        for position in range(PROMPT_TOKENS, PROMPT_TOKENS + tokens - 1):
             batch = llama_cpp.LlamaBatch(n_tokens=len(prompts), embd=0, n_seq_max=1)
             for row in rows:
                 batch.add(newest[row], position, [row], True)
@@ -162,37 +159,41 @@ def llama(file: Path, context_length: int) -> Contestant:
     return run
 
 
-def compare(contestants: dict[str, Contestant], given: Texts, options: argparse.Namespace) -> None:
-    """Lets all write the same, in turn, and prints how fast they were."""
+def compare(
+    contestants: dict[str, Contestant], prompts: Texts, options: argparse.Namespace
+) -> None:
+    """Run all contestants in turn and print their speeds."""
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
-    written: dict[str, Texts] = {}
+    outputs: dict[str, Texts] = {}
     for number in range(options.rounds + 1):
         for name, run in contestants.items():
             started = time.perf_counter()
-            written[name] = run(given, options.tokens)
+            outputs[name] = run(prompts, options.tokens)
             seconds = time.perf_counter() - started
             if number:
-                speeds[name].append(len(given) * options.tokens / seconds)
-    print(f"\n{len(given)} at once")
-    for name, found in speeds.items():
-        ratios = sorted(a / b for a, b in zip(speeds["atlas"], found, strict=True))
-        same = sum(a == b for a, b in zip(written[name], written["atlas"], strict=True))
+                speeds[name].append(len(prompts) * options.tokens / seconds)
+    first = next(iter(contestants))
+    print(f"\n{len(prompts)} at once")
+    for name, values in speeds.items():
+        ratios = sorted(a / b for a, b in zip(speeds[first], values, strict=True))
+        same = sum(a == b for a, b in zip(outputs[name], outputs[first], strict=True))
         print(
-            f"{name:13}{statistics.median(found):8,.0f} tokens/s ({min(found):,.0f} to "
-            f"{max(found):,.0f}); Atlas over it {statistics.median(ratios):5.2f} "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f}); {same} of {len(given)} texts the same"
+            f"{name:16}{statistics.median(values):8,.0f} tokens/s ({min(values):,.0f} to "
+            f"{max(values):,.0f}); {first} over it {statistics.median(ratios):5.2f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f}); {same} of {len(prompts)} texts the same"
         )
 
 
-def prompts(count: int, vocab_size: int) -> Texts:
+def random_prompts(count: int, vocab_size: int) -> Texts:
     """Random ids."""
     generator = torch.Generator().manual_seed(1)
-    found: Texts = torch.randint(3, vocab_size, (count, PROMPT), generator=generator).tolist()
-    return found
+    shape = (count, PROMPT_TOKENS)
+    prompts: Texts = torch.randint(3, vocab_size, shape, generator=generator).tolist()
+    return prompts
 
 
 def store_preset(folder: Path, preset: str, tokenizer: Tokenizer) -> None:
-    """Stores a model of a preset's shape, with random weights and a vocabulary that is there."""
+    """Store a model with the shape of a preset, random weights and an existing vocabulary."""
     config = ModelConfig(
         **with_presets(ROOT, [preset]).model.model_dump(),
         vocab_size=tokenizer.vocab_size,
