@@ -13,7 +13,7 @@ from tests.small import small_params, text
 
 @pytest.fixture
 def run(tmp_path):
-    """Cleans raw files given as name=bytes."""
+    """Clean raw files given as name=bytes."""
 
     def run_clean(files: dict[str, bytes], **changes):
         raw = tmp_path / "raw"
@@ -55,7 +55,7 @@ def test_equal_documents_never_leak(run):
     assert not contents[0] & contents[1] | contents[0] & contents[2] | contents[1] & contents[2]
 
 
-def test_one_long_text_is_split_by_position(run):
+def test_a_long_text_is_split_by_position(run):
     content = text(1, sentences=500)
     metrics, splits, _ = run(
         {"book.txt": content.encode("utf-16"), "b.txt.gz": gzip.compress(b"x " * 99)}
@@ -102,12 +102,12 @@ def test_each_rejection_has_a_reason(run):
         ("p.jsonl", b"{}\n"),
     ],
 )
-def test_a_file_that_is_no_text_stops_or_is_rejected(run, name, content):
+def test_a_binary_or_damaged_file_stops_clean(run, name, content):
     with pytest.raises(AtlasError, match=rf"{name}: not readable as text .*clean.bad_files=reject"):
         run({name: content})
 
 
-def test_bad_files_can_be_set_aside(run):
+def test_bad_files_can_be_rejected(run):
     files = {
         "p.txt": bytes(1000),
         "good.txt": text(1, 200).encode(),
@@ -124,7 +124,7 @@ def test_bad_files_can_be_set_aside(run):
     ]
 
 
-def test_odd_lines_do_not_stop_the_rest(run):
+def test_odd_lines_do_not_affect_others(run):
     lines = [
         '{"text": "good one here", "source": "half \\ud800"}',
         '{"text": "x", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}",
@@ -145,7 +145,7 @@ def test_an_empty_split_is_refused(run):
         run({"a.jsonl": lines("one", "two")}, split_by="document")
 
 
-def test_no_test_split_may_be_asked_for(run):
+def test_the_test_split_is_optional(run):
     metrics, splits, _ = run({"a.txt": text(1, 200).encode()}, test=0.0)
     assert metrics["test_documents"] == 0
     assert not splits["test"]
@@ -156,7 +156,7 @@ def test_guesses_are_counted(run):
     assert metrics["guessed_iso-8859-1"] == 1
 
 
-def test_bytes_that_mean_nothing_are_counted(run):
+def test_invalid_bytes_are_counted(run):
     metrics, splits, _ = run({"a.txt": ("élève " * 300).encode() + b"\xff\xfe"})
     assert metrics["replaced_bytes"] == 2
     assert splits["test"][0].text.endswith("\ufffd\ufffd")
@@ -168,7 +168,7 @@ def test_the_source_of_a_line_is_kept(run):
     assert splits["train"][0].source == "a book"
 
 
-def test_documents_come_back_from_several_shards(run, monkeypatch, tmp_path):
+def test_documents_are_read_back_from_several_shards(run, monkeypatch, tmp_path):
     monkeypatch.setattr(splits_module, "MIN_SHARD", 2000)
     texts = [text(n) + "\u2028é" for n in range(150)]
     _, splits, _ = run({"a.jsonl": lines(*texts)})
@@ -183,7 +183,7 @@ def test_a_damaged_shard_is_named(tmp_path):
         list(read_documents(tmp_path))
 
 
-def test_every_faulty_file_ends_in_documents_or_reasons(run, corpora):
+def test_faulty_files_give_documents_or_rejections(run, corpora):
     files = {
         path.name: path.read_bytes()
         for path in sorted((corpora / "dirty").iterdir())
@@ -233,7 +233,7 @@ def test_every_step_can_be_switched_off(run):
     assert "".join(d.text for documents in splits.values() for d in documents) == raw
 
 
-def test_copies_are_left_out_with_what_they_are_copies_of(run):
+def test_duplicates_are_rejected_with_their_originals(run):
     texts = [text(seed, 20) for seed in range(200)]
     near = texts[5].replace("river", "brook", 1).upper() + " and so on."
     metrics, _, rejected = run({"a.jsonl": lines(*texts, texts[3], near)})
@@ -247,20 +247,20 @@ def test_copies_are_left_out_with_what_they_are_copies_of(run):
 
 
 @pytest.mark.parametrize(("duplicates", "kept"), [("near", 100), ("exact", 101), (None, 102)])
-def test_copies_are_left_out_as_asked(run, duplicates, kept):
+def test_the_kind_of_duplicates_can_be_chosen(run, duplicates, kept):
     texts = [text(seed, 20) for seed in range(100)]
     files = {"a.jsonl": lines(*texts, texts[3], texts[3] + " Again.")}
     metrics, _, _ = run(files, duplicates=duplicates)
     assert metrics["documents_kept"] == kept
 
 
-def test_leakage_is_what_val_shares_with_train(run):
+def test_distinct_texts_have_no_leakage(run):
     texts = [text(seed, 20) for seed in range(300)]
     apart, _, _ = run({"a.jsonl": lines(*texts)}, val=0.3)
     assert apart["val_leakage"] == apart["test_leakage"] == 0
 
 
-def test_leakage_is_all_where_val_repeats_train(run):
+def test_leakage_is_1_if_val_repeats_train(run):
     repeated = "\n".join([text(1, 100)] * 5)
     metrics, _, _ = run({"a.txt": repeated.encode()}, val=0.2, test=0.2)
     assert metrics["split_by"] == "position"
@@ -274,7 +274,7 @@ def test_filters_reject_with_their_names(run):
     assert rejected[0]["detail"] == "2 words, fewer than 50"
 
 
-def test_statistics_say_what_is_in_each_split(run, tmp_path):
+def test_statistics_describe_each_split(run, tmp_path):
     texts = [text(seed, 20) for seed in range(200)]
     metrics, splits, _ = run({"a.jsonl": lines(*texts)})
     report = json.loads((tmp_path / "clean/statistics.json").read_text())

@@ -58,7 +58,7 @@ def true_jaccard(first, second):
 
 
 def changed(words, share, generator):
-    """Each word replaced with a probability."""
+    """Replace each word with a probability."""
     return [
         f"{word}{generator.randrange(9)}" if generator.random() < share else word for word in words
     ]
@@ -66,7 +66,7 @@ def changed(words, share, generator):
 
 @pytest.fixture(scope="module")
 def family():
-    """200 texts, each with a copy that is more or less changed."""
+    """200 texts, each followed by a more or less changed copy."""
     generator = random.Random(5)
     texts = []
     for number in range(200):
@@ -89,12 +89,12 @@ def test_exact_duplicates_are_all_but_the_first(stage, texts, partitions):
     assert found["exact"].all()
 
 
-def test_an_empty_corpus_has_no_copies(stage):
+def test_an_empty_corpus_has_no_duplicates(stage):
     assert len(exact_duplicates(stage([]))) == len(near(stage([]), 0.7)) == 0
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
-def test_pairs_are_found_as_by_comparing_all(stage, family, threshold):
+def test_near_duplicates_match_an_exhaustive_comparison(stage, family, threshold):
     both = list(zip(family[::2], family[1::2], strict=True))
     true = {2 * n + 1 for n, pair in enumerate(both) if true_jaccard(*pair) >= threshold}
     found = near(stage(family, threshold), threshold)
@@ -122,7 +122,7 @@ def test_workers_change_nothing(stage, family, monkeypatch):
     assert (near(corpus, 0.7) == alone).all()
 
 
-def test_a_chain_of_likenesses_is_one_group(stage):
+def test_a_chain_of_similar_documents_is_one_group(stage):
     words = [f"w{n}" for n in range(200)]
     chain = [" ".join(words[10 * n :] + [f"n{m}" for m in range(10 * n)]) for n in range(4)]
     assert true_jaccard(chain[0], chain[3]) < 0.75 < true_jaccard(chain[0], chain[1])
@@ -138,7 +138,7 @@ def test_excluded_documents_are_not_compared(stage):
     assert pairs(near(corpus, 0.7, exact["number"])) == [(2, 0)]
 
 
-def test_few_words_have_exact_duplicates_alone(stage):
+def test_short_documents_only_have_exact_duplicates(stage):
     corpus = stage(["3 + 5 = 8", "3 - 5 = 8", "3 * 5 = 8", "!", "?"])
     assert len(near(corpus, 0.7)) == 0
 
@@ -150,7 +150,7 @@ def test_bands_miss_few_pairs_at_the_threshold(threshold):
     assert 1 - (1 - threshold**bands.rows) ** bands.count >= 0.98
 
 
-def test_the_pairs_of_the_given_set(stage, corpora):
+def test_precision_and_recall_on_a_labelled_set(stage, corpora):
     lines = (corpora / "dirty/duplicates.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     expected = json.loads((corpora / "dirty/duplicates_expected.json").read_text())

@@ -1,4 +1,4 @@
-"""The same bytes come out wherever clean runs, and however often it is interrupted."""
+"""Clean gives the same bytes on any engine and after interruptions."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from tests.small import WORDS, small_params, text
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """Several kinds of files with copies in them."""
+    """Several formats with duplicates."""
     folder = tmp_path_factory.mktemp("raw")
     generator = random.Random(3)
     texts = [text(seed, sentences=20) for seed in range(150)]
@@ -38,7 +38,7 @@ def many_tasks(monkeypatch):
 
 
 def clean(raw, folder, unfinished="unfinished"):
-    """Cleans; returns the hash of each file, and the metrics."""
+    """Clean; return the hash of each file, and the metrics."""
     metrics, _ = clean_corpus(raw, folder / "out", small_params().clean, folder / unfinished)
     files = files_below(folder / "out")
     return {str(file.relative_to(folder)): sha256(file) for file in files}, metrics
@@ -78,9 +78,7 @@ def test_a_ray_cluster(alone, raw, tmp_path, monkeypatch):
         cluster.shutdown()
 
 
-def test_a_run_that_was_killed_goes_on_with_the_units_that_are_missing(
-    alone, raw, tmp_path, monkeypatch
-):
+def test_an_interrupted_run_resumes_with_the_missing_units(alone, raw, tmp_path, monkeypatch):
     cleaned = []
     clean_item = clean_unit.clean_item
 

@@ -26,7 +26,7 @@ SHARES = clean()
 
 
 @given(st.text(max_size=500), st.floats(0.01, 0.6), st.floats(0, 0.3))
-def test_the_parts_of_a_document_are_the_document(content, val, test):
+def test_parts_of_a_document_join_to_the_document(content, val, test):
     shares = SHARES.model_copy(update={"val": val, "test": test})
     parts = list(cut_document(Document("d", "s", content), shares))
     assert "".join(part.text for _, part in parts) == content
@@ -44,7 +44,7 @@ def test_cuts_fall_on_line_starts_near_the_shares():
     assert all(parts[split].text.endswith("\n") for split in ("train", "val"))
 
 
-def test_one_endless_line_is_cut_at_a_blank():
+def test_a_long_line_is_cut_at_a_space():
     parts = dict(cut_document(Document("d", "s", "word " * 10_000), clean()))
     assert all(part.text.startswith("word ") for part in parts.values())
 
@@ -56,7 +56,7 @@ def test_documents_fall_into_splits_by_their_shares():
     assert splits.count("test") == pytest.approx(2000, abs=160)
 
 
-def test_the_split_depends_on_text_and_seed_alone():
+def test_the_split_depends_only_on_text_and_seed():
     def splits(seed):
         params = clean(seed=seed, val=0.3)
         return [split_of(str(number).encode(), params) for number in range(200)]
@@ -89,7 +89,7 @@ def by_hand(texts):
 
 
 @given(texts, texts)
-def test_the_share_seen_is_that_of_comparing_all_runs(held_out, training):
+def test_seen_ngrams_match_an_exhaustive_comparison(held_out, training):
     looked_for = distinct(sample_ngrams(hash_words(held_out), 1))
     seen = np.zeros(len(looked_for), bool)
     mark_seen(looked_for, sample_ngrams(hash_words(training), 1), seen)
@@ -97,7 +97,7 @@ def test_the_share_seen_is_that_of_comparing_all_runs(held_out, training):
     assert seen.sum() == len(by_hand(held_out) & by_hand(training))
 
 
-def test_a_sample_is_the_same_runs_wherever_they_stand():
+def test_a_sample_is_a_subset_of_all_ngrams():
     words = hash_words([" ".join(f"w{n}" for n in range(50_000))])
     whole = distinct(sample_ngrams(words, 1))
     part = distinct(sample_ngrams(words, 8))
@@ -105,7 +105,7 @@ def test_a_sample_is_the_same_runs_wherever_they_stand():
     assert 0.11 < len(part) / len(whole) < 0.14
 
 
-def test_the_sample_fits_whatever_the_size():
+def test_the_sample_size_is_bounded():
     for size in (0, 1000, 4 * MAX_NGRAMS, 4 * MAX_NGRAMS + 8, 10**9, 10**12):
         assert size / 4 / sample_modulus(size) <= MAX_NGRAMS
     assert sample_modulus(4 * MAX_NGRAMS) == 1

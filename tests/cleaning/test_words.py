@@ -12,12 +12,12 @@ texts = st.lists(st.text(st.sampled_from("ab \nÄß_9'\u00a0\u2019\u0307İ中\ud
 
 
 def expected_words(text):
-    """The definition, by the standard library; half a surrogate pair is no word."""
+    """The definition with the standard library; lone surrogates are not words."""
     return re.findall(r"\w+", text.lower())
 
 
 @given(texts)
-def test_words_are_those_of_the_definition(texts):
+def test_words_match_the_regular_expression(texts):
     found = hash_words(texts)
     expected = [word for text in texts for word in expected_words(text)]
     assert [found[n] for n in range(len(found.hashes))] == expected
@@ -27,7 +27,7 @@ def test_words_are_those_of_the_definition(texts):
 
 
 @given(texts)
-def test_where_a_text_is_cut_into_segments_changes_nothing(texts):
+def test_segment_borders_change_nothing(texts):
     whole = hash_words(texts)
     old = words.SEGMENT, words.MAX_WORD
     words.SEGMENT, words.MAX_WORD = 64, 32
@@ -39,7 +39,7 @@ def test_where_a_text_is_cut_into_segments_changes_nothing(texts):
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=8), max_size=6), st.integers(1, 4))
-def test_runs_stay_within_a_text(texts, length):
+def test_ngrams_stay_within_a_text(texts, length):
     found = ngrams(hash_words([" ".join(text) for text in texts]), length)
     expected = [
         [tuple(text[n : n + length]) for n in range(len(text) - length + 1)] for text in texts
@@ -50,7 +50,7 @@ def test_runs_stay_within_a_text(texts, length):
     assert len(set(zip(flat, hashes, strict=True))) == len(set(flat)) == len(set(hashes))
 
 
-def test_the_order_of_words_in_a_run_counts():
+def test_the_order_of_words_in_an_ngram_matters():
     first, second = (ngrams(hash_words([text]), 2).hashes[0] for text in ("one two", "two one"))
     assert first != second
 
@@ -59,17 +59,17 @@ sets = st.sets(st.integers(0, 30))
 
 
 @given(sets, sets)
-def test_jaccard_is_the_share_that_both_have(first, second):
+def test_jaccard_matches_the_definition(first, second):
     found = jaccard(*(np.array(sorted(s), np.uint64) for s in (first, second)))
     assert found == (len(first & second) / len(first | second) if first | second else 0)
 
 
 @given(st.lists(st.integers(0, 9)))
-def test_distinct_is_sorted_and_has_each_once(values):
+def test_distinct_is_sorted_and_unique(values):
     assert distinct(np.array(values, np.uint64)).tolist() == sorted(set(values))
 
 
-def test_hashes_of_many_words_collide_no_more_than_random_ones():
+def test_word_hashes_look_random():
     found = hash_words([" ".join(f"word{n}" for n in range(200_000))]).hashes
     assert len(distinct(found)) == 200_000
     ordered = np.sort(found)

@@ -1,4 +1,4 @@
-"""A server with faults, pauses that are noted and not slept, a folder of one's own."""
+"""Fixtures: a faulty server, recorded pauses, a folder of texts."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from atlas.corpora import transfer
 from atlas.corpora.registry import Download
 from tests.corpora import faulty_server
-from tests.corpora.receiving import pinned, unpinned
+from tests.corpora.downloading import pinned, unpinned
 
 
 @pytest.fixture

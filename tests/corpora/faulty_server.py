@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that plays the faults that downloads meet."""
+"""A local HTTP server that simulates the faults of real ones."""
 
 import threading
 import time
@@ -12,15 +12,15 @@ CONTENT = bytes(range(256)) * 4000
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request gets: a status, or the content with a fault."""
+    """The response to one request: a status, or the content with a fault."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    content: bytes | None = None  # another one than the file has
-    break_after: int | None = None  # bytes sent before the connection ends
+    content: bytes | None = None  # instead of the file's
+    break_after: int | None = None  # bytes sent before the connection breaks
     pace: float = 0.0  # seconds after each byte
     silence: float = 0.0  # seconds before the body
-    announced: bool = True  # by a Content-Length
+    announced: bool = True  # with a Content-Length
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Request:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves files by path, CONTENT at any path where there are none."""
+    """Serve files by path, or CONTENT at any path."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] | None = None
-        self.script: list[Answer] = []  # used up one a request, then all is well
+        self.script: list[Answer] = []  # one per request, then no more faults
         self.requests: list[Request] = []
         self.ranges = True
         self.etag: str | None = '"1"'
-        self.says_span = True  # what a part of a file is: HTTP demands it, some servers forget
-        self.misses_by = 0  # bytes between the part asked for and the one that is sent
-        self.at_once = 0
-        self.most_at_once = 0
+        self.sends_content_range = True  # Content-Range: required by HTTP, but some servers omit it
+        self.range_offset = 0  # bytes between the requested range and the one sent
+        self.concurrent = 0
+        self.max_concurrent = 0
         self.lock = threading.Lock()
 
     @property
@@ -62,8 +62,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         with server.lock:
-            server.at_once += 1
-            server.most_at_once = max(server.most_at_once, server.at_once)
+            server.concurrent += 1
+            server.max_concurrent = max(server.max_concurrent, server.concurrent)
             server.requests.append(
                 Request(self.path, self.headers.get("Range"), self.headers.get("If-Range"))
             )
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             pass
         finally:
             with server.lock:
-                server.at_once -= 1
+                server.concurrent -= 1
 
     def _answer(self, answer: Answer) -> None:
         files = self.server.files
@@ -90,9 +90,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             return self.end_headers()
         body = content[start:]
-        begin = start + self.server.misses_by
+        begin = start + self.server.range_offset
         span = {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"}
-        said = span if start and self.server.says_span else {}
+        said = span if start and self.server.sends_content_range else {}
         self._head(206 if start else 200, answer, len(body), said)
         time.sleep(answer.silence)
         if answer.pace:
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _start(self, length: int) -> int | None:
-        """The first byte asked for, None if there is none such."""
+        """Return the first requested byte, None beyond the end."""
         wanted = self.headers.get("Range")
         unchanged = self.headers.get("If-Range") in (None, self.server.etag)
         if not wanted or not self.server.ranges or not unchanged:

@@ -21,7 +21,7 @@ def fetch(tmp_path, name, mirror=None, **params):
     return fetch_corpus(corpus, tmp_path / "raw", mirror, tmp_path / "unfinished")
 
 
-def test_python_docs_are_on_this_machine(tmp_path):
+def test_python_docs_need_no_network(tmp_path):
     metrics = fetch(tmp_path, "python-docs")
     assert metrics["files"] == 2
     assert metrics["bytes"] > 1_500_000
@@ -31,7 +31,7 @@ def test_python_docs_are_on_this_machine(tmp_path):
         assert all(json.loads(line)["text"] for line in data.decode().split("\n")[:-1])
 
 
-def test_docstrings_come_with_their_signatures(tmp_path):
+def test_docstrings_have_signatures(tmp_path):
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg/__init__.py").write_text('"""A package."""\n')
     (tmp_path / "pkg/mod.py").write_text(
@@ -85,7 +85,7 @@ def test_the_registry_is_complete(name):
             assert file.bytes > 0
 
 
-def test_a_book_is_pinned_or_asked_for_by_its_number():
+def test_books_are_pinned_or_found_by_number():
     assert book(11).sha256
     other = book(123456)
     assert other.sha256 is None
@@ -93,7 +93,7 @@ def test_a_book_is_pinned_or_asked_for_by_its_number():
     assert other.urls[0] == "https://www.gutenberg.org/cache/epub/123456/pg123456.txt"
 
 
-def test_any_book_comes_and_its_checksum_goes_into_the_manifest(tmp_path, server, monkeypatch):
+def test_unpinned_books_are_recorded_in_the_manifest(tmp_path, server, monkeypatch):
     urls = tuple(url.replace("https://www.gutenberg.org", server.url) for url in BOOK_URLS)
     monkeypatch.setattr("atlas.corpora.registry.BOOK_URLS", urls)
     server.files = {"/files/99/99-8.txt": TEXT, "/cache/epub/98/pg98.txt": TEXT * 2}
@@ -107,7 +107,7 @@ def test_any_book_comes_and_its_checksum_goes_into_the_manifest(tmp_path, server
 
 
 @pytest.mark.parametrize("name", ["tinystories", "babylm"])
-def test_a_corpus_of_a_hub_comes_from_a_server_that_has_it(tmp_path, server, monkeypatch, name):
+def test_unpinned_corpora_are_downloaded(tmp_path, server, monkeypatch, name):
     known = registry()[name]
     files = [
         Download(file.name, (f"{server.url}/hub/{file.name}",), None, None) for file in known.files
@@ -142,7 +142,7 @@ def test_sections_of_a_tale_are_joined(tmp_path, server, monkeypatch):
     assert {path.name for path in (tmp_path / "raw").iterdir()} == {"tales.jsonl", "manifest.json"}
 
 
-def test_a_tale_of_another_form_is_refused(tmp_path):
+def test_a_tale_in_another_format_is_an_error(tmp_path):
     (tmp_path / "a.csv").write_text("section,story\n1,One\n")
     with pytest.raises(AtlasError, match="no column text; the file changed upstream"):
         list(module._sections(tmp_path / "a.csv"))

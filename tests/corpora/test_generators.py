@@ -28,7 +28,7 @@ def write(tmp_path):
     return run
 
 
-def test_the_same_bytes_come_everywhere(write):
+def test_golden_bytes(write):
     paths = [
         write(arithmetic.write_arithmetic, 100, 1),
         write(modular.write_modular, "divide", 7),
@@ -60,14 +60,14 @@ def test_answers_by_hand(question, answer):
     "question",
     ["", "First =", "First 3 =", "Third 1 2 =", "Max 1 2", "Max 1 12 =", "Max 1 2 3 4 5 6 ="],
 )
-def test_what_is_no_question_is_refused(question):
+def test_invalid_questions_are_rejected(question):
     with pytest.raises(ValueError, match="a question is one of"):
         arithmetic.solve(question)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 9))
-def test_examples_are_different_right_and_evenly_spread(tmp_path_factory, examples, seed):
+def test_examples_are_distinct_correct_and_balanced(tmp_path_factory, examples, seed):
     folder = tmp_path_factory.mktemp("arithmetic")
     arithmetic.write_arithmetic(folder, examples, seed)
     found = records(folder / "arithmetic.jsonl")
@@ -88,12 +88,12 @@ def test_the_language_has_twenty_tokens():
 
 
 @pytest.mark.parametrize("examples", [0, 999_901])
-def test_more_examples_than_there_are_is_refused(write, examples):
+def test_too_many_examples_are_an_error(write, examples):
     with pytest.raises(AtlasError, match=f"examples is {examples}: give 1 to 999900"):
         write(arithmetic.write_arithmetic, examples, 1)
 
 
-def test_all_examples_that_there_are_can_be_had(write, monkeypatch):
+def test_all_questions_can_be_written(write, monkeypatch):
     monkeypatch.setattr(arithmetic, "LENGTHS", range(2, 4))
     path = write(arithmetic.write_arithmetic, 9 * 1100, 1)
     assert len(set(path.read_text().splitlines())) == 9 * 1100
@@ -137,7 +137,7 @@ def told():
     return [stories.tell(random.Random(f"told {number}")) for number in range(2000)]
 
 
-def test_every_plot_is_told(told):
+def test_every_plot_occurs(told):
     plots = stories.load_grammar()["plots"]
     assert {plot for plot, _ in told} == set(plots)
     assert len(plots) >= 10
@@ -185,13 +185,13 @@ def test_stories_differ(write):
     assert sum(found) / len(found) < 0.1
 
 
-def test_more_stories_begin_with_the_same(write):
+def test_more_stories_start_with_the_same(write):
     few = write(stories.write_stories, 10, 3).read_text()
     assert write(stories.write_stories, 20, 3).read_text().startswith(few)
     assert not write(stories.write_stories, 10, 4).read_text().startswith(few)
 
 
-def test_a_story_is_told_once(write, monkeypatch):
+def test_stories_are_not_repeated(write, monkeypatch):
     monkeypatch.setattr(stories, "tell", lambda generator: ("plot", str(generator.randrange(3))))
     path = write(stories.write_stories, 3, 1)
     assert sorted(record["text"] for record in records(path)) == ["0", "1", "2"]

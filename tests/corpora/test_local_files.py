@@ -1,4 +1,4 @@
-"""A folder of one's own, and everything that may lie in it."""
+"""Copying the user's own files, with everything a folder can contain."""
 
 import errno
 import gzip
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and odd
 
 @pytest.fixture
 def copied(tmp_path):
-    """Copies a folder and compares each copy with its source."""
+    """Copy a folder and compare each copy with its source."""
 
     def copy(source):
         copies = tmp_path / "raw"
@@ -45,7 +45,7 @@ def warnings(caplog) -> list[str]:
     return messages
 
 
-def test_every_kind_of_text_is_copied_whatever_the_case_of_its_suffix(own, copied):
+def test_every_suffix_is_copied_in_any_case(own, copied):
     for number, suffix in enumerate(SUFFIXES):
         (own / f"{number}{suffix.upper()}").write_bytes(gzip.compress(b"x"))
     result = copied(own)
@@ -54,21 +54,21 @@ def test_every_kind_of_text_is_copied_whatever_the_case_of_its_suffix(own, copie
 
 
 @pytest.mark.parametrize("name", ["a.png", "a", "txt", "a.parquet.gz", "a.tar.gz", "a.txt.bak"])
-def test_other_kinds_are_skipped_and_counted(own, copied, name):
+def test_other_suffixes_are_skipped_and_counted(own, copied, name):
     (own / name).write_bytes(b"x")
     result = copied(own)
     assert list(result.files) == ["good.txt"]
     assert (result.skipped, result.unreadable) == (1, 0)
 
 
-def test_hidden_files_do_not_count(own, copied):
+def test_hidden_files_are_ignored(own, copied):
     (own / ".git").mkdir()
     (own / ".git/a.txt").write_bytes(b"x")
     (own / ".b.txt").write_bytes(b"x")
     assert copied(own) == module.Copies({"good.txt": own / "good.txt"}, 0, 0)
 
 
-def test_odd_names_are_names(own, copied, caplog):
+def test_odd_names_are_copied(own, copied, caplog):
     names = [
         "a b.txt",
         "süß.txt",
@@ -87,7 +87,7 @@ def test_odd_names_are_names(own, copied, caplog):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(min_size=1, max_size=12), max_size=6))
-def test_any_name_that_a_disk_takes_is_copied(tmp_path_factory, stems):
+def test_any_valid_name_is_copied(tmp_path_factory, stems):
     source, copies = (tmp_path_factory.mktemp(name) for name in ("source", "copies"))
     made = {"a.txt"}
     (source / "a.txt").write_bytes(b"")
@@ -105,7 +105,7 @@ def test_any_name_that_a_disk_takes_is_copied(tmp_path_factory, stems):
     assert set(copy_files(source, copies).files) == made
 
 
-def test_the_order_is_that_of_the_names(own, copied):
+def test_files_are_sorted_by_name(own, copied):
     (own / "b").mkdir()
     for name in ["b/z.txt", "b.txt", "a.txt", "c.txt"]:
         (own / name).write_bytes(b"x")
@@ -118,7 +118,7 @@ def pipe(path: Path) -> None:
 
 def listening(path: Path) -> None:
     place = os.open(path.parent, os.O_RDONLY)
-    try:  # the names of sockets must be short
+    try:  # socket names must be short
         socket.socket(socket.AF_UNIX).bind(f"/proc/self/fd/{place}/{path.name}")
     finally:
         os.close(place)
@@ -164,7 +164,7 @@ def folder_not_utf8(path: Path) -> None:
         (folder_not_utf8, "name is not UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_noted_and_harms_nothing_else(own, copied, caplog, make, reason):
+def test_unreadable_files_are_skipped_with_a_warning(own, copied, caplog, make, reason):
     make(own / "strange.txt")
     result = copied(own)
     assert list(result.files) == ["good.txt"]
@@ -191,7 +191,7 @@ def test_links_are_followed_and_no_folder_is_read_twice(own, copied, tmp_path, c
     assert skipped == {"b-folder", "a-to-z", "a-folder/deep/back"}
 
 
-def test_a_file_that_vanishes_is_noted(own, copied, caplog, monkeypatch):
+def test_a_vanished_file_is_skipped(own, copied, caplog, monkeypatch):
     (own / "gone.txt").write_bytes(b"x")
     walk = module._walk
 
@@ -206,7 +206,7 @@ def test_a_file_that_vanishes_is_noted(own, copied, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize(("changes", "kept"), [(1, True), (2, False)])
-def test_a_file_that_changes_is_copied_once_more(own, copied, caplog, monkeypatch, changes, kept):
+def test_a_changing_file_is_copied_again(own, copied, caplog, monkeypatch, changes, kept):
     log = own / "log.txt"
     log.write_bytes(b"one\n")
     copyfileobj, left = module.shutil.copyfileobj, [changes]
@@ -224,7 +224,7 @@ def test_a_file_that_changes_is_copied_once_more(own, copied, caplog, monkeypatc
     assert len(warnings(caplog)) == (not kept)
 
 
-def test_a_disk_that_fails_in_the_middle_leaves_no_half_copy(own, copied, caplog, monkeypatch):
+def test_an_io_error_leaves_no_partial_copy(own, copied, caplog, monkeypatch):
     (own / "bad.txt").write_bytes(b"x" * 100)
     copyfileobj = module.shutil.copyfileobj
 
@@ -239,7 +239,7 @@ def test_a_disk_that_fails_in_the_middle_leaves_no_half_copy(own, copied, caplog
     assert "Input/output error" in warnings(caplog)[0]
 
 
-def test_a_full_disk_is_no_fault_of_the_file(own, tmp_path, monkeypatch):
+def test_a_full_disk_while_copying_raises(own, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -256,7 +256,7 @@ def refusal(source, tmp_path) -> str:
     return str(error.value)
 
 
-def test_if_nothing_can_be_read_the_corpus_is_refused(tmp_path):
+def test_a_corpus_without_readable_files_is_refused(tmp_path):
     (tmp_path / "own").mkdir()
     dangling(tmp_path / "own/a.txt")
     assert "could be read (1 skipped" in refusal(tmp_path / "own", tmp_path)
@@ -268,11 +268,11 @@ def test_a_folder_without_texts_is_refused(tmp_path):
     assert "own contains no .txt, " in refusal(tmp_path / "own", tmp_path)
 
 
-def test_a_path_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_path_is_refused(tmp_path):
     assert "corpus.files.path: " in refusal(tmp_path / "none", tmp_path)
 
 
-def test_a_pipe_is_no_corpus(tmp_path):
+def test_a_pipe_is_refused(tmp_path):
     pipe(tmp_path / "own.txt")
     assert "neither a file nor a folder" in refusal(tmp_path / "own.txt", tmp_path)
 
@@ -292,7 +292,7 @@ needs_root = pytest.mark.skipif(
 
 
 def as_nobody(action) -> int:
-    """Runs something in a child process without the rights of root; returns its exit code."""
+    """Run an action in a child process without root rights; return its exit code."""
     child = os.fork()
     if child == 0:
         try:
@@ -306,7 +306,7 @@ def as_nobody(action) -> int:
 
 @needs_root
 @pytest.mark.parametrize("forbidden", ["secret.txt", "secret"])
-def test_what_may_not_be_read_is_noted(own, tmp_path, capfd, forbidden):
+def test_files_without_permission_are_skipped(own, tmp_path, capfd, forbidden):
     (own / "secret").mkdir()
     (own / "secret/a.txt").write_bytes(b"x")
     (own / "secret.txt").write_bytes(b"x")
@@ -326,7 +326,7 @@ def test_what_may_not_be_read_is_noted(own, tmp_path, capfd, forbidden):
 
 
 @needs_root
-def test_a_corpus_that_may_not_be_read_is_refused(own, tmp_path):
+def test_a_corpus_without_permission_is_refused(own, tmp_path):
     own.chmod(0)
     open_to_all(tmp_path)
 
@@ -341,7 +341,7 @@ def test_a_corpus_that_may_not_be_read_is_refused(own, tmp_path):
 
 
 def open_to_all(folder: Path) -> None:
-    """pytest keeps its folders to itself."""
+    """Open pytest's private folders to other users."""
     for parent in [folder, *folder.parents]:
         if parent.name.startswith(("pytest-", "popen-", "test_")):
             parent.chmod(0o755)

@@ -18,7 +18,7 @@ UNPINNED = Download("pg5.txt", (f"{AWAY}/pg5.txt", f"{AWAY}/5-0.txt"))
 
 @pytest.fixture(params=["folder", "url"])
 def mirror(request, tmp_path, server):
-    """Puts files into a mirror of each kind: called with them by name, it says where it is."""
+    """Return a function that puts files into a mirror and returns its location."""
 
     def fill(files):
         if request.param == "url":
@@ -34,7 +34,7 @@ def mirror(request, tmp_path, server):
 
 
 def index(**rows) -> bytes:
-    """A sources.csv: what is named ``place`` has this checksum and this URL."""
+    """Build a sources.csv."""
     lines = ["file,url,bytes,sha256"]
     lines += [
         f"{row['file']},{row.get('url', '')},,{row.get('sha256', '')}" for row in rows.values()
@@ -86,18 +86,18 @@ def test_an_unpinned_file_is_found_by_the_index(tmp_path, mirror, row):
     [b"another", gzip.compress(b"another", mtime=0), PACKED[:-9], b"\x1f\x8bno"],
     ids=["text", "packed", "cut", "no gzip"],
 )
-def test_a_wrong_file_in_the_mirror_is_passed_over(tmp_path, mirror, wrong):
+def test_a_wrong_file_in_the_mirror_is_ignored(tmp_path, mirror, wrong):
     root = mirror({PINNED.sha256: wrong, "a.txt": CONTENT})
     assert fetch(tmp_path, PINNED, root)[1] == CONTENT
 
 
-def test_a_copy_that_unpacks_without_end_is_refused(tmp_path, mirror):
+def test_a_gzip_bomb_is_rejected(tmp_path, mirror):
     root = mirror({"a.txt.gz": gzip.compress(CONTENT * 10)})
     with pytest.raises(AtlasError, match=f"contains more than the {len(CONTENT)} bytes"):
         fetch(tmp_path, PINNED, root)
 
 
-def test_the_mirrors_own_file_stays(tmp_path, mirror):
+def test_files_of_the_mirror_stay(tmp_path, mirror):
     root = mirror({"a.txt": CONTENT})
     fetch(tmp_path, PINNED, root)
     if not root.startswith("http"):
@@ -107,30 +107,30 @@ def test_the_mirrors_own_file_stays(tmp_path, mirror):
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe", b"file\n", b"x,y\n1,2\n", b"file,sha256\na.txt\n"]
 )
-def test_a_strange_index_counts_as_none(tmp_path, mirror, content):
+def test_a_damaged_index_is_ignored(tmp_path, mirror, content):
     root = mirror({"a.txt": CONTENT, "sources.csv": content})
     assert fetch(tmp_path, PINNED, root)[1] == CONTENT
 
 
-def test_what_the_mirror_lacks_is_told_with_the_mirror(tmp_path, mirror):
+def test_a_file_missing_from_the_mirror_names_the_mirror(tmp_path, mirror):
     root = mirror({"b.txt": CONTENT})
     with pytest.raises(AtlasError, match=r"a\.txt .*can't be reached.*add them to ATLAS_MIRROR="):
         fetch(tmp_path, PINNED, root)
 
 
-def test_a_mirror_that_is_down_is_asked_once_a_file(tmp_path):
+def test_an_unreachable_mirror_is_tried_once_per_file(tmp_path):
     with pytest.raises(AtlasError) as error:
         fetch(tmp_path, PINNED, f"{AWAY}/mirror")
     assert str(error.value).count("/mirror/") == 1
 
 
 @pytest.mark.parametrize("root", ["nowhere", "ftp://example.org/texts"])
-def test_a_mirror_that_is_none_is_an_error(tmp_path, root):
+def test_an_invalid_mirror_is_an_error(tmp_path, root):
     with pytest.raises(AtlasError, match=f"ATLAS_MIRROR={root}: no such folder"):
         fetch(tmp_path, PINNED, root)
 
 
-def test_a_copy_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_file_of_the_mirror_is_reported(tmp_path, monkeypatch):
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror/a.txt").write_bytes(CONTENT)
 

@@ -1,4 +1,4 @@
-"""Raw files of every kind, and what is read of them."""
+"""Write raw files of every format and read them."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def texts(items):
 
 
 def read_all(folder, files, separator=None):
-    """Everything that a plan of a folder gives, in order."""
+    """Read all pieces of a plan in order."""
     manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
     notes = Counter()
     return [

@@ -24,7 +24,7 @@ lines = st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b""
 
 
 @given(lines, st.integers(1, 60), st.booleans())
-def test_ranges_together_give_every_line_once(contents, step, ends):
+def test_ranges_give_every_line_once(contents, step, ends):
     data = b"\n".join(contents) + (b"\n" if ends and contents else b"")
     expected = [
         line + b"\n" if place < data.count(b"\n") else line
@@ -40,7 +40,7 @@ def test_ranges_together_give_every_line_once(contents, step, ends):
     assert list(read_lines(io.BytesIO(data), 0, None)) == expected
 
 
-def test_line_numbers_go_on_from_range_to_range():
+def test_line_counts_add_up_over_ranges():
     data = b"a\nbb\n\nccccccccccccc\nd"
     assert count_lines(io.BytesIO(data), 0, len(data)) == 4
     assert sum(count_lines(io.BytesIO(data), *r) for r in ranges(len(data), 3)) == 4
@@ -50,7 +50,7 @@ texts = st.text(alphabet="ab\u00e9\u20ac\U0001f600 \n", max_size=300)
 
 
 @given(texts, st.integers(20, 200))
-def test_ranges_together_give_the_text_once_and_tear_no_character(text, step):
+def test_ranges_give_the_text_once_and_split_no_character(text, step):
     data = text.encode()
     found = [
         (place, block)
@@ -65,7 +65,7 @@ def test_ranges_together_give_the_text_once_and_tear_no_character(text, step):
 
 
 @given(texts)
-def test_a_stream_that_gives_a_few_bytes_at_a_time_is_read_whole(text):
+def test_short_reads_are_completed(text):
     class Slow(io.BytesIO):
         def read(self, size=-1):
             return super().read(min(size, 7))
@@ -75,7 +75,7 @@ def test_a_stream_that_gives_a_few_bytes_at_a_time_is_read_whole(text):
 
 
 @pytest.mark.parametrize(("encoding", "width"), [("utf-16-le", 2), ("utf-16-be", 2), ("utf-32", 4)])
-def test_wide_encodings_are_cut_between_units(encoding, width):
+def test_wide_encodings_are_cut_between_code_units(encoding, width):
     data = ("line one\nand two\n" * 9).encode(encoding)
     found = [block for _, block in read_blocks(io.BytesIO(data), 0, None, width)]
     assert b"".join(found) == data
@@ -83,7 +83,7 @@ def test_wide_encodings_are_cut_between_units(encoding, width):
     assert sum(b"\n" in block[-width:] for block in found) > 5
 
 
-def test_blocks_end_after_lines_then_blanks():
+def test_blocks_end_after_lines_or_spaces():
     data = b"one two\n" + b"x" * 30 + b" " + b"y" * 30
     found = [block for _, block in read_blocks(io.BytesIO(data), 0, None, 1)]
     assert found == [b"one two\n" + b"x" * 30 + b" ", b"y" * 30]

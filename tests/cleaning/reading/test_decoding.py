@@ -35,7 +35,7 @@ KOREAN = "안녕하세요. 오늘은 날씨가 아주 좋습니다. 우리는 �
         (codecs.BOM_UTF32_BE + FRENCH.encode("utf-32-be"), "utf-32"),
     ],
 )
-def test_what_is_certain(data, encoding):
+def test_certain_encodings(data, encoding):
     decoded = decode(data)
     assert (decoded.text, decoded.encoding, decoded.guessed) == (FRENCH, encoding, False)
 
@@ -65,18 +65,18 @@ GUESSES = [
 
 @pytest.mark.parametrize(("text", "encoding"), GUESSES)
 @pytest.mark.parametrize("times", [1, 40])
-def test_guesses(text, encoding, times):
+def test_guessed_encodings(text, encoding, times):
     text *= times
     decoded = decode(text.encode(encoding))
     assert (decoded.text, decoded.encoding, decoded.guessed) == (text, encoding, True)
 
 
-def test_a_sign_beyond_latin_1_in_the_last_line_is_found():
+def test_a_late_non_latin_1_character_is_found():
     text = GERMAN * 5000 + "It’s the end."
     assert decode(text.encode("cp1252")).text == text
 
 
-def test_the_sample_of_a_long_file_is_never_taken_for_latin_1():
+def test_a_sample_is_never_reported_as_latin_1():
     sample = GERMAN.encode("latin-1")
     assert guess_encoding(sample, whole=True).encoding == "iso-8859-1"
     assert guess_encoding(sample, whole=False).encoding == "cp1252"
@@ -93,7 +93,7 @@ def test_the_sample_of_a_long_file_is_never_taken_for_latin_1():
         (codecs.BOM_UTF16_LE + "good".encode("utf-16-le") + b"\x00\xd8", "good\ufffd", 2),
     ],
 )
-def test_a_few_broken_bytes_do_not_lose_the_rest(damaged, text, replaced):
+def test_a_few_invalid_bytes_are_replaced(damaged, text, replaced):
     decoded = decode(damaged)
     assert decoded.encoding in ("utf-8", "utf-16")
     assert decoded.replaced == replaced
@@ -122,7 +122,7 @@ def noise(kind: str, mean: int, deviation: int) -> bytes:
         noise("I", 20_000, 5000),
     ],
 )
-def test_binary_files_are_no_text(data):
+def test_binary_files_are_rejected(data):
     with pytest.raises(NotTextError, match="bytes are no text"):
         decode(data)
 
@@ -132,14 +132,14 @@ def test_empty_is_text():
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=200))
-def test_every_utf8_text_comes_back(text):
+def test_utf8_round_trip(text):
     decoded = decode(text.encode())
     assert decoded.text == text.removeprefix("\ufeff")
     assert decoded.replaced == 0
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_break_it(data):
+def test_any_bytes_are_decoded_or_rejected(data):
     try:
         decoded = decode(data)
     except NotTextError:
@@ -149,7 +149,7 @@ def test_no_bytes_break_it(data):
 
 
 @given(st.integers(0, 60))
-def test_the_sample_of_a_long_file_may_end_within_a_character(cut):
+def test_a_sample_can_end_within_a_character(cut):
     sample = FRENCH.encode()[: 1 + cut]
     assert guess_encoding(sample, whole=False) == Guess("utf-8", guessed=False)
 

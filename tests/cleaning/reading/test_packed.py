@@ -12,7 +12,7 @@ from atlas.corpora.manifest import RawFile
 from tests.cleaning.reading.raw_files import STORIES, archive, jsonl, read_all, texts
 
 
-def test_the_files_of_an_archive_are_read_one_by_one(tmp_path):
+def test_members_of_an_archive_are_read_one_by_one(tmp_path):
     contents = {
         "b/a.txt": STORIES[0],
         "b/": "",
@@ -48,7 +48,7 @@ def damaged(path):
     path.write_bytes(data)
 
 
-def test_damage_is_known_before_the_first_document(tmp_path):
+def test_damage_is_reported_before_the_first_document(tmp_path):
     long = "\n".join(STORIES * 200)
     archive(tmp_path / "a.zip", {"a.txt": long})
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(long.encode()))
@@ -63,7 +63,7 @@ def test_damage_is_known_before_the_first_document(tmp_path):
     ]
 
 
-def test_bombs_are_refused(tmp_path, monkeypatch):
+def test_zip_bombs_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "ALWAYS_ALLOWED", 1 << 20)
     zeros = b"0" * (30 << 20)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(zeros))
@@ -72,7 +72,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     assert [item.reason for item in items] == ["swells", "swells"]
 
 
-def test_two_files_of_one_name_are_not_one(tmp_path):
+def test_repeated_member_names_are_rejected(tmp_path):
     archive(tmp_path / "a.zip", {"m.txt": "first", "n.txt": "second"})
     data = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(data.replace(b"n.txt", b"m.txt"))
@@ -80,7 +80,7 @@ def test_two_files_of_one_name_are_not_one(tmp_path):
     assert (item.reason, item.detail) == ("repeated_names", "2 files in it are called m.txt")
 
 
-def test_an_archive_with_nothing_in_it_is_told(tmp_path):
+def test_an_empty_archive_is_rejected(tmp_path):
     archive(tmp_path / "a.zip", {"folder/": "", ".hidden": "x"})
     assert read_all(tmp_path, ["a.zip"]) == [Rejection("a.zip", "empty")]
 
@@ -100,7 +100,7 @@ PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
     changes=st.dictionaries(st.integers(0, 1 << 20), st.integers(0, 255), min_size=1, max_size=3),
 )
 @settings(max_examples=200, deadline=None)
-def test_damage_anywhere_is_told_in_one_item(tmp_path_factory, packing, changes):
+def test_any_damage_is_reported(tmp_path_factory, packing, changes):
     folder = tmp_path_factory.mktemp("raw")
     with zipfile.ZipFile(folder / "a.zip", "w", packing) as file:
         file.writestr("größe.txt", STORIES[0])

@@ -14,14 +14,14 @@ from tests.small import text
 
 
 @pytest.mark.parametrize("name", ["a.txt", "A.TXT", "a.md", "a.text", "a.txt.gz", "a.gz"])
-def test_a_text_is_one_document(tmp_path, name):
+def test_a_text_file_is_a_document(tmp_path, name):
     data = STORIES[0].encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     assert read(tmp_path / name) == [Document(name, name, STORIES[0])]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
-def test_a_line_of_json_is_one_document(tmp_path, name):
+def test_a_line_of_json_is_a_document(tmp_path, name):
     data = jsonl(*STORIES)
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     items = read(tmp_path / name)
@@ -43,14 +43,14 @@ def test_another_field_can_hold_the_text(tmp_path):
         ("a.jsonl", b' \n[\n{"text": "one"},\n{"text": "two"}\n]', "not_text"),
     ],
 )
-def test_a_file_that_is_none_of_its_kind_is_named(tmp_path, name, data, reason):
+def test_a_file_of_another_format_is_unreadable(tmp_path, name, data, reason):
     (tmp_path / name).write_bytes(data)
     (item,) = read_all(tmp_path, [name])
     assert isinstance(item, UnreadableFile)
     assert (item.id, item.reason) == (name, reason)
 
 
-def test_lines_without_a_document_are_told_and_then_their_file(tmp_path):
+def test_a_file_without_documents_is_rejected_after_its_lines(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"{}\n" * 3)
     *lines, file = read(tmp_path / "a.jsonl")
     assert [(item.id, item.reason) for item in lines] == [
@@ -60,7 +60,7 @@ def test_lines_without_a_document_are_told_and_then_their_file(tmp_path):
     assert "no line is a document; a.jsonl:1: no_text" in file.detail
 
 
-def test_documents_are_found_however_many_lines_before_them_are_none(tmp_path):
+def test_documents_are_found_after_many_bad_lines(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"junk\n" * 5000 + jsonl(*STORIES))
     assert texts(read(tmp_path / "a.jsonl"))[5000:] == STORIES
 
@@ -91,7 +91,7 @@ def test_a_very_long_text_is_several_documents(tmp_path, small_blocks, encoding,
     assert "".join(item.text for item in items) == content
 
 
-def test_a_part_that_is_no_text_is_left_out_alone(tmp_path, small_blocks):
+def test_only_the_binary_part_of_a_text_is_rejected(tmp_path, small_blocks):
     content = "\n".join(STORIES * 4).encode()
     (tmp_path / "a.txt").write_bytes(content + bytes(1000) + content)
     items = read_all(tmp_path, ["a.txt"])
@@ -101,7 +101,7 @@ def test_a_part_that_is_no_text_is_left_out_alone(tmp_path, small_blocks):
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=40), st.integers(20, 300))
 @settings(deadline=None)
-def test_lines_are_numbered_the_same_however_a_file_is_divided(tmp_path_factory, contents, size):
+def test_line_numbers_do_not_depend_on_ranges(tmp_path_factory, contents, size):
     folder = tmp_path_factory.mktemp("raw")
     (folder / "a.jsonl").write_bytes(jsonl(*contents) + b"\n\n" + jsonl("last"))
     whole = read(folder / "a.jsonl")
@@ -113,14 +113,14 @@ def test_lines_are_numbered_the_same_however_a_file_is_divided(tmp_path_factory,
         units.MIN_RANGE = before
 
 
-def test_a_line_without_end_is_left_out_alone(tmp_path, monkeypatch):
+def test_only_the_overlong_line_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "MAX_LINE", 2000)
     data = jsonl(STORIES[0]) + b'{"text": "' + b"x" * 5000 + b'"}\n' + jsonl(STORIES[1])
     (tmp_path / "a.jsonl").write_bytes(data)
     assert texts(read(tmp_path / "a.jsonl")) == [STORIES[0], "line_too_long", STORIES[1]]
 
 
-def test_special_tokens_in_a_text_stay_text(tmp_path):
+def test_special_tokens_stay_text(tmp_path):
     content = "before <|endoftext|> after <s> </s> [PAD]"
     (tmp_path / "a.txt").write_text(content)
     assert texts(read(tmp_path / "a.txt")) == [content]
@@ -157,6 +157,6 @@ def test_a_separator_divides_a_text_into_documents(tmp_path, monkeypatch, encodi
         assert texts(items) == stories
 
 
-def test_without_a_separator_its_mark_stays_text(tmp_path):
+def test_without_a_separator_the_marker_stays_text(tmp_path):
     (tmp_path / "a.txt").write_text(f"one\n{MARK}\ntwo")
     assert texts(read_all(tmp_path, ["a.txt"])) == [f"one\n{MARK}\ntwo"]

@@ -14,7 +14,7 @@ from tests.cleaning.reading.raw_files import STORIES, parquet, read, read_all, t
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_a_row_of_a_table_is_one_document(tmp_path, separator, encoding):
+def test_a_row_of_a_table_is_a_document(tmp_path, separator, encoding):
     rows = [{"no": n, "text": f'“{story}”, "é"\n;\t,'} for n, story in enumerate(STORIES)]
     out = io.StringIO()
     writer = csv.DictWriter(out, rows[0], delimiter=separator)
@@ -35,7 +35,7 @@ def test_parquet_is_read_by_row_groups(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_without_the_column_names_those_it_has(tmp_path, kind):
+def test_a_missing_column_is_reported_with_the_existing_ones(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     rows = [{"story": "x", "n": "1"}]
     path.write_bytes(table(rows)) if kind == "csv" else parquet(path, rows)
@@ -54,7 +54,7 @@ def test_a_table_without_the_column_names_those_it_has(tmp_path, kind):
         ("cp1251", "Привет мир. Как дела?"),
     ],
 )
-def test_an_encoding_is_told_by_letters_far_below(tmp_path, encoding, letters):
+def test_an_encoding_is_guessed_from_late_letters(tmp_path, encoding, letters):
     path = tmp_path / "a.csv"
     rows = f"{letters}\n".encode(encoding) * 2000
     path.write_bytes(b"text\n" + b"plain words\n" * 200_000 + rows)
@@ -64,7 +64,7 @@ def test_an_encoding_is_told_by_letters_far_below(tmp_path, encoding, letters):
     assert +notes == ({} if encoding == "utf-8" else {f"guessed_{encoding}": 1})
 
 
-def test_what_means_nothing_in_the_encoding_is_counted(tmp_path):
+def test_invalid_bytes_of_a_table_are_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"text\n" + "schöne Wörter\n".encode() * 99 + b"sch\xf6n\n")
     notes = Counter()
@@ -73,14 +73,14 @@ def test_what_means_nothing_in_the_encoding_is_counted(tmp_path):
     assert notes["replaced_bytes"] == 1
 
 
-def test_a_row_with_too_many_fields_is_left_out(tmp_path):
+def test_a_row_with_too_many_fields_is_rejected(tmp_path):
     (tmp_path / "a.csv").write_text('text\nHello, world, it is I\n"Hello, world"\n')
     rejected, kept = read(tmp_path / "a.csv")
     assert (rejected.id, rejected.reason) == ("a.csv:2", "too_many_fields")
     assert kept.text == "Hello, world"
 
 
-def test_a_quote_that_is_never_closed_takes_no_other_rows(tmp_path):
+def test_an_open_quote_is_reported(tmp_path):
     (tmp_path / "a.csv").write_text('text,n\nfirst,1\n"open,2\nthird,3\nfourth,4\n')
     first, broken = read(tmp_path / "a.csv")
     assert first.text == "first"
@@ -89,7 +89,7 @@ def test_a_quote_that_is_never_closed_takes_no_other_rows(tmp_path):
 
 
 @pytest.mark.parametrize("row", ["x" * 500, '"' + "x\n" * 100 + '"', '"",' * 100 + "\n"])
-def test_a_row_without_end_is_not_held(tmp_path, monkeypatch, row):
+def test_an_overlong_row_is_reported(tmp_path, monkeypatch, row):
     monkeypatch.setattr(tables, "MAX_ROW", 100)
     (tmp_path / "a.csv").write_text(f"text,n\nfirst,1\n{row}\nlast,2\n")
     first, broken = read(tmp_path / "a.csv")
@@ -97,14 +97,14 @@ def test_a_row_without_end_is_not_held(tmp_path, monkeypatch, row):
     assert broken.reason == "broken_csv"
 
 
-def test_parquet_with_damaged_text_is_named(tmp_path):
+def test_damaged_text_in_parquet_is_reported(tmp_path):
     path = parquet(tmp_path / "a.parquet", [{"text": "schön " * 99}], compression="none")
     path.write_bytes(path.read_bytes().replace("ö".encode(), b"\xf6\xf6"))
     (item,) = read(path)
     assert (type(item), item.reason) == (UnreadableFile, "broken_parquet")
 
 
-def test_a_date_beyond_all_dates_is_no_crash(tmp_path):
+def test_an_impossible_date_in_parquet_is_reported(tmp_path):
     column = pyarrow.array([2**31 - 1], pyarrow.date32())
     written = pyarrow.table({"text": ["one"], "source": column})
     pyarrow.parquet.write_table(written, tmp_path / "a.parquet")
@@ -112,7 +112,7 @@ def test_a_date_beyond_all_dates_is_no_crash(tmp_path):
     assert item.reason == "broken_parquet"
 
 
-def test_long_rows_of_parquet_are_held_a_few_at_a_time(tmp_path):
+def test_batches_of_long_parquet_rows_are_small(tmp_path):
     rows = [{"text": f"{n}" + "x" * (3 << 20)} for n in range(30)]
     path = parquet(tmp_path / "a.parquet", rows, compression="none", use_dictionary=False)
     metadata = pyarrow.parquet.read_metadata(path)

@@ -1,10 +1,10 @@
-"""Made-up books in the forms of Project Gutenberg: one part of a file an entry, to be combined."""
+"""Invented books in the formats of Project Gutenberg, as parts to be combined."""
 
 GAP = "\n\n\n\n"
 
 
 def file_of(header: str, credit: str, before: str, body: str, after: str, end: str) -> str:
-    """A file of its parts, blank lines between them."""
+    """Join the parts of a file with blank lines."""
     parts = [header, credit, before, body, after, end]
     return GAP.join(part.strip("\n") for part in parts if part) + "\n"
 
@@ -245,7 +245,7 @@ ENDS = {
     "australia": "Project Gutenberg Australia",
 }
 
-# Too little to tell a book by, if it has no header.
+# Not enough to recognise a book without a header.
 FAINT_ENDS = {"none", "this etext", "only small print", "australia"}
 
 NO_BOOKS = {

@@ -72,7 +72,7 @@ def test_repetition_looks_at_lines_paragraphs_and_words():
 
 
 def repeating(pattern: list[str], times: int, between: int) -> list[str]:
-    """A run of words several times, with words of its own between one and the next."""
+    """Repeat a run of words, with other words between the repetitions."""
     found = []
     for number in range(times):
         found += pattern + DIFFERENT[between * number : between * (number + 1)]
@@ -95,8 +95,10 @@ def test_the_most_frequent_ngram(n, between, detail):
 
 @pytest.mark.parametrize(("n", "share"), filters.MAX_REPEATED_NGRAMS.items())
 def test_repeated_ngrams(n, share):
-    """Ten runs of n words come back once, as a little more or less than what is allowed."""
-    runs = [[f"x{run}{word}" for word in DIFFERENT[:n]] for run in range(10)]  # five letters a word
+    """Ten runs of n words occur twice, just above or below the limit."""
+    runs = [
+        [f"x{run}{word}" for word in DIFFERENT[:n]] for run in range(10)
+    ]  # five letters per word
     repeated = [word for run in runs for word in [*run, f"<{run[0][:3]}>"]]
     for length, passes in ((10 * n / share + 10, True), (10 * n / share - 10, False)):
         again = [word for run in runs for word in [f">{run[0][:3]}<", *run]]
@@ -119,7 +121,7 @@ def test_repeated_ngrams_against_the_definition(found, n):
         assert filters._repeated_ngram_characters(grams[n], lengths, n) == len(covered)
 
 
-def test_the_names_are_those_of_the_params():
+def test_filter_names_match_the_params():
     assert tuple(FILTERS) == get_args(FilterName)
 
 
@@ -136,12 +138,12 @@ def test_an_ordinary_text_passes_all_but_repetition():
     assert {name: FILTERS[name](ordinary) for name in others} == dict.fromkeys(others)
 
 
-def test_headings_and_speakers_may_come_back():
+def test_headings_and_speakers_can_repeat():
     scenes = [f"ROMEO:\n{words(30, 30 * number)}" for number in range(10)]
     assert FILTERS["repetition"]("\n\n".join(["CHAPTER I", *scenes, "CHAPTER I"])) is None
 
 
-def test_books_pass(corpora):
+def test_real_books_pass(corpora):
     for path in sorted((corpora / "novels").iterdir())[::4]:
         novel = gzip.decompress(path.read_bytes()).decode("utf-8-sig").replace("\r\n", "\n")
         failed = {name: detail for name, check in FILTERS.items() if (detail := check(novel))}

@@ -111,7 +111,7 @@ def test_a_note_ends_where_the_title_starts():
     assert strip_gutenberg(text, notes=True).text == body
 
 
-def test_an_authors_address_to_the_reader_is_the_book():
+def test_an_authors_address_to_the_reader_stays():
     body = "Au lecteur.\n\nC'est ici un livre de bonne foy, lecteur.\n"
     text = books.file_of(books.HEADERS["modern"], "", "", body, "", books.ENDS["modern"])
     assert strip_gutenberg(text, notes=True).text == body
@@ -124,7 +124,7 @@ def test_a_file_cut_in_mid_word():
     )
 
 
-def test_an_end_line_of_a_part_is_no_end():
+def test_the_end_line_of_a_part_stays():
     body = "Part one.\n\nEnd of Project Gutenberg's Orsin, Part One, by A. Nobody\n\nPart two.\n"
     text = books.file_of(books.HEADERS["modern"], "", "", body, "", books.ENDS["modern"])
     assert strip_gutenberg(text, notes=False).text == body
@@ -134,14 +134,14 @@ def test_a_file_that_is_all_header():
     assert strip_gutenberg(books.HEADERS["modern"], notes=True).text == ""
 
 
-def test_short_books_keep_their_small_print_apart():
-    """The small print after a book is as long as that before one, and ends with the same line."""
+def test_a_short_book_between_two_small_prints():
+    """The small print after a book is as long as the one before, with the same last line."""
     loose, _ = stripped(header="rights", end="small print")
     assert loose.text == books.BODIES["prose"]
 
 
 @pytest.mark.parametrize("name", sorted(books.NO_BOOKS))
-def test_texts_about_project_gutenberg_are_no_books(name):
+def test_texts_about_project_gutenberg_stay(name):
     text = books.NO_BOOKS[name]
     for notes in (False, True):
         result = strip_gutenberg(text, notes)
@@ -166,13 +166,13 @@ def test_texts_about_project_gutenberg_are_no_books(name):
         max_size=30,
     )
 )
-def test_no_text_without_a_marker_is_touched(lines):
+def test_text_without_a_marker_stays(lines):
     text = "\n".join(lines)
     assert strip_gutenberg(text, notes=True).text is text
 
 
 @given(st.text(alphabet=" \n\t*[]|+-=.aZ\u2019\u00e9", max_size=300))
-def test_any_body_comes_out_whole(body):
+def test_any_body_is_extracted_whole(body):
     text = f"{books.HEADERS['modern']}\n\n{body}\n\n{books.ENDS['modern']}"
     filled = [line for line in body.split("\n") if line.strip()]
     lines = strip_gutenberg(text, notes=False).text.split("\n")

@@ -48,15 +48,15 @@ def test_each_step(text, expected, step, count):
     [
         "  a\tb  \n\n  c ",
         "Où est l’élève ? Ça — là… \u00a0 \ufffd",
-        "می\u200cخواهم",  # Persian: the non-joiner parts two letters of one word
-        "क्\u200dष",  # Hindi: virama and joiner ask for the half letter
+        "می\u200cخواهم",  # Persian: the non-joiner separates two letters of a word
+        "क्\u200dष",  # Hindi: virama and joiner request the half letter
         "ന്\u200d ",  # Malayalam: a final letter
         "র\u200d্য",  # Bengali
         FAMILY,
         FIRE_HEART,
     ],
 )
-def test_what_a_reader_needs_stays(text):
+def test_meaningful_characters_stay(text):
     changes = Counter()
     assert normalise(text, clean(), changes) == text
     assert not changes
@@ -70,12 +70,12 @@ def test_what_a_reader_needs_stays(text):
         ("\U0001f468\u200d x", "\U0001f468 x"),
         ("\U0001f468\u200c\U0001f469", "\U0001f468\U0001f469"),
         ("م\u200b\u200cم", "م\u200cم"),
-        ("e\u200b\u0301", "é"),  # what was parted composes
+        ("e\u200b\u0301", "é"),  # separated characters compose
         ("a\r\x00\n", "a\n\n"),
         ("م\u0300\u0618\u200cم", "م\u0618\u0300م"),  # sorted, the joiner follows a Latin accent
     ],
 )
-def test_joiners_without_use_and_order(text, expected):
+def test_useless_joiners_and_accent_order(text, expected):
     assert normalise(text, clean(), Counter()) == expected
 
 
@@ -102,7 +102,7 @@ ODD = st.sampled_from(
 
 
 @given(st.one_of(st.text(st.characters(), max_size=200), st.text(ODD, max_size=30)))
-def test_normalising_twice_is_normalising_once(text):
+def test_normalise_is_idempotent(text):
     once = normalise(text, ALL_STEPS, Counter())
     changes = Counter()
     assert normalise(once, ALL_STEPS, changes) == once
@@ -110,8 +110,8 @@ def test_normalising_twice_is_normalising_once(text):
     once.encode()
 
 
-def test_composing_moves_no_character_out_of_reach_of_a_joiner():
-    # Otherwise a joiner that stays the first time would go the second.
+def test_composing_keeps_the_class_of_characters():
+    # Otherwise a joiner could stay the first time and be removed the second.
     for letters in (normalising.JOINING_SCRIPTS, normalising.EMOJI, normalising.VIRAMA):
         within = re.compile(f"[{letters}]").match
         for character in map(chr, range(sys.maxunicode + 1)):
@@ -122,7 +122,7 @@ def test_composing_moves_no_character_out_of_reach_of_a_joiner():
 
 
 @given(st.text(st.characters()))
-def test_everything_can_be_made_storable(text):
+def test_surrogates_make_any_text_encodable(text):
     assert surrogates(text)[0].encode().decode() == surrogates(text)[0]
 
 
@@ -140,24 +140,24 @@ CLEAN = [
 
 
 def misread(text: str, encoding: str) -> str:
-    """UTF-8 read in another encoding; an undefined byte as the control character of its number."""
+    """Decode UTF-8 in another encoding; undefined bytes become control characters."""
     return "".join(
         bytes([byte]).decode(encoding, errors="ignore") or chr(byte) for byte in text.encode()
     )
 
 
 @pytest.mark.parametrize("text", CLEAN)
-def test_clean_text_stays(text):
+def test_correct_text_stays(text):
     assert fix_mojibake(text) == (text, 0)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman", "cp437"])
 @pytest.mark.parametrize("text", CLEAN[:4])
-def test_text_that_was_misread_comes_back(text, encoding):
+def test_misread_text_is_repaired(text, encoding):
     assert fix_mojibake(misread(text, encoding)) == (text, 1)
 
 
-def test_cyrillic_that_was_misread_comes_back():
+def test_misread_cyrillic_is_repaired():
     assert fix_mojibake(misread("Привет, мир – «да».", "cp1251")) == ("Привет, мир – «да».", 1)
 
 
@@ -169,20 +169,20 @@ def test_other_lines_stay():
     )
 
 
-def test_read_wrongly_twice_is_repaired_twice():
+def test_text_misread_twice_is_repaired():
     assert fix_mojibake(misread(misread("It’s", "cp1252"), "cp1252")) == ("It’s", 1)
 
 
 @pytest.mark.parametrize("after", ["", " ", ".", ", she said", "\n"])
-def test_a_closing_quote_that_lost_its_last_byte_is_one(after):
+def test_a_closing_quote_without_its_last_byte_is_repaired(after):
     assert fix_mojibake(f"“Hiâ€{after}")[0] == f"“Hi”{after}"
 
 
-def test_a_no_break_space_made_blank_is_found():
+def test_a_no_break_space_stored_as_space_is_repaired():
     assert fix_mojibake("voilÃ le travail") == ("voilà le travail", 1)
 
 
-def test_control_characters_are_no_mojibake():
+def test_control_characters_are_not_mojibake():
     text = "line\x85end\x85\x93\x94"
     assert fix_mojibake(text) == (text, 0)
 
@@ -193,7 +193,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=20).map("".join)))
-def test_repairing_twice_is_repairing_once(text):
+def test_fix_mojibake_is_idempotent(text):
     once, _ = fix_mojibake(text)
     assert fix_mojibake(once) == (once, 0)
 

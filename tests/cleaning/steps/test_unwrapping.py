@@ -41,31 +41,31 @@ def wrapped(paragraph, width=70, **options):
 
 
 @pytest.mark.parametrize("width", [40, 65, 72, 80, 100])
-def test_prose_gets_a_line_a_paragraph(width):
+def test_prose_gets_one_line_per_paragraph(width):
     text = f"{wrapped(PARAGRAPH, width)}\n\n\n{wrapped(OTHER, width)}\n"
     assert unwrap(text) == f"{PARAGRAPH}\n\n\n{OTHER}\n"
 
 
 @pytest.mark.parametrize("kind", sorted(LEFT_ALONE))
-def test_what_is_no_prose_stays_between_prose(kind):
+def test_other_blocks_between_prose_stay(kind):
     block = LEFT_ALONE[kind]
     text = f"{wrapped(PARAGRAPH)}\n\n{block}\n\n{wrapped(OTHER)}\n"
     assert unwrap(text) == f"{PARAGRAPH}\n\n{block}\n\n{OTHER}\n"
 
 
 @pytest.mark.parametrize("kind", sorted(LEFT_ALONE))
-def test_a_text_that_is_no_prose_is_left_alone(kind):
+def test_text_without_prose_stays(kind):
     text = "\n\n".join([LEFT_ALONE[kind]] * 20) + "\n"
     assert unwrap(text) == text
 
 
-def test_paragraphs_that_only_an_indentation_sets_apart():
+def test_paragraphs_separated_by_indentation():
     text = "\n".join(wrapped(part, initial_indent="  ") for part in (PARAGRAPH, OTHER))
     assert unwrap(text) == f"  {PARAGRAPH}\n  {OTHER}"
 
 
 def test_one_short_paragraph_after_another():
-    """A paragraph of one and a half lines is joined as well where others show the width."""
+    """A paragraph of one and a half lines is joined if others show the width."""
     short = f"It rained, and {SENTENCE}."
     text = f"{wrapped(PARAGRAPH)}\n\n{wrapped(short)}\n\n{wrapped(OTHER)}"
     assert unwrap(text) == f"{PARAGRAPH}\n\n{short}\n\n{OTHER}"
@@ -83,7 +83,7 @@ def test_dashes_and_hyphens_at_line_ends():
     assert unwrap(text) == f"{PARAGRAPH}\n\n{expected}"
 
 
-def test_unwrapped_text_is_left_alone():
+def test_unwrapped_text_stays():
     text = f"{PARAGRAPH}\n{OTHER}\nShort.\n\n{PARAGRAPH}\nAnother that is\nshort.\n"
     assert unwrap(text) == text
 
@@ -98,7 +98,7 @@ LINE = st.one_of(
 
 
 @given(st.lists(LINE, max_size=20).map("\n".join) | st.text(max_size=300))
-def test_unwrapping_twice_is_unwrapping_once_and_nothing_is_lost(text):
+def test_unwrap_is_idempotent_and_lossless(text):
     once = unwrap(text)
     assert unwrap(once) == once
     assert re.sub(r"\s", "", once) == re.sub(r"\s", "", text)
@@ -115,13 +115,13 @@ def test_unwrapping_twice_is_unwrapping_once_and_nothing_is_lost(text):
     ),
     st.integers(50, 80),
 )
-def test_any_wrapped_prose_comes_back(paragraphs, width):
+def test_wrapped_prose_round_trip(paragraphs, width):
     text = "\n\n".join(wrapped(paragraph, width) for paragraph in paragraphs)
     if max(map(len, paragraphs)) > 100:
         assert unwrap(text) == "\n\n".join(paragraphs)
 
 
-# Shares measured on these books: prose 0.94 to 1.00, a play 0.99, verse and plays in verse none.
+# Measured on these books: prose 0.94 to 1.00, a play 0.99, verse and plays in verse 0.
 @pytest.mark.parametrize(
     ("book", "joined"),
     [
@@ -132,7 +132,7 @@ def test_any_wrapped_prose_comes_back(paragraphs, width):
         ("14881-8.txt", 0.9),
     ],
 )
-def test_share_of_lines_that_real_prose_loses(corpora, book, joined):
+def test_most_line_breaks_of_real_prose_are_removed(corpora, book, joined):
     with (corpora / "gutenberg_oracle.csv").open(encoding="utf-8") as file:
         row = next(row for row in csv.DictReader(file) if row["file"] == book)
     data = (corpora / "gutenberg" / book).read_bytes()
@@ -142,7 +142,7 @@ def test_share_of_lines_that_real_prose_loses(corpora, book, joined):
 
 
 def count_breaks(text):
-    """Line ends inside of paragraphs."""
+    """Count line ends within paragraphs."""
     return len(re.findall(r"\S[^\n]*(?=\n[^\n]*\S)", text))
 
 

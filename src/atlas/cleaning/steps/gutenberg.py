@@ -14,48 +14,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
+WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
+HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
+MAX_TITLE_LENGTH = 240  # characters; longer paragraphs are prose about Project Gutenberg
+MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
+MAX_CREDIT_LINES = 25
+MAX_WEB_CREDIT_LINES = 8  # of a credit recognised only by a web address
+FOOTER_LINES = 40  # after an end line, which must mention Project Gutenberg
 
-def _next_filled(lines: list[str], start: int) -> int:
-    """Find the first non-blank line from ``start`` on, or the number of lines."""
-    while start < len(lines) and not lines[start].strip():
-        start += 1
-    return start
-
-
-def _next_blank(lines: list[str], start: int) -> int:
-    """Find the first blank line from ``start`` on, or the number of lines."""
-    while start < len(lines) and lines[start].strip():
-        start += 1
-    return start
-
-
-def _paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the first line and the line after each paragraph, a run of non-blank lines."""
-    while (top := _next_filled(lines, start)) < len(lines):
-        start = _next_blank(lines, top)
-        yield top, start
-
-
-def _paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
-    """Find the first line and the line after the last paragraph before ``start``, or 0, 0."""
-    stop = start
-    while stop and not lines[stop - 1].strip():
-        stop -= 1
-    top = stop
-    while top and lines[top - 1].strip():
-        top -= 1
-    return top, stop
-
-
-def _collapse(lines: list[str]) -> str:
-    """Join lines and collapse whitespace."""
-    return " ".join(" ".join(lines).split())
-
-
-def _trim(lines: list[str]) -> list[str]:
-    """Drop blank lines at both ends."""
-    return lines[_next_filled(lines, 0) : _paragraph_above(lines, len(lines))[1]]
-
+MAX_BRACKET_LINES = 200  # of a note in brackets
+MAX_HEADING_LINES = 60  # of a note under a heading, within a book
+MAX_HEADING_WORDS = 3  # after the name of a note in its heading
+MAX_CLOSING_LINES = 120  # of notes after a book, at most half of its lines
+MAX_CLOSING_SHARE = 0.1  # share of the lines of a long book
+EVIDENCE_LINES = 15  # after an address to the reader, which must mention the file
 
 VERB = (
     r"(?:produced|prepared|transcribed|scanned|typed|keyed|digiti[sz]ed|converted|proof(?:ed|read)"
@@ -188,161 +160,6 @@ mentions_editing = _contains(
     r"\bunderscore|\bascii\b|\butf-8|\bunicode|\be-?(?:text|book)|transcri",
 )
 is_divider = re.compile(r"\s*(?:[*\-=_~+]\s*){3,}").fullmatch
-
-
-MAX_BRACKET_LINES = 200  # of a note in brackets
-MAX_HEADING_LINES = 60  # of a note under a heading, within a book
-MAX_HEADING_WORDS = 3  # after the name of a note in its heading
-MAX_CLOSING_LINES = 120  # of notes after a book, at most half of its lines
-MAX_CLOSING_SHARE = 0.1  # share of the lines of a long book
-EVIDENCE_LINES = 15  # after an address to the reader, which must mention the file
-
-
-class NoteKind(Enum):
-    """The layout of a transcriber's note."""
-
-    BRACKETS = auto()  # [Transcriber's Note: ...]
-    BOX = auto()  # lines of + - and |
-    HEADING = auto()  # on a line of its own, with text below
-    PARAGRAPH = auto()  # Transcriber's Note: ...
-
-
-def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
-    """Remove a transcriber's notes, and the dividers next to notes at both ends of the book.
-
-    Returns:
-        The remaining lines and the number of notes.
-    """
-    lines = _trim(lines)
-    kept: list[str] = []
-    count = i = 0
-    while i < len(lines):
-        end = _note_end(lines, i)
-        if end == i:
-            kept.append(lines[i])
-            i += 1
-            continue
-        count += 1
-        i = _next_filled(lines, end)
-        if not kept:
-            i = _skip_dividers(lines, i)
-    if count and _skip_dividers(lines, end) == len(lines):
-        while kept and (not kept[-1].strip() or is_divider(kept[-1])):
-            kept.pop()
-    return kept, count
-
-
-def _note_kind(lines: list[str], i: int) -> NoteKind | None:
-    """Classify the note that starts in line ``i``, if any."""
-    line = lines[i].strip()
-    if line.startswith("+") and i + 1 < len(lines) and NOTE_NAME.match(_collapse([lines[i + 1]])):
-        return NoteKind.BOX
-    if is_file_note(line):
-        return NoteKind.BRACKETS
-    rest = _text_after_name(lines, i)
-    if rest is None:
-        return None
-    if line.startswith("|"):
-        return NoteKind.BOX
-    alone = not any(map(str.isalnum, rest))
-    if line.startswith("[") and not (alone and line.endswith("]")):
-        return NoteKind.BRACKETS
-    followed = i + 1 < len(lines) and lines[i + 1].strip()
-    if alone or (len(rest.split()) <= MAX_HEADING_WORDS and not followed):
-        return NoteKind.HEADING
-    return (
-        NoteKind.PARAGRAPH if rest.lstrip(" ]_*=").startswith((":", ".", "-", "\u2014")) else None
-    )
-
-
-def _text_after_name(lines: list[str], i: int) -> str | None:
-    """Return the text after the name of a note in line ``i``, None without such a name."""
-    line = _collapse([lines[i]])
-    if match := NOTE_NAME.match(line):
-        return match["rest"]
-    following = _collapse(lines[i + 1 : i + EVIDENCE_LINES]) if is_address(line) else ""
-    return "" if mentions_file(following) else None
-
-
-def _note_end(lines: list[str], i: int) -> int:
-    """Find the line after the note that starts in line ``i``, or ``i`` if none does."""
-    match _note_kind(lines, i):
-        case None:
-            return i
-        case NoteKind.BOX:
-            return _box_end(lines, i)
-        case NoteKind.BRACKETS:
-            return _bracket_end(lines, i)
-        case NoteKind.HEADING:
-            return len(lines) if _closes_book(lines, i) else _section_end(lines, i)
-        case NoteKind.PARAGRAPH:
-            if i and not _is_set_apart(lines, i):
-                return _next_blank(lines, i)
-            return len(lines) if _closes_book(lines, i) else _remarks_end(lines, i)
-
-
-def _box_end(lines: list[str], i: int) -> int:
-    while i < len(lines) and lines[i].lstrip().startswith(("|", "+")):
-        i += 1
-    return i
-
-
-def _bracket_end(lines: list[str], i: int) -> int:
-    """Find the line after the closing bracket, or ``i`` if book text follows the bracket."""
-    depth = 0
-    for j in range(i, min(len(lines), i + MAX_BRACKET_LINES)):
-        depth += lines[j].count("[") - lines[j].count("]")
-        if depth <= 0:
-            return j + 1 if lines[j].rstrip().endswith("]") else i
-    return _next_blank(lines, i)
-
-
-def _is_set_apart(lines: list[str], i: int) -> bool:
-    """Check for two blank lines or a divider above line ``i``."""
-    _, above = _paragraph_above(lines, i)
-    return i - above > 1 or (above > 0 and is_divider(lines[above - 1]) is not None)
-
-
-def _closes_book(lines: list[str], i: int) -> bool:
-    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
-    return i > 0 and len(lines) - i <= max_lines
-
-
-def _section_end(lines: list[str], i: int) -> int:
-    """Find the end of the text under a heading: two blank lines, or else one paragraph."""
-    first_paragraph = _next_blank(lines, _next_filled(lines, i + 1))
-    end = first_paragraph
-    while end < min(len(lines), i + MAX_HEADING_LINES):
-        if is_divider(lines[end]) or not _collapse(lines[end : end + 2]):
-            return end
-        end += 1
-    return end if end == len(lines) else first_paragraph
-
-
-def _remarks_end(lines: list[str], i: int) -> int:
-    """Find the end of a paragraph and of those right below it that mention editing."""
-    end = _next_blank(lines, i)
-    while (start := end + 1) < len(lines) and lines[start].strip():
-        stop = _next_blank(lines, start)
-        if not mentions_editing(_collapse(lines[start:stop])):
-            break
-        end = stop
-    return end
-
-
-def _skip_dividers(lines: list[str], i: int) -> int:
-    while i < len(lines) and (not lines[i].strip() or is_divider(lines[i])):
-        i += 1
-    return i
-
-
-WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
-HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
-MAX_TITLE_LENGTH = 240  # characters; longer paragraphs are prose about Project Gutenberg
-MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
-MAX_CREDIT_LINES = 25
-MAX_WEB_CREDIT_LINES = 8  # of a credit recognised only by a web address
-FOOTER_LINES = 40  # after an end line, which must mention Project Gutenberg
 
 
 @dataclass(frozen=True)
@@ -545,3 +362,183 @@ def _is_credit_paragraph(paragraph: str, lines: int) -> bool:
     if lines <= MAX_CREDIT_LINES and (is_credit(paragraph) or is_html_note(paragraph)):
         return True
     return (lines <= MAX_WEB_CREDIT_LINES and mentions_web(paragraph)) or _is_title(paragraph)
+
+
+class NoteKind(Enum):
+    """The layout of a transcriber's note."""
+
+    BRACKETS = auto()  # [Transcriber's Note: ...]
+    BOX = auto()  # lines of + - and |
+    HEADING = auto()  # on a line of its own, with text below
+    PARAGRAPH = auto()  # Transcriber's Note: ...
+
+
+def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
+    """Remove a transcriber's notes, and the dividers next to notes at both ends of the book.
+
+    Returns:
+        The remaining lines and the number of notes.
+    """
+    lines = _trim(lines)
+    kept: list[str] = []
+    count = i = 0
+    while i < len(lines):
+        end = _note_end(lines, i)
+        if end == i:
+            kept.append(lines[i])
+            i += 1
+            continue
+        count += 1
+        i = _next_filled(lines, end)
+        if not kept:
+            i = _skip_dividers(lines, i)
+    if count and _skip_dividers(lines, end) == len(lines):
+        while kept and (not kept[-1].strip() or is_divider(kept[-1])):
+            kept.pop()
+    return kept, count
+
+
+def _note_kind(lines: list[str], i: int) -> NoteKind | None:
+    """Classify the note that starts in line ``i``, if any."""
+    line = lines[i].strip()
+    if line.startswith("+") and i + 1 < len(lines) and NOTE_NAME.match(_collapse([lines[i + 1]])):
+        return NoteKind.BOX
+    if is_file_note(line):
+        return NoteKind.BRACKETS
+    rest = _text_after_name(lines, i)
+    if rest is None:
+        return None
+    if line.startswith("|"):
+        return NoteKind.BOX
+    alone = not any(map(str.isalnum, rest))
+    if line.startswith("[") and not (alone and line.endswith("]")):
+        return NoteKind.BRACKETS
+    followed = i + 1 < len(lines) and lines[i + 1].strip()
+    if alone or (len(rest.split()) <= MAX_HEADING_WORDS and not followed):
+        return NoteKind.HEADING
+    return (
+        NoteKind.PARAGRAPH if rest.lstrip(" ]_*=").startswith((":", ".", "-", "\u2014")) else None
+    )
+
+
+def _text_after_name(lines: list[str], i: int) -> str | None:
+    """Return the text after the name of a note in line ``i``, None without such a name."""
+    line = _collapse([lines[i]])
+    if match := NOTE_NAME.match(line):
+        return match["rest"]
+    following = _collapse(lines[i + 1 : i + EVIDENCE_LINES]) if is_address(line) else ""
+    return "" if mentions_file(following) else None
+
+
+def _note_end(lines: list[str], i: int) -> int:
+    """Find the line after the note that starts in line ``i``, or ``i`` if none does."""
+    match _note_kind(lines, i):
+        case None:
+            return i
+        case NoteKind.BOX:
+            return _box_end(lines, i)
+        case NoteKind.BRACKETS:
+            return _bracket_end(lines, i)
+        case NoteKind.HEADING:
+            return len(lines) if _closes_book(lines, i) else _section_end(lines, i)
+        case NoteKind.PARAGRAPH:
+            if i and not _is_set_apart(lines, i):
+                return _next_blank(lines, i)
+            return len(lines) if _closes_book(lines, i) else _remarks_end(lines, i)
+
+
+def _box_end(lines: list[str], i: int) -> int:
+    while i < len(lines) and lines[i].lstrip().startswith(("|", "+")):
+        i += 1
+    return i
+
+
+def _bracket_end(lines: list[str], i: int) -> int:
+    """Find the line after the closing bracket, or ``i`` if book text follows the bracket."""
+    depth = 0
+    for j in range(i, min(len(lines), i + MAX_BRACKET_LINES)):
+        depth += lines[j].count("[") - lines[j].count("]")
+        if depth <= 0:
+            return j + 1 if lines[j].rstrip().endswith("]") else i
+    return _next_blank(lines, i)
+
+
+def _is_set_apart(lines: list[str], i: int) -> bool:
+    """Check for two blank lines or a divider above line ``i``."""
+    _, above = _paragraph_above(lines, i)
+    return i - above > 1 or (above > 0 and is_divider(lines[above - 1]) is not None)
+
+
+def _closes_book(lines: list[str], i: int) -> bool:
+    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
+    return i > 0 and len(lines) - i <= max_lines
+
+
+def _section_end(lines: list[str], i: int) -> int:
+    """Find the end of the text under a heading: two blank lines, or else one paragraph."""
+    first_paragraph = _next_blank(lines, _next_filled(lines, i + 1))
+    end = first_paragraph
+    while end < min(len(lines), i + MAX_HEADING_LINES):
+        if is_divider(lines[end]) or not _collapse(lines[end : end + 2]):
+            return end
+        end += 1
+    return end if end == len(lines) else first_paragraph
+
+
+def _remarks_end(lines: list[str], i: int) -> int:
+    """Find the end of a paragraph and of those right below it that mention editing."""
+    end = _next_blank(lines, i)
+    while (start := end + 1) < len(lines) and lines[start].strip():
+        stop = _next_blank(lines, start)
+        if not mentions_editing(_collapse(lines[start:stop])):
+            break
+        end = stop
+    return end
+
+
+def _skip_dividers(lines: list[str], i: int) -> int:
+    while i < len(lines) and (not lines[i].strip() or is_divider(lines[i])):
+        i += 1
+    return i
+
+
+def _next_filled(lines: list[str], start: int) -> int:
+    """Find the first non-blank line from ``start`` on, or the number of lines."""
+    while start < len(lines) and not lines[start].strip():
+        start += 1
+    return start
+
+
+def _next_blank(lines: list[str], start: int) -> int:
+    """Find the first blank line from ``start`` on, or the number of lines."""
+    while start < len(lines) and lines[start].strip():
+        start += 1
+    return start
+
+
+def _paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the first line and the line after each paragraph, a run of non-blank lines."""
+    while (top := _next_filled(lines, start)) < len(lines):
+        start = _next_blank(lines, top)
+        yield top, start
+
+
+def _paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
+    """Find the first line and the line after the last paragraph before ``start``, or 0, 0."""
+    stop = start
+    while stop and not lines[stop - 1].strip():
+        stop -= 1
+    top = stop
+    while top and lines[top - 1].strip():
+        top -= 1
+    return top, stop
+
+
+def _collapse(lines: list[str]) -> str:
+    """Join lines and collapse whitespace."""
+    return " ".join(" ".join(lines).split())
+
+
+def _trim(lines: list[str]) -> list[str]:
+    """Drop blank lines at both ends."""
+    return lines[_next_filled(lines, 0) : _paragraph_above(lines, len(lines))[1]]

@@ -1,4 +1,4 @@
-"""What the tests of downloads share: files to ask for, and how they are asked for."""
+"""Helpers of the download tests."""
 
 import hashlib
 
@@ -36,5 +36,5 @@ def refusal(tmp_path, *files, mirror=None) -> str:
     return message
 
 
-def arrived(tmp_path, name="a.txt") -> bytes:
+def received(tmp_path, name="a.txt") -> bytes:
     return (tmp_path / "raw" / name).read_bytes()
