@@ -25,8 +25,8 @@ from atlas.params.schema import Params, load_params
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.windows import TrainingWindows
-from atlas.training.distributed import World
-from atlas.training.train_step import Learner
+from atlas.training.distributed import DistributedContext
+from atlas.training.train_step import TrainStep
 from bench.model import SHA, config_of
 from bench.shared import ROOT
 
@@ -73,13 +73,13 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
     config = config_of(vocab_size=params.tokenizer.vocab_size)
     model = Decoder(config)
     initialise(model, train.seed)
-    learner = Learner(model, train, train.steps, World(CPU))
+    train_step = TrainStep(model, train, train.steps, DistributedContext(CPU))
     reading: dict[int, list[float]] = {0: [], 1: [], 2: []}
     speeds, waits = [], []
     for _ in range(rounds):
         for workers, found in reading.items():
             found.append(reading_speed(BatchLoader(windows, CPU, workers), 20 * steps))
-        speed, wait = training_speed(learner, windows, steps)
+        speed, wait = training_speed(train_step, windows, steps)
         speeds.append(speed)
         waits.append(wait)
     trains = statistics.median(speeds)
@@ -104,7 +104,9 @@ def reading_speed(batches: BatchLoader, count: int) -> float:
     return tokens / seconds
 
 
-def training_speed(learner: Learner, windows: TrainingWindows, steps: int) -> tuple[float, float]:
+def training_speed(
+    train_step: TrainStep, windows: TrainingWindows, steps: int
+) -> tuple[float, float]:
     """Tokens a second of training, and the share of its time that it waits for batches."""
     reader = BatchLoader(windows, CPU, 0).read()
     tokens, waited = 0, 0.0
@@ -113,7 +115,7 @@ def training_speed(learner: Learner, windows: TrainingWindows, steps: int) -> tu
         before = time.perf_counter()
         batch = next(reader)
         waited += time.perf_counter() - before
-        tokens += learner.learn(batch, step).tokens
+        tokens += train_step.update(batch, step).tokens
     seconds = time.perf_counter() - started
     return tokens / seconds, waited / seconds
 

@@ -22,8 +22,8 @@ from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
-from atlas.training.distributed import STRATEGY, the_world
-from atlas.training.train_step import Learner
+from atlas.training.distributed import STRATEGY, distributed_context
+from atlas.training.train_step import TrainStep
 from bench.model import config_of
 from bench.shared import ROOT
 
@@ -89,21 +89,23 @@ def work(batch_size: int) -> None:
     """Trains; the first process prints its tokens/s, those of all together."""
     params = load_params(ROOT / "params.yaml")
     train = params.train.model_copy(update={"batch_size": batch_size})
-    with the_world(torch.device("cpu")) as world:
+    with distributed_context(torch.device("cpu")) as context:
         config = config_of(vocab_size=params.tokenizer.vocab_size)
         model = Decoder(config)
         initialise(model, 1)
-        learner = Learner(model, train, train.steps, world)
+        train_step = TrainStep(model, train, train.steps, context)
         rows = torch.randint(0, config.vocab_size, (batch_size, config.context_length + 1))
-        rows = rows[world.share(batch_size)]
+        rows = rows[context.local_rows(batch_size)]
         batch = TokenBatch(
             rows[:, :-1], rows[:, 1:], torch.ones_like(rows[:, 1:], dtype=torch.bool)
         )
         for step in range(WARM_UP):
-            learner.learn(batch, step)
+            train_step.update(batch, step)
         started = time.perf_counter()
-        tokens = sum(learner.learn(batch, step).tokens for step in range(WARM_UP, WARM_UP + STEPS))
-        if world.is_first:
+        tokens = sum(
+            train_step.update(batch, step).tokens for step in range(WARM_UP, WARM_UP + STEPS)
+        )
+        if context.is_main:
             print(tokens / (time.perf_counter() - started))
 
 

@@ -7,7 +7,7 @@
 A step: forward, loss, backward, the gradient clipped to a norm of 1, AdamW with its fused kernel,
 gradients let go. Whoever is compiled has the loss in its graph. Width, depth, vocabulary, context
 and batch are the same, the weights equal in number to 2 %; the rest is each project's own. Atlas
-runs its `Learner`, with its checks, on the fastest model of its family that it would recommend:
+runs its `TrainStep`, with its checks, on the fastest model of its family that it would recommend:
 RoPE, RMSNorm, ReLU², heads of 128 channels. On a CPU all is float32, on a GPU bfloat16. The
 contestants take turns, compiled and (the peers) eager; medians and ratios are printed, and the
 share of the machine's own matrix product.
@@ -29,9 +29,9 @@ from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
-from atlas.training.distributed import World
+from atlas.training.distributed import DistributedContext
 from atlas.training.metrics import matmul_flops
-from atlas.training.train_step import Learner
+from atlas.training.train_step import TrainStep
 from bench.model import SHAPES, Shape, config_of, litgpt, transformers, wait
 from bench.shared import ROOT
 
@@ -162,7 +162,7 @@ def matched(shape: Shape, family: str, weights: int) -> ModelConfig:
 
 
 def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
-    """Our learner, compiled as it would be in a run that is long enough."""
+    """Our train_step, compiled as it would be in a run that is long enough."""
     train = load_params(ROOT / "params.yaml").train.model_copy(
         update={
             "batch_size": shape.batch,
@@ -176,11 +176,13 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
     )
     model = Decoder(config)
     initialise(model, 1)
-    learner = Learner(model.to(device), train, train.steps, World(device), compiled=True)
+    train_step = TrainStep(
+        model.to(device), train, train.steps, DistributedContext(device), compiled=True
+    )
 
     def step(ids: Tensor) -> None:
         mask = torch.ones_like(ids[:, 1:], dtype=torch.bool)
-        learner.learn(TokenBatch(ids[:, :-1], ids[:, 1:], mask), train.warmup_steps)
+        train_step.update(TokenBatch(ids[:, :-1], ids[:, 1:], mask), train.warmup_steps)
 
     return Contestant(step, model.parameter_count(), [])
 

@@ -40,9 +40,9 @@ from atlas.tokens.encode import encode_corpus
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.train_tokenizer import make_tokenizer
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.distributed import World
-from atlas.training.train_step import Learner
-from atlas.training.trainer import new_model, steps_of
+from atlas.training.distributed import DistributedContext
+from atlas.training.train_step import TrainStep
+from atlas.training.trainer import build_model, total_steps
 from bench.model import wait
 from bench.nanogpt import RECIPES, VAL_BATCH, Course, NanoGpt
 from bench.shared import ROOT
@@ -75,20 +75,20 @@ class Atlas:
         data = TrainingWindows(
             TokenSplit(self.folder / "tokens", "train"), length, train.batch_size, seed
         )
-        steps = steps_of(train, data.per_epoch)
-        world = World(self.device)
-        model = new_model(params, self.index, world)
-        learner = Learner(model, train, steps, world, compiled=compiled)
+        steps = total_steps(train, data.per_epoch)
+        context = DistributedContext(self.device)
+        model = build_model(params, self.index, context)
+        train_step = TrainStep(model, train, steps, context, compiled=compiled)
         course = Course()
         reader = BatchLoader(data, self.device, reader_count(self.device)).read()
         started = time.perf_counter()
         for step in range(most or steps):
-            learner.learn(next(reader), step)
+            train_step.update(next(reader), step)
         wait(self.device)
         course.seconds = time.perf_counter() - started
         reader.close()
         val = EvaluationWindows(self.val, length, VAL_BATCH)
-        with torch.compiler.set_stance("force_eager"), learner.precision.compute():
+        with torch.compiler.set_stance("force_eager"), train_step.precision.autocast():
             loss = mean_loss(model, val.all())
         course.losses.append((course.seconds, loss))
         return course, loss

@@ -13,7 +13,7 @@ from atlas.params.schema import Params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.browser import chromium
-from tests.small import CORPORA, small_params, text
+from tests.small import CORPORA, small_params, text, write_tokens
 
 settings.register_profile("noisy", deadline=None)  # how long an example takes is no test here
 settings.load_profile("noisy")
@@ -68,3 +68,10 @@ def corpora() -> Path:
     if not CORPORA.is_dir():
         pytest.skip("no ../shared/corpora beside this checkout")
     return CORPORA
+
+
+@pytest.fixture(scope="session")
+def token_folder(tmp_path_factory, tokenizer, documents) -> Path:
+    ids = [tokenizer.encode(document.text) for document in documents]
+    shards = {"train": [ids[:80]], "val": [ids[80:]]}
+    return write_tokens(tmp_path_factory.mktemp("tokens"), shards)

@@ -15,8 +15,8 @@ from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from atlas.training.checkpoint import Checkpoints
-from atlas.training.distributed import World
-from atlas.training.trainer import make_training, new_model
+from atlas.training.distributed import DistributedContext
+from atlas.training.trainer import build_model, make_trainer
 from tests.small import small_params, write_documents, write_tokens
 
 EVALUATE = small_params(**{"evaluate.free_samples": 5, "evaluate.sample_tokens": 12}).evaluate
@@ -86,8 +86,8 @@ def train_arithmetic(
         folder / "tokens", ids, tokenizer.vocab_size, "padded", separator, tokenizer
     )
     splits = {split: TokenSplit(tokens, split) for split in ("train", "val", "test")}
-    model = new_model(params, splits["train"].index, World(torch.device("cpu")))
+    model = build_model(params, splits["train"].index, DistributedContext(torch.device("cpu")))
     assert isinstance(model, Decoder)
     checkpoints = Checkpoints(folder / "checkpoints")
-    make_training(model, params, splits, checkpoints, World(torch.device("cpu"))).run()
+    make_trainer(model, params, splits, checkpoints, DistributedContext(torch.device("cpu"))).fit()
     return Evaluator(model.eval(), tokenizer, splits, folder / "clean", params.evaluate)

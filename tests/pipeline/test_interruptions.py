@@ -123,7 +123,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(
     assert max(checkpointed(checkout)) < 120
     printed = checkout.dvc("repro", "train")
     assert stages_run(printed) == ["train"]
-    assert "going on from step" in printed
+    assert "continuing from step" in printed
     assert checkout.hashes() == undisturbed.hashes()
     assert not checkpointed(checkout)
 
@@ -139,7 +139,7 @@ def test_two_processes_that_are_interrupted_go_on_and_end_the_same(
     printed = interrupt(checkout, kill, ATLAS_NPROC="2", ATLAS_STRATEGY=strategy)
     assert printed.count("stopped after step") == 1
     assert "Traceback" not in printed
-    assert "going on from step" in checkout.dvc("repro", "train", ATLAS_NPROC="2")
+    assert "continuing from step" in checkout.dvc("repro", "train", ATLAS_NPROC="2")
     found, expected = (
         pd.read_csv(each.root / "metrics/val.csv")["loss"] for each in (checkout, undisturbed)
     )
@@ -172,7 +172,7 @@ def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
     for each in (checkout, other):
         each.set(**{"train.lr": 1e-3})
         printed = each.dvc("repro", "train")
-        assert "going on from step" not in printed
+        assert "continuing from step" not in printed
     assert checkout.hashes() == other.hashes()
 
 

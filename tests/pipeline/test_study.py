@@ -107,7 +107,7 @@ def test_a_study_is_interrupted_resumed_and_written(checkout):
     assert "failed: tokenizer.vocab_size is 30000" in printed
     assert "error: 1 of 2 runs failed: sizes_too-large_s1_" in printed
     (log,) = (checkout.root / ".ckpt/studies").glob("sizes_fits_*.log")
-    assert "going on from step" in log.read_text()
+    assert "continuing from step" in log.read_text()
     page = (checkout.root / "docs/studies/sizes.md").read_text()
     assert "| fits | 400 | " in page
     assert "| too large | 30000 |  |  | 0 of 1, 1 failed: tokenizer.vocab_size is 30000" in page

@@ -17,14 +17,14 @@ def breaking(monkeypatch):
     """Breaks the models that are made from now on."""
 
     def apply(how):
-        make = sanity.new_model
+        make = sanity.build_model
 
         def broken(*given):
             model = make(*given)
             how(model)
             return model
 
-        monkeypatch.setattr(sanity, "new_model", broken)
+        monkeypatch.setattr(sanity, "build_model", broken)
 
     return apply
 

@@ -18,9 +18,9 @@ import torch
 from atlas.errors import Stopped
 from atlas.model.initialize import initialise, make_model
 from atlas.tokens.shards import TokenSplit
-from atlas.training.checkpoint import Checkpoints, whole_weights
-from atlas.training.distributed import the_world
-from atlas.training.trainer import make_training
+from atlas.training.checkpoint import Checkpoints, full_weights
+from atlas.training.distributed import distributed_context
+from atlas.training.trainer import make_trainer
 from tests.small import small_config, small_params
 
 CHANGES = {"steps": 50, "log_every": 1, "eval_every": 25, "lr": 0.01, "optimizer": "muon"}
@@ -29,26 +29,26 @@ CHANGES = {"steps": 50, "log_every": 1, "eval_every": 25, "lr": 0.01, "optimizer
 def main() -> None:
     tokens, run, stop_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     params = small_params(**{f"train.{key}": value for key, value in CHANGES.items()})
-    with the_world(torch.device("cpu")) as world:
+    with distributed_context(torch.device("cpu")) as context:
         model = make_model(small_config())
         initialise(model, params.train.seed)
         splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
-        training = make_training(model, params, splits, Checkpoints(run), world)
-        learn = training.learner.learn
+        training = make_trainer(model, params, splits, Checkpoints(run), context)
+        learn = training.train_step.update
 
         def interrupted(batch, step, watch=None):
-            if step + 1 == stop_at and world.rank == world.size - 1:
+            if step + 1 == stop_at and context.rank == context.size - 1:
                 os.kill(os.getpid(), signal.SIGINT)
             return learn(batch, step, watch)
 
-        training.learner.learn = interrupted
-        progress = training.run()
-        weights = whole_weights(training.learner)
-        if world.is_first:
+        training.train_step.update = interrupted
+        state = training.fit()
+        weights = full_weights(model, context)
+        if context.is_main:
             result = {
-                "losses": [row["loss"] for row in progress.train_rows],
-                "norms": [row["gradient_norm"] for row in progress.train_rows],
-                "val": [row["loss"] for row in progress.val_rows],
+                "losses": [row["loss"] for row in state.train_rows],
+                "norms": [row["gradient_norm"] for row in state.train_rows],
+                "val": [row["loss"] for row in state.val_rows],
                 "weights": {name: weight.double().sum().item() for name, weight in weights.items()},
             }
             (run / "result.json").write_text(json.dumps(result))

@@ -9,8 +9,8 @@ import torch
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally
 from atlas.model.storage import weights_of
-from atlas.training.metrics import Progress
-from atlas.training.trainer import Training
+from atlas.training.metrics import TrainState
+from atlas.training.trainer import Trainer
 
 
 def same_weights(a: LanguageModel, b: LanguageModel) -> bool:
@@ -18,23 +18,23 @@ def same_weights(a: LanguageModel, b: LanguageModel) -> bool:
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def logs(progress: Progress) -> tuple[Any, ...]:
-    return progress.train_rows, progress.val_rows, progress.best_loss, progress.best_step
+def logs(state: TrainState) -> tuple[Any, ...]:
+    return state.train_rows, state.val_rows, state.best_loss, state.best_step
 
 
-def stop_after(monkeypatch, training: Training, step: int) -> None:
+def stop_after(monkeypatch, training: Trainer, step: int) -> None:
     """Lets a signal come in the middle of a step (the first is 1)."""
-    learn = training.learner.learn
+    learn = training.train_step.update
 
     def interrupted(batch, number, watch=None):
         if number + 1 == step:
             os.kill(os.getpid(), signal.SIGINT)
         return learn(batch, number, watch)
 
-    monkeypatch.setattr(training.learner, "learn", interrupted)
+    monkeypatch.setattr(training.train_step, "update", interrupted)
 
 
-def with_losses(monkeypatch, training: Training, losses: list[float]) -> None:
+def with_losses(monkeypatch, training: Trainer, losses: list[float]) -> None:
     """Gives validations these losses."""
     given = iter(losses)
     measured = "atlas.training.trainer.tally"

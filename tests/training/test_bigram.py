@@ -10,7 +10,7 @@ from atlas.model.loss import mean_loss
 from atlas.model.storage import load_weights
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
-from atlas.training.bigram import count_pairs
+from atlas.training.bigram import fit_bigram
 from atlas.training.checkpoint import Checkpoints
 from tests.small import EOS, small_config, small_params, write_tokens
 
@@ -30,14 +30,14 @@ def counting(tmp_path):
         splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
         params = small_params(**{"model.context_length": 8, "train.batch_size": 2})
         checkpoints = Checkpoints(tmp_path / "checkpoints")
-        progress, _ = count_pairs(model, splits, params, checkpoints, lambda: "a b")
-        return model, progress, EvaluationWindows(splits["train"], 8, 2), checkpoints
+        state = fit_bigram(model, splits, params, checkpoints, lambda: "a b")
+        return model, state, EvaluationWindows(splits["train"], 8, 2), checkpoints
 
     return make
 
 
 def test_pairs_are_counted_across_windows_and_shards(counting):
-    model, progress, data, _ = counting()
+    model, state, data, _ = counting()
     pairs = {(EOS, 3): 2, (3, 4): 3, (4, 3): 2, (3, 5): 1, (5, EOS): 1, (4, 6): 1, (6, EOS): 1}
     expected = np.zeros((7, 7), np.int64)
     for (first, second), times in pairs.items():
@@ -49,11 +49,11 @@ def test_pairs_are_counted_across_windows_and_shards(counting):
     table = np.exp(model.table.weight.detach().numpy())
     assert table == pytest.approx((expected + kept) / np.maximum(rows, 1), rel=1e-5)
     loss = mean_loss(model, data.all())
-    assert progress.train_rows[0]["loss"] == pytest.approx(loss, rel=1e-5)
-    assert progress.best_loss == pytest.approx(loss, rel=1e-5)  # val is the same text
-    assert progress.tokens == 11
-    assert math.isfinite(progress.speed_rows[0]["tokens_per_second"])
-    assert progress.samples == [(1, "a b")]
+    assert state.train_rows[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert state.best_loss == pytest.approx(loss, rel=1e-5)  # val is the same text
+    assert state.tokens == 11
+    assert math.isfinite(state.speed_rows[0]["tokens_per_second"])
+    assert state.samples == [(1, "a b")]
 
 
 def test_the_table_is_kept(counting):

@@ -7,16 +7,15 @@ import torch
 
 from atlas.errors import AtlasError, Stopped
 from atlas.training import checkpoint
-from atlas.training import checkpoint as snapshot
-from atlas.training.metrics import Progress
+from atlas.training.metrics import TrainState
 from tests.training.runs import logs, same_weights, stop_after
 
 
-def stopped(training, monkeypatch, step, **changes):
-    run = training(**changes)
+def stopped(new_trainer, monkeypatch, step, **changes):
+    run = new_trainer(**changes)
     stop_after(monkeypatch, run, step)
     with pytest.raises(Stopped):
-        run.run()
+        run.fit()
     return run
 
 
@@ -24,74 +23,74 @@ def names(run):
     return sorted(path.name for path in run.checkpoints.folder.iterdir())
 
 
-def test_a_run_without_its_newest_checkpoint_ends_the_same(training, monkeypatch):
+def test_a_run_without_its_newest_checkpoint_ends_the_same(new_trainer, monkeypatch):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    whole = training("whole")
-    expected = whole.run()
-    first = stopped(training, monkeypatch, 17, folder="killed")
+    whole = new_trainer("whole")
+    expected = whole.fit()
+    first = stopped(new_trainer, monkeypatch, 17, folder="killed")
     newest, older = first.checkpoints.newest_first()
     assert (newest.name, older.name) == ("step-00000017", "step-00000016")
-    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100])
-    second = training("killed")
-    assert logs(second.run()) == logs(expected)
-    assert same_weights(second.learner.model, whole.learner.model)
+    (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
+    second = new_trainer("killed")
+    assert logs(second.fit()) == logs(expected)
+    assert same_weights(second.train_step.model, whole.train_step.model)
 
 
-@pytest.mark.parametrize("damage", ["state.pt", "model.safetensors", "progress.json"])
-def test_a_damaged_checkpoint_is_named_and_not_used(training, monkeypatch, capsys, damage):
-    (written,) = stopped(training, monkeypatch, 5).checkpoints.newest_first()
+@pytest.mark.parametrize("damage", ["optimizer.pt", "model.safetensors", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_named_and_not_used(new_trainer, monkeypatch, capsys, damage):
+    (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
     (written / damage).write_bytes(b"{")
-    second = stopped(training, monkeypatch, 3)  # earlier than the damaged one
+    second = stopped(new_trainer, monkeypatch, 3)  # earlier than the damaged one
     said = capsys.readouterr().err
     assert "step-00000005 is damaged" in said
-    assert damage == "progress.json" or f"{damage} is not what was written" in said
+    assert damage == "trainer_state.json" or f"the checksum of {damage} is wrong" in said
     assert [path.name for path in second.checkpoints.newest_first()] == ["step-00000003"]
-    third, whole = training(), training("whole")
-    assert logs(third.run()) == logs(whole.run())
-    assert same_weights(third.learner.model, whole.learner.model)
+    third, whole = new_trainer(), new_trainer("whole")
+    assert logs(third.fit()) == logs(whole.fit())
+    assert same_weights(third.train_step.model, whole.train_step.model)
 
 
-def test_a_byte_that_changed_is_damage(training, monkeypatch, capsys):
-    (written,) = stopped(training, monkeypatch, 5).checkpoints.newest_first()
+def test_a_byte_that_changed_is_damage(new_trainer, monkeypatch, capsys):
+    (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
     with (written / "model.safetensors").open("r+b") as file:
         file.seek(-9, 2)
         file.write(b"\x01\x02")
-    assert training().run().train_rows[0]["step"] == 7
-    assert "model.safetensors is not what was written" in capsys.readouterr().err
+    assert new_trainer().fit().train_rows[0]["step"] == 7
+    assert "the checksum of model.safetensors is wrong" in capsys.readouterr().err
 
 
-def test_what_is_whole_and_not_readable_is_refused(training, monkeypatch):
-    (written,) = stopped(training, monkeypatch, 5).checkpoints.newest_first()
-    (written / "state.pt").write_bytes(b"of another time")
-    monkeypatch.setattr(checkpoint, "damage_of", lambda _: "")
-    with pytest.raises(AtlasError, match=r"not readable though it is whole .* remove it"):
-        training().run()
+def test_what_is_whole_and_not_readable_is_refused(new_trainer, monkeypatch):
+    (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
+    (written / "optimizer.pt").write_bytes(b"of another time")
+    monkeypatch.setattr(checkpoint, "find_damage", lambda _: "")
+    with pytest.raises(AtlasError, match=r"intact but not readable .* remove it"):
+        new_trainer().fit()
     assert written.is_dir()
 
 
-def test_a_checkpoint_before_the_first_update_changes_nothing(training, tmp_path):
+def test_a_checkpoint_before_the_first_update_changes_nothing(new_trainer, tmp_path):
     """Asked for its state, an optimizer that has none makes one by a step that counts."""
-    plain, saved = training("plain", dropout=0.0), training("saved", dropout=0.0)
-    assert saved.checkpoints.save(saved.learner, Progress())
-    assert not saved.learner.optimizers.have_begun()
-    again = training("saved", dropout=0.0)
-    again.checkpoints.resume(again.learner)
-    assert not again.learner.optimizers.have_begun()
-    assert logs(again.run()) == logs(plain.run())
+    plain, saved = new_trainer("plain", dropout=0.0), new_trainer("saved", dropout=0.0)
+    assert saved.checkpoints.save(saved.train_step, TrainState())
+    assert not saved.train_step.optimizers.has_state()
+    again = new_trainer("saved", dropout=0.0)
+    again.checkpoints.resume(again.train_step)
+    assert not again.train_step.optimizers.has_state()
+    assert logs(again.fit()) == logs(plain.fit())
 
 
-def test_checkpoints_are_kept_few(training, monkeypatch):
+def test_checkpoints_are_kept_few(new_trainer, monkeypatch):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    run = training()
-    run.run()
+    run = new_trainer()
+    run.fit()
     assert names(run) == ["best.safetensors", "step-00000029", "step-00000030"]
 
 
-def test_training_goes_on_when_the_disk_is_full(training, monkeypatch, capsys):
+def test_training_goes_on_when_the_disk_is_full(new_trainer, monkeypatch, capsys):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    whole = training("whole")
-    expected = whole.run()
-    run, save = training(), torch.save
+    whole = new_trainer("whole")
+    expected = whole.fit()
+    run, save = new_trainer(), torch.save
 
     def full(state, file):
         if "step-00000004" in names(run):
@@ -99,30 +98,30 @@ def test_training_goes_on_when_the_disk_is_full(training, monkeypatch, capsys):
         save(state, file)
 
     monkeypatch.setattr(torch, "save", full)
-    assert logs(run.run()) == logs(expected)
+    assert logs(run.fit()) == logs(expected)
     assert names(run) == ["best.safetensors", "step-00000003", "step-00000004"]
     said = capsys.readouterr().err
     assert "step-00000005: checkpoint not written ([Errno 28] No space left on device)" in said
-    assert "the one before stays" in said
+    assert "the one before is kept" in said
     monkeypatch.setattr(torch, "save", save)
-    again = training()
-    assert logs(again.run()) == logs(expected)
-    assert same_weights(again.learner.model, whole.learner.model)
+    again = new_trainer()
+    assert logs(again.fit()) == logs(expected)
+    assert same_weights(again.train_step.model, whole.train_step.model)
 
 
-def test_stopped_on_a_full_disk_it_does_not_promise_too_much(training, monkeypatch):
+def test_stopped_on_a_full_disk_it_does_not_promise_too_much(new_trainer, monkeypatch):
     monkeypatch.setattr(torch, "save", lambda *_: 1 / 0)
-    monkeypatch.setattr(checkpoint, "FULL_DISK", (ZeroDivisionError,))
-    run = training()
+    monkeypatch.setattr(checkpoint, "DISK_ERRORS", (ZeroDivisionError,))
+    run = new_trainer()
     stop_after(monkeypatch, run, 3)
-    with pytest.raises(Stopped, match="goes on from the checkpoint before"):
-        run.run()
+    with pytest.raises(Stopped, match="continues from the checkpoint before"):
+        run.fit()
 
 
-def test_best_weights_that_the_disk_does_not_take_are_kept_in_memory(training, monkeypatch, capsys):
-    whole = training("whole")
-    whole.run()
-    run, write, tries = training(), checkpoint.write_weights, iter(range(99))
+def test_best_weights_stay_in_memory_if_the_disk_is_full(new_trainer, monkeypatch, capsys):
+    whole = new_trainer("whole")
+    whole.fit()
+    run, write, tries = new_trainer(), checkpoint.write_weights, iter(range(99))
 
     def full(weights, path):
         if next(tries) < 3:
@@ -130,21 +129,23 @@ def test_best_weights_that_the_disk_does_not_take_are_kept_in_memory(training, m
         write(weights, path)
 
     monkeypatch.setattr(checkpoint, "write_weights", full)
-    run.run()
+    run.fit()
     assert capsys.readouterr().err.count("kept in memory") == 3
     assert run.checkpoints.best.read_bytes() == whole.checkpoints.best.read_bytes()
 
 
-def test_a_checkpoint_of_another_model_is_refused(training, monkeypatch):
-    stopped(training, monkeypatch, 5)
+def test_a_checkpoint_of_another_model_is_refused(new_trainer, monkeypatch):
+    stopped(new_trainer, monkeypatch, 5)
     with pytest.raises(AtlasError, match=r"of another model \(d_ff, norm differ\); remove it"):
-        training(options={"d_ff": 96, "norm": "layernorm"}).run()
+        new_trainer(options={"d_ff": 96, "norm": "layernorm"}).fit()
 
 
-def test_a_checkpoint_of_another_machine_is_used_and_said(training, monkeypatch, capsys):
-    made_with = snapshot._made_with
-    monkeypatch.setattr(snapshot, "_made_with", lambda *given: made_with(*given) | {"torch": "0.1"})
-    stopped(training, monkeypatch, 5)
+def test_a_checkpoint_of_another_machine_is_used_and_said(new_trainer, monkeypatch, capsys):
+    environment = checkpoint._environment
+    monkeypatch.setattr(
+        checkpoint, "_environment", lambda *given: environment(*given) | {"torch": "0.1"}
+    )
+    stopped(new_trainer, monkeypatch, 5)
     monkeypatch.undo()
-    assert training().run().step == 30
-    assert "made otherwise (torch 0.1, now 2" in capsys.readouterr().err
+    assert new_trainer().fit().step == 30
+    assert "in another environment (torch 0.1, now 2" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.tokens.windows import NO_TARGET, TokenBatch
-from atlas.training.distributed import World, the_world
+from atlas.training.distributed import DistributedContext, distributed_context
 from tests.code_walk import ROOT
 from tests.training.conftest import CPU
 
@@ -78,32 +78,35 @@ def test_fsdp_learns_as_one_process_and_goes_on_in_any_number(token_folder, tmp_
 
 
 def test_the_rows_of_a_batch_are_shared_out():
-    worlds = [World(CPU, rank, 3) for rank in range(3)]
-    assert [list(range(12))[world.share(12)] for world in worlds] == [
+    contexts = [DistributedContext(CPU, rank, 3) for rank in range(3)]
+    assert [list(range(12))[context.local_rows(12)] for context in contexts] == [
         [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]
     ]  # fmt: skip
     with pytest.raises(
         AtlasError, match=r"train.batch_size \(10\) is not divisible by the 3 proc.*12"
     ):
-        worlds[0].share(10)
+        contexts[0].local_rows(10)
     numbers = np.arange(8).reshape(4, 2)
     batches = [TokenBatch(numbers, numbers, numbers >= 0), TokenBatch(*(numbers[:1],) * 3)]
-    shares = [list(world.shares(batches)) for world in worlds]
+    shares = [list(context.split_batches(batches)) for context in contexts]
     assert [[int(row[0]) for row in first.inputs] for first, _ in shares] == [[0, 6], [2], [4]]
     assert [second.num_targets() for _, second in shares] == [2, 0, 0]
     assert (shares[1][1].targets == NO_TARGET).all()
 
 
 def test_alone_there_is_nobody_to_ask():
-    world = World(CPU)
-    assert world.sums(2, 3.5) == [2, 3.5]
-    assert world.any(True)
-    assert not world.shards
+    context = DistributedContext(CPU)
+    assert context.sum(2, 3.5) == [2, 3.5]
+    assert context.any(True)
+    assert not context.is_sharded
     model = torch.nn.Linear(2, 2)
-    assert world.join(model, model, []) is model
+    assert context.wrap(model, model, []) is model
 
 
 def test_an_unknown_strategy_is_named(monkeypatch):
     monkeypatch.setenv("ATLAS_STRATEGY", "magic")
-    with pytest.raises(AtlasError, match="ATLAS_STRATEGY=magic: give ddp or fsdp"), the_world(CPU):
+    with (
+        pytest.raises(AtlasError, match="ATLAS_STRATEGY=magic: give ddp or fsdp"),
+        distributed_context(CPU),
+    ):
         pass

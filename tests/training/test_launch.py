@@ -4,25 +4,25 @@ import pytest
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from atlas.training import distributed as launch
-from atlas.training.distributed import processes_wanted, run_in_processes
+from atlas.training import distributed
+from atlas.training.distributed import launch, process_count
 
 
 @pytest.mark.parametrize("value", ["0", "two", "-1", "1.5", ""])
 def test_a_wrong_number_is_named(monkeypatch, value, capsys):
     monkeypatch.setenv("ATLAS_NPROC", value)
     with pytest.raises(SystemExit, match="1"):
-        run_in_processes("stages.train", lambda: None)
+        launch("stages.train", lambda: None)
     assert f"error: ATLAS_NPROC={value}: give a number of processes" in capsys.readouterr().err
 
 
 def test_one_process_is_this_one(monkeypatch):
     ran = []
-    run_in_processes("stages.train", lambda: ran.append("alone"))
+    launch("stages.train", lambda: ran.append("alone"))
     monkeypatch.setenv("ATLAS_NPROC", "4")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "started by torchrun")
-    run_in_processes("stages.train", lambda: ran.append("one of four"))
-    assert processes_wanted() == 4
+    launch("stages.train", lambda: ran.append("one of four"))
+    assert process_count() == 4
     assert ran == ["alone", "one of four"]
 
 
@@ -57,8 +57,8 @@ def test_the_launcher_ends_as_the_processes_did(monkeypatch, error, code):
 
     monkeypatch.setenv("ATLAS_NPROC", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(launch, "elastic_launch", elastic_launch)
-    monkeypatch.setattr(launch.logging, "disable", lambda _: None)
+    monkeypatch.setattr(distributed, "elastic_launch", elastic_launch)
+    monkeypatch.setattr(distributed.logging, "disable", lambda _: None)
     with pytest.raises(SystemExit) as end:
-        run_in_processes("stages.train", lambda: None)
+        launch("stages.train", lambda: None)
     assert end.value.code == code

@@ -6,19 +6,19 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.model.counts import count, training_bytes
-from atlas.training.distributed import World
+from atlas.training.distributed import DistributedContext
 from atlas.training.memory import (
-    available_bytes,
+    available_memory,
     check_memory,
-    memory_errors,
-    peak_bytes,
-    proposal,
+    explain_out_of_memory,
+    peak_memory,
+    suggest_change,
 )
 from tests.small import small_config, small_params
 from tests.training.conftest import CPU
 
 CONFIG = small_config(n_layer=4)
-ALONE = World(CPU)
+ALONE = DistributedContext(CPU)
 
 
 def train(batch_size=16, grad_accum_steps=1, activation_checkpointing=False):
@@ -39,7 +39,7 @@ def needed(windows, activation_checkpointing=False):
 
 def test_what_fits_passes():
     check_memory(CONFIG, train(), ALONE, needed(16))
-    check_memory(CONFIG, train(), World(CPU, 0, 4), needed(4))
+    check_memory(CONFIG, train(), DistributedContext(CPU, 0, 4), needed(4))
     check_memory(CONFIG, train(grad_accum_steps=8), ALONE, needed(2))
     other = small_config(kind="two_layer", window=4)
     check_memory(other, train(), ALONE, 16 * count(other).total_parameters)
@@ -50,11 +50,13 @@ def test_what_fits_passes():
 def test_fsdp_shares_out_what_belongs_to_the_weights():
     parts = training_bytes(CONFIG, 4)
     held = parts["weights"] + parts["gradients"] + parts["optimizer"]
-    shared = World(CPU, 0, 4, "fsdp")
+    shared = DistributedContext(CPU, 0, 4, "fsdp")
     check_memory(CONFIG, train(), shared, held // 4 + parts["activations"])
     with pytest.raises(AtlasError, match="GB are free"):
-        check_memory(CONFIG, train(), World(CPU, 0, 4), held // 4 + parts["activations"])
-    assert available_bytes(shared) < 0.3 * available_bytes(ALONE)
+        check_memory(
+            CONFIG, train(), DistributedContext(CPU, 0, 4), held // 4 + parts["activations"]
+        )
+    assert available_memory(shared) < 0.3 * available_memory(ALONE)
 
 
 def test_what_does_not_is_refused_with_the_parts_that_would():
@@ -74,7 +76,7 @@ def test_what_does_not_is_refused_with_the_parts_that_would():
 )
 def test_what_is_proposed_fits(available):
     words = dict(
-        word.split("=") for word in proposal(CONFIG, train(), ALONE, available).split()[1:]
+        word.split("=") for word in suggest_change(CONFIG, train(), ALONE, available).split()[1:]
     )
     tried = train(
         grad_accum_steps=int(words["train.grad_accum_steps"]),
@@ -93,38 +95,38 @@ def test_what_is_proposed_fits(available):
 def test_running_out_is_one_line(error):
     with (
         pytest.raises(
-            AtlasError, match=r"16 windows at once are more .* train.grad_accum_steps=2 "
+            AtlasError, match=r"16 windows at once need more .* train.grad_accum_steps=2 "
         ),
-        memory_errors(train(), CPU),
+        explain_out_of_memory(train(), CPU),
     ):
         raise error
     with (
         pytest.raises(AtlasError, match=r"train.activation_checkpointing=true"),
-        memory_errors(train(grad_accum_steps=16), CPU),
+        explain_out_of_memory(train(grad_accum_steps=16), CPU),
     ):
         raise error
     with (
         pytest.raises(AtlasError, match=r"try a smaller model"),
-        memory_errors(train(grad_accum_steps=16, activation_checkpointing=True), CPU),
+        explain_out_of_memory(train(grad_accum_steps=16, activation_checkpointing=True), CPU),
     ):
         raise error
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="another"), memory_errors(train(), CPU):
+    with pytest.raises(RuntimeError, match="another"), explain_out_of_memory(train(), CPU):
         raise RuntimeError("another")
 
 
 def test_a_batch_that_cannot_be_allocated_is_one_line():
     with (
-        pytest.raises(AtlasError, match="more than the memory of cpu"),
-        memory_errors(train(), CPU),
+        pytest.raises(AtlasError, match="more memory than cpu has"),
+        explain_out_of_memory(train(), CPU),
     ):
         torch.empty(2**50)
 
 
 def test_this_machine_has_memory():
-    assert available_bytes(ALONE) > 2**20
+    assert available_memory(ALONE) > 2**20
     held = torch.ones(2**24)
     now = psutil.Process().memory_info().rss
-    assert held.nbytes < now < 1.1 * peak_bytes(CPU) < 2**40  # the system counts in blocks
+    assert held.nbytes < now < 1.1 * peak_memory(CPU) < 2**40  # the system counts in blocks

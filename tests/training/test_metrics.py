@@ -1,5 +1,7 @@
 """What a training logs, and what it writes while it learns."""
 
+import csv
+import json
 import math
 
 import pytest
@@ -7,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from atlas.errors import Stopped
+from atlas.training import metrics
 from atlas.training.metrics import matmul_flops
 from atlas.training.samples import Sampler, samples_page
 from tests.training.conftest import CPU
@@ -23,77 +26,116 @@ def scalars(folder, tag):
     return {event.step: event.value for event in events_of(folder).Scalars(tag)}
 
 
-def test_each_row_says_where_training_is(training):
-    run = training(batch_size=4, log_every=10)
-    progress = run.run()
-    row = progress.train_rows[1]
+def test_each_row_says_where_training_is(new_trainer):
+    run = new_trainer(batch_size=4, log_every=10)
+    state = run.fit()
+    row = state.train_rows[1]
     assert row["step"] == 20
     assert row["tokens"] == 20 * 4 * 32
     assert row["epoch"] == pytest.approx(20 * 4 / run.data.per_epoch, abs=1e-4)
     assert row["perplexity"] == pytest.approx(math.exp(row["loss"]))
-    mean = (progress.train_rows[0]["loss"] + row["loss"]) / 2
+    mean = (state.train_rows[0]["loss"] + row["loss"]) / 2
     assert row["loss_average"] == pytest.approx(mean)  # of the first fifty steps
     assert list(row) == [
         "step", "epoch", "tokens", "loss", "loss_average", "perplexity", "lr", "gradient_norm"
     ]  # fmt: skip
-    assert all(row["flop_utilisation"] > 0 for row in progress.speed_rows)
+    assert all(row["flop_utilisation"] > 0 for row in state.speed_rows)
 
 
-def test_the_bar_shows_it_all(training, capsys, tmp_path):
-    training(events=tmp_path / "events").run()
+def test_the_bar_shows_it_all(new_trainer, capsys, tmp_path):
+    new_trainer(events=tmp_path / "events").fit()
     shown = capsys.readouterr().err
     for part in ("loss ", "(average ", "ppl ", "val ", "lr ", "|g| ", "tok/s", "% of the machine"):
         assert part in shown
 
 
-def test_tensorboard_has_the_same_numbers(training, tmp_path):
-    progress = training(events=tmp_path / "events", sample=lambda: "a text").run()
-    rows = {row["step"]: row for row in progress.train_rows}
+def test_tensorboard_has_the_same_numbers(new_trainer, tmp_path):
+    state = new_trainer(events=tmp_path / "events", sample=lambda: "a text").fit()
+    rows = {row["step"]: row for row in state.train_rows}
     for key in ("loss", "loss_average", "perplexity", "lr", "gradient_norm", "epoch", "tokens"):
         found = scalars(tmp_path / "events", f"train/{key}")
         assert found == pytest.approx({step: row[key] for step, row in rows.items()}, rel=1e-6)
     val = scalars(tmp_path / "events", "val/loss")
-    assert val == pytest.approx({row["step"]: row["loss"] for row in progress.val_rows})
+    assert val == pytest.approx({row["step"]: row["loss"] for row in state.val_rows})
     assert "speed/tokens_per_second" in events_of(tmp_path / "events").Tags()["scalars"]
     texts = events_of(tmp_path / "events").Tensors("sample/text_summary")
     assert [event.step for event in texts] == [0, 10, 20, 30]
-    assert progress.samples == [(step, "a text") for step in (0, 10, 20, 30)]
+    assert state.samples == [(step, "a text") for step in (0, 10, 20, 30)]
 
 
-def test_where_the_disk_takes_no_events_training_goes_on(training, tmp_path, monkeypatch, capsys):
-    expected = training("whole").run()
+def test_training_continues_if_the_disk_takes_no_events(new_trainer, tmp_path, monkeypatch, capsys):
+    expected = new_trainer("whole").fit()
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
-    assert logs(training("run", events=tmp_path / "events").run()) == logs(expected)
-    assert capsys.readouterr().err.count("no more events for TensorBoard (No space left") == 1
+    assert logs(new_trainer("run", events=tmp_path / "events").fit()) == logs(expected)
+    assert capsys.readouterr().err.count("TensorBoard events stop here (No space left") == 1
     monkeypatch.setattr("atlas.training.metrics.SummaryWriter", full)
-    assert logs(training("again", events=tmp_path / "other").run()) == logs(expected)
+    assert logs(new_trainer("again", events=tmp_path / "other").fit()) == logs(expected)
 
 
 def full(*_arguments, **_options):
     raise OSError("No space left on device")
 
 
-def test_a_run_that_went_on_has_each_step_once(training, tmp_path, monkeypatch):
-    whole = training("whole", events=tmp_path / "whole", log_every=5).run()
+def test_a_run_that_went_on_has_each_step_once(new_trainer, tmp_path, monkeypatch):
+    whole = new_trainer("whole", events=tmp_path / "whole", log_every=5).fit()
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
-    first = training("stopped", events=tmp_path / "stopped", log_every=5)
+    first = new_trainer("stopped", events=tmp_path / "stopped", log_every=5)
     stop_after(monkeypatch, first, 18)
     with pytest.raises(Stopped):
-        first.run()
-    training("stopped", events=tmp_path / "stopped", log_every=5).run()
+        first.fit()
+    new_trainer("stopped", events=tmp_path / "stopped", log_every=5).fit()
     found = scalars(tmp_path / "stopped", "train/loss")
     assert found == pytest.approx({row["step"]: row["loss"] for row in whole.train_rows})
 
 
-def test_a_new_run_in_the_same_folder_begins_anew(training, tmp_path):
-    training("a", events=tmp_path / "events").run()
-    training("b", events=tmp_path / "events", steps=10).run()
+def rows_of(file):
+    with file.open(encoding="utf-8") as lines:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def test_live_files_grow_while_training_runs(new_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "LIVE_SECONDS", 0.0)
+    live, seen = tmp_path / "live", []
+    run = new_trainer(live=live, sample=lambda: seen.append(rows_of(live / "val.csv")) or "")
+    state = run.fit()
+    assert [[row["step"] for row in rows] for rows in seen] == [
+        [0], [0, 10], [0, 10, 20], [0, 10, 20, 30]
+    ]  # fmt: skip
+    assert rows_of(live / "train.csv") == state.train_rows
+    assert rows_of(live / "val.csv") == state.val_rows
+    latest = json.loads((live / "train.json").read_text())
+    assert (latest["step"], latest["best_val_loss"]) == (30, state.best_loss)
+    assert latest["loss"] == state.train_rows[-1]["loss"]
+
+
+def test_a_resumed_run_keeps_its_live_curve(new_trainer, tmp_path, monkeypatch):
+    live = tmp_path / "live"
+    first = new_trainer(live=live)
+    stop_after(monkeypatch, first, 18)
+    with pytest.raises(Stopped):
+        first.fit()
+    assert [row["step"] for row in rows_of(live / "train.csv")] == [7, 14]
+    (live / "train.csv").unlink()  # as the stage does when it starts
+    state = new_trainer(live=live).fit()
+    assert rows_of(live / "train.csv") == state.train_rows
+
+
+def test_training_continues_if_the_disk_takes_no_live_files(new_trainer, tmp_path, capsys):
+    expected = new_trainer("whole").fit()
+    (tmp_path / "file").write_text("")
+    assert logs(new_trainer("run", live=tmp_path / "file/live").fit()) == logs(expected)
+    assert capsys.readouterr().err.count("live metrics stop here") == 1
+
+
+def test_a_new_run_in_the_same_folder_begins_anew(new_trainer, tmp_path):
+    new_trainer("a", events=tmp_path / "events").fit()
+    new_trainer("b", events=tmp_path / "events", steps=10).fit()
     assert list(scalars(tmp_path / "events", "train/loss")) == [7, 10]
 
 
-def test_samples_are_the_same_for_the_same_weights(training, splits, tokenizer):
-    run = training()
-    model = run.learner.model.train()
+def test_samples_are_the_same_for_the_same_weights(new_trainer, splits, tokenizer):
+    run = new_trainer()
+    model = run.train_step.model.train()
     sampler = Sampler(model, tokenizer, splits["val"], 12)
     assert sampler() == sampler()
     assert model.training

@@ -39,7 +39,7 @@ def test_muon_is_its_formula_in_float64():
     weights = [generator.normal(size=shape) for shape in SHAPES]
     gradients = [[generator.normal(size=shape) for shape in SHAPES] for _ in range(4)]
     matrices = [nn.Parameter(torch.tensor(weight)) for weight in weights]
-    ours = Muon(matrices, lr=0.05, momentum=0.9, weight_decay=0.1, kind=torch.float64)
+    ours = Muon(matrices, lr=0.05, momentum=0.9, weight_decay=0.1, dtype=torch.float64)
     for step in gradients:
         for matrix, gradient in zip(matrices, step, strict=True):
             matrix.grad = torch.tensor(gradient)
@@ -134,7 +134,7 @@ def test_adamw_and_sgd_are_those_of_torch(optimizer):
         reference = torch.optim.AdamW(groups, lr=0.002, betas=(0.9, 0.95), foreach=False)
     else:
         reference = torch.optim.SGD(groups, lr=0.002, momentum=0.9, nesterov=True, foreach=False)
-    optimizers.set_factor(0.5)
+    optimizers.scale_lr(0.5)
     assert optimizers.lr == 0.002
     for _ in range(3):
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):

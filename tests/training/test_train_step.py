@@ -12,8 +12,9 @@ from atlas.model.initialize import initialise
 from atlas.model.loss import cross_entropy_sum, mean_loss, tally
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.windows import TokenBatch
-from atlas.training import train_step as compilation
-from atlas.training.train_step import Precision, compilation_pays
+from atlas.training import compilation
+from atlas.training.compilation import should_compile
+from atlas.training.train_step import Precision
 from tests.small import small_config
 from tests.training.conftest import CPU
 
@@ -23,16 +24,16 @@ def first_batch(run):
 
 
 def gradients_of(run, batch):
-    run.learner.add_gradient(batch)
-    return [parameter.grad.clone() for parameter in run.learner.model.parameters()]
+    run.train_step.backward(batch)
+    return [parameter.grad.clone() for parameter in run.train_step.model.parameters()]
 
 
 @pytest.mark.parametrize("filled", [0, 9])
-def test_parts_add_up_to_the_whole_batch(training, filled):
+def test_parts_add_up_to_the_whole_batch(new_trainer, filled):
     """Also where the parts differ in what they hold."""
     found = []
     for parts in (1, 2, 4, 8):
-        run = training(f"parts{parts}", dropout=0.0, grad_accum_steps=parts, batch_size=8)
+        run = new_trainer(f"parts{parts}", dropout=0.0, grad_accum_steps=parts, batch_size=8)
         batch = first_batch(run)
         batch.targets[:3, 32 - filled :] = -100
         found.append(gradients_of(run, batch))
@@ -41,138 +42,138 @@ def test_parts_add_up_to_the_whole_batch(training, filled):
             assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_the_gradient_is_that_of_the_mean_over_tokens(training):
-    run = training(dropout=0.0)
+def test_the_gradient_is_that_of_the_mean_over_tokens(new_trainer):
+    run = new_trainer(dropout=0.0)
     batch = first_batch(run)
     found = gradients_of(run, batch)
-    run.learner.model.zero_grad()
+    run.train_step.model.zero_grad()
     F.cross_entropy(
-        run.learner.model(batch.inputs).flatten(0, 1), batch.targets.flatten()
+        run.train_step.model(batch.inputs).flatten(0, 1), batch.targets.flatten()
     ).backward()
-    for ours, parameter in zip(found, run.learner.model.parameters(), strict=True):
+    for ours, parameter in zip(found, run.train_step.model.parameters(), strict=True):
         assert torch.allclose(ours, parameter.grad, atol=1e-7)
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1, 100.0])
-def test_the_norm_is_measured_before_it_is_clipped(training, max_grad_norm, monkeypatch):
-    run = training(dropout=0.0, max_grad_norm=max_grad_norm)
+def test_the_norm_is_measured_before_it_is_clipped(new_trainer, max_grad_norm, monkeypatch):
+    run = new_trainer(dropout=0.0, max_grad_norm=max_grad_norm)
     batch = first_batch(run)
     norm = torch.cat([gradient.flatten() for gradient in gradients_of(run, batch)]).norm().item()
-    run.learner.model.zero_grad()
+    run.train_step.model.zero_grad()
     seen = []
-    parameters = list(run.learner.model.parameters())
+    parameters = list(run.train_step.model.parameters())
     monkeypatch.setattr(
-        run.learner.optimizers,
+        run.train_step.optimizers,
         "step",
         lambda: seen.append(torch.cat([p.grad.flatten() for p in parameters]).norm().item()),
     )
-    assert run.learner.learn(batch, 0).norm == pytest.approx(norm, rel=1e-5)
+    assert run.train_step.update(batch, 0).grad_norm == pytest.approx(norm, rel=1e-5)
     expected = min(norm, max_grad_norm) if max_grad_norm else norm
     assert seen == [pytest.approx(expected, rel=1e-4)]
 
 
-def test_dropout_depends_on_seed_and_step_alone(training):
+def test_dropout_depends_on_seed_and_step_alone(new_trainer):
     def loss(step, seed=1):
-        run = training(dropout=0.5, seed=seed)
+        run = new_trainer(dropout=0.5, seed=seed)
         torch.rand(3)
         batch = TokenBatch(
             *(torch.ones(4, 32, dtype=torch.long) for _ in range(2)), torch.ones(4, 32)
         )
-        return run.learner.learn(batch, step).loss
+        return run.train_step.update(batch, step).loss
 
     assert loss(3) == loss(3)
     assert loss(3) != loss(4)
 
 
-def test_recomputing_activations_changes_nothing(training):
+def test_recomputing_activations_changes_nothing(new_trainer):
     plain, again = (
-        training("plain", steps=8),
-        training("again", steps=8, activation_checkpointing=True),
+        new_trainer("plain", steps=8),
+        new_trainer("again", steps=8, activation_checkpointing=True),
     )
-    plain.run()
-    again.run()
+    plain.fit()
+    again.fit()
     for ours, theirs in zip(
-        plain.learner.model.parameters(), again.learner.model.parameters(), strict=True
+        plain.train_step.model.parameters(), again.train_step.model.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(
-    ("precision", "kind"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+    ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)]
 )
-def test_half_precision_learns_nearly_the_same(training, precision, kind):
-    whole = training("whole", dropout=0.0, steps=12, options={"n_layer": 1}).run()
-    run = training(precision, dropout=0.0, precision=precision, steps=12, options={"n_layer": 1})
+def test_half_precision_learns_nearly_the_same(new_trainer, precision, dtype):
+    whole = new_trainer("whole", dropout=0.0, steps=12, options={"n_layer": 1}).fit()
+    run = new_trainer(precision, dropout=0.0, precision=precision, steps=12, options={"n_layer": 1})
     seen = set()
-    run.learner.model.blocks[0].feed_forward.up.register_forward_hook(
+    run.train_step.model.blocks[0].feed_forward.up.register_forward_hook(
         lambda _module, _inputs, output: seen.add(output.dtype)
     )
-    progress = run.run()
-    assert seen == {kind}
-    assert {parameter.dtype for parameter in run.learner.model.parameters()} == {torch.float32}
-    assert progress.best_loss == pytest.approx(whole.best_loss, rel=0.02)
+    state = run.fit()
+    assert seen == {dtype}
+    assert {parameter.dtype for parameter in run.train_step.model.parameters()} == {torch.float32}
+    assert state.best_loss == pytest.approx(whole.best_loss, rel=0.02)
 
 
-def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale(training):
-    run = training(dropout=0.0, precision="float16", steps=8, options={"n_layer": 1})
+def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale(new_trainer):
+    run = new_trainer(dropout=0.0, precision="float16", steps=8, options={"n_layer": 1})
     batch = first_batch(run)
-    scaler = run.learner.precision._scaler
-    before = [parameter.clone() for parameter in run.learner.model.parameters()]
+    scaler = run.train_step.precision._scaler
+    before = [parameter.clone() for parameter in run.train_step.model.parameters()]
     scaler.scale(torch.zeros(()))
     scaler.update(2.0**24)
-    made = run.learner.learn(batch, 0)
-    assert (made.updated, made.usable) == (False, True)
+    result = run.train_step.update(batch, 0)
+    assert (result.updated, result.failed) == (False, False)
     assert scaler.get_scale() == 2.0**23
-    for parameter, value in zip(run.learner.model.parameters(), before, strict=True):
+    for parameter, value in zip(run.train_step.model.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
-    progress = run.run()
-    assert 0 < progress.skipped < 8
-    assert all(math.isfinite(row["gradient_norm"]) for row in progress.train_rows)
-    assert progress.best_loss < progress.val_rows[0]["loss"]
+    state = run.fit()
+    assert 0 < state.skipped_steps < 8
+    assert all(math.isfinite(row["gradient_norm"]) for row in state.train_rows)
+    assert state.best_loss < state.val_rows[0]["loss"]
 
 
 def test_the_scale_is_part_of_a_checkpoint():
     first, second = Precision("float16", CPU), Precision("float16", CPU)
-    first.scaled(torch.zeros(()))
-    first.skip()
+    first.scale_loss(torch.zeros(()))
+    first.halve_scale()
     second.load_state_dict(first.state_dict())
-    second.scaled(torch.zeros(()))
+    second.scale_loss(torch.zeros(()))
     assert second._scaler.get_scale() == 2.0**15
     whole = Precision("float32", CPU)
     whole.load_state_dict(whole.state_dict())
-    assert not whole.may_skip()
+    assert not whole.can_lower_scale()
 
 
 @pytest.mark.slow
-def test_a_compiled_model_learns_the_same(training, monkeypatch):
-    if not compilation._compiler_works(CPU):
+def test_a_compiled_model_learns_the_same(new_trainer, monkeypatch):
+    if not compilation.compiler_works(CPU):
         pytest.skip("no C++ compiler that torch.compile can use")
-    plain = training("plain", dropout=0.0, steps=12, options={"n_layer": 1}).run()
+    plain = new_trainer("plain", dropout=0.0, steps=12, options={"n_layer": 1}).fit()
     monkeypatch.setenv("ATLAS_COMPILE", "1")
-    run = training("compiled", dropout=0.0, steps=12, options={"n_layer": 1})
-    assert run.learner.compiled
-    progress = run.run()
-    for ours, theirs in zip(progress.train_rows, plain.train_rows, strict=True):
+    run = new_trainer("compiled", dropout=0.0, steps=12, options={"n_layer": 1})
+    assert run.train_step.compiled
+    state = run.fit()
+    for ours, theirs in zip(state.train_rows, plain.train_rows, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
 
 
 def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
     config = small_config()
-    monkeypatch.setattr(compilation, "_compiler_works", lambda _: True)
-    assert not compilation_pays(config, 10**6, CPU)
-    assert compilation_pays(config, 10**10, CPU)
+    monkeypatch.setattr(compilation, "compiler_works", lambda _: True)
+    assert not should_compile(config, 10**6, CPU)
+    assert should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "1")
-    assert compilation_pays(config, 1, CPU)
-    monkeypatch.setattr(compilation, "_compiler_works", lambda _: False)
+    assert should_compile(config, 1, CPU)
+    monkeypatch.setattr(compilation, "compiler_works", lambda _: False)
     with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=1: give 0 or auto"):
-        compilation_pays(config, 1, CPU)
+        should_compile(config, 1, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "auto")
-    assert not compilation_pays(config, 10**10, CPU)
+    assert not should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "0")
-    assert not compilation_pays(config, 10**10, CPU)
+    assert not should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "yes")
     with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=yes: give 0, 1 or auto"):
-        compilation_pays(config, 1, CPU)
+        should_compile(config, 1, CPU)
 
 
 def test_without_a_compiler_it_is_said_and_training_is_eager(monkeypatch, capsys):
@@ -180,7 +181,7 @@ def test_without_a_compiler_it_is_said_and_training_is_eager(monkeypatch, capsys
         raise RuntimeError("no g++\nanywhere")
 
     monkeypatch.setattr(torch, "compile", broken)
-    assert not compilation._compiler_works(CPU)
+    assert not compilation.compiler_works(CPU)
     assert "torch.compile does not work here (no g++ anywhere)" in capsys.readouterr().err
 
 

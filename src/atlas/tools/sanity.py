@@ -24,10 +24,10 @@ from atlas.params.schema import Params, TrainParams
 from atlas.tokens.batches import TensorBatch
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import TokenBatch, TrainingWindows
-from atlas.training.distributed import World
-from atlas.training.memory import ADVICE
-from atlas.training.train_step import Learner
-from atlas.training.trainer import new_model
+from atlas.training.distributed import DistributedContext
+from atlas.training.memory import LOWER_LR
+from atlas.training.train_step import TrainStep
+from atlas.training.trainer import build_model
 
 BY_HEART = 0.1  # nats a token: the right one has nine tenths of the probability
 SHOWN_EVERY = 20  # steps
@@ -80,18 +80,18 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
             "warmup_steps": 0,
         }
     )
-    learner, batches = _begin(params, train, tokens)
+    train_step, batches = _begin(params, train, tokens)
     batch = next(batches)
     learned = int((batch.targets >= 0).sum())
     print(f"{windows} windows, {learned} tokens to learn by heart")
     loss = float("nan")
     for step in range(steps):
-        made = learner.learn(batch, step)
-        loss = made.loss
-        if not made.usable:
-            raise AtlasError(f"the loss is {loss:g} at step {step + 1}. {ADVICE}")
+        result = train_step.update(batch, step)
+        loss = result.loss
+        if result.failed:
+            raise AtlasError(f"the loss is {loss:g} at step {step + 1}. {LOWER_LR}")
         if step % SHOWN_EVERY == 0 or loss < BY_HEART:
-            print(f"step {step + 1}: loss {loss:.4f}, gradient {made.norm:.3g}")
+            print(f"step {step + 1}: loss {loss:.4f}, gradient {result.grad_norm:.3g}")
         if loss < BY_HEART:
             return step + 1
     raise AtlasError(
@@ -111,15 +111,15 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
         AtlasError: the data cannot be trained on.
     """
     train = params.train.model_copy(update={"precision": "float32", "warmup_steps": 0})
-    learner, batches = _begin(params, train, tokens)
+    train_step, batches = _begin(params, train, tokens)
     if train.init == "zero":
-        learner.learn(next(batches), 0)
+        train_step.update(next(batches), 0)
     for batch in itertools.islice(batches, FLOW_BATCHES):
-        learner.add_gradient(batch)
-    for parameter in learner.model.parameters():
+        train_step.backward(batch)
+    for parameter in train_step.model.parameters():
         if parameter.grad is not None:
             parameter.grad /= FLOW_BATCHES
-    parameters = dict(learner.model.named_parameters())
+    parameters = dict(train_step.model.named_parameters())
     ratios = [
         _size(parameter.grad) / max(_size(parameter), 1e-12)
         for parameter in parameters.values()
@@ -151,20 +151,20 @@ def print_flow(flows: list[Flow]) -> None:
 
 def _begin(
     params: Params, train: TrainParams, tokens: Path
-) -> tuple[Learner, Iterator[TensorBatch]]:
+) -> tuple[TrainStep, Iterator[TensorBatch]]:
     """A new model without dropout, that learns here and alone; the batches of its training."""
     if params.model.kind == "bigram":
         raise AtlasError("model.kind is bigram: it is counted, and has no gradient to look at")
     index = TokenIndex.read(tokens)
     shape = params.model.model_copy(update={"dropout": 0.0})
-    world = World(choose_device())
-    model = new_model(params.model_copy(update={"train": train, "model": shape}), index, world)
+    context = DistributedContext(choose_device())
+    model = build_model(params.model_copy(update={"train": train, "model": shape}), index, context)
     split = TokenSplit(tokens, "train", train.max_train_tokens)
     data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
-    learner = Learner(model, train, train.steps, world)
+    train_step = TrainStep(model, train, train.steps, context)
     rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())
-    batches = (TokenBatch.from_rows(each.to(world.device), index) for each in rows)
-    return learner, batches
+    batches = (TokenBatch.from_rows(each.to(context.device), index) for each in rows)
+    return train_step, batches
 
 
 def _flow(name: str, parameter: nn.Parameter, usual: float) -> Flow:

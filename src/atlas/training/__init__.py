@@ -1,1 +1,1 @@
-"""Training: the loop, what it logs, and how it is started."""
+"""Training, in this order: trainer (the loop), train_step, optimizers, schedule, metrics."""

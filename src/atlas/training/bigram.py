@@ -1,10 +1,9 @@
-"""Training of the bigram model: the pairs of the training text are counted."""
+"""Fit the bigram model by counting the pairs of the training text."""
 
 import time
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
 
 from atlas.cleaning.documents import Split
 from atlas.model.baselines import Bigram
@@ -15,25 +14,24 @@ from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints
-from atlas.training.metrics import Progress
-from atlas.training.train_step import norm
-from atlas.training.trainer import val_row
+from atlas.training.metrics import TrainState, val_row
+from atlas.training.norms import total_norm
 
 
-def count_pairs(
+def fit_bigram(
     model: Bigram,
     splits: Mapping[Split, TokenSplit],
     params: Params,
     checkpoints: Checkpoints,
     sample: Callable[[], str] | None = None,
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Makes the table of a bigram model from every pair of the training text.
+) -> TrainState:
+    """Fill the table of a bigram model from all pairs of the training text.
 
     Returns:
-        What was logged, a single step that reads all, and the weights, which are the best as well.
+        The log of a single step that reads everything; the weights are the best and the last ones.
     """
     length = params.model.context_length
-    at_once = params.train.batch_size // params.train.grad_accum_steps
+    micro_batch = params.train.batch_size // params.train.grad_accum_steps
     started = time.perf_counter()
     pairs = BigramCounts.count(splits["train"], length)
     with torch.no_grad():
@@ -41,20 +39,19 @@ def count_pairs(
     losses = pairs.bigram_losses(pairs.first, pairs.second)
     seconds = time.perf_counter() - started
     checkpoints.keep_best(weights_of(model))
-    checkpoints.settle()
+    checkpoints.flush()
     train_loss = float(pairs.counts @ losses) / int(pairs.counts.sum())
-    val = tally(model, EvaluationWindows(splits["val"], length, at_once).all())
-    data = EvaluationWindows(splits["train"], length, at_once)
+    val = tally(model, EvaluationWindows(splits["val"], length, micro_batch).all())
+    data = EvaluationWindows(splits["train"], length, micro_batch)
     windows = params.train.eval_train_windows
     train = tally(model, data.spread(windows)) if windows else None
-    progress = Progress(
+    return TrainState(
         step=1,
         best_step=1,
         best_loss=val.mean,
         train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
-        val_rows=[val_row(1, val, train, norm(model.parameters()).item())],
+        val_rows=[val_row(1, val, train, total_norm(model.parameters()).item())],
         speed_rows=[{"step": 1, "tokens_per_second": round(pairs.read / seconds)}],
         samples=[(1, sample())] if sample is not None else [],
         tokens=pairs.read,
     )
-    return progress, weights_of(model)

@@ -1,26 +1,18 @@
-"""Ctrl+C and SIGTERM as a request that the training loop grants between two steps.
+"""Checkpoints: save training between two steps and continue it exactly.
 
-One checkpoint: the files that hold a moment of training.
+A run keeps its two newest checkpoints and the best weights so far::
 
-::
-
-    model.safetensors     weights
-    state.pt              state of the optimizers, and the scale of float16
-    progress.json         step, position in the data, all that was logged; what made it
-
-Under FSDP2, ``sharded/`` holds weights and optimizers instead: each process writes its share, and
-any number of processes reads them. Either kind goes on as the other. Random numbers need no
-keeping: what is random depends on the seed and the step.
-
-The checkpoints of a run: the two newest, and the best weights so far.
-
-::
-
-    step-00000120/     all that an interrupted training needs to go on as if nothing had happened
+    step-00000120/
+        model.safetensors     weights
+        optimizer.pt          optimizer state, and the loss scale of float16
+        trainer_state.json    step, position in the data, all logged rows, environment, checksums
     step-00000240/
     best.safetensors
 
-Each appears whole or not at all.
+Under FSDP2 a folder ``sharded/`` holds weights and optimizers: each process writes its shard, and
+any number of processes can read them. Either kind can continue as the other. No random state is
+saved, because every random choice depends only on the seed and the step. Each checkpoint appears
+whole or not at all.
 """
 
 import json
@@ -47,245 +39,242 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from atlas.errors import AtlasError, Stopped, one_line
+from atlas.model.language_model import LanguageModel
 from atlas.model.storage import weights_of, with_tied_head, without_tied_head, write_weights
 from atlas.pipeline.files import crc32, files_below, partial_path, put_in_place, remove
-from atlas.training.metrics import Progress
-from atlas.training.train_step import Learner
+from atlas.training.distributed import DistributedContext
+from atlas.training.metrics import TrainState
+from atlas.training.train_step import TrainStep
 
-WEIGHTS, STATE, PROGRESS, SHARDED = "model.safetensors", "state.pt", "progress.json", "sharded"
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def whole_weights(learner: Learner) -> dict[str, Tensor]:
-    """The weights by name, gathered from all processes; every process has to ask."""
-    if not learner.world.shards:
-        return weights_of(learner.model)
-    weights: dict[str, Any] = get_model_state_dict(learner.model, options=WHOLE)
-    return without_tied_head(learner.model.config, weights)
-
-
-def write_state(folder: Path, learner: Learner) -> None:
-    """Writes weights and optimizers; every process has to do so.
-
-    Raises:
-        AtlasError: the disk does not take it; other writers say it as an OSError, a RuntimeError
-            or a CheckpointException.
-    """
-    world = learner.world
-    begun = learner.optimizers.have_begun()
-    rest: dict[str, Any] = {"scale": learner.precision.state_dict(), "begun": begun}
-    if world.shards:
-        save(_shares(learner, begun), checkpoint_id=folder / SHARDED)
-    elif begun:
-        model, members = learner.model, learner.optimizers.members
-        rest["optimizers"] = get_optimizer_state_dict(model, members, options=WHOLE)
-    if world.is_first:
-        if not world.shards:
-            write_weights(weights_of(learner.model), folder / WEIGHTS)
-        with (folder / STATE).open("wb") as file:
-            torch.save(rest, file)
-
-
-def read_state(folder: Path, learner: Learner) -> None:
-    """Restores weights and optimizers from files that are whole; every process has to do so.
-
-    Raises:
-        Exception: they cannot be read, and the learner may be restored in part.
-    """
-    model, members = learner.model, learner.optimizers.members
-    state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-    # Optimizers go first: an empty one gets a state by a step of length 0.
-    if (folder / SHARDED).exists():
-        shares = _shares(learner, state["begun"])
-        load(shares, checkpoint_id=folder / SHARDED)
-        if state["begun"]:
-            set_optimizer_state_dict(model, members, optim_state_dict=shares["optimizers"])
-        set_model_state_dict(model, shares["weights"])
-    else:
-        weights = with_tied_head(model.config, safetensors.torch.load_file(folder / WEIGHTS))
-        if state["begun"]:
-            optimizers = state["optimizers"]
-            set_optimizer_state_dict(model, members, optim_state_dict=optimizers, options=WHOLE)
-        set_model_state_dict(model, dict(weights), options=WHOLE)
-    learner.precision.load_state_dict(state["scale"])
-
-
-def write_progress(folder: Path, learner: Learner, progress: Progress) -> None:
-    """Writes progress.json, which knows the checksum of every other file."""
-    values = {
-        "made_with": _made_with(learner),
-        "progress": asdict(progress),
-        "files": {str(file.relative_to(folder)): crc32(file) for file in files_below(folder)},
-    }
-    (folder / PROGRESS).write_text(json.dumps(values), encoding="utf-8")
-
-
-def damage_of(folder: Path) -> str:
-    """Which file of a checkpoint is missing or not what was written; empty if all are whole."""
-    try:
-        files = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["files"]
-        wrong = [name for name, checksum in files.items() if crc32(folder / name) != checksum]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return one_line(error)[:80] or type(error).__name__
-    return f"{wrong[0]} is not what was written" if wrong else ""
-
-
-def read_progress(folder: Path, learner: Learner) -> Progress:
-    """Reads progress.json; says where the machine is not that of before.
-
-    Raises:
-        AtlasError: it is of another model.
-    """
-    values = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    before, now = values["made_with"], _made_with(learner)
-    different = sorted(key for key in now["model"] if now["model"][key] != before["model"].get(key))
-    if different:
-        raise AtlasError(
-            f"{folder}: a checkpoint of another model ({', '.join(different)} differ); remove it "
-            "to begin anew, or go back to the params of that run"
-        )
-    changed = [key for key in now if key != "model" and before.get(key) != now[key]]
-    if changed and learner.world.is_first:
-        differences = ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed)
-        print(
-            f"note: the checkpoint was made otherwise ({differences}): the result will not be that "
-            "of an undisturbed run to the last bit",
-            file=sys.stderr,
-        )
-    return Progress(**values["progress"])
-
-
-def _shares(learner: Learner, begun: bool) -> dict[str, dict[str, Any]]:
-    """What this process holds of the weights, and of optimizers that have made a step."""
-    shares: dict[str, dict[str, Any]] = {"weights": get_model_state_dict(learner.model)}
-    if begun:
-        members = learner.optimizers.members
-        shares["optimizers"] = get_optimizer_state_dict(learner.model, members)
-    return shares
-
-
-def _made_with(learner: Learner) -> dict[str, Any]:
-    return {
-        "model": learner.model.config.model_dump(),
-        "device": learner.world.device.type,
-        "torch": str(torch.__version__),
-        "processes": learner.world.size,
-        "strategy": learner.world.strategy if learner.world.size > 1 else "alone",
-        "threads": torch.get_num_threads(),
-        "compiled": learner.compiled,
-    }
-
-
+WEIGHTS, OPTIMIZER, SHARDED = "model.safetensors", "optimizer.pt", "sharded"
+TRAIN_STATE = "trainer_state.json"
 KEPT = 2
-FULL_DISK = (AtlasError, OSError, RuntimeError, CheckpointException)  # how writers say it
+FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+DISK_ERRORS = (AtlasError, OSError, RuntimeError, CheckpointException)  # of the several writers
 
 
 class Checkpoints:
     """The checkpoints of one training run.
 
     Attributes:
-        folder: where they are; every process of the run must see it.
-        best: the best weights so far.
+        folder: every process of the run must see it.
+        best: file of the best weights so far.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best = folder / "best.safetensors"
-        self._unwritten: dict[str, Tensor] = {}  # best weights that the disk did not take
+        self._pending: dict[str, Tensor] = {}  # best weights that are not on disk yet
         folder.mkdir(parents=True, exist_ok=True)
 
     def keep_best(self, weights: dict[str, Tensor]) -> None:
-        """Keeps weights as the best: in memory, where the disk does not take them."""
-        self._unwritten = {name: weight.detach().clone() for name, weight in weights.items()}
-        if error := _failure_of(self.settle):
-            _note(f"{self.best}: not written ({error}); kept in memory, training goes on")
+        """Save the best weights; keep them in memory if the disk is full."""
+        self._pending = {name: weight.detach().clone() for name, weight in weights.items()}
+        if error := _disk_error(self.flush):
+            _note(f"{self.best}: not written ({error}); kept in memory, training continues")
 
-    def settle(self) -> None:
-        """Writes the best weights, if the disk has not taken them yet.
+    def flush(self) -> None:
+        """Write the best weights if they are not on disk yet.
 
         Raises:
-            AtlasError, OSError: it does not do so now either.
+            AtlasError, OSError: the disk is still full.
         """
-        if self._unwritten:
+        if self._pending:
             partial = partial_path(self.best)
-            write_weights(self._unwritten, partial)
+            write_weights(self._pending, partial)
             put_in_place(partial, self.best)
-            self._unwritten = {}
+            self._pending = {}
 
-    def save(self, learner: Learner, progress: Progress) -> bool:
-        """Writes a checkpoint, and removes all but the newest two; every process has to do so.
+    def save(self, train_step: TrainStep, state: TrainState) -> bool:
+        """Write a checkpoint and remove all but the newest two; every process must call it.
 
         Returns:
-            Whether the disk took it. If not, that is said, and those of before stay.
+            False if the disk is full; a note says so, and the older checkpoints stay.
         """
-        final = self.folder / f"step-{progress.step:08d}"
+        context = train_step.context
+        final = self.folder / f"step-{state.step:08d}"
         partial = partial_path(final)
 
         def begin() -> None:
-            if learner.world.is_first:
+            if context.is_main:
                 remove(partial)
-                self.settle()  # a checkpoint must not speak of best weights that are not there
+                self.flush()  # a checkpoint must not refer to best weights that are not on disk
                 partial.mkdir()
 
         def finish() -> None:
-            if learner.world.is_first:
-                write_progress(partial, learner, progress)
+            if context.is_main:
+                _write_state(partial, train_step, state)
                 put_in_place(partial, final)
 
-        for part in (begin, lambda: write_state(partial, learner), finish):
-            error = _failure_of(part)
-            if learner.world.any(bool(error)):
+        for action in (begin, lambda: _write_tensors(partial, train_step), finish):
+            error = _disk_error(action)
+            if context.any(bool(error)):
                 if error:
                     _note(
-                        f"{final}: checkpoint not written ({error}); training goes on, and the "
-                        "one before stays: free some space"
+                        f"{final}: checkpoint not written ({error}); training continues, and the "
+                        "one before is kept: free some space"
                     )
-                if learner.world.is_first:
+                if context.is_main:
                     remove(partial)
                 return False
-        if learner.world.is_first:
+        if context.is_main:
             for old in self.newest_first()[KEPT:]:
                 remove(old)
         return True
 
-    def resume(self, learner: Learner) -> Progress:
-        """Restores the newest checkpoint that is whole, or starts a new run.
+    def resume(self, train_step: TrainStep) -> TrainState:
+        """Restore the newest intact checkpoint, or start a new run; every process must call it.
 
-        A damaged one is removed, so that it does not pass for the newest. Every process has to
-        ask.
+        Damaged checkpoints are removed, so that a later save does not mistake them for new ones.
 
         Raises:
-            AtlasError: it is of another model, or another version of PyTorch wrote it.
+            AtlasError: it belongs to another model, or another version of PyTorch wrote it.
         """
-        world = learner.world
+        context = train_step.context
         for checkpoint in self.newest_first():
-            damage = damage_of(checkpoint) if world.is_first else ""
-            if world.any(bool(damage)):
-                if world.is_first:
-                    _note(f"{checkpoint} is damaged ({damage}): not used, removed")
+            damage = find_damage(checkpoint) if context.is_main else ""
+            if context.any(bool(damage)):
+                if context.is_main:
+                    _note(f"{checkpoint} is damaged ({damage}): removed")
                     remove(checkpoint)
                 continue
-            progress = read_progress(checkpoint, learner)
+            state = _read_state(checkpoint, train_step)
             try:
-                read_state(checkpoint, learner)
-            except (Exception, CheckpointException) as error:  # each reader has kinds of its own
+                _read_tensors(checkpoint, train_step)
+            except (Exception, CheckpointException) as error:  # each reader raises its own kind
                 raise AtlasError(
-                    f"{checkpoint}: not readable though it is whole ({one_line(error)[:80]}); "
-                    "remove it to go on from the one before"
+                    f"{checkpoint}: intact but not readable ({one_line(error)[:80]}); "
+                    "remove it to continue from the one before"
                 ) from error
-            return progress
-        return Progress()
+            return state
+        return TrainState()
 
     def newest_first(self) -> list[Path]:
-        """The folders of the checkpoints."""
+        """Folders of the checkpoints."""
         return sorted(self.folder.glob("step-*"), reverse=True)
 
 
-def _failure_of(action: Callable[[], None]) -> str:
-    """What a full disk says to an action; empty if it took it."""
+def full_weights(model: LanguageModel, context: DistributedContext) -> dict[str, Tensor]:
+    """The weights by name, gathered from all processes; every process must call it."""
+    if not context.is_sharded:
+        return weights_of(model)
+    weights: dict[str, Any] = get_model_state_dict(model, options=FULL)
+    return without_tied_head(model.config, weights)
+
+
+def find_damage(checkpoint: Path) -> str:
+    """Name a file that is missing or differs from what was written; empty if all are intact."""
+    try:
+        files = json.loads((checkpoint / TRAIN_STATE).read_text(encoding="utf-8"))["files"]
+        wrong = [name for name, checksum in files.items() if crc32(checkpoint / name) != checksum]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return one_line(error)[:80] or type(error).__name__
+    return f"the checksum of {wrong[0]} is wrong" if wrong else ""
+
+
+def _write_tensors(folder: Path, train_step: TrainStep) -> None:
+    """Write weights and optimizers; every process must call it."""
+    context, optimizers = train_step.context, train_step.optimizers
+    started = optimizers.has_state()
+    rest: dict[str, Any] = {"scale": train_step.precision.state_dict(), "started": started}
+    if context.is_sharded:
+        save(_shards(train_step, started), checkpoint_id=folder / SHARDED)
+    elif started:
+        rest["optimizers"] = get_optimizer_state_dict(
+            train_step.model, optimizers.members, options=FULL
+        )
+    if context.is_main:
+        if not context.is_sharded:
+            write_weights(weights_of(train_step.model), folder / WEIGHTS)
+        with (folder / OPTIMIZER).open("wb") as file:
+            torch.save(rest, file)
+
+
+def _read_tensors(folder: Path, train_step: TrainStep) -> None:
+    """Restore weights and optimizers; every process must call it.
+
+    Raises:
+        Exception: they cannot be read, and may be restored only in part.
+    """
+    model, members = train_step.model, train_step.optimizers.members
+    rest = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
+    # Optimizers before weights: PyTorch gives an empty optimizer its state by a step of size 0.
+    if (folder / SHARDED).exists():
+        shards = _shards(train_step, rest["started"])
+        load(shards, checkpoint_id=folder / SHARDED)
+        if rest["started"]:
+            set_optimizer_state_dict(model, members, optim_state_dict=shards["optimizers"])
+        set_model_state_dict(model, shards["weights"])
+    else:
+        weights = with_tied_head(model.config, safetensors.torch.load_file(folder / WEIGHTS))
+        if rest["started"]:
+            optimizers = rest["optimizers"]
+            set_optimizer_state_dict(model, members, optim_state_dict=optimizers, options=FULL)
+        set_model_state_dict(model, dict(weights), options=FULL)
+    train_step.precision.load_state_dict(rest["scale"])
+
+
+def _write_state(folder: Path, train_step: TrainStep, state: TrainState) -> None:
+    """Write trainer_state.json with the checksums of all other files."""
+    values = {
+        "environment": _environment(train_step),
+        "state": asdict(state),
+        "files": {str(file.relative_to(folder)): crc32(file) for file in files_below(folder)},
+    }
+    (folder / TRAIN_STATE).write_text(json.dumps(values), encoding="utf-8")
+
+
+def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
+    """Read trainer_state.json; print a note if the environment has changed.
+
+    Raises:
+        AtlasError: it belongs to another model.
+    """
+    values = json.loads((folder / TRAIN_STATE).read_text(encoding="utf-8"))
+    before, now = values["environment"], _environment(train_step)
+    different = sorted(key for key in now["model"] if now["model"][key] != before["model"].get(key))
+    if different:
+        raise AtlasError(
+            f"{folder}: a checkpoint of another model ({', '.join(different)} differ); remove it "
+            "to start over, or restore the params of that run"
+        )
+    changed = [key for key in now if key != "model" and before.get(key) != now[key]]
+    if changed and train_step.context.is_main:
+        differences = ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed)
+        _note(
+            f"the checkpoint was written in another environment ({differences}): the result may "
+            "differ from an uninterrupted run in the last bits"
+        )
+    return TrainState(**values["state"])
+
+
+def _shards(train_step: TrainStep, started: bool) -> dict[str, dict[str, Any]]:
+    """This process's shards of the weights, and of the optimizers if they have any state."""
+    shards: dict[str, dict[str, Any]] = {"weights": get_model_state_dict(train_step.model)}
+    if started:
+        members = train_step.optimizers.members
+        shards["optimizers"] = get_optimizer_state_dict(train_step.model, members)
+    return shards
+
+
+def _environment(train_step: TrainStep) -> dict[str, Any]:
+    context = train_step.context
+    return {
+        "model": train_step.model.config.model_dump(),
+        "device": context.device.type,
+        "torch": str(torch.__version__),
+        "processes": context.size,
+        "strategy": context.strategy if context.size > 1 else "single",
+        "threads": torch.get_num_threads(),
+        "compiled": train_step.compiled,
+    }
+
+
+def _disk_error(action: Callable[[], None]) -> str:
+    """Run an action; return the error of a full disk, or an empty string."""
     try:
         action()
-    except FULL_DISK as error:
+    except DISK_ERRORS as error:
         return one_line(error)
     return ""
 
@@ -295,10 +284,10 @@ def _note(text: str) -> None:
 
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM set ``requested`` instead of ending the process.
+    """Makes SIGINT and SIGTERM set ``requested`` instead of ending the process.
 
-    Left by ``Stopped`` it stays: the process is ending, and who asks again, as a launcher does,
-    would only end it without a word.
+    After ``Stopped`` the handlers stay: the process is ending, and a second signal, as a launcher
+    sends, would only cut it short.
     """
 
     requested = False

@@ -1,15 +1,13 @@
-"""One training in several processes of this machine: ``ATLAS_NPROC``.
+"""Train one model in several processes: torchrun, DDP and FSDP2.
 
     ATLAS_NPROC=2 dvc repro train
 
-The stage starts itself that many times under torchrun's own launcher. Under a torchrun that someone
-else has started, on one machine or on many, there is nothing to launch.
+The stage starts itself that many times with torchrun's launcher. Under a torchrun that someone else
+has started, on one machine or many, it joins that.
 
-The processes that train one model together, and what they tell each other.
-
-Under torchrun every process runs the same program and reads its own share of each batch. One of
-them, the first, writes. DDP keeps the whole model in each; FSDP2 keeps a share of each weight in
-each, and gathers a block when it is its turn (arXiv:2304.11277).
+Every process runs the same program on its own rows of each batch; process 0 writes. DDP keeps the
+whole model in each process. FSDP2 keeps a shard of each weight and gathers one block at a time
+(arXiv:2304.11277).
 """
 
 import gc
@@ -43,18 +41,20 @@ from atlas.tokens.windows import NO_TARGET, TokenBatch
 
 STRATEGY = "ATLAS_STRATEGY"
 STRATEGIES = ("ddp", "fsdp")
-PATIENCE = timedelta(minutes=30)  # others may write a checkpoint, or compile
+PROCESSES = "ATLAS_NPROC"
+TIMEOUT = timedelta(minutes=30)  # another process may write a checkpoint, or compile
+SECONDS_TO_STOP = 600  # for a last step and a checkpoint; torchrun allows 30
 
 
 @dataclass(frozen=True)
-class World:
-    """All processes of a run, seen from one of them.
+class DistributedContext:
+    """The processes of a training run, as one of them sees it.
 
     Attributes:
-        rank: number of this one.
-        size: how many there are.
-        strategy: ``ddp`` or ``fsdp``; of no meaning alone.
         device: of this process.
+        rank: number of this process.
+        size: number of processes.
+        strategy: ``ddp`` or ``fsdp``; unused in a single process.
     """
 
     device: torch.device
@@ -63,74 +63,74 @@ class World:
     strategy: str = "ddp"
 
     @property
-    def is_first(self) -> bool:
-        """Whether this one writes and prints."""
+    def is_main(self) -> bool:
+        """True in the process that writes and prints."""
         return self.rank == 0
 
     @property
-    def shards(self) -> bool:
-        """Whether each process holds a share of the weights alone."""
+    def is_sharded(self) -> bool:
+        """True if each process holds only a shard of the weights."""
         return self.size > 1 and self.strategy == "fsdp"
 
-    def join(self, loss: nn.Module, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
-        """Has the copies of a model in all processes learn as one.
+    def wrap(self, loss: nn.Module, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
+        """Make the copies of a model in all processes train as one.
 
         Args:
-            loss: what is called, with the model in it.
-            model: that learns.
-            blocks: of it, which FSDP2 gathers one by one.
+            loss: the module that is called; it contains the model.
+            model: the model.
+            blocks: its blocks, which FSDP2 gathers one by one.
 
         Returns:
-            What is to be called instead.
+            The module to call instead of ``loss``.
         """
         if self.size == 1:
             return loss
         if self.strategy == "fsdp":
             mesh = init_device_mesh(self.device.type, (self.size,))
-            for part in [*blocks, model]:
-                fully_shard(part, mesh=mesh)
+            for module in [*blocks, model]:
+                fully_shard(module, mesh=mesh)
             return loss
-        places = [self.device] if self.device.type != "cpu" else None
-        # Buffers are tables that every process has made; they need not be sent round.
+        device_ids = [self.device] if self.device.type != "cpu" else None
+        # Buffers are constant tables that every process has computed; there is nothing to sync.
         return DistributedDataParallel(
-            loss, device_ids=places, gradient_as_bucket_view=True, forward_sync_buffers=False
+            loss, device_ids=device_ids, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
 
     @contextmanager
-    def adding_up(self, loss: nn.Module, model: nn.Module, last: bool) -> Iterator[None]:
-        """Within, gradients are only sent round with the last part of a batch."""
+    def gradient_sync(self, loss: nn.Module, model: nn.Module, enabled: bool) -> Iterator[None]:
+        """Send gradients between processes only if enabled: for the last micro-batch of a step."""
         if isinstance(model, FSDPModule):
-            model.set_requires_gradient_sync(last)
+            model.set_requires_gradient_sync(enabled)
             yield
-        elif isinstance(loss, DistributedDataParallel) and not last:
+        elif isinstance(loss, DistributedDataParallel) and not enabled:
             with loss.no_sync():
                 yield
         else:
             yield
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in place."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def sums(self, *values: float) -> list[float]:
-        """The sum of each number over all processes."""
+    def sum(self, *values: float) -> list[float]:
+        """Sum each number over all processes."""
         if self.size == 1:
             return list(values)
-        total: list[float] = self.sum(
-            torch.tensor(values, dtype=torch.float64, device=self.device)
-        ).tolist()
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        total: list[float] = self.all_reduce(tensor).tolist()
         return total
 
     def any(self, value: bool) -> bool:
-        """Whether it is true of any process."""
-        return self.sums(value)[0] > 0
+        """True if the value is true in any process."""
+        return self.sum(value)[0] > 0
 
-    def shares(self, batches: Iterable[TokenBatch[Any]]) -> Iterator[TokenBatch[Any]]:
-        """This process's rows of each batch; without any, one row with nothing to predict.
+    def split_batches(self, batches: Iterable[TokenBatch[Any]]) -> Iterator[TokenBatch[Any]]:
+        """Yield this process's rows of each batch.
 
-        All get the same number of batches, as FSDP2 wants all to call the model.
+        A process without rows gets one with nothing to predict, because FSDP2 needs every process
+        to call the model the same number of times.
         """
         for batch in batches:
             own = TokenBatch(*(part[self.rank :: self.size] for part in batch))
@@ -139,97 +139,88 @@ class World:
                 own = first._replace(targets=np.full_like(first.targets, NO_TARGET))
             yield own
 
-    def share(self, rows: int) -> slice:
-        """The rows of a batch that are this process's.
+    def local_rows(self, batch_size: int) -> slice:
+        """The rows of a batch that this process computes.
 
         Raises:
-            AtlasError: they cannot be divided evenly.
+            AtlasError: the processes cannot share the batch evenly.
         """
-        if rows % self.size:
+        if batch_size % self.size:
             raise AtlasError(
-                f"train.batch_size ({rows}) is not divisible by the {self.size} processes: take "
-                f"{rows + self.size - rows % self.size}, or another ATLAS_NPROC"
+                f"train.batch_size ({batch_size}) is not divisible by the {self.size} processes: "
+                f"use {batch_size + self.size - batch_size % self.size}, or another {PROCESSES}"
             )
-        each = rows // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        rows = batch_size // self.size
+        return slice(self.rank * rows, (self.rank + 1) * rows)
 
 
 @contextmanager
-def the_world(device: torch.device) -> Iterator[World]:
-    """The processes that torchrun has started with this one; this one alone without it.
+def distributed_context(device: torch.device) -> Iterator[DistributedContext]:
+    """Join the processes that torchrun started; without torchrun, a single process.
 
     Raises:
-        AtlasError: ``ATLAS_STRATEGY`` names no way to train together.
+        AtlasError: ``ATLAS_STRATEGY`` is unknown.
     """
     strategy = os.environ.get(STRATEGY, "ddp")
     if strategy not in STRATEGIES:
         raise AtlasError(f"{STRATEGY}={strategy}: give {' or '.join(STRATEGIES)}")
     if not dist.is_torchelastic_launched():
-        yield World(device)
+        yield DistributedContext(device)
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=TIMEOUT)
     try:
-        yield World(device, dist.get_rank(), dist.get_world_size(), strategy)
+        yield DistributedContext(device, dist.get_rank(), dist.get_world_size(), strategy)
     except BaseException as error:
-        _let_go(error)
+        _clear_frames(error)
         raise
     finally:
         gc.collect()
         dist.destroy_process_group()
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Forgets the variables of what an error went through, in which DDP lives on.
+def _clear_frames(error: BaseException | None) -> None:
+    """Drop the variables of an error's frames, which keep DDP alive.
 
-    If the last to hold gloo's threads is DDP it waits for them, and they for the interpreter that
-    it holds: the process would never end (pytorch/pytorch#190489).
+    If DDP is the last to hold gloo's threads, it waits for them while they wait for the
+    interpreter lock that it holds, and the process never ends (pytorch/pytorch#190489).
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
 
 
-VARIABLE = "ATLAS_NPROC"
-SECONDS_TO_STOP = 600  # for a last step and a checkpoint; torchrun's own are 30
-
-
-def processes_wanted() -> int:
+def process_count() -> int:
     """``ATLAS_NPROC``, or 1.
 
     Raises:
-        AtlasError: it is no number above 0.
+        AtlasError: it is not a number above 0.
     """
-    value = os.environ.get(VARIABLE, "1")
+    value = os.environ.get(PROCESSES, "1")
     if not value.isdecimal() or int(value) < 1:
-        raise AtlasError(f"{VARIABLE}={value}: give a number of processes, 1 or more")
+        raise AtlasError(f"{PROCESSES}={value}: give a number of processes, 1 or more")
     return int(value)
 
 
-def run_in_processes(module: str, program: Callable[[], None]) -> None:
-    """Runs a program here, or its module in as many processes as are wanted.
+def launch(module: str, program: Callable[[], None]) -> None:
+    """Run a program in this process, or start ``python -m module`` in ``ATLAS_NPROC`` processes.
 
-    The processes say themselves what went wrong; this one ends with their exit code.
-
-    Args:
-        module: that holds the program, as ``python -m`` takes it.
-        program: what it does when it is run.
+    The processes print their own errors; this one ends with their exit code.
     """
     with one_line_errors():
-        wanted = processes_wanted()
-    if wanted == 1 or is_torchelastic_launched():
+        processes = process_count()
+    if processes == 1 or is_torchelastic_launched():
         program()
         return
-    # torchrun would give each process one thread; ours share all cores.
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", str(max(1, (psutil.cpu_count(logical=False) or 1) // wanted))
-    )
+    # torchrun's default is one thread per process; here they share all cores.
+    cores = psutil.cpu_count(logical=False) or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=wanted,
+        nproc_per_node=processes,
         run_id="atlas",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -238,8 +229,7 @@ def run_in_processes(module: str, program: Callable[[], None]) -> None:
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=SECONDS_TO_STOP,
     )
-    # The processes say what is wrong with them; the launcher would add pages to it.
-    logging.disable(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # the launcher would add pages to the one line of an error
     try:
         with one_line_errors():
             end_with_dvc()

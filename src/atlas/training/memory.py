@@ -1,7 +1,4 @@
-"""Why a training cannot go on, in one line.
-
-Whether a training fits into memory, and what it took.
-"""
+"""Errors of training in one line with advice: too little memory, divergence, NaN."""
 
 import math
 import os
@@ -18,116 +15,106 @@ from atlas.model.config import ModelConfig
 from atlas.model.counts import training_bytes
 from atlas.params.schema import TrainParams
 from atlas.tokens.windows import TrainingWindows
-from atlas.training.distributed import World
-from atlas.training.metrics import Progress
-from atlas.training.train_step import Step
+from atlas.training.distributed import DistributedContext
+from atlas.training.metrics import TrainState
+from atlas.training.train_step import StepResult
 
-NO_MEMORY = "can't allocate memory"  # of PyTorch's allocator for CPUs, a plain RuntimeError
-SMALLER = "a smaller model, such as half of model.d_model or of model.n_layer"
-# Values that an optimizer keeps of each weight; Muon one of most, AdamW of its rest two.
+CPU_OUT_OF_MEMORY = "can't allocate memory"  # PyTorch raises a plain RuntimeError on a CPU
+SMALLER_MODEL = "a smaller model, such as half of model.d_model or of model.n_layer"
+# Values an optimizer keeps per weight. Muon keeps one for most weights and two for the rest.
 MOMENTS = {"adamw": 2, "muon": 2, "sgd": 1}
 
 
-def available_bytes(world: World) -> int:
-    """The free memory of a device; of a machine's own each of its processes has an even share."""
-    if world.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(world.device)
+def available_memory(context: DistributedContext) -> int:
+    """Free bytes on the device; on a CPU, this process's share of the machine's."""
+    if context.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(context.device)
         return free
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    return int(psutil.virtual_memory().available) // here
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", context.size))
+    return int(psutil.virtual_memory().available) // processes
 
 
-def check_memory(config: ModelConfig, train: TrainParams, world: World, available: int) -> None:
-    """Refuses a training that cannot fit, before its model is made.
+def check_memory(
+    config: ModelConfig, train: TrainParams, context: DistributedContext, available: int
+) -> None:
+    """Reject a training run that cannot fit into ``available`` bytes, before the model is made.
 
-    Args:
-        config: of the model; the activations of decoders alone are counted.
-        train: batch and parts.
-        world: processes that share a batch, and under FSDP2 the weights as well.
-        available: bytes of this process's own.
+    Activations are counted for decoders only.
 
     Raises:
-        AtlasError: with the largest part of the batch that would fit.
+        AtlasError: it does not fit; the message proposes a change that does.
     """
-    needed = _bytes(config, train, world)
+    needed = _needed_bytes(config, train, context)
     if needed > available:
         raise AtlasError(
-            f"train.batch_size: {_at_once(train, world)} windows at once need about "
+            f"train.batch_size: {_micro_batch(train, context)} windows at once need about "
             f"{needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free; "
-            f"{proposal(config, train, world, available)}"
+            f"{suggest_change(config, train, context, available)}"
         )
 
 
-def proposal(config: ModelConfig, train: TrainParams, world: World, available: int) -> str:
-    """What would fit: the batch in more parts, else activations computed again, else less."""
-    for activation_checkpointing in (train.activation_checkpointing, True):
-        for parts in _parts(train):
-            tried = train.model_copy(
-                update={
-                    "activation_checkpointing": activation_checkpointing,
-                    "grad_accum_steps": parts,
-                }
-            )
-            if _bytes(config, tried, world) <= available:
-                again = (
-                    ""
-                    if activation_checkpointing == train.activation_checkpointing
-                    else "train.activation_checkpointing=true "
-                )
-                return f"try {again}train.grad_accum_steps={parts}"
-    return f"try {SMALLER}"
+def suggest_change(
+    config: ModelConfig, train: TrainParams, context: DistributedContext, available: int
+) -> str:
+    """Suggest what would fit: smaller micro-batches, then recomputation, then a smaller model."""
+    for checkpointing in (train.activation_checkpointing, True):
+        for steps in _possible_accumulations(train):
+            changes = {"activation_checkpointing": checkpointing, "grad_accum_steps": steps}
+            if _needed_bytes(config, train.model_copy(update=changes), context) <= available:
+                added = checkpointing and not train.activation_checkpointing
+                setting = "train.activation_checkpointing=true " if added else ""
+                return f"try {setting}train.grad_accum_steps={steps}"
+    return f"try {SMALLER_MODEL}"
 
 
 @contextmanager
-def memory_errors(train: TrainParams, device: torch.device) -> Iterator[None]:
-    """Turns running out of memory into one line with a smaller proposal.
+def explain_out_of_memory(train: TrainParams, device: torch.device) -> Iterator[None]:
+    """Turn an out-of-memory error into one line with a suggestion.
 
     Raises:
-        AtlasError: it happened.
+        AtlasError: memory ran out.
     """
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
+    except RuntimeError as error:  # torch.OutOfMemoryError is a subclass
+        if not isinstance(error, torch.OutOfMemoryError) and CPU_OUT_OF_MEMORY not in str(error):
             raise
-        advice = (
-            SMALLER if train.activation_checkpointing else "train.activation_checkpointing=true"
-        )
-        for parts in _parts(train)[1:2]:
-            advice = f"train.grad_accum_steps={parts}"
+        checkpointing = train.activation_checkpointing
+        advice = SMALLER_MODEL if checkpointing else "train.activation_checkpointing=true"
+        for steps in _possible_accumulations(train)[1:2]:
+            advice = f"train.grad_accum_steps={steps}"
         raise AtlasError(
-            f"train.batch_size: {train.batch_size // train.grad_accum_steps} windows at once are "
-            f"more than the memory of {device} holds; try {advice} (the last checkpoint stays)"
+            f"train.batch_size: {train.batch_size // train.grad_accum_steps} windows at once need "
+            f"more memory than {device} has; try {advice} (the last checkpoint is kept)"
         ) from None
 
 
-def _parts(train: TrainParams) -> list[int]:
-    """The numbers of parts that a batch can be cut in, from that of now on."""
-    return [
-        n for n in range(train.grad_accum_steps, train.batch_size + 1) if train.batch_size % n == 0
-    ]
+def _possible_accumulations(train: TrainParams) -> list[int]:
+    """Values of ``grad_accum_steps`` that divide the batch, from the current one up."""
+    candidates = range(train.grad_accum_steps, train.batch_size + 1)
+    return [steps for steps in candidates if train.batch_size % steps == 0]
 
 
-def _at_once(train: TrainParams, world: World) -> int:
-    """The windows that a process computes at once."""
-    return max(1, min(train.batch_size // train.grad_accum_steps, train.batch_size // world.size))
+def _micro_batch(train: TrainParams, context: DistributedContext) -> int:
+    """Windows that one process computes at once."""
+    return max(1, min(train.batch_size // train.grad_accum_steps, train.batch_size // context.size))
 
 
-def _bytes(config: ModelConfig, train: TrainParams, world: World) -> int:
-    """What a process needs."""
+def _needed_bytes(config: ModelConfig, train: TrainParams, context: DistributedContext) -> int:
+    """Bytes that one process needs."""
     needed = training_bytes(
         config,
-        _at_once(train, world),
+        _micro_batch(train, context),
         activation_checkpointing=train.activation_checkpointing,
         moments=MOMENTS[train.optimizer],
     )
     held = needed["weights"] + needed["gradients"] + needed["optimizer"]
     activations = needed["activations"] if config.kind == "decoder" else 0
-    return held // (world.size if world.shards else 1) + activations
+    return held // (context.size if context.is_sharded else 1) + activations
 
 
-def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has held so far, on its device."""
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held on its device so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource  # not on Windows
@@ -136,36 +123,38 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-WORST = 3
-DIVERGED = 2.0  # times the loss of guessing
-ADVICE = "Lower train.lr (of Muon train.muon_lr as well), or lengthen train.warmup_steps"
+SHOWN_GRADIENTS = 3
+DIVERGED = 2.0  # times the loss of uniform guessing
+LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or lengthen train.warmup_steps"
 
 
-def not_finite(step: int, made: Step, model: nn.Module, data: TrainingWindows) -> str:
-    """What is known of a step (0-based) whose loss or gradient is NaN or infinite."""
+def describe_non_finite(
+    step: int, result: StepResult, model: nn.Module, data: TrainingWindows
+) -> str:
+    """Describe a step (0-based) whose loss or gradient is NaN or infinite."""
     norms = {
         name: parameter.grad.norm().item()
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
-    # A NaN compares with nothing, so it is put first by hand.
-    worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))[:WORST]
-    windows = [str(number) for number, _ in data.places(step)[:4]]
+    # NaN compares with nothing, so it is sorted to the front explicitly.
+    worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))
+    largest = ", ".join(f"{name} {norms[name]:g}" for name in worst[:SHOWN_GRADIENTS])
+    windows = ", ".join(str(number) for number, _ in data.places(step)[:4])
     return (
-        f"training stopped before the update of step {step + 1}: the loss is {made.loss:g}, the "
-        f"norm of the gradient {made.norm:g} (windows {', '.join(windows)}, ...; largest "
-        f"gradients: {', '.join(f'{name} {norms[name]:g}' for name in worst)}). {ADVICE}; the "
-        "last checkpoint stays"
+        f"training stopped before the update of step {step + 1}: the loss is {result.loss:g}, the "
+        f"norm of the gradient {result.grad_norm:g} (windows {windows}, ...; largest gradients: "
+        f"{largest}). {LOWER_LR}; the last checkpoint is kept"
     )
 
 
-def divergence(progress: Progress, vocab_size: int) -> str | None:
-    """What is wrong with a loss that is far above that of guessing; None if it is not."""
+def describe_divergence(state: TrainState, vocab_size: int) -> str | None:
+    """Describe a loss far above that of uniform guessing; None if it is not."""
     guessing = math.log(vocab_size)
-    first, last = progress.train_rows[0]["loss"], progress.train_rows[-1]["loss"]
+    first, last = state.train_rows[0]["loss"], state.train_rows[-1]["loss"]
     if last <= DIVERGED * max(first, guessing):
         return None
     return (
-        f"training stopped after step {progress.step}: the loss is {last:.4g}, and guessing would "
-        f"give {guessing:.3g}. {ADVICE}"
+        f"training stopped after step {state.step}: the loss is {last:.4g}, and uniform guessing "
+        f"would give {guessing:.3g}. {LOWER_LR}"
     )

@@ -1,14 +1,9 @@
-"""What a training shows and logs: a progress bar, rows for CSV files, TensorBoard events.
-
-How far a training is, and what it has logged.
-
-How fast a training is, and how much of the machine it uses.
-
-TensorBoard events of a run.
+"""Training metrics: CSV rows, progress bar, TensorBoard events, live files for DVC.
 
     tensorboard --logdir metrics/tensorboard
+    dvc plots show                              # while training runs: metrics/live/
 
-They are there to be looked at: where the disk does not take them, training goes on without.
+Events and live files are for watching: if the disk is full, training continues without them.
 """
 
 import math
@@ -27,59 +22,59 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from atlas.errors import one_line
-from atlas.model.loss import perplexity
-from atlas.pipeline.files import remove
-from atlas.training.train_step import Step
+from atlas.model.loss import Tally, perplexity
+from atlas.pipeline.files import remove, write_csv, write_json
+from atlas.training.train_step import StepResult
 
 Row = dict[str, int | float]
-LEARNED, GENERALISED = 0.99, 0.95  # shares of right answers, of train and of val
+LEARNED, GENERALISED = 0.99, 0.95  # accuracy on train, on val
+LOSS_DECAY = 0.98  # of the moving average: about the last fifty steps
+LIVE_SECONDS = 1.0  # between writes of metrics/live
 
 
 @dataclass
-class Progress:
-    """How far training is, and what it has logged: the same in every process of a run.
+class TrainState:
+    """Progress of training and everything logged so far; the same in every process.
 
     Attributes:
         step: steps done.
-        tokens: that the steps have read.
-        skipped: steps of float16 whose gradient overflowed, so that they changed nothing.
+        skipped_steps: float16 steps that overflowed and changed nothing.
         best_step: the step after which the val loss was lowest.
-        best_loss: that val loss, nats a token.
-        worse: validations since then.
-        average: moving average of the loss.
-        train_rows: rows of metrics/train.csv.
-        val_rows: rows of metrics/val.csv.
-        layer_rows: rows of metrics/layers.csv.
-        speed_rows: rows of metrics/timing/train.csv.
-        samples: step and text of each sample.
-        unlogged: loss and norm of the gradient of each step since the last row.
-        batches: where the reading of the data is.
+        best_loss: that val loss, nats per token.
+        evals_since_best: validations since then.
+        loss_average: moving average.
+        train_rows: metrics/train.csv.
+        val_rows: metrics/val.csv.
+        layer_rows: metrics/layers.csv.
+        speed_rows: metrics/timing/train.csv.
+        samples: step and text.
+        unlogged: loss and gradient norm of each step since the last row.
+        data_position: state of ``Batches``.
     """
 
     step: int = 0
     tokens: int = 0
-    skipped: int = 0
+    skipped_steps: int = 0
     best_step: int = 0
     best_loss: float = math.inf
-    worse: int = 0
-    average: float = 0.0
+    evals_since_best: int = 0
+    loss_average: float = 0.0
     train_rows: list[Row] = field(default_factory=list)
     val_rows: list[Row] = field(default_factory=list)
     layer_rows: list[dict[str, Any]] = field(default_factory=list)
     speed_rows: list[Row] = field(default_factory=list)
     samples: list[tuple[int, str]] = field(default_factory=list)
     unlogged: list[tuple[float, float]] = field(default_factory=list)
-    batches: dict[str, Any] = field(default_factory=dict)
+    data_position: dict[str, Any] = field(default_factory=dict)
 
-    def metrics(self) -> dict[str, int | float | str]:
-        """What became of the training.
+    def final_metrics(self) -> dict[str, int | float | str]:
+        """The contents of metrics/train.json.
 
-        ``learned_step`` and ``generalised_step`` are the first validations at which nearly all
-        answers of train, and of val, were right; where they lie far apart, a model has grokked
-        (arXiv:2201.02177).
+        ``learned_step`` and ``generalised_step`` are the first validations with nearly all answers
+        right on train and on val. A large gap between them is grokking (arXiv:2201.02177).
         """
         last = self.val_rows[-1]
-        found: dict[str, int | float | str] = {
+        metrics: dict[str, int | float | str] = {
             "best_val_loss": self.best_loss,
             "best_step": self.best_step,
             "last_train_loss": self.train_rows[-1]["loss"],
@@ -87,64 +82,77 @@ class Progress:
             "last_val_accuracy": last["accuracy"],
             "last_weight_norm": last["weight_norm"],
             "steps": self.step,
-            "skipped_steps": self.skipped,
+            "skipped_steps": self.skipped_steps,
             "tokens_seen": self.tokens,
         }
-        for name, column, least in (
+        for name, column, threshold in (
             ("learned_step", "train_accuracy", LEARNED),
             ("generalised_step", "accuracy", GENERALISED),
         ):
-            step = self.first_step(column, least)
+            step = self.first_step_above(column, threshold)
             if step is not None:
-                found[name] = step
-        return found
+                metrics[name] = step
+        return metrics
 
-    def first_step(self, column: str, least: float) -> int | None:
-        """The first validation at which a column of metrics/val.csv was so large; None if never."""
-        found = (row["step"] for row in self.val_rows if row.get(column, -math.inf) >= least)
-        return next((int(step) for step in found), None)
-
-
-# Large enough to reach a device's rate, small enough to take milliseconds.
-SIZES = {"cpu": 1536, "cuda": 8192}
-TRIES = 5
+    def first_step_above(self, column: str, threshold: float) -> int | None:
+        """The first validation at which a column of metrics/val.csv reached a threshold."""
+        steps = (row["step"] for row in self.val_rows if row.get(column, -math.inf) >= threshold)
+        return next((int(step) for step in steps), None)
 
 
-def matmul_flops(device: torch.device, kind: torch.dtype = torch.float32) -> float:
-    """Floating point operations a second of a device's own matrix product, the best of a few."""
-    size = SIZES.get(device.type, SIZES["cpu"])
-    a = torch.ones(size, size, device=device, dtype=kind)
-    best = float("inf")
-    for _ in range(TRIES):
+def val_row(step: int, val: Tally, train: Tally | None, weight_norm: float) -> Row:
+    """Make a row of metrics/val.csv."""
+    row: Row = {
+        "step": step,
+        "loss": val.mean,
+        "perplexity": perplexity(val.mean),
+        "accuracy": val.accuracy,
+    }
+    if train is not None:
+        row |= {"train_loss": train.mean, "train_accuracy": train.accuracy}
+    return row | {"weight_norm": weight_norm}
+
+
+# Large enough to reach a device's full speed, small enough to take milliseconds.
+MATMUL_SIZES = {"cpu": 1536, "cuda": 8192}
+MATMUL_TRIES = 5
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Measure the floating point operations per second of a large matrix product: best of five."""
+    size = MATMUL_SIZES.get(device.type, MATMUL_SIZES["cpu"])
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    fastest = math.inf
+    for _ in range(MATMUL_TRIES):
         started = time.perf_counter()
-        (a @ a)[0, 0].item()  # which waits for a GPU
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        (a @ a)[0, 0].item()  # waits for a GPU
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size**3 / fastest
 
 
-class Speed:
-    """Tokens a second of the steps since it was last read, validation and writing left out."""
+class Throughput:
+    """Tokens per second of the training steps, without validation and logging."""
 
     def __init__(self) -> None:
         self._tokens, self._seconds = 0, 0.0
 
     @contextmanager
-    def steps_of(self, progress: Progress) -> Iterator[None]:
-        """Times what is done within, and counts the tokens by which training gets on."""
-        started, before = time.perf_counter(), progress.tokens
+    def measure(self, state: TrainState) -> Iterator[None]:
+        """Time the block and count the tokens by which ``state`` advances in it."""
+        started, before = time.perf_counter(), state.tokens
         yield
-        self._tokens += progress.tokens - before
+        self._tokens += state.tokens - before
         self._seconds += time.perf_counter() - started
 
-    def read(self) -> float:
-        """Tokens a second; starts anew."""
-        speed = self._tokens / self._seconds if self._seconds else 0.0  # no step was made
+    def take(self) -> float:
+        """Tokens per second since the last call; 0 without a step."""
+        speed = self._tokens / self._seconds if self._seconds else 0.0
         self._tokens, self._seconds = 0, 0.0
         return speed
 
 
-class Events:
-    """The events of one run, from a step on; of a run that begins, those of before are removed."""
+class TensorBoardWriter:
+    """TensorBoard events of one run; a new run (step 0) removes those of an older one."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self._folder = folder
@@ -152,17 +160,17 @@ class Events:
         self._try(lambda: self._open(step))
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """Adds a number."""
+        """Add a number."""
         if (writer := self._writer) is not None:
             self._try(lambda: writer.add_scalar(name, value, step))
 
     def text(self, name: str, text: str, step: int) -> None:
-        """Adds a text, shown as it is."""
+        """Add a text, displayed verbatim."""
         if (writer := self._writer) is not None:
             self._try(lambda: writer.add_text(name, f"    {text}", step))
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Write what is buffered."""
         if (writer := self._writer) is not None:
             self._try(writer.close)
 
@@ -174,47 +182,91 @@ class Events:
     def _try(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except Exception as error:  # what its thread met comes out here, of any kind
+        except Exception as error:  # SummaryWriter raises whatever its thread met
             self._writer = None
-            print(
-                f"note: {self._folder}: no more events for TensorBoard ({one_line(error)}); "
-                "training goes on",
-                file=sys.stderr,
-            )
+            _warn(f"{self._folder}: TensorBoard events stop here ({one_line(error)})")
 
 
-MEMORY = 0.98  # of the moving average: about the last fifty steps
+class LiveFiles:
+    """train.csv, val.csv and the latest values in train.json, rewritten while training runs.
 
-
-class Journal:
-    """The journal of one run, kept by the first of its processes.
-
-    Attributes:
-        speed: of the steps since the last row.
+    DVC shows them in ``dvc exp show``, ``dvc plots show`` and the VS Code extension. They are not
+    outputs of the stage: DVC would delete outputs when the stage starts.
     """
 
+    def __init__(self, folder: Path) -> None:
+        self._folder: Path | None = folder
+        self._written = -math.inf
+
+    def write(self, state: TrainState, *, force: bool = False) -> None:
+        """Replace the files, at most once per second unless forced."""
+        folder, now = self._folder, time.monotonic()
+        if folder is None or (now - self._written < LIVE_SECONDS and not force):
+            return
+        self._written = now
+        try:
+            for name, rows in (("train.csv", state.train_rows), ("val.csv", state.val_rows)):
+                if rows:
+                    write_csv(folder / name, rows)
+            write_json(folder / "train.json", _latest_values(state))
+        except (OSError, ValueError) as error:
+            self._folder = None
+            _warn(f"{folder}: live metrics stop here ({one_line(error)})")
+
+
+def _latest_values(state: TrainState) -> Row:
+    values: Row = {"step": state.step, "tokens": state.tokens}
+    if state.train_rows:
+        row = state.train_rows[-1]
+        values |= {"loss": row["loss"], "loss_average": row["loss_average"], "lr": row["lr"]}
+    if state.speed_rows:
+        values["tokens_per_second"] = state.speed_rows[-1]["tokens_per_second"]
+    if state.val_rows:
+        row = state.val_rows[-1]
+        values |= {"val_loss": row["loss"], "val_accuracy": row["accuracy"]}
+        values |= {"best_val_loss": state.best_loss, "best_step": state.best_step}
+    return values
+
+
+def _warn(message: str) -> None:
+    print(f"note: {message}; training continues", file=sys.stderr)
+
+
+class MetricsLogger:
+    """Adds rows to a ``TrainState`` and shows them; only the main process shows anything."""
+
     def __init__(
-        self, progress: Progress, steps: int, utilisation_of_one: float, folder: Path | None
+        self,
+        state: TrainState,
+        steps: int,
+        utilisation_per_token: float,
+        events: Path | None = None,
+        live: Path | None = None,
+        *,
+        show: bool = True,
     ) -> None:
-        """Goes on after the steps of ``progress``.
+        """Continue after the steps of ``state``.
 
         Args:
-            progress: where rows are kept.
-            steps: how many there will be.
-            utilisation_of_one: the share of the machine that a token a second takes.
-            folder: of the event files; None for a process that is not the first.
+            state: receives the rows.
+            steps: total number.
+            utilisation_per_token: share of the machine used at one token per second.
+            events: folder for TensorBoard; None for no events.
+            live: folder for DVC; None for no live files.
+            show: whether to draw the progress bar.
         """
-        self.speed = Speed()
-        self._utilisation_of_one = utilisation_of_one
-        self._progress = progress
-        self._events = Events(folder, progress.step) if folder is not None else None
-        if folder is not None and progress.step:
-            tqdm.write(f"going on from step {progress.step}", file=sys.stderr)
+        self.throughput = Throughput()
+        self._state = state
+        self._utilisation_per_token = utilisation_per_token
+        self._events = TensorBoardWriter(events, state.step) if events is not None else None
+        self._live = LiveFiles(live) if live is not None else None
+        if show and state.step:
+            tqdm.write(f"continuing from step {state.step}", file=sys.stderr)
         self._bar: tqdm[NoReturn] = tqdm(
-            desc="train", total=steps, initial=progress.step, unit="step", disable=folder is None
+            desc="train", total=steps, initial=state.step, unit="step", disable=not show
         )
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricsLogger":
         return self
 
     def __exit__(
@@ -226,68 +278,74 @@ class Journal:
         self._bar.close()
         if self._events is not None:
             self._events.close()
+        self._write_live(force=True)
 
-    def step(self, made: Step) -> None:
-        """Notes a step; one that updated nothing counts, and has no loss worth a mean."""
-        progress = self._progress
-        progress.step += 1
-        progress.tokens += made.tokens
-        if made.updated:
-            updates = progress.step - progress.skipped
-            kept = min(MEMORY, 1 - 1 / updates)  # the plain mean of the first fifty
-            progress.average = kept * progress.average + (1 - kept) * made.loss
-            progress.unlogged.append((made.loss, made.norm))
+    def log_step(self, result: StepResult) -> None:
+        """Count a step; a skipped one has no loss to average."""
+        state = self._state
+        state.step += 1
+        state.tokens += result.tokens
+        if result.updated:
+            updates = state.step - state.skipped_steps
+            decay = min(LOSS_DECAY, 1 - 1 / updates)  # the plain mean for the first fifty
+            state.loss_average = decay * state.loss_average + (1 - decay) * result.loss
+            state.unlogged.append((result.loss, result.grad_norm))
         else:
-            progress.skipped += 1
+            state.skipped_steps += 1
         self._bar.update()
 
-    def row(self, lr: float, epoch: float) -> Row:
-        """Adds a row over the steps since the last one; shows it."""
-        progress, step = self._progress, self._progress.step
-        losses, norms = zip(*progress.unlogged, strict=True)
-        progress.unlogged.clear()
+    def log_train(self, lr: float, epoch: float) -> None:
+        """Add a row of metrics/train.csv, averaged over the steps since the last one."""
+        state = self._state
+        losses, norms = zip(*state.unlogged, strict=True)
+        state.unlogged.clear()
         loss = fmean(losses)
         row: Row = {
-            "step": step,
+            "step": state.step,
             "epoch": round(epoch, 4),
-            "tokens": progress.tokens,
+            "tokens": state.tokens,
             "loss": loss,
-            "loss_average": progress.average,
+            "loss_average": state.loss_average,
             "perplexity": perplexity(loss),
             "lr": lr,
             "gradient_norm": fmean(norms),
         }
-        progress.train_rows.append(row)
-        speed = self.speed.read()
-        used = speed * self._utilisation_of_one
-        speeds: Row = {
-            "step": step,
+        state.train_rows.append(row)
+        speed = self.throughput.take()
+        utilisation = speed * self._utilisation_per_token
+        speed_row: Row = {
+            "step": state.step,
             "tokens_per_second": round(speed),
-            "flop_utilisation": round(used, 3),
+            "flop_utilisation": round(utilisation, 3),
         }
-        progress.speed_rows.append(speeds)
-        self._write("train", row)
-        self._write("speed", speeds)
+        state.speed_rows.append(speed_row)
+        self._write_events("train", row)
+        self._write_events("speed", speed_row)
+        self._write_live()
         self._bar.set_postfix_str(
             f"loss {loss:.3f} (average {row['loss_average']:.3f}), ppl {row['perplexity']:.4g}, "
-            f"val {progress.val_rows[-1]['loss']:.3f}, lr {lr:.1e}, "
-            f"|g| {row['gradient_norm']:.2f}, {speed:,.0f} tok/s, {used:.0%} of the machine"
+            f"val {state.val_rows[-1]['loss']:.3f}, lr {lr:.1e}, "
+            f"|g| {row['gradient_norm']:.2f}, {speed:,.0f} tok/s, {utilisation:.0%} of the machine"
         )
-        return row
 
-    def validation(self, row: Row) -> None:
-        """Adds what was measured."""
-        self._progress.val_rows.append(row)
-        self._write("val", row)
+    def log_val(self, row: Row) -> None:
+        """Add a row of metrics/val.csv."""
+        self._state.val_rows.append(row)
+        self._write_events("val", row)
+        self._write_live(force=True)
 
-    def sample(self, text: str) -> None:
-        """Adds a sample."""
-        self._progress.samples.append((self._progress.step, text))
+    def log_sample(self, text: str) -> None:
+        """Add a sample of the model's text."""
+        self._state.samples.append((self._state.step, text))
         if self._events is not None:
-            self._events.text("sample", text, self._progress.step)
+            self._events.text("sample", text, self._state.step)
 
-    def _write(self, group: str, row: Row) -> None:
+    def _write_events(self, group: str, row: Row) -> None:
         if self._events is not None:
             for key, value in row.items():
                 if key != "step":
                     self._events.scalar(f"{group}/{key}", value, int(row["step"]))
+
+    def _write_live(self, *, force: bool = False) -> None:
+        if self._live is not None:
+            self._live.write(self._state, force=force)

@@ -6,10 +6,10 @@ from atlas.params.schema import TrainParams
 
 
 def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:
-    """The factor on the peak learning rate at a step (0-based) of ``steps``.
+    """The factor on the peak learning rate at ``step`` (0-based) of ``steps``.
 
-    It climbs linearly over the warm-up, reaching 1 at its last step, and then does what
-    ``schedule`` names, so that the last step has the share ``min_lr_ratio``::
+    A linear warm-up reaches 1 at its last step. ``schedule`` then names the way down to
+    ``min_lr_ratio`` at the last step::
 
         steps=6, warmup_steps=2, min_lr_ratio=0.0
         cosine:                   0.5, 1.0, 0.853.., 0.5, 0.146.., 0.0
@@ -44,10 +44,9 @@ def linear(progress: float, final: float) -> float:
 
 
 def warmup_stable_decay(done: int, steps: int, decay_steps: int, final: float) -> float:
-    """WSD (MiniCPM, arXiv:2404.06395): 1, but for a straight line over the last steps.
+    """WSD: 1, then a straight line to ``final`` over the last steps (MiniCPM, arXiv:2404.06395).
 
-    Where the decay begins depends on the end alone: two runs that differ in ``steps`` are the same
-    until the shorter one decays.
+    Two runs that differ only in ``steps`` are the same until the shorter one starts to decay.
     """
-    falling = done - (steps - decay_steps)
-    return 1.0 if falling <= 0 else linear(falling / decay_steps, final)
+    decayed = done - (steps - decay_steps)
+    return 1.0 if decayed <= 0 else linear(decayed / decay_steps, final)

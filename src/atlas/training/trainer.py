@@ -1,12 +1,8 @@
-"""A model and its training from params.yaml, the token shards and the machine.
+"""The training loop.
 
-What is measured again and again while a model learns, on val and on what it learns from.
-
-The training loop.
-
-Each step: a batch, its gradient, an update. Every so often the val loss is measured, a sample is
-drawn, and the best weights are kept. The loop can be stopped at any moment and goes on exactly
-where it was.
+Each step computes the gradient of a batch and updates the weights. At intervals the loop logs a
+row, measures the val loss, keeps the best weights and writes a checkpoint. It can stop after any
+step, and a resumed run ends with the same bytes as an uninterrupted one.
 """
 
 import math
@@ -25,212 +21,178 @@ from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.initialize import initialise, make_model
 from atlas.model.language_model import LanguageModel
-from atlas.model.loss import Tally, perplexity, tally
+from atlas.model.loss import Tally, tally
 from atlas.params.schema import Params, TrainParams
-from atlas.tokens.batches import BatchLoader, TensorBatch, reader_count
+from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
-from atlas.training.checkpoint import Checkpoints, StopRequest, whole_weights
-from atlas.training.distributed import World
-from atlas.training.memory import ADVICE, available_bytes, check_memory, divergence, not_finite
-from atlas.training.metrics import Journal, Progress, Row, matmul_flops
-from atlas.training.train_step import LayerNorms, Learner, compilation_pays, norm
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Windows of val, and as a yardstick some of the training text; always the same.
-
-    Attributes:
-        val: windows that pick the best weights.
-        train: of the training text.
-    """
-
-    val: EvaluationWindows
-    train: EvaluationWindows
-
-    def row(self, learner: Learner, step: int) -> Row:
-        """A row of metrics/val.csv: of the model as it is after ``step`` steps.
-
-        Raises:
-            AtlasError: the val loss is not finite.
-        """
-        params = learner.train
-        val = _measure(learner, self.val, params.eval_windows)
-        if not val.loss < float("inf"):
-            raise AtlasError(
-                f"training stopped after step {step}: the val loss is {val.mean:g}. {ADVICE}"
-            )
-        train = None
-        if params.eval_train_windows is not None:
-            train = _measure(learner, self.train, params.eval_train_windows)
-        return val_row(step, val, train, norm(learner.model.parameters()).item())
-
-
-def val_row(step: int, val: Tally, train: Tally | None, weight_norm: float) -> Row:
-    """A row of metrics/val.csv."""
-    row: Row = {
-        "step": step,
-        "loss": val.mean,
-        "perplexity": perplexity(val.mean),
-        "accuracy": val.accuracy,
-    }
-    if train is not None:
-        row |= {"train_loss": train.mean, "train_accuracy": train.accuracy}
-    return row | {"weight_norm": weight_norm}
-
-
-def _measure(learner: Learner, windows: EvaluationWindows, count: int) -> Tally:
-    world = learner.world
-    with torch.compiler.set_stance("force_eager"), learner.precision.compute():
-        own = tally(learner.model, world.shares(windows.spread(count)))
-    return Tally(*world.sums(*own))
-
-
-def seconds_between_checkpoints() -> float:
-    """``ATLAS_CHECKPOINT_SECONDS``, or 60.
-
-    Raises:
-        AtlasError: it is no such number.
-    """
-    value = os.environ.get("ATLAS_CHECKPOINT_SECONDS", "60")
-    with suppress(ValueError):
-        if 0 <= (seconds := float(value)) < math.inf:
-            return seconds
-    raise AtlasError(f"ATLAS_CHECKPOINT_SECONDS={value}: give a number of seconds, 0 or more")
+from atlas.training.checkpoint import Checkpoints, StopRequest, full_weights
+from atlas.training.compilation import should_compile
+from atlas.training.distributed import DistributedContext
+from atlas.training.memory import (
+    LOWER_LR,
+    available_memory,
+    check_memory,
+    describe_divergence,
+    describe_non_finite,
+)
+from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_row
+from atlas.training.norms import LayerNormRecorder, total_norm
+from atlas.training.train_step import TrainStep
 
 
 @dataclass
-class Training:
-    """One run of training, in every process that takes part.
+class Trainer:
+    """One training run, in every process that takes part.
 
     Attributes:
-        learner: the model, and what updates it.
-        data: the windows to learn from.
-        validation: what is measured now and then.
-        checkpoints: where the run is kept safe.
-        events: folder of the TensorBoard events; None for none.
-        sample: writes a text with the model of now; None for no samples.
+        train_step: the model with its optimizers.
+        data: windows to train on.
+        val: windows of val; their loss selects the best weights.
+        train_sample: windows of the training text to compare val with.
+        events: folder of TensorBoard events.
+        live: folder of the curves that DVC shows while training runs.
+        sample: returns a text that the model writes now.
     """
 
-    learner: Learner
+    train_step: TrainStep
     data: TrainingWindows
-    validation: Validation
+    val: EvaluationWindows
+    train_sample: EvaluationWindows
     checkpoints: Checkpoints
     events: Path | None = None
+    live: Path | None = None
     sample: Callable[[], str] | None = None
 
-    def run(self) -> Progress:
-        """Trains to the last step, from the newest checkpoint on.
+    def fit(self) -> TrainState:
+        """Train to the last step, starting from the newest checkpoint.
 
-        Returns:
-            What was logged. The best weights are in ``checkpoints.best``, the last ones in the
-            model.
+        The best weights are then in ``checkpoints.best``, the last ones in the model.
 
         Raises:
-            Stopped: SIGINT or SIGTERM came; a checkpoint of this moment was written.
-            AtlasError: the loss or the gradient was not finite (nothing was updated with it), or
-                far above the loss of guessing.
+            Stopped: SIGINT or SIGTERM arrived; a checkpoint was written.
+            AtlasError: the loss or the gradient is not finite (the weights were not updated), or
+                the loss is far above that of uniform guessing.
         """
-        every = seconds_between_checkpoints()
-        learner, world = self.learner, self.learner.world
-        share = world.share(learner.train.batch_size)
-        batches = BatchLoader(self.data, world.device, reader_count(world.device), share)
-        progress = self.checkpoints.resume(learner)
-        if progress.batches:
-            batches.load_state_dict(progress.batches)
+        train_step, params = self.train_step, self.train_step.params
+        context = train_step.context
+        checkpoint_seconds = seconds_between_checkpoints()
+        rows = context.local_rows(params.batch_size)
+        batches = BatchLoader(self.data, context.device, reader_count(context.device), rows)
+        state = self.checkpoints.resume(train_step)
+        if state.data_position:
+            batches.load_state_dict(state.data_position)
         with (
             StopRequest() as stop,
-            self._journal(progress) as journal,
+            self._logger(state) as logger,
             closing(batches.read()) as reader,
         ):
-            if not progress.val_rows:
-                self._validate(progress, journal)
+            if not state.val_rows:
+                self._validate(state, logger)
             saved = time.monotonic()
-            while not self._ended(progress):
-                with journal.speed.steps_of(progress):
-                    self._step(next(reader), progress, journal)
-                if self._due(learner.train.log_every, progress) and progress.unlogged:
-                    self._log(progress, journal)
-                if self._due(learner.train.eval_every, progress):
-                    self._validate(progress, journal)
-                late = world.is_first and time.monotonic() - saved >= every
-                stopped, due = world.sums(stop.requested, late)  # all do the same
-                if stopped or due:
-                    progress.batches = batches.state_dict()
-                    written = self.checkpoints.save(learner, progress)
+            while not self._finished(state):
+                norms = None
+                if params.log_layers and (state.step + 1) % params.log_layers == 0:
+                    norms = LayerNormRecorder(train_step.model)
+                with logger.throughput.measure(state):
+                    result = train_step.update(next(reader), state.step, norms)
+                    if result.failed:
+                        model = train_step.model
+                        raise AtlasError(describe_non_finite(state.step, result, model, self.data))
+                    logger.log_step(result)
+                    if norms is not None:
+                        state.layer_rows += norms.rows(state.step)
+                if self._is_due(params.log_every, state) and state.unlogged:
+                    self._log(state, logger)
+                if self._is_due(params.eval_every, state):
+                    self._validate(state, logger)
+                # All processes stop and save together.
+                overdue = context.is_main and time.monotonic() - saved >= checkpoint_seconds
+                stopping, saving = context.sum(stop.requested, overdue)
+                if stopping or saving:
+                    state.data_position = batches.state_dict()
+                    written = self.checkpoints.save(train_step, state)
                     saved = time.monotonic()
-                if stopped:
-                    raise Stopped(self._stopped(progress, written))
-            if progress.unlogged:  # training has ended early
-                self._log(progress, journal)
-        if world.is_first:
-            self.checkpoints.settle()
-        return progress
+                if stopping:
+                    raise Stopped(self._stop_message(state, written))
+            if state.unlogged:  # training has ended early
+                self._log(state, logger)
+        if context.is_main:
+            self.checkpoints.flush()
+        return state
 
-    def _step(self, batch: TensorBatch, progress: Progress, journal: Journal) -> None:
-        learner = self.learner
-        every = learner.train.log_layers
-        watch = LayerNorms(learner.model) if every and not (progress.step + 1) % every else None
-        made = learner.learn(batch, progress.step, watch)
-        if not made.usable:
-            raise AtlasError(not_finite(progress.step, made, learner.model, self.data))
-        journal.step(made)
-        if watch is not None:
-            progress.layer_rows += watch.rows(progress.step)
-
-    def _log(self, progress: Progress, journal: Journal) -> None:
-        epoch = progress.step * self.data.batch_size / self.data.per_epoch
-        journal.row(self.learner.optimizers.lr, epoch)
-        if problem := divergence(progress, self.learner.model.config.vocab_size):
+    def _log(self, state: TrainState, logger: MetricsLogger) -> None:
+        epoch = state.step * self.data.batch_size / self.data.per_epoch
+        logger.log_train(self.train_step.optimizers.lr, epoch)
+        if problem := describe_divergence(state, self.train_step.model.config.vocab_size):
             raise AtlasError(problem)
 
-    def _validate(self, progress: Progress, journal: Journal) -> None:
-        row = self.validation.row(self.learner, progress.step)
-        journal.validation(row)
-        progress.worse += 1
-        if row["loss"] < progress.best_loss:
-            progress.best_loss, progress.best_step = row["loss"], progress.step
-            progress.worse = 0
-            weights = whole_weights(self.learner)
-            if self.learner.world.is_first:
+    def _validate(self, state: TrainState, logger: MetricsLogger) -> None:
+        params, model = self.train_step.params, self.train_step.model
+        val, train = self._measure(self.val, params.eval_windows), None
+        if not val.loss < math.inf:
+            raise AtlasError(
+                f"training stopped after step {state.step}: the val loss is {val.mean:g}. "
+                f"{LOWER_LR}"
+            )
+        if params.eval_train_windows:
+            train = self._measure(self.train_sample, params.eval_train_windows)
+        weight_norm = total_norm(model.parameters()).item()
+        state.evals_since_best += 1
+        if val.mean < state.best_loss:
+            state.best_loss, state.best_step = val.mean, state.step
+            state.evals_since_best = 0
+            weights = full_weights(model, self.train_step.context)
+            if self.train_step.context.is_main:
                 self.checkpoints.keep_best(weights)
+        logger.log_val(val_row(state.step, val, train, weight_norm))
         if self.sample is not None:
             with torch.compiler.set_stance("force_eager"):
-                journal.sample(self.sample())
+                logger.log_sample(self.sample())
 
-    def _ended(self, progress: Progress) -> bool:
-        """Whether all steps are done, or val has not got better for as long as it may."""
-        patience = self.learner.train.patience
-        patient = not patience or progress.worse < patience
-        return progress.step >= self.learner.steps or not patient
+    def _measure(self, windows: EvaluationWindows, count: int) -> Tally:
+        context = self.train_step.context
+        with (
+            torch.compiler.set_stance("force_eager"),
+            self.train_step.precision.autocast(),
+        ):
+            local = tally(self.train_step.model, context.split_batches(windows.spread(count)))
+        return Tally(*context.sum(*local))
 
-    def _due(self, every: int, progress: Progress) -> bool:
-        return progress.step % every == 0 or progress.step == self.learner.steps
+    def _finished(self, state: TrainState) -> bool:
+        """True after the last step, or once val has not improved for ``patience`` validations."""
+        patience = self.train_step.params.patience
+        out_of_patience = patience is not None and state.evals_since_best >= patience
+        return state.step >= self.train_step.steps or out_of_patience
 
-    def _journal(self, progress: Progress) -> Journal:
-        learner, world = self.learner, self.learner.world
-        on_a_gpu = world.device.type == "cuda"  # a CPU is best at float32
-        kind = learner.precision.kind if on_a_gpu else torch.float32
-        rate = world.sums(matmul_flops(world.device, kind))[0]
-        share = count(learner.model.config).training_flops / rate
-        return Journal(progress, learner.steps, share, self.events if world.is_first else None)
+    def _is_due(self, every: int, state: TrainState) -> bool:
+        return state.step % every == 0 or state.step == self.train_step.steps
 
-    def _stopped(self, progress: Progress, written: bool) -> str:
-        kept = "from there" if written else "from the checkpoint before, if there was one"
+    def _logger(self, state: TrainState) -> MetricsLogger:
+        train_step, context = self.train_step, self.train_step.context
+        on_gpu = context.device.type == "cuda"  # a CPU is fastest in float32
+        dtype = train_step.precision.dtype if on_gpu else torch.float32
+        peak_flops = context.sum(matmul_flops(context.device, dtype))[0]
+        utilisation = count(train_step.model.config).training_flops / peak_flops
+        if not context.is_main:
+            return MetricsLogger(state, train_step.steps, utilisation, show=False)
+        return MetricsLogger(state, train_step.steps, utilisation, self.events, self.live)
+
+    def _stop_message(self, state: TrainState, written: bool) -> str:
+        place = "from there" if written else "from the checkpoint before, if there was one"
         return (
-            f"stopped after step {progress.step} of {self.learner.steps}; "
-            f"`dvc repro`, or the same `dvc exp run`, goes on {kept}"
+            f"stopped after step {state.step} of {self.train_step.steps}; "
+            f"`dvc repro`, or the same `dvc exp run`, continues {place}"
         )
 
 
-def new_model(params: Params, index: TokenIndex, world: World) -> LanguageModel:
-    """A model of params.yaml's shape for the vocabulary of the tokens, with its first weights.
+def build_model(params: Params, index: TokenIndex, context: DistributedContext) -> LanguageModel:
+    """Make the model of params.yaml for the vocabulary of the tokens, with its initial weights.
 
     Raises:
-        AtlasError: its training would not fit into memory.
+        AtlasError: training it would not fit into memory.
     """
-    everything = index.splits["train"].tokens
+    all_tokens = index.splits["train"].tokens
     config = ModelConfig(
         **params.model.model_dump(),
         vocab_size=index.vocab_size,
@@ -238,60 +200,72 @@ def new_model(params: Params, index: TokenIndex, world: World) -> LanguageModel:
         separator=index.separator,
         add_bos_token=index.windows == "padded",
         tokenizer_sha256=index.tokenizer_sha256,
-        learned_tokens=min(params.train.max_train_tokens or everything, everything),
+        learned_tokens=min(params.train.max_train_tokens or all_tokens, all_tokens),
     )
-    check_memory(config, params.train, world, available_bytes(world))
+    check_memory(config, params.train, context, available_memory(context))
     model = make_model(config)
     initialise(model, params.train.seed, params.train.init)
-    return model.to(world.device)
+    return model.to(context.device)
 
 
-def make_training(
+def make_trainer(
     model: LanguageModel,
     params: Params,
     splits: Mapping[Split, TokenSplit],
     checkpoints: Checkpoints,
-    world: World,
+    context: DistributedContext,
     *,
     events: Path | None = None,
+    live: Path | None = None,
     sample: Callable[[], str] | None = None,
-) -> Training:
-    """A training that is ready to run.
+) -> Trainer:
+    """Set up a training run.
 
     Raises:
-        AtlasError: the text is too short for the context, or ends within the warm-up.
+        AtlasError: the text is shorter than the context, or training ends within its warm-up.
     """
     train, length = params.train, params.model.context_length
     data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
-    steps = steps_of(train, data.per_epoch)
-    tokens = steps * train.batch_size * length
-    learner = Learner(
-        model,
-        train,
-        steps,
-        world,
-        compiled=compilation_pays(model.config, tokens, world.device),
+    steps = total_steps(train, data.per_epoch)
+    compiled = should_compile(model.config, steps * train.batch_size * length, context.device)
+    micro_batch = train.batch_size // train.grad_accum_steps
+    return Trainer(
+        TrainStep(model, train, steps, context, compiled=compiled),
+        data,
+        EvaluationWindows(splits["val"], length, micro_batch),
+        EvaluationWindows(splits["train"], length, micro_batch),
+        checkpoints,
+        events,
+        live,
+        sample,
     )
-    at_once = train.batch_size // train.grad_accum_steps
-    validation = Validation(
-        EvaluationWindows(splits["val"], length, at_once),
-        EvaluationWindows(splits["train"], length, at_once),
-    )
-    return Training(learner, data, validation, checkpoints, events, sample)
 
 
-def steps_of(train: TrainParams, windows: int) -> int:
-    """How many steps a training has, with so many windows in an epoch.
+def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
+    """``train.steps``, or the steps that ``train.epochs`` take.
 
     Raises:
-        AtlasError: it ends within its warm-up.
+        AtlasError: training ends within its warm-up.
     """
-    if not train.epochs:
+    if train.epochs is None:
         return train.steps
-    steps = math.ceil(train.epochs * windows / train.batch_size)
+    steps = math.ceil(train.epochs * windows_per_epoch / train.batch_size)
     if train.warmup_steps > steps:
         raise AtlasError(
             f"train.warmup_steps ({train.warmup_steps}) is more than the {steps} steps of "
             f"{train.epochs} epochs: the learning rate would never reach train.lr"
         )
     return steps
+
+
+def seconds_between_checkpoints() -> float:
+    """``ATLAS_CHECKPOINT_SECONDS``, or 60.
+
+    Raises:
+        AtlasError: it is not a number of seconds.
+    """
+    value = os.environ.get("ATLAS_CHECKPOINT_SECONDS", "60")
+    with suppress(ValueError):
+        if 0 <= (seconds := float(value)) < math.inf:
+            return seconds
+    raise AtlasError(f"ATLAS_CHECKPOINT_SECONDS={value}: give a number of seconds, 0 or more")

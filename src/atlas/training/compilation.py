@@ -1,0 +1,81 @@
+"""torch.compile for speed, activation checkpointing for memory; neither changes the model."""
+
+import os
+import sys
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from atlas.errors import AtlasError, one_line
+from atlas.model.block import Block, CrossBlock
+from atlas.model.config import ModelConfig
+from atlas.model.counts import count
+from atlas.model.language_model import LanguageModel
+
+VARIABLE = "ATLAS_COMPILE"
+TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
+MIN_SECONDS = 300.0  # of training, to earn back a minute of compilation
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a model, first to last; empty for other models."""
+    return [part for part in model.modules() if isinstance(part, Block | CrossBlock)]
+
+
+def checkpoint_activations(model: LanguageModel) -> None:
+    """Make each block keep only its input and recompute the rest in the backward pass.
+
+    Needs the memory of one block instead of all, for a third more operations (Chen et al. 2016,
+    arXiv:1604.06174).
+    """
+    for block in blocks_of(model):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bool:
+    """Decide whether training on this many tokens is long enough for torch.compile.
+
+    ``ATLAS_COMPILE`` decides if it is 0 or 1. Otherwise the number of operations does, at a fixed
+    typical speed and not the measured one: equal params must give equal results.
+
+    Raises:
+        AtlasError: ``ATLAS_COMPILE`` has another value, or is 1 without a working compiler.
+    """
+    match os.environ.get(VARIABLE, "auto"):
+        case "0":
+            return False
+        case "1":
+            if not compiler_works(device):
+                raise AtlasError(f"{VARIABLE}=1: give 0 or auto, or install a C++ compiler")
+            return True
+        case "auto":
+            seconds = tokens * count(config).training_flops / TYPICAL_FLOPS.get(device.type, 1e12)
+            return seconds > MIN_SECONDS and device.type in TYPICAL_FLOPS and compiler_works(device)
+        case value:
+            raise AtlasError(f"{VARIABLE}={value}: give 0, 1 or auto")
+
+
+def compiler_works(device: torch.device) -> bool:
+    """Try torch.compile on one operation; print the reason if it fails."""
+    try:
+        torch.compile(torch.neg)(torch.ones(8, device=device))
+    except Exception as error:  # compiler, linker and Triton each raise their own kind
+        reason = one_line(error)[:120]
+        print(
+            f"note: torch.compile does not work here ({reason}); training runs uncompiled",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def compile_loss(loss: nn.Module, processes: int) -> None:
+    """Compile the loss of a model in place, at its first call.
+
+    With several processes each block is compiled on its own, so that its gradients can be sent
+    while those of the next block are computed.
+    """
+    for part in blocks_of(loss) if processes > 1 else [loss]:
+        part.compile(dynamic=False)
