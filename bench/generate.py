@@ -1,4 +1,4 @@
-"""Generation speed of our engines, beside transformers and llama.cpp with the same weights.
+"""Generation speed of our engines, transformers and llama.cpp with the same weights.
 
     python -m bench.generate                        # models/model
     python -m bench.generate --preset small --tokens 24 --rounds 3

@@ -69,7 +69,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def helps_another() -> bool:
-    """Whether torchrun started this process and its rank is not 0."""
+    """True if torchrun started this process and its rank is not 0."""
     return TORCHRUN in os.environ and os.environ.get("RANK", "0") != "0"
 
 

@@ -123,7 +123,7 @@ class TokenSequence:
 
 
 def visible_tokens(length: int, context_length: int) -> int:
-    """How many of its newest tokens a sliding model sees after ``length`` tokens in all.
+    """The number of newest tokens that a sliding model sees after ``length`` tokens in all.
 
     The closed form of what ``RunningBatch`` does step by step, for prompts within the context.
     With a context of 4 and lengths 1, 2, 3 ...: 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, ...

@@ -46,7 +46,7 @@ class Sampling(BaseModel):
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is always picked."""
+        """True if the most likely token is always picked."""
         return self.temperature == 0
 
 

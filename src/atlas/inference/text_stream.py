@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 UNKNOWN = "\ufffd"  # decoders give this for part of a character
 MAX_CONTEXT_IDS = 16  # ids that are decoded again with each new one
-MAX_CHARACTER_TOKENS = 4  # bytes of a character in UTF-8, each of which may be a token
+MAX_CHARACTER_TOKENS = 4  # bytes of a character in UTF-8; each may be a token
 
 
 class IncrementalDecoder:
@@ -42,7 +42,7 @@ class IncrementalDecoder:
         return self._decode([*self._shown, *self._pending[:end]])[len(self._shown_text) :]
 
     def _final_end(self, rest: str) -> int | None:
-        """How many pending ids have a text that no later id can change; None if none."""
+        """The number of pending ids whose text no later id can change; None if there are none."""
         for end in range(1, len(self._pending) - MAX_CHARACTER_TOKENS + 2):
             if rest.startswith(self._new_text(end)):
                 return end
@@ -107,7 +107,7 @@ class TextStream:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was found."""
+        """True once a stop string was found."""
         return self._filter.found is not None
 
     def feed(self, token: int) -> str:

@@ -37,7 +37,7 @@ ModelPath = Annotated[
     ),
 ]
 TokenizerPath = Annotated[
-    Path | None, typer.Option(help="Tokenizer of a folder written by train. [beside that folder]")
+    Path | None, typer.Option(help="Tokenizer of a folder written by train. [next to that folder]")
 ]
 EngineName = Annotated[
     Literal["auto", "llama.cpp", "torch"],

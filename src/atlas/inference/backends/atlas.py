@@ -1,4 +1,4 @@
-"""A model that the pipeline trained: its folder, and the tokenizer beside it.
+"""A model that the pipeline trained: its folder, and the tokenizer next to it.
 
 The weights run in PyTorch, or in llama.cpp if the F32 GGUF file exported from them is given.
 Prompts, tokenizer and sampling are the same for both, so they write the same texts.
@@ -125,7 +125,7 @@ class AtlasModel(LoadedModel):
         return super().encode_chat(messages)
 
     def supported_overflow(self, on_overflow: Overflow) -> Overflow:
-        """What this model does when its context is full."""
+        """Stop for an encoder-decoder, else as asked."""
         return supported_overflow(self.config, on_overflow)
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:

@@ -1,6 +1,6 @@
 """Find the F32 GGUF file exported from a model, if it is up to date.
 
-The export stage records the sha256 of the model's files in ``source.json`` beside what it wrote.
+The export stage records the sha256 of the model's files in ``source.json`` next to what it wrote.
 A GGUF file made from other weights, another config or another tokenizer (config.json holds its
 hash) is never used in place of the model.
 """
@@ -21,7 +21,7 @@ def record_source(export: Path, model: Path) -> None:
 
 
 def exported_gguf(model: Path) -> Path:
-    """The F32 GGUF file of a model, in the folder ``export`` beside the model's folder.
+    """The F32 GGUF file of a model, in the folder ``export`` next to the model's folder.
 
     Raises:
         AtlasError: there is none, or it was made from another model.
@@ -46,7 +46,7 @@ def exported_gguf(model: Path) -> Path:
 
 
 def sibling(model: Path, name: str) -> Path:
-    """The folder of that name beside the folder of a model."""
+    """The folder with this name next to the folder of a model."""
     return (model if model.name else model.absolute()).parent / name
 
 

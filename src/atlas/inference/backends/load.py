@@ -19,8 +19,8 @@ def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto
 
     Args:
         path: of the folder or file.
-        tokenizer: file or folder, for a folder that train wrote; by default ``tokenizer`` beside
-            that folder.
+        tokenizer: file or folder, for a folder that train wrote; by default ``tokenizer``
+            next to that folder.
         engine: ``auto`` runs a model of ours in llama.cpp if its F32 GGUF file is up to date,
             else in PyTorch.
 
