@@ -1,4 +1,4 @@
-"""The byte-pair encoder that is made to be read, against sentencepiece."""
+"""The readable byte-pair encoder, compared with sentencepiece."""
 
 import doctest
 import io

@@ -4,7 +4,6 @@ The n-th batch depends on n alone, so the number of workers changes nothing.
 """
 
 import itertools
-import os
 import signal
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -14,11 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from atlas.errors import AtlasError
+from atlas.params.settings import settings
 from atlas.tokens.windows import Rows, TokenBatch, TrainingWindows
 
-VARIABLE = "ATLAS_READERS"
 AHEAD = 4  # batches that each worker has ready
-
 
 TensorBatch = TokenBatch[Tensor]
 
@@ -26,10 +24,8 @@ TensorBatch = TokenBatch[Tensor]
 class BatchLoader:
     """Load training batches, from the first one or from a saved position.
 
-    Attributes:
-        workers: processes that read ahead; 0 to read in this process.
-        share: windows of each batch to read; other processes read the rest.
-        next: number of the next batch.
+    ``workers`` processes read ahead; with 0, this process reads. ``share`` is what to read of each
+    batch, if other processes train on the rest.
     """
 
     def __init__(
@@ -43,7 +39,7 @@ class BatchLoader:
         self.device = device
         self.workers = workers
         self.share = share
-        self.next = 0
+        self.next = 0  # number of the next batch
 
     def read(self) -> Generator[TensorBatch, None, None]:
         """Yield batches without end, from ``next`` on."""
@@ -52,7 +48,7 @@ class BatchLoader:
             batch_size=None,
             sampler=itertools.count(self.next),
             num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",  # so that copies run beside the computation
+            pin_memory=self.device.type == "cuda",  # copies overlap with the computation
             prefetch_factor=AHEAD if self.workers else None,
             worker_init_fn=_leave_signals_to_the_trainer,
             generator=torch.Generator(),  # else it would draw from that of dropout
@@ -70,20 +66,16 @@ class BatchLoader:
             if not self.workers:
                 raise
             raise AtlasError(
-                f"{VARIABLE}={self.workers}: a reader process was killed, probably for lack of "
+                f"ATLAS_READERS={self.workers}: a reader process was killed, probably for lack of "
                 f"memory ({error}); use fewer readers, or 0 for none"
             ) from None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, and all that the batches depend on."""
+        """Return the position, and everything the batches depend on."""
         return {"next": self.next, "windows": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved position.
-
-        Raises:
-            AtlasError: it belongs to other data, or another order.
-        """
+        """Continue from a saved position, unless it belongs to other data or another order."""
         ours, theirs = self._identity(), state["windows"]
         if ours != theirs:
             different = [key for key in ours if ours[key] != theirs.get(key)]
@@ -94,7 +86,7 @@ class BatchLoader:
         self.next = state["next"]
 
     def _identity(self) -> dict[str, Any]:
-        """Return all that the n-th batch depends on, except n."""
+        """Return everything but n that the n-th batch depends on."""
         windows, index = self.windows, self.windows.tokens.index
         return {
             "tokens": windows.tokens.checksum,
@@ -109,7 +101,7 @@ class BatchLoader:
 
 
 class _Steps(Dataset[Rows]):
-    """The windows of each step as a single array, which is the fastest to send."""
+    """The windows of each step as a single array, the fastest to send."""
 
     def __init__(self, windows: TrainingWindows, share: slice) -> None:
         self._windows, self._share = windows, share
@@ -119,7 +111,7 @@ class _Steps(Dataset[Rows]):
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ignore signals, as a checkpoint may still need batches when all processes get one."""
+    """Ignore signals that all processes get: training may still need batches to reach a save."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -128,12 +120,7 @@ def reader_count(device: torch.device) -> int:
     """Return ``ATLAS_READERS``, the number of processes that read batches ahead.
 
     The default is 0 on a CPU, where reading memory maps costs next to nothing, else 2.
-
-    Raises:
-        AtlasError: it is not a number.
     """
-    default = "0" if device.type == "cpu" else "2"
-    value = os.environ.get(VARIABLE, default)
-    if not value.isdecimal():
-        raise AtlasError(f"{VARIABLE}={value}: set it to a number of processes, 0 for none")
-    return int(value)
+    default = 0 if device.type == "cpu" else 2
+    readers = settings().readers
+    return default if readers is None else readers

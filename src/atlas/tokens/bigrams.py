@@ -28,26 +28,16 @@ Table = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class BigramCounts:
-    """Counts of the pairs of tokens that occur in a text.
+    """Counts of the pairs of tokens that occur in a text."""
 
-    Attributes:
-        keys: first token times V plus second token, sorted, (pairs,).
-        counts: how often each pair occurs, (pairs,).
-        read: tokens read, including prompts.
-    """
-
-    keys: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int64]  # first token times V plus second token, sorted, (pairs,)
+    counts: npt.NDArray[np.int64]  # (pairs,)
     vocab_size: int
-    read: int
+    read: int  # tokens, including prompts
 
     @classmethod
     def count(cls, tokens: TokenSplit, context_length: int) -> "BigramCounts":
-        """Count each target token of a split together with the token before it.
-
-        Raises:
-            AtlasError: the split holds no tokens.
-        """
+        """Count each target token of a split together with the token before it."""
         vocab_size = tokens.index.vocab_size
         tables = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         read = 0

@@ -1,8 +1,8 @@
-"""Byte-pair encoding (Gage 1994; Sennrich et al., arXiv:1508.07909), written to be read.
+"""Byte-pair encoding (Gage 1994; Sennrich et al., arXiv:1508.07909) in its simplest form.
 
-The pipeline trains its tokenizers with sentencepiece, which does the same faster. This is all
-there is to it. A text is bytes, and each byte is a token. Training looks for the two tokens that
-stand side by side most often, makes a new token of them, and does so again and again:
+The pipeline uses sentencepiece, which does the same, faster. At first each byte of a text is a
+token. Training finds the pair of adjacent tokens that occurs most often, makes it a new token, and
+repeats:
 
 >>> text = "the hen then the"
 >>> split_words(text)
@@ -11,13 +11,13 @@ stand side by side most often, makes a new token of them, and does so again and 
 >>> encoder.pieces[256:]
 [b'he', b'the', b' the']
 
-``h e`` stands four times in it, ``t h`` three times, all others less often. With ``he`` joined the
-words are ``t he``, ``_ he n``, ``_ t he n`` and ``_ t he`` (``_`` for the blank), so next comes
-``t he``, three times, and then ``_ the``, twice. Of equally frequent pairs the shortest is joined
-first, and of these the first in the order of its bytes, blanks last.
+``h e`` occurs four times, ``t h`` three times, every other pair less often. Once ``he`` is merged
+the words are ``t he``, ``_ he n``, ``_ t he n`` and ``_ t he`` (``_`` is a blank), so the next
+merges are ``t he``, which occurs three times, and ``_ the``, twice. Among equally frequent pairs
+the shortest is merged first; among these, the first in the order of its bytes, with blanks last.
 
-Encoding joins in the order in which the pairs were learned, so that a text never seen is cut as
-the training text would be:
+Encoding applies the merges in the order they were learned, so that new text is split as the
+training text would be:
 
 >>> [encoder.pieces[token] for token in encoder.encode("then she")]
 [b'the', b'n', b' ', b's', b'he']
@@ -35,12 +35,12 @@ Pair = tuple[int, int]
 
 
 def split_words(text: str) -> list[str]:
-    """A text in words, each with the blank before it. No token will cross the border of a word."""
+    """Split a text into words, each with the blank before it; no token spans two words."""
     return re.findall(r" ?[^ ]+| ", text)
 
 
 def join(tokens: Sequence[int], pair: Pair, new: int) -> list[int]:
-    """The tokens, with ``new`` in the place of each ``pair``, from left to right."""
+    """Replace each ``pair`` of tokens by ``new``, from left to right."""
     joined: list[int] = []
     position = 0
     while position < len(tokens):
@@ -55,11 +55,11 @@ def join(tokens: Sequence[int], pair: Pair, new: int) -> list[int]:
 
 @dataclass
 class BytePairEncoder:
-    """A vocabulary of bytes and of the pairs joined.
+    """A vocabulary of bytes and merged pairs.
 
     Attributes:
         pieces: the bytes of each token; the first 256 are the single bytes.
-        merges: the token that each pair becomes; the lower it is, the earlier it was learned.
+        merges: the token that each pair becomes, in the order learned.
     """
 
     pieces: list[bytes] = field(default_factory=lambda: [bytes([byte]) for byte in range(256)])
@@ -67,9 +67,9 @@ class BytePairEncoder:
 
     @classmethod
     def train(cls, text: str, merges: int) -> "BytePairEncoder":
-        """Learns at most so many merges from a text; fewer if nothing is left to join."""
+        """Learn ``merges`` merges from a text, or fewer if no pair is left."""
         encoder = cls()
-        # A word is as good as another of the same letters, so each is kept once with its count.
+        # Each distinct word is kept once, with its count.
         words = {tuple(word.encode()): count for word, count in Counter(split_words(text)).items()}
         while len(encoder.merges) < merges:
             pairs: Counter[Pair] = Counter()
@@ -80,34 +80,30 @@ class BytePairEncoder:
             if not pairs:
                 break
             best = min(pairs, key=lambda pair: encoder._order(pair, pairs[pair]))
-            new = encoder._learn(best)
+            new = encoder.merges[best] = len(encoder.pieces)
+            encoder.pieces.append(encoder._piece_of(best))
             words = {tuple(join(tokens, best, new)): count for tokens, count in words.items()}
         return encoder
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text."""
-        return [token for word in split_words(text) for token in self._encode_word(word)]
+        """Return the tokens of a text."""
+        encoded: list[int] = []
+        for word in split_words(text):
+            tokens = list(word.encode())
+            while known := [pair for pair in pairwise(tokens) if pair in self.merges]:
+                earliest = min(known, key=self.merges.__getitem__)
+                tokens = join(tokens, earliest, self.merges[earliest])
+            encoded += tokens
+        return encoded
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens; broken UTF-8 gives U+FFFD."""
+        """Return the text of tokens; broken UTF-8 gives U+FFFD."""
         return b"".join(self.pieces[token] for token in tokens).decode(errors="replace")
-
-    def _encode_word(self, word: str) -> list[int]:
-        tokens = list(word.encode())
-        while known := [pair for pair in pairwise(tokens) if pair in self.merges]:
-            earliest = min(known, key=self.merges.__getitem__)
-            tokens = join(tokens, earliest, self.merges[earliest])
-        return tokens
 
     def _piece_of(self, pair: Pair) -> bytes:
         return self.pieces[pair[0]] + self.pieces[pair[1]]
 
     def _order(self, pair: Pair, count: int) -> tuple[int, int, bytes]:
-        """The most frequent pair comes first, then the shortest, then by its bytes, blanks last."""
+        """Sort by frequency, then the shortest first, then by bytes with blanks last."""
         piece = self._piece_of(pair)
         return (-count, len(piece), piece.replace(b" ", b"\xff"))
-
-    def _learn(self, pair: Pair) -> int:
-        self.pieces.append(self._piece_of(pair))
-        self.merges[pair] = len(self.pieces) - 1
-        return self.merges[pair]

@@ -4,9 +4,8 @@ Each clean shard becomes one token shard, independently of all others, so the wo
 and the bytes don't depend on who does it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,88 +25,37 @@ if TYPE_CHECKING:
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class EncodeTask:
-    """One clean shard to encode.
-
-    Attributes:
-        source: the clean shard.
-        target: the token shard.
-        tokenizer: folder of the tokenizer.
-        tokenizer_sha256: hash of its model file.
-        with_eos: True to end each document with ``eos``.
-        separator: id that each document must contain, if any.
-    """
-
-    source: Path
-    target: Path
-    tokenizer: Path
-    tokenizer_sha256: str
-    with_eos: bool
-    separator: int | None
-
-
-@dataclass(frozen=True)
-class EncodeResult:
-    """Sizes of a token shard.
-
-    Attributes:
-        bytes: size of the documents in UTF-8.
-        counts: how often each id occurs, (V,).
-        without_separator: number of documents without the separator.
-    """
-
-    tokens: int
-    documents: int
-    bytes: int
-    counts: Counts
-    without_separator: int
-
-
 def encode_corpus(
     clean: Path, tokenizer: Path, folder: Path, params: "TokenizeParams"
 ) -> tuple[TokenIndex, dict[Split, Counts]]:
     """Write the token shards of every split and index.json to ``folder``.
 
-    Args:
-        clean: folder with one folder of documents per split.
-        tokenizer: folder of the tokenizer.
-        folder: output folder.
-        params: how to join documents.
-
-    Returns:
-        The index, and how often each id occurs in each split, (V,).
-
-    Raises:
-        AtlasError: the prompt separator isn't a single token, or a document has none.
+    Returns the index, and how often each id occurs in each split, (V,).
     """
     loaded = _load_tokenizer(tokenizer.resolve(), sha256(tokenizer / MODEL_FILE))
     separator = _separator_id(loaded, params.prompt_separator)
     folder.mkdir(parents=True)
-    tasks: list[tuple[Split, EncodeTask]] = [
-        (
-            split,
-            EncodeTask(
-                source.resolve(),
-                shard_path(folder, split, number).resolve(),
-                tokenizer.resolve(),
-                loaded.sha256,
-                params.separate_documents,
-                separator,
-            ),
-        )
+    shards: list[tuple[Split, Path, Path]] = [
+        (split, source.resolve(), shard_path(folder, split, number).resolve())
         for split in SPLITS
         for number, source in enumerate(shard_paths(clean / split))
     ]
-    results = in_order(encode_shard, [task for _, task in tasks], "tokenize")
+    encode = partial(
+        encode_shard,
+        tokenizer_folder=tokenizer.resolve(),
+        tokenizer_sha256=loaded.sha256,
+        with_eos=params.separate_documents,
+        separator=separator,
+    )
+    results = in_order(encode, [paths for _, *paths in shards], "tokenize")
     splits = {split: SplitIndex([], 0, 0) for split in SPLITS}
     counts = {split: np.zeros(loaded.vocab_size, np.int64) for split in SPLITS}
-    for (split, _), result in zip(tasks, results, strict=True):
-        splits[split] = splits[split].with_shard(result.tokens, result.documents, result.bytes)
-        counts[split] += result.counts
-        if result.without_separator:
+    for (split, *_), (size, occurrences, without_separator) in zip(shards, results, strict=True):
+        splits[split] += size
+        counts[split] += occurrences
+        if without_separator:
             raise AtlasError(
-                f"tokenize.prompt_separator: {result.without_separator} of {result.documents} "
+                f"tokenize.prompt_separator: {without_separator} of {size.documents} "
                 f"documents of {clean / split} don't contain {params.prompt_separator!r} as a "
                 "token of its own; a blank before it may be part of the token "
                 f"({' ' + str(params.prompt_separator)!r})"
@@ -125,30 +73,40 @@ def encode_corpus(
     return index, counts
 
 
-def encode_shard(task: EncodeTask) -> EncodeResult:
-    """Encode one clean shard; runs in a worker."""
-    tokenizer = _load_tokenizer(task.tokenizer, task.tokenizer_sha256)
-    writer = ShardWriter(task.target, tokenizer.vocab_size, tokenizer.sha256)
+def encode_shard(
+    paths: Sequence[Path],
+    tokenizer_folder: Path,
+    tokenizer_sha256: str,
+    with_eos: bool,
+    separator: int | None,
+) -> tuple[SplitIndex, Counts, int]:
+    """Encode a clean shard (the first path) into a token shard (the second); runs in a worker.
+
+    Returns its sizes, how often each id occurs, (V,), and how many documents lack the separator.
+    """
+    source, target = paths
+    tokenizer = _load_tokenizer(tokenizer_folder, tokenizer_sha256)
+    writer = ShardWriter(target, tokenizer.vocab_size, tokenizer.sha256)
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     size = without_separator = 0
     pending = 0  # separators of a document that continues in the next block
 
     def texts() -> Iterator[str]:
         nonlocal size
-        for document in read_shard(task.source):
+        for document in read_shard(source):
             size += len(document.text.encode())
             yield document.text
 
-    for block in tokenizer.blocks(texts(), with_eos=task.with_eos):
+    for block in tokenizer.blocks(texts(), with_eos=with_eos):
         writer.write(block.ids, block.ends)
         counts += np.bincount(block.ids, minlength=tokenizer.vocab_size)
-        if task.separator is not None:
-            seen = np.concatenate(([pending], block.ids == task.separator)).cumsum()
+        if separator is not None:
+            seen = np.concatenate(([pending], block.ids == separator)).cumsum()
             seen_at_ends = seen[block.ends]
             without_separator += int((np.diff(seen_at_ends, prepend=0) == 0).sum())
             pending = int(seen[-1] - (seen_at_ends[-1] if len(seen_at_ends) else 0))
     writer.close()
-    return EncodeResult(writer.tokens, writer.documents, size, counts, without_separator)
+    return SplitIndex([writer.tokens], writer.documents, size), counts, without_separator
 
 
 @lru_cache(maxsize=1)

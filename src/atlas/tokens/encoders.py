@@ -11,9 +11,9 @@ Both expect text that is normalised already, with plain blanks for U+2581.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 Ids = npt.NDArray[np.int32]
 Lengths = npt.NDArray[np.int64]
+# Takes texts; returns the ids of all in a row, (N,), and the number of ids of each, (texts,).
+Encoder = Callable[[Sequence[str]], tuple[Ids, Lengths]]
 
 SPACE_MARK = "\u2581"  # how sentencepiece writes a blank
 SEPARATOR, SEPARATOR_BYTE = "\0", "<0x00>"
@@ -34,13 +36,6 @@ BLANKS_AND_LINES = re.compile(r"\n| +[^ \n]*|[^ \n]+")
 BLANKS = re.compile(r" +[^ ]*|[^ ]+")
 LINES = re.compile(r"\n|[^\n]+")
 WHOLE = re.compile(r"(?s:.+)")
-
-
-class Encoder(Protocol):
-    """Turns texts into ids."""
-
-    def __call__(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
-        """Return the ids of all texts in a row, (N,), and the number of ids of each, (texts,)."""
 
 
 def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
@@ -124,9 +119,6 @@ class GigatokenEncoder:
 
     Texts are joined by NUL and their ids are split where its id is: no piece may hold NUL, so it is
     always a token of its own, a byte. Each call has a cache of its own, so memory stays bounded.
-
-    Raises:
-        ImportError: gigatoken isn't installed.
     """
 
     def __init__(self, spec: ModelProto) -> None:

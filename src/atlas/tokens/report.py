@@ -26,12 +26,7 @@ STYLES = ("black on cyan", "black on green", "black on yellow", "black on magent
 
 @dataclass(frozen=True)
 class VocabularyReport:
-    """How often the pieces of a vocabulary are used.
-
-    Attributes:
-        index: sizes of each split.
-        counts: how often each id occurs in each split, (V,).
-    """
+    """How often the pieces of a vocabulary are used."""
 
     tokenizer: Tokenizer
     index: TokenIndex
@@ -39,9 +34,9 @@ class VocabularyReport:
 
     @cached_property
     def text_pieces(self) -> list[int]:
-        """Ids of pieces of text: no special pieces, no single bytes."""
-        every = range(self.tokenizer.vocab_size)
-        return [identity for identity in every if self.tokenizer.is_text(identity)]
+        """Ids of pieces of text (no special pieces, no single bytes), the rarest in train first."""
+        every = filter(self.tokenizer.is_text, range(self.tokenizer.vocab_size))
+        return sorted(every, key=lambda identity: int(self.counts["train"][identity]))
 
     @cached_property
     def unused(self) -> list[int]:
@@ -51,13 +46,13 @@ class VocabularyReport:
     @cached_property
     def rarest(self) -> list[int]:
         """Ids of text pieces that occur in train, the rarest first."""
-        used = [identity for identity in self.text_pieces if self.counts["train"][identity]]
-        return sorted(used, key=lambda identity: int(self.counts["train"][identity]))
+        return self.text_pieces[len(self.unused) :]
 
     @cached_property
     def longest(self) -> list[int]:
         """Ids of text pieces, the longest first."""
-        return sorted(self.text_pieces, key=lambda identity: -len(self.tokenizer.piece(identity)))
+        every = sorted(self.text_pieces)
+        return sorted(every, key=lambda identity: -len(self.tokenizer.piece(identity)))
 
     def bytes_per_token(self, split: Split) -> float:
         """Return the bytes of text per token, without the tokens that end documents."""

@@ -36,7 +36,7 @@ MAGIC, VERSION = b"ATLASTOK", 2
 HEADER = struct.Struct("<8sIIQQ32sI12x")
 ALIGNMENT = END_WIDTH = 8
 CHECKSUM = slice(64, 68)  # position in the header
-CHUNK = 1 << 24  # bytes checked at once
+CHUNK = 1 << 24  # bytes read at once
 INDEX_FILE = "index.json"
 HINT = "`dvc repro -f tokenize` writes it again"
 
@@ -55,18 +55,13 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
 
 
 class ShardWriter:
-    """Write a shard piece by piece.
-
-    Attributes:
-        tokens: ids written so far.
-        documents: documents completed so far.
-    """
+    """Write a shard piece by piece; count its tokens and complete documents."""
 
     def __init__(self, path: Path, vocab_size: int, tokenizer_sha256: str) -> None:
         self.tokens = self.documents = 0
         self._width = id_width(vocab_size)
         self._tokenizer = bytes.fromhex(tokenizer_sha256)
-        self._ends: list[Ends] = []
+        self._ends = bytearray()
         self._checksum = 0
         self._file = path.open("wb")
         self._file.write(bytes(HEADER.size))
@@ -75,7 +70,7 @@ class ShardWriter:
         """Append ids, and the positions among them where documents end."""
         array = np.asarray(ids, f"<u{self._width}")
         document_ends = np.asarray(ends, "<u8") + np.uint64(self.tokens)
-        self._ends.append(document_ends)
+        self._ends += document_ends.tobytes()
         self.tokens += len(array)
         self.documents += len(document_ends)
         self._append(array.tobytes())
@@ -83,45 +78,29 @@ class ShardWriter:
     def close(self) -> None:
         """Write the document ends and the header."""
         self._append(bytes(-self.tokens * self._width % ALIGNMENT))
-        for ends in self._ends:
-            self._append(ends.tobytes())
+        self._append(self._ends)
         header = [MAGIC, VERSION, self._width, self.tokens, self.documents, self._tokenizer]
         checksum = zlib.crc32(HEADER.pack(*header, 0), self._checksum)
         self._file.seek(0)
         self._file.write(HEADER.pack(*header, checksum))
         self._file.close()
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes | bytearray) -> None:
         self._file.write(data)
         self._checksum = zlib.crc32(data, self._checksum)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A memory-mapped shard, read only.
+    """A memory-mapped shard, read only."""
 
-    Attributes:
-        ids: of all its documents, (tokens,).
-        ends: where each document ends, (documents,).
-        checksum: of the whole file.
-    """
-
-    ids: Ids
-    ends: Ends
+    ids: Ids  # of all its documents, (tokens,)
+    ends: Ends  # where each document ends, (documents,)
     checksum: int
 
 
 def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
-    """Map a shard into memory, once header, size and checksum are verified.
-
-    Args:
-        path: the file.
-        tokens: expected number of ids.
-        tokenizer_sha256: expected tokenizer.
-
-    Raises:
-        AtlasError: the shard is missing, cut short, damaged, or of another tokenizer or version.
-    """
+    """Map a shard into memory, once header, size and checksum are verified."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -166,21 +145,16 @@ def _checksum(path: Path) -> int:
 
 @dataclass(frozen=True)
 class SplitIndex:
-    """Sizes of one split.
+    """Sizes of one split."""
 
-    Attributes:
-        shards: ids in each shard.
-        documents: number of documents.
-        bytes: size of their text in UTF-8.
-    """
-
-    shards: list[int]
+    shards: list[int]  # ids in each
     documents: int
-    bytes: int
+    bytes: int  # of text, in UTF-8
 
-    def with_shard(self, tokens: int, documents: int, size: int) -> "SplitIndex":
-        """Return a copy with one more shard."""
-        return SplitIndex([*self.shards, tokens], self.documents + documents, self.bytes + size)
+    def __add__(self, other: "SplitIndex") -> "SplitIndex":
+        return SplitIndex(
+            self.shards + other.shards, self.documents + other.documents, self.bytes + other.bytes
+        )
 
     @property
     def tokens(self) -> int:
@@ -190,24 +164,13 @@ class SplitIndex:
 
 @dataclass(frozen=True)
 class TokenIndex:
-    """Content of index.json.
-
-    Attributes:
-        vocab_size: all ids are smaller.
-        eos: id that ends a document.
-        pad: id that fills windows.
-        separator: id that ends the prompt of a document; only what follows is learned. None if
-            everything is.
-        tokenizer_sha256: hash of the tokenizer's model file.
-        windows: how documents are cut into windows.
-        splits: sizes by name.
-    """
+    """Content of index.json."""
 
     vocab_size: int
-    eos: int
-    pad: int
-    separator: int | None
-    tokenizer_sha256: str
+    eos: int  # ends a document
+    pad: int  # fills windows
+    separator: int | None  # ends the prompt of each document: only what follows is learned
+    tokenizer_sha256: str  # of its model file
     windows: Literal["packed", "padded"]
     splits: dict[Split, SplitIndex]
 
@@ -217,11 +180,7 @@ class TokenIndex:
 
     @classmethod
     def read(cls, folder: Path) -> "TokenIndex":
-        """Read index.json.
-
-        Raises:
-            AtlasError: the file is missing or invalid.
-        """
+        """Read index.json."""
         path = folder / INDEX_FILE
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
@@ -232,23 +191,10 @@ class TokenIndex:
 class TokenSplit:
     """The tokens of a split as one sequence over all its shards.
 
-    Attributes:
-        index: of the folder.
-        bytes: size of the text of the whole split, in UTF-8.
-        checksum: of all shards.
+    With ``max_tokens``, only that many from the start; ``bytes`` still counts the whole split.
     """
 
     def __init__(self, folder: Path, split: Split, max_tokens: int | None = None) -> None:
-        """Map the shards of a split.
-
-        Args:
-            folder: written by the tokenize stage.
-            split: its name.
-            max_tokens: use only this many tokens from the start; None for all.
-
-        Raises:
-            AtlasError: a shard is missing, damaged, or of a tokenizer other than the index's.
-        """
         _raise_open_file_limit()
         self._folder = folder
         self._max_tokens = max_tokens

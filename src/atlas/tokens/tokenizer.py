@@ -22,6 +22,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, Tr
 from atlas.errors import AtlasError
 from atlas.tokens.encoders import (
     SPACE_MARK,
+    TEXT,
     Encoder,
     GigatokenEncoder,
     Ids,
@@ -48,22 +49,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Block:
-    """The ids of consecutive texts.
+    """The ids of consecutive texts; the last text may continue in the next block."""
 
-    Attributes:
-        ids: of all texts in a row, (N,).
-        ends: where each text ends in ``ids``. A text that continues in the next block ends there.
-    """
-
-    ids: Ids
-    ends: Lengths
+    ids: Ids  # of all texts in a row, (N,)
+    ends: Lengths  # where each text ends in ``ids``
 
 
 class Tokenizer:
     """A vocabulary and the rules that split text into its pieces.
 
     Attributes:
-        vocab_size: number of pieces; all ids are smaller.
         bos: id before the first token of a text; the same as ``eos``, which separates documents.
         eos: id that ends a text. No text encodes to it, not even its own characters.
         pad: id that fills short rows of a batch; ``eos`` if the model has no padding piece.
@@ -71,22 +66,13 @@ class Tokenizer:
         normalizer: how sentencepiece changes a text before splitting it.
         has_bytes: True if characters without a piece become bytes instead of ``unk``.
         user_defined: ids of pieces that are split off before all others.
-        sha256: hash of the model file; token shards store it.
-        model: content of the model file.
-        processor: sentencepiece's own reading of the model.
+        spec, processor: the model as its file describes it, and as sentencepiece runs it.
     """
 
     def __init__(self, model: bytes, name: str = MODEL_FILE) -> None:
-        """Read a sentencepiece model.
-
-        Args:
-            model: content of a model file.
-            name: its name, for errors.
-
-        Raises:
-            AtlasError: the content is no such model, or has no piece that ends a text.
-        """
-        spec, self.processor = _parse(model, name)
+        """Read the content of a model file; errors call it ``name``."""
+        self.spec, self.processor = _parse(model, name)
+        spec = self.spec
         self.model = model
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.kind = cast(Kind, TrainerSpec.ModelType.Name(spec.trainer_spec.model_type).lower())
@@ -124,11 +110,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Load a sentencepiece model file, or the one in a folder written by ``save``.
-
-        Raises:
-            AtlasError: the file is missing or no such model.
-        """
+        """Load a sentencepiece model file, or the one in a folder written by ``save``."""
         file = path / MODEL_FILE if path.is_dir() else path
         try:
             return cls(file.read_bytes(), str(file))
@@ -146,11 +128,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode one text with sentencepiece, without special ids."""
-        return [
-            identity
-            for block in self._blocks([text], self._unit_encoder)
-            for identity in block.ids.tolist()
-        ]
+        blocks = self._blocks([text], self._unit_encoder)
+        return [identity for block in blocks for identity in block.ids.tolist()]
 
     def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
         """Encode texts to one array each, (T,)."""
@@ -193,13 +172,7 @@ class Tokenizer:
 
     def is_text(self, identity: int) -> bool:
         """Return True for a piece of text: not special, not a single byte, not unused."""
-        processor = self.processor
-        return not (
-            processor.is_control(identity)
-            or processor.is_unknown(identity)
-            or processor.is_byte(identity)
-            or processor.is_unused(identity)
-        )
+        return self.spec.pieces[identity].type in TEXT
 
     @cached_property
     def _bulk_encoder(self) -> Encoder:
@@ -256,7 +229,10 @@ class Tokenizer:
 
     def _normalize(self, text: str) -> str:
         """Return the text as pieces are matched against it, with blanks for U+2581."""
-        text = _without_surrogates(text)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 can't hold, becomes U+FFFD
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if self.kind == "word":
             lines = map(single_blanks, text.split("\n"))
             text = "\n".join(line and f" {line}" for line in lines)
@@ -281,24 +257,17 @@ def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]
     error = AtlasError(f"{name}: not a sentencepiece model; {HINT}")
     try:
         spec = ModelProto.FromString(model)
-        pieces = [piece.piece.encode() for piece in spec.pieces]
-        _refuse_duplicates(spec, name)
-        processor = SentencePieceProcessor(model_proto=model)
+        pieces = Counter(piece.piece for piece in spec.pieces)
+        "".join(pieces).encode()  # fails if one isn't text
+        ((piece, count),) = pieces.most_common(1)
+        if count > 1:  # neither sentencepiece nor llama.cpp can read it
+            raise AtlasError(
+                f"{name}: the piece {piece!r} occurs {count} times, but each piece must be unique; "
+                "train the model again with that piece once"
+            )
+        return spec, SentencePieceProcessor(model_proto=model)
     except (DecodeError, RuntimeError, AttributeError, TypeError, ValueError):
         raise error from None  # damaged in one of many ways
-    if not pieces:
-        raise error
-    return spec, processor
-
-
-def _refuse_duplicates(spec: ModelProto, name: str) -> None:
-    """Raise if two ids have the same piece, which neither sentencepiece nor llama.cpp can read."""
-    (piece, count), *_ = Counter(piece.piece for piece in spec.pieces).most_common(1) or [("", 0)]
-    if count > 1:
-        raise AtlasError(
-            f"{name}: the piece {piece!r} occurs {count} times, but each piece must be unique; "
-            "train the model again with that piece once"
-        )
 
 
 def _without_normalization(spec: ModelProto) -> ModelProto:
@@ -309,12 +278,3 @@ def _without_normalization(spec: ModelProto) -> ModelProto:
     plain.normalizer_spec.add_dummy_prefix = False
     plain.normalizer_spec.remove_extra_whitespaces = False
     return plain
-
-
-def _without_surrogates(text: str) -> str:
-    """Return the text with U+FFFD for each half of a surrogate pair, which UTF-8 can't hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

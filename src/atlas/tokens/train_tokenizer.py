@@ -30,17 +30,17 @@ from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
 from atlas.params.schema import TokenizerParams
 from atlas.pipeline.files import files_below
-from atlas.tokens.encoders import SPACE_MARK
+from atlas.tokens.encoders import SPACE_MARK, TEXT
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer, single_blanks
 
 MAX_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
-UNKNOWN_ID, END_OF_TEXT_ID, PADDING_ID = 0, 1, 2
 UNKNOWN_MARK = "\u2585"
 REPLACEMENT = "\ufffd"
 # From sentencepiece's messages about a text without content.
 NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")
 SINGLE = ("\n", "\t")  # always pieces of their own
 STRAY = f"{SPACE_MARK}\n"
+BLANKS = " ", SPACE_MARK
 SCORE_STEPS = 256  # per 1.0 of a unigram score; float32 sums such scores exactly up to 65,536
 INSPECTED = 1000  # documents searched for line ends
 WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
@@ -75,15 +75,7 @@ def make_tokenizer(documents: Path, params: TokenizerParams) -> Tokenizer:
 
 
 def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
-    """Train a sentencepiece model.
-
-    Args:
-        lines: training text, with line ends.
-        params: kind and size of the vocabulary.
-
-    Raises:
-        AtlasError: the text has too few or too many characters for ``vocab_size``.
-    """
+    """Train a sentencepiece model on lines with their ends."""
     model = io.BytesIO()
     settings: dict[str, Any] = {
         "model_type": params.kind,
@@ -95,10 +87,10 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
         "add_dummy_prefix": False,
         "allow_whitespace_only_pieces": True,
         "user_defined_symbols": list(SINGLE),
-        "unk_id": UNKNOWN_ID,
-        "eos_id": END_OF_TEXT_ID,
+        "unk_id": 0,
+        "eos_id": 1,
         "eos_piece": END_OF_TEXT,
-        "pad_id": PADDING_ID,
+        "pad_id": 2,
         "pad_piece": PADDING,
         "bos_id": -1,
         "max_sentence_length": 8 * MAX_LINE,
@@ -159,18 +151,13 @@ def lines_of(documents: Iterable[Document]) -> Iterator[str]:
     """
     for document in documents:
         for line in document.text.replace(UNKNOWN_MARK, "").split("\n"):
-            yield from _split_long(line + "\n")
-
-
-def _split_long(line: str) -> Iterator[str]:
-    """Split a line into parts of bounded length, before blanks if it has any."""
-    start = 0
-    while len(line) - start > MAX_LINE:
-        blank = line.rfind(" ", start + 1, start + MAX_LINE)
-        stop = blank if blank > start else start + MAX_LINE
-        yield line[start:stop]
-        start = stop
-    yield line[start:]
+            rest = line + "\n"
+            while len(rest) > MAX_LINE:  # split before a blank if there is one
+                blank = rest.rfind(" ", 1, MAX_LINE)
+                stop = blank if blank > 0 else MAX_LINE
+                yield rest[:stop]
+                rest = rest[stop:]
+            yield rest
 
 
 def draw(lines: Iterable[str], share: float, seed: int) -> Iterator[str]:
@@ -201,16 +188,20 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
         yield "it normalizes text or removes blanks, which llama.cpp doesn't do for this kind"
     if merges and normalizer.add_dummy_prefix and tokenizer.user_defined:
         yield "it adds a blank in front and has user-defined pieces, which llama.cpp reads apart"
-    if merges and any(" " in _text(tokenizer, each) for each in tokenizer.user_defined):
+    if merges and any(
+        blank in tokenizer.piece(each) for each in tokenizer.user_defined for blank in BLANKS
+    ):
         yield "it has user-defined pieces with blanks, which llama.cpp reads differently"
-    if merges and (control := next(_mergeable(tokenizer), "")):
+    if merges and (control := next(_mergeable(tokenizer.spec), "")):
         yield (
             f"text can be merged into its control piece {control}, which llama.cpp then takes for "
             "the special token"
         )
     if tokenizer.kind == "unigram" and tokenizer.has_bytes:
         yield "llama.cpp gives <unk> where a unigram model with byte_fallback gives bytes"
-    if tokenizer.kind == "unigram" and not _has_exact_scores(tokenizer):
+    if tokenizer.kind == "unigram" and any(
+        piece.score * SCORE_STEPS % 1 for piece in tokenizer.spec.pieces
+    ):
         yield (
             f"its scores are not multiples of 1/{SCORE_STEPS}, so rounding decides between "
             "equally likely ways to split a text"
@@ -224,22 +215,12 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
         )
 
 
-def _text(tokenizer: Tokenizer, identity: int) -> str:
-    return tokenizer.piece(identity).replace(SPACE_MARK, " ")
-
-
-def _mergeable(tokenizer: Tokenizer) -> Iterator[str]:
+def _mergeable(spec: ModelProto) -> Iterator[str]:
     """Yield control pieces that are the sum of two text pieces."""
-    identities = range(tokenizer.vocab_size)
-    pieces = {tokenizer.piece(each) for each in identities if tokenizer.is_text(each)}
-    for control in (tokenizer.piece(i) for i in identities if tokenizer.processor.is_control(i)):
-        if any({control[:cut], control[cut:]} <= pieces for cut in range(1, len(control))):
+    texts = {piece.piece for piece in spec.pieces if piece.type in TEXT}
+    for control in (piece.piece for piece in spec.pieces if piece.type == piece.CONTROL):
+        if any({control[:cut], control[cut:]} <= texts for cut in range(1, len(control))):
             yield control
-
-
-def _has_exact_scores(tokenizer: Tokenizer) -> bool:
-    scores = map(tokenizer.processor.get_score, range(tokenizer.vocab_size))
-    return all((score * SCORE_STEPS).is_integer() for score in scores)
 
 
 def _explain(message: str, params: TokenizerParams) -> str:

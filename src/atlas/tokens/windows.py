@@ -13,7 +13,7 @@ B is the batch, T the context length.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +30,11 @@ Array = TypeVar("Array")
 
 
 class TokenBatch(NamedTuple, Generic[Array]):
-    """A batch of windows, in NumPy or in PyTorch.
+    """A batch of windows, in NumPy or in PyTorch, (B, T) each."""
 
-    Attributes:
-        inputs: (B, T), padded on the right.
-        targets: the token after each input, (B, T); ``NO_TARGET`` for padding and within prompts.
-        mask: True where an input is text rather than padding, (B, T).
-    """
-
-    inputs: Array
-    targets: Array
-    mask: Array
+    inputs: Array  # padded on the right
+    targets: Array  # the token after each input; NO_TARGET for padding and within prompts
+    mask: Array  # True where an input is text rather than padding
 
     @classmethod
     def from_rows(cls, rows: Any, index: TokenIndex) -> "TokenBatch[Any]":
@@ -58,108 +52,70 @@ class TokenBatch(NamedTuple, Generic[Array]):
         return int((self.targets != NO_TARGET).sum())  # type: ignore[attr-defined]
 
 
-class Layout(Protocol):
-    """A way to cut a split into windows."""
-
-    def __len__(self) -> int:
-        """Number of windows that predict every token of the split exactly once."""
-
-    def window(self, number: int) -> Window:
-        """Return one of these windows."""
-
-    def per_epoch(self) -> int:
-        """Return the number of training windows in an epoch."""
-
-    def largest_offset(self) -> int:
-        """Return the most tokens that an epoch may skip at the start, so that epochs differ."""
-
-    def training_window(self, number: int, offset: int) -> Window:
-        """Return one window of an epoch that skips ``offset`` tokens."""
-
-
 @dataclass(frozen=True)
-class Packed:
-    """Windows that run across documents."""
+class Layout:
+    """A split cut into windows, as ``tokenize.windows`` sets: packed or padded.
 
-    tokens: TokenSplit
-    context_length: int
-
-    def __len__(self) -> int:
-        return -(-len(self.tokens) // self.context_length)
-
-    def window(self, number: int) -> Window:
-        """Return a window and the token before it, which is ``eos`` for the first."""
-        start = number * self.context_length
-        stop = min(start + self.context_length, len(self.tokens))
-        found = self.tokens.read(max(start - 1, 0), stop)
-        return found if start else np.concatenate([[self.tokens.index.eos], found])
-
-    def per_epoch(self) -> int:
-        """Return the number of windows that fit, whatever the offset of the epoch."""
-        if len(self.tokens) <= self.context_length:
-            return 0
-        return max((len(self.tokens) - self.context_length) // self.context_length, 1)
-
-    def largest_offset(self) -> int:
-        """Return an offset smaller than a window."""
-        last = self.per_epoch() * self.context_length + 1
-        return min(len(self.tokens) - last, self.context_length - 1)
-
-    def training_window(self, number: int, offset: int) -> Window:
-        """Return T + 1 tokens."""
-        start = offset + number * self.context_length
-        return self.tokens.read(start, start + self.context_length + 1)
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Windows of one document each; a long document gets several."""
+    ``len`` is the number of windows that predict every token exactly once.
+    """
 
     tokens: TokenSplit
     context_length: int
 
     @cached_property
-    def _ends(self) -> npt.NDArray[np.int64]:
+    def packed(self) -> bool:
+        """True if windows run across documents."""
+        return self.tokens.index.windows == "packed"
+
+    @cached_property
+    def _document_ends(self) -> npt.NDArray[np.int64]:
+        """Where documents end, (documents,); packed windows see one long document."""
+        return np.array([len(self.tokens)]) if self.packed else self.tokens.document_ends
+
+    @cached_property
+    def _window_ends(self) -> npt.NDArray[np.int64]:
         """Cumulative number of windows, (documents,)."""
-        lengths = np.diff(self.tokens.document_ends, prepend=0)
+        lengths = np.diff(self._document_ends, prepend=0)
         return np.cumsum(-(-lengths // self.context_length))
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._window_ends[-1]) if len(self._window_ends) else 0
 
     def window(self, number: int) -> Window:
         """Return a window and the token before it, which is ``eos`` at the start of a document."""
-        document = int(np.searchsorted(self._ends, number, side="right"))
-        ends = self.tokens.document_ends
-        first = int(ends[document - 1]) if document else 0
-        nth = number - (int(self._ends[document - 1]) if document else 0)
+        document = int(np.searchsorted(self._window_ends, number, side="right"))
+        first = int(self._document_ends[document - 1]) if document else 0
+        nth = number - (int(self._window_ends[document - 1]) if document else 0)
         start = first + nth * self.context_length
-        stop = min(start + self.context_length, int(ends[document]))
+        stop = min(start + self.context_length, int(self._document_ends[document]))
         found = self.tokens.read(start - 1 if nth else start, stop)
         return found if nth else np.concatenate([[self.tokens.index.eos], found])
 
     def per_epoch(self) -> int:
-        """Return the number of all windows."""
-        return len(self)
+        """Return the number of training windows: those that fit, whatever the epoch's offset."""
+        if not self.packed:
+            return len(self)
+        if len(self.tokens) <= self.context_length:
+            return 0
+        return max((len(self.tokens) - self.context_length) // self.context_length, 1)
 
     def largest_offset(self) -> int:
-        """Return 0, since windows begin where documents do."""
-        return 0
+        """Return the most tokens an epoch may skip at the start, so that packed epochs differ."""
+        if not self.packed:
+            return 0
+        last = self.per_epoch() * self.context_length + 1
+        return min(len(self.tokens) - last, self.context_length - 1)
 
     def training_window(self, number: int, offset: int) -> Window:
-        """Return the same window as in evaluation."""
-        return self.window(number + offset)
-
-
-LAYOUTS: dict[str, type[Packed] | type[Padded]] = {"packed": Packed, "padded": Padded}
+        """Return a window of an epoch that skips ``offset`` tokens: T + 1 tokens if packed."""
+        if not self.packed:
+            return self.window(number)
+        start = offset + number * self.context_length
+        return self.tokens.read(start, start + self.context_length + 1)
 
 
 def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
-    """Return the layout that ``tokenize.windows`` sets for a split.
-
-    Raises:
-        AtlasError: a prompt and its answer don't fit into one window.
-    """
+    """Cut a split into windows that have room for the longest prompt and its answer."""
     if tokens.index.separator is not None and len(tokens):
         longest = int(np.diff(tokens.document_ends, prepend=0).max())
         if longest > context_length:
@@ -167,7 +123,7 @@ def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
                 f"model.context_length is {context_length}: the longest prompt of "
                 f"{tokens.name} has {longest} tokens with its answer; set it to at least that"
             )
-    return LAYOUTS[tokens.index.windows](tokens, context_length)
+    return Layout(tokens, context_length)
 
 
 @dataclass(frozen=True)
@@ -192,7 +148,7 @@ class TrainingWindows:
 
     @cached_property
     def layout(self) -> Layout:
-        """How the tokens are cut into windows."""
+        """The windows to choose from."""
         return layout_of(self.tokens, self.context_length)
 
     @property
@@ -243,7 +199,7 @@ class EvaluationWindows:
 
     @cached_property
     def layout(self) -> Layout:
-        """How the tokens are cut into windows."""
+        """All windows."""
         return layout_of(self.tokens, self.context_length)
 
     def all(self) -> Iterator[TokenBatch[npt.NDArray[Any]]]:

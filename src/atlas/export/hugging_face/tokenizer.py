@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
-from atlas.tokens.encoders import SPACE_MARK
+from atlas.tokens.encoders import SPACE_MARK, merges
 from atlas.tokens.tokenizer import Tokenizer
 
 # Normalization of word vocabularies: white space becomes one space, each word starts with one.
@@ -89,30 +89,11 @@ def _model(tokenizer: Tokenizer) -> models.Model:
             return models.WordLevel(vocabulary, unknown)
     return models.BPE(
         vocabulary,
-        list(_merges(tokenizer)) if tokenizer.kind == "bpe" else [],
+        list(merges(tokenizer.spec)) if tokenizer.kind == "bpe" else [],
         unk_token=unknown,
         byte_fallback=tokenizer.has_bytes,
         fuse_unk=not tokenizer.has_bytes,
     )
-
-
-def _merges(tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """Every pair of pieces that make a piece, the highest score first.
-
-    sentencepiece merges the pair with the highest score, tokenizers the pair listed first.
-    """
-    processor = tokenizer.processor
-    normal = [
-        i
-        for i in range(tokenizer.vocab_size)
-        if tokenizer.is_text(i) and i not in tokenizer.user_defined
-    ]
-    pieces = {tokenizer.piece(i) for i in normal}
-    for identity in sorted(normal, key=lambda i: (-processor.get_score(i), i)):
-        whole = tokenizer.piece(identity)
-        for cut in range(1, len(whole)):
-            if whole[:cut] in pieces and whole[cut:] in pieces:
-                yield whole[:cut], whole[cut:]
 
 
 def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
