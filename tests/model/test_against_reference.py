@@ -21,8 +21,8 @@ from atlas.reference.decoder import attention_weights, decoder_forward, initiali
 from atlas.reference.options import Options
 from atlas.reference.training import AdamW, Batch, loss_and_gradients, train, warmup_cosine
 from atlas.tokens.windows import TokenBatch as TensorBatch
-from atlas.training.distributed import World
-from atlas.training.train_step import Learner
+from atlas.training.distributed import DistributedContext
+from atlas.training.train_step import TrainStep
 from tests.model.family import OPTIONS, T, V, config_of, decoder, ids_of
 from tests.small import small_params
 
@@ -140,11 +140,11 @@ def test_pytorch_keeps_to_the_golden_trajectory(name):
     first = initialise(reference_options(model.config), seed=1, dtype=np.float64)
     load_weights(model, {key: torch.from_numpy(value) for key, value in first.items()})
     train = TrainParams(**(small_params().train.model_dump() | TRAIN))
-    learner = Learner(model, train, STEPS, World(torch.device("cpu")))
+    train_step = TrainStep(model, train, STEPS, DistributedContext(torch.device("cpu")))
     for step, expected in enumerate(golden):
         ids, targets = (torch.from_numpy(each) for each in batch_of_step(step)[:2])
         batch = TensorBatch(ids, targets, torch.ones_like(ids, dtype=torch.bool))
-        assert learner.learn(batch, step).loss == pytest.approx(expected, abs=1e-8), step
+        assert train_step.update(batch, step).loss == pytest.approx(expected, abs=1e-8), step
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-r"""Attention with grouped key and value heads: of a text to itself, or to another text.
+r"""Self-attention and cross-attention with grouped key and value heads, and the KV cache.
 
 With n_kv_head = n_head it is multi-head attention (arXiv:1706.03762), with 1 multi-query
 (arXiv:1911.02150), between them grouped-query (arXiv:2305.13245)::
@@ -8,10 +8,9 @@ With n_kv_head = n_head it is multi-head attention (arXiv:1706.03762), with 1 mu
     | | | |             \ / \ /             \ | | /
     K K K K              K   K                 K
 
-The keys and values of the tokens so far, so that a new token costs one token's work.
-
-Each row of a batch is a text of its own length: a row is filled from its first column on, and the
-column of a token is its position.
+The cache keeps the keys and values of earlier tokens, so a new token costs one token's work. Each
+row of a batch holds a text of its own length, filled from the first column; a token's column is its
+position.
 """
 
 import math
@@ -46,7 +45,7 @@ class LayerCache:
     end: int = 0
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds those of new tokens (B, K, n, D); returns those of all."""
+        """Add new keys and values (B, K, n, D); return those of all tokens."""
         for all_of_them, new in ((self.keys, key), (self.values, value)):
             if self.columns is None:
                 all_of_them[:, :, self.end - new.shape[2] : self.end] = new
@@ -139,7 +138,7 @@ class AttentionMetadata:
 
 
 class Attention(nn.Module):
-    """Each token gathers values from the tokens that it sees."""
+    """Each token averages the values of the tokens it attends to."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How many weights, floating point operations and bytes a model takes, by formula.
+"""Count weights, floating point operations and bytes of a model by formula.
 
 Legend: B batch, T context_length, C d_model, H, K, D heads, F d_ff, L n_layer, V vocab_size.
 """
@@ -29,17 +29,17 @@ class Counts:
 
     @property
     def total_parameters(self) -> int:
-        """All weights."""
+        """The number of weights."""
         return sum(self.parameters.values())
 
     @property
     def forward_flops(self) -> int:
-        """Operations of a forward pass, a token of a full context."""
+        """Operations of a forward pass per token, at full context."""
         return 2 * self.multiplied + self.attended
 
     @property
     def training_flops(self) -> int:
-        """Operations of a forward and a backward pass, a token.
+        """Operations of a forward and a backward pass per token.
 
         The backward pass takes twice the forward one (Chowdhery et al. 2022, arXiv:2204.02311,
         appendix B). The half of the attention matrix that a causal mask hides counts as well.

@@ -3,7 +3,7 @@
 One class covers the whole family, from the GPT-2 shape (learned positions, LayerNorm, GELU, tied
 head) over the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads) to all that lies between.
 
-What the decoder and the encoder-decoder share: the way into the stream and out of it.
+``Transformer`` holds what the decoder shares with the encoder-decoder: embedding, positions, head.
 """
 
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from atlas.model.masks import (
 class Transformer(LanguageModel):
     """Token embedding, positions and head.
 
-    The way of a token::
+    The path of a token::
 
         ids (B, T) -> embedding (+ positions) -> blocks -> norm -> head -> logits (B, T, V)
 

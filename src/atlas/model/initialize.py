@@ -1,7 +1,4 @@
-"""A model of the kind that its config names.
-
-The weights that training starts from. All of it is in this one function.
-"""
+"""Make a model and draw its initial weights, all in one function."""
 
 import math
 from collections import Counter
@@ -22,7 +19,7 @@ BRANCH_NORMS = ("attention_norm", "feed_forward_norm")
 
 
 def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> None:
-    """Draws every weight of a model, the same for the same seed.
+    """Draw every weight of a model; the same seed gives the same weights.
 
     Matrices and embeddings are normal with a variance of 2 / (5 C) ("SmallInit", Nguyen and
     Salazar 2019, arXiv:1910.05895), which at GPT-2's width is close to its 0.02. Biases are 0,
@@ -67,5 +64,5 @@ KINDS: dict[str, type[LanguageModel]] = {
 
 
 def make_model(config: ModelConfig) -> LanguageModel:
-    """A model without weights worth having; ``initialise`` or a file gives them."""
+    """Make an uninitialised model; ``initialise`` or a file sets its weights."""
     return KINDS[config.kind](config)

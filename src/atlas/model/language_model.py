@@ -1,6 +1,6 @@
-"""What training, evaluation and generation know of a model, whichever of the family it is.
+"""The interface of every model, and the device it runs on.
 
-Where a model runs: ``ATLAS_DEVICE``, else a CUDA GPU if there is one, else the CPU.
+The device is ``ATLAS_DEVICE``, or else a CUDA GPU if there is one, or else the CPU.
 """
 
 import os
@@ -36,7 +36,7 @@ def choose_device() -> torch.device:
 
 
 class LanguageModel(nn.Module, ABC):
-    """From the ids of a text to the logits of the token after each.
+    """Maps the ids of texts to the logits of the token after each.
 
     Attributes:
         config: what it was made from.
@@ -67,7 +67,7 @@ class LanguageModel(nn.Module, ABC):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout for a while; then in the mode that it was in."""
+        """Disable dropout inside the block, then restore the mode."""
         before = self.training
         self.eval()
         try:

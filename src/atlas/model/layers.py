@@ -1,6 +1,7 @@
-"""The feed-forward part of a block: each token on its own, out to F channels and back to C.
+"""Norms and feed-forward layers of a block.
 
-The norms: RMSNorm (arXiv:1910.07467) and LayerNorm (arXiv:1607.06450).
+RMSNorm (arXiv:1910.07467) or LayerNorm (arXiv:1607.06450). The feed-forward layer maps each token
+from C channels to F and back.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def make_qk_norms(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | No
 
 
 def gelu(x: Tensor) -> Tensor:
-    """The tanh form of GELU (arXiv:1606.08415), which is the one that every runtime has."""
+    """GELU in its tanh form (arXiv:1606.08415), which every runtime supports."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -88,6 +89,6 @@ class GatedFeedForward(nn.Module):
 
 
 def make_feed_forward(config: ModelConfig) -> nn.Module:
-    """The one that ``feed_forward`` names."""
+    """Make the layer that ``feed_forward`` names."""
     gated = config.feed_forward in GATES
     return GatedFeedForward(config) if gated else PlainFeedForward(config)

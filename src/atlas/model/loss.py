@@ -1,4 +1,4 @@
-"""What a model makes of windows: loss and accuracy, the measures of training and evaluation."""
+"""Loss, accuracy and perplexity of a model over batches."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from atlas.model.language_model import LanguageModel
 
 Arrays = Sequence[npt.NDArray[Any]]  # a batch: inputs (B, T), targets (B, T), ...
 
-LARGEST = 700.0  # nats, above which a perplexity is no number
+MAX_LOSS = 700.0  # nats; the perplexity of a larger loss overflows a float
 
 
 class Tally(NamedTuple):
@@ -34,7 +34,7 @@ class Tally(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Cross-entropy a token, nats."""
+        """Mean cross-entropy, nats per token."""
         return self.loss / self.tokens
 
     @property
@@ -44,8 +44,8 @@ class Tally(NamedTuple):
 
 
 def perplexity(loss: float) -> float:
-    """The perplexity of a loss in nats a token; of a loss too large for a float, the largest."""
-    return math.exp(min(loss, LARGEST))
+    """Perplexity of a loss in nats per token, capped where it would overflow."""
+    return math.exp(min(loss, MAX_LOSS))
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def tally(model: LanguageModel, batches: Iterable[Arrays]) -> Tally:
-    """Measures a model over batches.
+    """Measure a model over batches.
 
     The model is left in the mode it was in; no random number is drawn.
     """
@@ -82,5 +82,5 @@ def tally(model: LanguageModel, batches: Iterable[Arrays]) -> Tally:
 
 
 def mean_loss(model: LanguageModel, batches: Iterable[Arrays]) -> float:
-    """Cross-entropy (nats) a token over batches."""
+    """Mean cross-entropy over batches, nats per token."""
     return tally(model, batches).mean

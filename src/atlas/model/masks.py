@@ -1,7 +1,4 @@
-"""Which keys each query may see, and how well.
-
-Where a token stands: tables that are added, angles to turn by, slopes to look along.
-"""
+"""Positions and attention masks: sinusoids, RoPE, ALiBi, causal and sliding-window masks."""
 
 import math
 from dataclasses import dataclass
@@ -28,10 +25,10 @@ def sinusoidal_table(context_length: int, d_model: int) -> Tensor:
 
 
 def alibi_slopes(n_head: int) -> Tensor:
-    """How fast each head loses sight of what is far, (H,) (ALiBi, arXiv:2108.12409).
+    """The penalty per token of distance for each head, (H,) (ALiBi, arXiv:2108.12409).
 
-    A geometric sequence that ends at 2^-8; of a number of heads that is no power of two, the ones
-    left over get every other slope of twice as many::
+    A geometric sequence that ends at 2^-8. If the number of heads is not a power of two, the
+    remaining heads get every other slope of twice as many::
 
         n_head=4: 2^-2, 2^-4, 2^-6, 2^-8        n_head=3: 2^-4, 2^-8, 2^-2
 
@@ -73,7 +70,7 @@ class RotaryPositions(nn.Module):
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns the heads of queries or keys (B, T, H, D) by what ``RotaryPositions.at`` gave."""
+    """Rotate queries or keys (B, T, H, D) by the angles of ``RotaryPositions.at``."""
     halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
     return torch.addcmul(x * cosine, halves_swapped, sine)  # (B, T, H, D)
 
@@ -148,10 +145,10 @@ def _with_batch(positions: Tensor) -> Tensor:
 
 
 def additive_mask(visible: Tensor, like: Tensor) -> Tensor:
-    """What is added to the scores to hide keys, shaped as ``visible``, typed as ``like``."""
+    """Return 0 for visible keys and -inf for hidden ones, with the dtype of ``like``."""
     return like.new_zeros(()).masked_fill(~visible, -torch.inf)
 
 
 def alibi_bias(places: Places, slopes: Tensor) -> Tensor:
-    """What ALiBi adds to the scores, (B or 1, H, T, S): the farther away, the less."""
+    """The bias that ALiBi adds to the scores, (B or 1, H, T, S): lower with distance."""
     return -slopes[:, None, None] * _distance(places).abs()[:, None]

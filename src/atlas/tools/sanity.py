@@ -1,11 +1,11 @@
-"""Whether a model can learn at all, found out in a minute before hours are spent.
+"""Check in a minute that a model can learn, before spending hours on training.
 
     atlas overfit-batch
     atlas overfit-examples 10
     atlas gradients
 
-A model that can't learn a few windows by heart has something wrong with it, and so has one whose
-gradient does not reach every weight (Karpathy 2019, "A Recipe for Training Neural Networks").
+A sound model memorises a few windows, and its gradient reaches every weight (Karpathy 2019, "A
+Recipe for Training Neural Networks").
 """
 
 import itertools
