@@ -1,4 +1,4 @@
-"""A real browser, and what is measured in it."""
+"""A real browser, and the contrast of text measured in it."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-# Of each element that a selector finds and that can be seen: its ink against what is behind it.
+# Contrast ratio of each visible element that matches a selector with its background.
 CONTRAST = """(selector) => {
   const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
   const painted = (...colours) => {
@@ -39,7 +39,7 @@ CONTRAST = """(selector) => {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Chromium without a window; without it the test is skipped, unless it may not be."""
+    """Start headless Chromium; skip the test without it, unless ATLAS_NEEDS_BROWSER is set."""
     with sync_playwright() as playwright:
         options = {
             "executable_path": shutil.which("chromium"),

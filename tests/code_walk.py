@@ -1,10 +1,10 @@
-"""Follows the first-party imports of a module without running any of it."""
+"""Follow the first-party imports of a module without running it."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Code that every stage runs but that cannot shape an output.
+# Code that every stage runs but that cannot change an output.
 SHAPES_NO_OUTPUT = {
     f"src/atlas/{name}.py"
     for name in (
@@ -18,7 +18,7 @@ SHAPES_NO_OUTPUT = {
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a first-party module, None for any other."""
+    """Return the file of a first-party module, or None."""
     parts = name.split(".")
     base = {"atlas": ROOT / "src", "stages": ROOT, "tests": ROOT}.get(parts[0])
     if base is None:
@@ -28,7 +28,7 @@ def module_file(name: str) -> Path | None:
 
 
 def imported_names(file: Path) -> set[str]:
-    """Every module that a file names in an import, wherever it stands."""
+    """Return every module that a file imports, at any level of nesting."""
     names = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
@@ -37,12 +37,12 @@ def imported_names(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: relative import"
             names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names.add(node.value)  # a module that is run by its name, as `python -m` does
+            names.add(node.value)  # a module run by name, as with `python -m`
     return names
 
 
 def code_of(module: str) -> set[str]:
-    """The first-party files that a module needs, itself included, as paths from the root."""
+    """Return the first-party files that a module needs, itself included, relative to ROOT."""
     found: set[Path] = set()
     waiting = [module_file(module)]
     while waiting:
@@ -57,7 +57,7 @@ def code_of(module: str) -> set[str]:
 
 
 def declared_code(deps: list[str]) -> set[str]:
-    """The first-party Python files that the deps of a stage cover, folders expanded."""
+    """Return the first-party Python files in the deps of a stage, with folders expanded."""
     files: set[str] = set()
     for dep in deps:
         path = ROOT / dep

@@ -1,4 +1,4 @@
-"""Small data and small models that the tests make themselves."""
+"""Small data and small models for the tests."""
 
 import json
 import random
@@ -15,8 +15,8 @@ from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 from tests.code_walk import ROOT
 
-CORPORA = ROOT.parent / "shared/corpora"  # real texts, on some machines
-SHA = "0" * 64  # of a tokenizer that is none
+CORPORA = ROOT.parent / "shared/corpora"  # real texts, present on some machines
+SHA = "0" * 64  # hash of no tokenizer
 EOS, PAD = 1, 2
 WORDS = (  # noqa: SIM905
     "the a one this each small red old quiet lamp river stone garden letter window sees holds "
@@ -48,7 +48,7 @@ SMALL: dict[str, Any] = {
 
 
 def text(seed: int, sentences: int = 12) -> str:
-    """A document of made-up sentences, the same for the same seed."""
+    """Return a document of random sentences, determined by the seed."""
     generator = random.Random(seed)
     lines = []
     for _ in range(sentences):
@@ -58,14 +58,14 @@ def text(seed: int, sentences: int = 12) -> str:
 
 
 def write_jsonl(path: Path, documents: int = 200) -> None:
-    """A corpus of made-up documents."""
+    """Write a corpus of random documents."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"text": text(seed)}) for seed in range(documents)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_documents(folder: Path, documents: list[Document]) -> None:
-    """A split of clean documents."""
+    """Write a split of clean documents."""
     folder.mkdir(parents=True)
     (folder / "00000.jsonl").write_bytes(b"".join(each.to_line() for each in documents))
 
@@ -78,7 +78,7 @@ def write_tokens(
     separator: int | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> Path:
-    """Token shards with an index: of each split the shards, of each shard the documents."""
+    """Write token shards and their index; ``splits`` maps a split to shards of documents."""
     known = (tokenizer.eos, tokenizer.pad, tokenizer.sha256) if tokenizer else (EOS, PAD, SHA)
     eos, pad, sha256 = known
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def write_tokens(
 
 
 def params_tree(**changes: Any) -> dict[str, Any]:
-    """The project's params.yaml as a tree, with changes by dotted key."""
+    """Read the project's params.yaml and apply changes by dotted key."""
     tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
@@ -110,17 +110,17 @@ def params_tree(**changes: Any) -> dict[str, Any]:
 
 
 def small_params(**changes: Any) -> Params:
-    """Params of a model that trains in seconds."""
+    """Return params of a model that trains in seconds."""
     return Params.from_mapping(params_tree(**(SMALL | changes)))
 
 
 def small_config(**options: Any) -> ModelConfig:
-    """A model of a few thousand weights."""
+    """Return the config of a model with a few thousand weights."""
     values = small_params().model.model_dump() | {
         "vocab_size": 400,
         "eos": EOS,
         "separator": None,
-        "add_bos_token": options.get("separator") is not None,  # questions stand in padded windows
+        "add_bos_token": options.get("separator") is not None,  # questions are in padded windows
         "tokenizer_sha256": SHA,
         "learned_tokens": 1000,
     }

@@ -1,4 +1,4 @@
-"""What the documents name is there."""
+"""Links, files and folders named in the documents exist."""
 
 import re
 import subprocess
@@ -25,13 +25,13 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page):
+def test_links_are_not_broken(page):
     links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_files_and_folders_that_are_named_exist(page, known):
+def test_named_files_and_folders_exist(page, known):
     text = page.read_text()
     missing = [
         name
@@ -42,7 +42,7 @@ def test_files_and_folders_that_are_named_exist(page, known):
     assert missing == []
 
 
-def test_the_readme_leads_to_every_page_of_docs():
+def test_the_readme_links_every_page_of_docs():
     linked = LINK.findall((ROOT / "README.md").read_text())
     pages = [name_of(page) for page in ROOT.glob("docs/*.md")]
     assert [page for page in pages if page not in linked] == []

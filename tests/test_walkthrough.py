@@ -1,4 +1,4 @@
-"""The page that walks through the model says what happens."""
+"""Every line of docs/walkthrough.md runs and prints the output shown."""
 
 import doctest
 
@@ -7,7 +7,7 @@ import torch
 from tests.code_walk import ROOT
 
 
-def test_every_line_of_the_walkthrough_gives_what_stands_below_it(monkeypatch):
+def test_every_line_of_the_walkthrough_prints_the_output_shown(monkeypatch):
     monkeypatch.chdir(ROOT)
     try:
         result = doctest.testfile(str(ROOT / "docs/walkthrough.md"), module_relative=False)

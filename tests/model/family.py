@@ -1,4 +1,4 @@
-"""Decoders of any options, with weights that look as if they had been trained."""
+"""Decoders with any options, and weights that look trained."""
 
 from typing import Any
 
@@ -55,12 +55,12 @@ GRID += [{"window": 3, "positions": "alibi"}, {"window": 5, "rope_theta": 100.0,
 
 
 def config_of(**options: Any) -> ModelConfig:
-    """A config of a few thousand weights."""
+    """Return the config of a model with a few thousand weights."""
     return small_config(**(SHAPE | {"n_kv_head": 2} | options))
 
 
 def trained(config: ModelConfig, seed: int = 0) -> LanguageModel:
-    """A model in evaluation mode, none of whose weights is 0 or 1 by design."""
+    """Return a model in eval mode without weights that are 0 or 1 by design."""
     model = make_model(config)
     initialise(model, seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -75,13 +75,13 @@ def trained(config: ModelConfig, seed: int = 0) -> LanguageModel:
 
 
 def decoder(**options: Any) -> Decoder:
-    """A decoder that looks as if it had been trained."""
+    """Return a decoder that looks trained."""
     model = trained(config_of(**options))
     assert isinstance(model, Decoder)
     return model
 
 
 def ids_of(rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    """Random ids (rows, length)."""
+    """Return random ids (rows, length)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, V, (rows, length), generator=generator)

@@ -1,8 +1,8 @@
-"""The PyTorch decoder and the NumPy one, each the proof of the other.
+"""The PyTorch decoder and the NumPy decoder, each checked against the other.
 
     python -m tests.model.test_against_reference
 
-writes the golden trajectory anew, from the NumPy side.
+rewrites the golden trajectory with the NumPy decoder.
 """
 
 import json
@@ -50,7 +50,7 @@ examples = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def reference_options(config):
-    """The options of the NumPy side: its fields, out of our config."""
+    """Return the options of the NumPy decoder for a config."""
     return Options(**{name: getattr(config, name) for name in Options.__dataclass_fields__})
 
 
@@ -63,7 +63,7 @@ def in_float64():
 
 
 def pair(options):
-    """Both decoders with the same weights."""
+    """Return both decoders with the same weights."""
     model = decoder(**options)
     weights = {
         name: weight.detach().numpy().copy()
@@ -74,7 +74,7 @@ def pair(options):
 
 
 def masks(rows, side, generator):
-    """Which of (rows, T) are tokens: all, or all but a few at one side."""
+    """Return a mask (rows, T): all tokens, or padding at one side."""
     lengths = generator.integers(2, T + 1, (rows, 1))
     places = np.arange(T)[None]
     return {"none": None, "right": places < lengths, "left": places >= T - lengths}[side]
@@ -109,7 +109,7 @@ def test_logits_attention_and_every_gradient_are_equal(options, side, seed):
 
 
 def trajectory(options):
-    """Losses of the NumPy side over the steps, from its own first weights."""
+    """Return the losses of the NumPy decoder over the steps, from its own initial weights."""
     same_options = reference_options(config_of(**options))
     weights = initialise(same_options, seed=1, dtype=np.float64)
     optimizer = AdamW(TRAIN["beta1"], TRAIN["beta2"], weight_decay=TRAIN["weight_decay"])

@@ -1,4 +1,4 @@
-"""Our logits against those of Hugging Face's models, with weights copied over."""
+"""Our logits against Hugging Face's models with the same weights."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ COMMON = {"vocab_size": V, "bos_token_id": None, "eos_token_id": None, "pad_toke
 
 
 def llama_weights(model, layer=BLOCK_NAMES):
-    """Our weights under the names of Llama, and of its many children."""
+    """Rename our weights to those of Llama and its descendants."""
     renamed = {}
     for name, weight in model.state_dict().items():
         if name.startswith("blocks."):
@@ -27,7 +27,7 @@ def llama_weights(model, layer=BLOCK_NAMES):
 
 
 def gpt2_weights(model):
-    """Our weights under the names of GPT-2, whose matrices are (in, out)."""
+    """Rename our weights to those of GPT-2, whose matrices are (in, out)."""
     state = model.state_dict()
     renamed = {
         "transformer.wte.weight": state["embedding.weight"],
@@ -86,7 +86,7 @@ def test_gpt2(tied):
 
 
 def llama_shape(shape):
-    """The keyword arguments that the configs of Llama and its children share."""
+    """Return the keyword arguments shared by the configs of Llama and its descendants."""
     return COMMON | {
         "hidden_size": shape.d_model,
         "intermediate_size": shape.d_ff,

@@ -7,14 +7,14 @@ from atlas.model.initialize import initialise, make_model
 from tests.model.family import T, V, config_of, ids_of, trained
 
 
-def test_a_bigram_model_knows_the_last_token_alone():
+def test_a_bigram_model_sees_only_the_last_token():
     model, ids = trained(config_of(kind="bigram")), ids_of(2, T)
     logits = model(ids)
     assert torch.equal(logits[1, 3], model.table.weight[ids[1, 3]])
 
 
 @pytest.mark.parametrize("window", [1, 3, T])
-def test_a_two_layer_network_reads_its_window_alone(window):
+def test_a_two_layer_network_reads_only_its_window(window):
     model, ids = trained(config_of(kind="two_layer", window=window)), ids_of(2, T)
     logits = model(ids)
     for place in range(T):
@@ -34,7 +34,7 @@ def test_a_two_layer_network_is_its_equation():
 
 
 @pytest.mark.parametrize("options", [{"kind": "bigram"}, {"kind": "two_layer", "window": 3}])
-def test_what_fills_up_a_row_changes_nothing(options):
+def test_padding_changes_nothing(options):
     model, ids = trained(config_of(**options)), ids_of(2, 9)
     filling = ids_of(2, 3, seed=1)
     mask = torch.ones(2, 12, dtype=torch.bool)
@@ -45,7 +45,7 @@ def test_what_fills_up_a_row_changes_nothing(options):
 
 
 @pytest.mark.parametrize("options", [{"kind": "bigram"}, {"kind": "two_layer", "window": 3}])
-def test_what_no_model_can_read_is_refused(options):
+def test_invalid_inputs_are_refused(options):
     model = trained(config_of(**options))
     with pytest.raises(ValueError, match="the id 60 is not in the vocabulary"):
         model(torch.tensor([[1, V]]))
@@ -53,7 +53,7 @@ def test_what_no_model_can_read_is_refused(options):
         model(ids_of(1, T + 1))
 
 
-def test_a_table_that_would_not_fit_is_refused():
+def test_a_table_too_large_for_memory_is_refused():
     with pytest.raises(AtlasError, match="the vocabulary has 20000 pieces"):
         make_model(config_of(kind="bigram", vocab_size=20_000))
 

@@ -1,4 +1,4 @@
-"""The formulas against models that were really made, run and trained."""
+"""The formulas against models that are built, run and trained."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_the_parameters_of_the_other_kinds(options):
 
 @pytest.mark.parametrize("options", [*GRID, *OTHERS])
 def test_the_operations_of_a_forward_pass(options):
-    """Through the explicit attention, as torch counts the fused one on a GPU alone."""
+    """With explicit attention, because torch counts fused attention only on a GPU."""
     model, ids = trained(config_of(**options)), ids_of(3, T)
     with FlopCounterMode(display=False) as counter:
         match model.config.kind:
@@ -71,11 +71,11 @@ def test_a_training_step_is_three_forward_passes():
 
 
 @pytest.mark.parametrize("options", GRID)
-def test_what_the_forward_pass_keeps_for_the_backward_one(options):
+def test_activations_kept_for_the_backward_pass(options):
     model, ids = decoder(**options), ids_of(2, T)
     model.train()
     own = {each.untyped_storage().data_ptr() for each in [*model.parameters(), *model.buffers()]}
-    kept = {}  # the tensors too, so that no address comes twice
+    kept = {}  # keeps the tensors alive, so that no address is reused
 
     def keep(tensor):
         storage = tensor.untyped_storage()

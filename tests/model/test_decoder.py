@@ -27,7 +27,7 @@ def make(options, seed=0) -> Decoder:
     return model
 
 
-def test_initial_weights_are_those_of_the_seed():
+def test_initial_weights_depend_on_the_seed():
     first, again, other = make(LLAMA_SHAPE), make(LLAMA_SHAPE), make(LLAMA_SHAPE, seed=1)
     for name, weight in weights_of(first).items():
         assert torch.equal(weight, weights_of(again)[name])
@@ -46,7 +46,7 @@ def test_initial_weights_have_the_documented_sizes():
 
 
 @pytest.mark.parametrize(("scheme", "factor"), [("normal", 1.0), ("zero", 0.0)])
-def test_what_writes_into_the_stream_begins_as_asked(scheme, factor):
+def test_layers_that_write_to_the_stream_are_initialized_as_configured(scheme, factor):
     model = Decoder(small_config(**LLAMA_SHAPE, d_model=128, d_ff=512, n_layer=4))
     initialise(model, 0, scheme)
     for name, weight in weights_of(model).items():
@@ -57,7 +57,7 @@ def test_what_writes_into_the_stream_begins_as_asked(scheme, factor):
 
 
 @pytest.mark.parametrize("place", ["pre", "reordered"])
-def test_with_outputs_of_zero_every_block_begins_as_if_it_were_not_there(place):
+def test_with_zero_outputs_every_block_starts_as_the_identity(place):
     model = Decoder(small_config(**GPT2_SHAPE, norm_position=place))
     initialise(model, 0, "zero")
     ids = torch.arange(12)[None]
@@ -110,7 +110,7 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
         load_model(tmp_path, torch.device("cpu"))
 
 
-def test_a_disk_that_takes_nothing_is_named(tmp_path):
+def test_an_unwritable_file_is_named(tmp_path):
     with pytest.raises(AtlasError, match="free some space"):
         save_weights(make(LLAMA_SHAPE), tmp_path / "no-such-folder/model.safetensors")
 

@@ -1,4 +1,4 @@
-"""The encoder-decoder: what the source gives away, what the target may see."""
+"""The encoder-decoder: what source and target can see."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def make(**options):
 
 
 def questions(rows=2, at=6):
-    """Random ids whose first separator is the one at ``at``."""
+    """Return random ids whose first separator is at ``at``."""
     ids = ids_of(rows, T) % (V - 10) + 10
     ids[:, at] = SEPARATOR
     return ids
@@ -28,7 +28,7 @@ def questions(rows=2, at=6):
 
 @examples
 @given(OPTIONS)
-def test_an_answer_sees_the_whole_question_and_nothing_that_comes_later(options):
+def test_an_answer_sees_the_whole_question_and_no_later_token(options):
     model, ids = make(**options), questions()
     logits = model(ids)
     later = ids.clone()
@@ -42,7 +42,7 @@ def test_an_answer_sees_the_whole_question_and_nothing_that_comes_later(options)
 
 @examples
 @given(OPTIONS, st.integers(1, 4))
-def test_what_fills_up_a_row_changes_nothing(options, count):
+def test_padding_changes_nothing(options, count):
     model, ids = make(**options), questions()[:, : T - 4]
     alone = model(ids)[:, 6:]
     filling = ids_of(2, count, seed=1)
@@ -63,13 +63,13 @@ def test_every_weight_gets_a_gradient(options):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        if not name.endswith("key.bias"):  # which may change no softmax
+        if not name.endswith("key.bias"):  # which cannot change a softmax
             assert parameter.grad.abs().sum() > 0, name
 
 
 @examples
 @given(OPTIONS)
-def test_the_explicit_attention_is_the_fused_one_and_its_rows_sum_to_1(options):
+def test_explicit_attention_equals_fused_and_its_rows_sum_to_1(options):
     model, ids = make(**options), questions(3)
     ids[1, 6], ids[1, 9] = 11, SEPARATOR
     in_target = (ids == SEPARATOR).cumsum(1) > 0
@@ -110,7 +110,7 @@ def test_a_row_without_a_question_is_refused():
         trained(config_of(kind="encoder_decoder"))
 
 
-def test_source_and_target_are_looked_at_too():
+def test_source_and_target_have_attention_weights():
     model, ids = make(), questions()
     every = torch.ones_like(ids, dtype=torch.bool)
     source = model.encode(ids, every)
@@ -122,7 +122,7 @@ def test_source_and_target_are_looked_at_too():
         model.encode(ids_of(1, T + 1), torch.ones(1, T + 1, dtype=torch.bool))
 
 
-def test_each_stream_begins_as_its_own_depth_asks():
+def test_each_stream_is_initialized_for_its_own_depth():
     model = make_model(config_of(kind="encoder_decoder", separator=SEPARATOR, d_ff=400, d_model=96))
     initialise(model, 0)
     inner = model.encoder[0].feed_forward.up.weight.std()

@@ -1,4 +1,4 @@
-"""What must hold for every decoder of the family, whatever its options."""
+"""Properties of every decoder, whatever its options."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from atlas.model.attention import Attention, KVCache
 from tests.model.family import GRID, OPTIONS, T, V, config_of, decoder, ids_of, trained
 
-CLOSE = 2e-5  # of logits of about 1, in float32
+CLOSE = 2e-5  # for logits of about 1 in float32
 family = given(OPTIONS)
 examples = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -27,7 +27,7 @@ def test_a_later_token_changes_no_earlier_logit(options, place):
 
 @examples
 @given(OPTIONS, st.integers(1, 5), st.sampled_from(["left", "right"]))
-def test_what_fills_up_a_row_changes_nothing(options, count, side):
+def test_padding_changes_nothing(options, count, side):
     model, ids = decoder(**options), ids_of(3, T - 5)
     alone = model(ids)
     filling = ids_of(3, count, seed=1)
@@ -41,7 +41,7 @@ def test_what_fills_up_a_row_changes_nothing(options, count, side):
 
 @examples
 @given(OPTIONS, st.lists(st.integers(1, 6), min_size=1, max_size=6))
-def test_with_a_cache_the_logits_are_those_without(options, parts):
+def test_a_cache_does_not_change_the_logits(options, parts):
     model, ids = decoder(**options), ids_of(2, T)
     cache = KVCache.empty(model.config, 2, model.embedding.weight)
     whole, position = model(ids), 0
@@ -57,7 +57,7 @@ def test_with_a_cache_the_logits_are_those_without(options, parts):
 
 @examples
 @family
-def test_each_row_of_a_cache_is_a_text_of_its_own_length(options):
+def test_rows_of_a_cache_have_their_own_lengths(options):
     model, ids = decoder(**options), ids_of(2, 10)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[1, 3:] = False
@@ -77,7 +77,7 @@ def test_each_row_of_a_cache_is_a_text_of_its_own_length(options):
     assert (first.lengths, cache.lengths) == ([4], [10, 6])
 
 
-def test_a_cache_is_filled_up_on_the_right_alone():
+def test_a_cache_is_padded_only_on_the_right():
     model = decoder()
     mask = torch.tensor([[True, True, True], [False, True, True]])
     with pytest.raises(ValueError, match="on the right alone"):
@@ -86,7 +86,7 @@ def test_a_cache_is_filled_up_on_the_right_alone():
 
 @examples
 @family
-def test_the_explicit_attention_is_the_fused_one_and_its_rows_sum_to_1(options):
+def test_explicit_attention_equals_fused_and_its_rows_sum_to_1(options):
     model, ids = decoder(**options), ids_of(2, T)
     weights: list[torch.Tensor] = []
     explicit = model(ids, weights=weights)
@@ -109,7 +109,7 @@ def test_every_weight_gets_a_gradient(options):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        # What is added to every key alike changes no softmax, unless it is normed or turned.
+        # Adding the same vector to every key changes no softmax, unless keys are normed or rotated.
         if not name.endswith("key.bias"):
             assert parameter.grad.abs().sum() > 0, name
 
@@ -143,7 +143,7 @@ def test_without_positions_one_block_sees_a_set():
 
 
 def without_dropout(model):
-    """Puts all of a model's dropout out of work; each test puts one place to work again."""
+    """Disable all dropout of a model; each test enables one place again."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -153,7 +153,7 @@ def without_dropout(model):
 
 @pytest.mark.parametrize("explicit", [False, True])
 @pytest.mark.parametrize("place", ["embedding", "attention weights", "branch"])
-def test_dropout_is_at_each_usual_place_in_training_alone(place, explicit):
+def test_dropout_acts_at_each_place_and_only_in_training(place, explicit):
     model, ids = decoder(dropout=0.5), ids_of(2, T)
     without_dropout(model)
     weights = {"weights": []} if explicit else {}
@@ -172,7 +172,7 @@ def test_dropout_is_at_each_usual_place_in_training_alone(place, explicit):
     assert torch.allclose(model(ids, **weights), expected, atol=1e-6)
 
 
-def test_every_part_is_made_with_the_dropout_asked_for():
+def test_every_layer_has_the_configured_dropout():
     model = decoder(dropout=0.25)
     assert model.dropout.p == 0.25
     for block in model.blocks:
@@ -188,7 +188,7 @@ def test_every_part_is_made_with_the_dropout_asked_for():
         pytest.param({"kind": "encoder_decoder", "separator": 5}, marks=pytest.mark.slow),
     ],
 )
-def test_compiled_once_a_model_takes_every_length(options):
+def test_a_model_compiled_once_takes_every_length(options):
     torch.compiler.reset()
     model = trained(config_of(**options, n_layer=1))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
@@ -221,12 +221,12 @@ def test_compiled_once_a_model_takes_every_length(options):
         ),
     ],
 )
-def test_what_no_model_can_read_is_refused_by_name(ids, mask, words):
+def test_invalid_inputs_are_refused_by_name(ids, mask, words):
     with pytest.raises(ValueError, match=words):
         decoder()(ids, mask)
 
 
-def test_a_cache_holds_no_more_than_the_context():
+def test_a_cache_is_limited_to_the_context_length():
     model = decoder()
     cache = KVCache.empty(model.config, 1, model.embedding.weight)
     model(ids_of(1, T - 1), cache=cache)

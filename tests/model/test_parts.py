@@ -1,4 +1,4 @@
-"""Each part of the model against the equation it stands for."""
+"""Each layer of the model against its equation."""
 
 import math
 
@@ -24,7 +24,7 @@ CAUSAL = AttentionMetadata(causal=True)
 
 
 def turned(rotary, x):
-    """Heads (B, T, H, D) at positions 0, 1, ..."""
+    """Rotate heads (B, T, H, D) at positions 0, 1, ..."""
     return rotate(x, *rotary.at(torch.arange(x.shape[1])))
 
 
@@ -39,7 +39,7 @@ def test_rope_is_a_rotation_in_the_complex_plane(scaling):
     assert torch.allclose(turned(rotary, x)[..., 4:], expected.imag, atol=1e-5)
 
 
-def test_rope_sees_distances_alone():
+def test_rope_depends_only_on_distances():
     rotary = RotaryPositions(head_size=8, context_length=32, theta=10_000.0, scaling=1.0)
     query, key = torch.randn(8), torch.randn(8)
     turned_queries = turned(rotary, query.expand(1, 32, 1, 8))[0, :, 0]
@@ -50,7 +50,7 @@ def test_rope_sees_distances_alone():
         assert torch.allclose(diagonal, diagonal[0].expand_as(diagonal), atol=1e-4)
 
 
-def test_sinusoids_are_those_of_the_paper():
+def test_sinusoids_match_the_paper():
     table = sinusoidal_table(context_length=50, d_model=6) * math.sqrt(6)
     for t in (0, 1, 49):
         for i in range(3):
@@ -67,12 +67,12 @@ def test_slopes_of_alibi(heads, exponents):
     assert alibi_slopes(heads).tolist() == [2.0**-exponent for exponent in exponents]
 
 
-def test_positions_count_tokens_alone():
+def test_positions_count_only_tokens():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 0, 1, 1]]).bool()
     assert positions_of(mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 0, 0, 1, 2]]
 
 
-def test_what_is_visible_written_out():
+def test_masks_written_out():
     def seen(**options):
         positions = torch.arange(4)[None]
         new = positions[:, -rows:]
@@ -148,7 +148,7 @@ def test_norms():
 
 
 @pytest.mark.parametrize("place", ["pre", "post", "reordered"])
-def test_where_the_norm_stands(place):
+def test_norm_positions(place):
     block = Block(small_config(norm_position=place))
     x = torch.randn(2, 5, 32)
     attend, feed = (lambda z: block.attention(z, CAUSAL)), block.feed_forward

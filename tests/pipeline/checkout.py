@@ -1,4 +1,4 @@
-"""A small copy of this project as a git repository of its own, to run DVC in."""
+"""A small copy of this project in its own git repository, to run DVC in."""
 
 import json
 import os
@@ -28,11 +28,10 @@ NEEDED = (
 
 
 class Checkout:
-    """A checkout: its folder, and the commands a person would type in it.
+    """A checkout and the commands a user would type in it.
 
     Attributes:
-        root: the folder.
-        seconds: that a command may take.
+        seconds: time limit of a command.
     """
 
     seconds = 300
@@ -42,7 +41,7 @@ class Checkout:
 
     @classmethod
     def create(cls, root: Path) -> "Checkout":
-        """Copies the code of this project, with params of a model of seconds."""
+        """Copy the code of this project, with params of a model that trains in seconds."""
         root.mkdir()
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in NEEDED:
@@ -67,7 +66,7 @@ class Checkout:
         return checkout
 
     def options(self, environment: dict[str, str]) -> dict[str, Any]:
-        """How commands are run: here, as in a shell with the environment active, output kept."""
+        """Return the subprocess options of a shell in the checkout with the venv active."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ATLAS_")}
         return {
@@ -79,7 +78,7 @@ class Checkout:
         }
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
-        """Runs a command to its end; returns what it printed, errors as well."""
+        """Run a command to its end; return its output, stderr included."""
         done = subprocess.run(command, timeout=self.seconds, **self.options(environment))
         if check:
             assert done.returncode == 0, done.stdout
@@ -88,9 +87,9 @@ class Checkout:
         return done.stdout
 
     def start(self, *command: str, pipesize: int = -1, **environment: str) -> subprocess.Popen[str]:
-        """Starts a command in a process group of its own, as a shell does.
+        """Start a command in its own process group, as a shell does.
 
-        With a ``pipesize`` it is held up when it has printed as many bytes that nobody read.
+        With a ``pipesize``, it blocks once that many bytes of output are unread.
         """
         return subprocess.Popen(
             command, start_new_session=True, pipesize=pipesize, **self.options(environment)
@@ -103,7 +102,7 @@ class Checkout:
         return self.run("dvc", *arguments, check=check, **environment)
 
     def set(self, **values: Any) -> None:
-        """Changes params.yaml, as a hand would."""
+        """Edit params.yaml."""
         apply(self.root, values)
 
     def json(self, path: str) -> dict[str, Any]:
@@ -111,18 +110,18 @@ class Checkout:
         return values
 
     def hashes(self) -> dict[str, Any]:
-        """What dvc.lock says of every output."""
+        """Return the hash of every output in dvc.lock."""
         lock = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))
         return {
             out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]
         }
 
     def copy(self, root: Path) -> "Checkout":
-        """A copy, cache included."""
+        """Copy the checkout, cache included."""
         shutil.copytree(self.root, root, symlinks=True)
         return Checkout(root)
 
 
 def stages_run(output: str) -> list[str]:
-    """The stages that DVC says it ran, in order."""
+    """Return the stages that DVC reports as run, in order."""
     return [stage for stage in STAGES if f"Running stage '{stage}'" in output]

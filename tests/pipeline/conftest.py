@@ -1,4 +1,4 @@
-"""A finished run of a small project, made once a worker."""
+"""A finished run of a small project, made once per pytest worker."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from tests.pipeline.checkout import STAGES, Checkout, stages_run
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Checkout:
-    """A checkout in which the pipeline has run once, committed."""
+    """Return a checkout whose pipeline has run once, committed."""
     checkout = Checkout.create(tmp_path_factory.mktemp("finished") / "project")
     assert stages_run(checkout.dvc("repro")) == list(STAGES)
     checkout.git("add", "-A")
@@ -19,7 +19,7 @@ def finished(tmp_path_factory) -> Checkout:
 
 @pytest.fixture
 def checkout(finished, tmp_path) -> Checkout:
-    """A copy of it that knows of no earlier run, so that what is run in it is run."""
+    """Return a copy without DVC's run cache, so that stages really run."""
     copy = finished.copy(tmp_path / "project")
     shutil.rmtree(copy.root / ".dvc/cache/runs")
     return copy

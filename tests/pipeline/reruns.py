@@ -1,7 +1,7 @@
-"""At least two params of each stage: a new value, and the stages that run again for it.
+"""At least two params of each stage, each with a new value and the stages that it reruns.
 
-Not every change of a param changes what its stage writes, and what is unchanged reruns nothing
-further: where the rows of a CSV are fewer, the model is still the same.
+A changed param does not always change the outputs of its stage, and unchanged outputs rerun nothing
+further: with fewer rows in a CSV, for example, the model is still the same.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the presets that are there to be watched promise, each as one command in a checkout."""
+"""Presets learn what their comments promise, each run with one command."""
 
 import pandas as pd
 import pytest
@@ -15,7 +15,7 @@ def run_preset(checkout, name, *more):
     return checkout.json("metrics/train.json"), checkout.json("metrics/evaluate.json")
 
 
-def test_arithmetic_is_learned_and_the_right_digits_are_looked_at(checkout):
+def test_arithmetic_is_learned_and_heads_attend_to_the_right_digits(checkout):
     _, found = run_preset(checkout, "arithmetic", "-S", "export.formats=[]")
     assert found["test_accuracy"] >= 0.995
     assert found["edge_case_accuracy"] >= 0.95

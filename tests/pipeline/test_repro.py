@@ -1,4 +1,4 @@
-"""Whole runs through DVC, as a person types them."""
+"""Whole runs through DVC, with the commands a user types."""
 
 import shutil
 import time
@@ -32,7 +32,7 @@ def test_nothing_is_left_over(finished):
 
 
 @pytest.mark.slow
-def test_sanity_is_a_command_each(finished):
+def test_sanity_checks_are_commands(finished):
     assert "learned by heart in" in finished.run("atlas", "overfit-batch")
     assert "learned by heart in" in finished.run("atlas", "overfit-examples", "3")
     assert "the gradient reaches all" in finished.run("atlas", "gradients")
@@ -40,7 +40,7 @@ def test_sanity_is_a_command_each(finished):
     assert "after 2 steps the loss is still" in printed
 
 
-def test_training_leaves_curves_samples_and_what_it_took(finished):
+def test_training_writes_curves_samples_and_timing(finished):
     (events,) = (finished.root / "metrics/tensorboard").glob("workspace-*")
     assert list(events.glob("events.out.tfevents.*"))
     samples = (finished.root / "metrics/train_samples.md").read_text().splitlines()
@@ -62,7 +62,7 @@ def test_running_everything_again_gives_the_same_hashes(checkout):
     assert {"models/model", "models/export", "metrics/train.csv"} <= set(before)
 
 
-def test_an_experiment_runs_what_its_param_touches(checkout):
+def test_an_experiment_runs_what_its_param_affects(checkout):
     printed = checkout.dvc("exp", "run", "-S", "train.lr=3e-4")
     assert stages_run(printed) == AFTER_TRAIN
     difference = checkout.dvc("metrics", "diff")
@@ -81,7 +81,7 @@ def test_each_row_of_the_table_of_reruns(checkout, param):
 
 
 @pytest.mark.slow
-def test_two_threads_give_the_same_hashes_again_too(checkout):
+def test_two_threads_give_the_same_hashes_twice(checkout):
     def run():
         checkout.dvc("repro", "--force", "--no-run-cache", OMP_NUM_THREADS="2")
         return checkout.hashes()
@@ -100,7 +100,7 @@ def test_plots_are_drawn(finished):
 def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
     code = checkout.root / "src/atlas/evaluation/evaluator.py"
     original = code.read_text()
-    # Own files that git does not know are not in the copy: a queue wants an absolute path.
+    # Files that git does not track are not copied, so a queued run needs an absolute path.
     checkout.set(**{"corpus.files.path": str(checkout.root / "data/own")})
     code.write_text(original.replace('"tokens": len(scores)', '"tokens": len(scores) + 1_000_000'))
     checkout.dvc("exp", "run", "--queue", "-S", "train.lr=3e-4", "--name", "queued")
@@ -138,7 +138,7 @@ def test_without_network_and_mirror_fetch_says_what_to_do(finished, tmp_path):
     assert "ATLAS_MIRROR" in errors[0]
     assert "Traceback" not in printed
     checkout.git("checkout", "params.yaml")
-    assert stages_run(checkout.dvc("repro")) == []  # all comes from the cache
+    assert stages_run(checkout.dvc("repro")) == []  # everything is in the cache
     assert checkout.dvc("status") == "Data and pipelines are up to date.\n"
 
 
@@ -184,13 +184,13 @@ def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
 def test_a_refused_param_costs_nothing(finished, tmp_path, change):
     checkout = finished.copy(tmp_path / "project")
     printed = checkout.dvc("exp", "run", "-S", change, check=False)
-    if change.startswith("~"):  # DVC refuses before the stage can
+    if change.startswith("~"):  # DVC refuses before the stage starts
         assert "Parameters 'train.lr' are missing from 'params.yaml'" in printed
     else:
         assert "error: params.yaml: train.lr" in printed
     assert "Traceback" not in printed
     checkout.git("checkout", "params.yaml")
-    assert stages_run(checkout.dvc("repro")) == []  # the model comes from the cache
+    assert stages_run(checkout.dvc("repro")) == []  # the model is in the cache
     assert checkout.hashes() == finished.hashes()
 
 
@@ -225,8 +225,8 @@ def test_show_prints_metrics_and_samples(finished):
 
 
 @pytest.mark.slow
-def test_without_a_test_split_the_cache_gives_all_back(checkout):
-    """DVC's cache keeps no empty folder, so data/clean/test must not be one."""
+def test_without_a_test_split_the_cache_restores_everything(checkout):
+    """DVC's cache has no empty folders, so data/clean/test must not be empty."""
     for share in (0.0, 0.1, 0.0):
         checkout.set(**{"clean.test": share})
         checkout.dvc("repro", "tokenize")
@@ -235,7 +235,7 @@ def test_without_a_test_split_the_cache_gives_all_back(checkout):
 
 
 @pytest.mark.slow
-def test_other_kinds_of_model_go_the_same_way(checkout):
+def test_other_kinds_of_model_run_through_the_pipeline(checkout):
     preset = checkout.run("atlas", "preset", "arithmetic").split()
     smaller = [
         "corpus.arithmetic.examples=400",
@@ -249,8 +249,8 @@ def test_other_kinds_of_model_go_the_same_way(checkout):
         printed = checkout.dvc("exp", "run", *preset, *smaller, "-S", f"model.kind={kind}")
         assert stages_run(printed)[-3:] == AFTER_TRAIN
         measured = checkout.json("metrics/evaluate.json")
-        assert "val_bits_per_byte" not in measured  # of questions the answers alone count
+        assert "val_bits_per_byte" not in measured  # with questions, only the answers count
         losses[kind] = measured["val_loss"]
         samples = (checkout.root / "metrics/samples.md").read_text()
-        assert samples.count(" = ") == 6  # questions of val, and what was answered
+        assert samples.count(" = ") == 6  # questions of val with their answers
     assert all(0.5 < loss < 3 for loss in losses.values()), losses

@@ -1,4 +1,4 @@
-"""What every stage shares, in a project of one made-up stage."""
+"""The stage runner, in a project with one artificial stage."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_outputs_appear_when_the_stage_has_succeeded(project):
     assert not left_over(project)
 
 
-def test_a_failure_keeps_the_outputs_of_before(project, capsys):
+def test_a_failure_keeps_the_previous_outputs(project, capsys):
     run_stage("made", write)
 
     def fails(run):
@@ -92,7 +92,7 @@ def test_a_failure_keeps_the_outputs_of_before(project, capsys):
         ("params.yaml", None),
     ],
 )
-def test_what_changes_during_a_run_makes_it_void(project, capsys, path, content):
+def test_a_change_during_a_run_discards_its_result(project, capsys, path, content):
     def body(run):
         write(run)
         file = project / path
@@ -133,7 +133,7 @@ def test_checkpoints_belong_to_params_code_and_data(project, capsys):
         file.write_text(file.read_text().replace(old, new))
 
     refused(body, capsys)
-    change("params.yaml", "top_k: 50", "top_k: 40")  # not of this stage
+    change("params.yaml", "top_k: 50", "top_k: 40")  # of another stage
     shutil.rmtree(project / ".ckpt/made")
     refused(body, capsys)
     change("params.yaml", "lr: 4.0e-3", "lr: 5.0e-3")
@@ -146,7 +146,7 @@ def test_checkpoints_belong_to_params_code_and_data(project, capsys):
     assert len(set(folders[1:])) == 4
 
 
-def test_checkpoints_go_when_the_stage_has_succeeded(project):
+def test_checkpoints_are_removed_when_the_stage_has_succeeded(project):
     def body(run):
         run.checkpoints.mkdir()
         write(run)
@@ -164,7 +164,7 @@ def test_an_undeclared_output_is_refused(project, capsys):
     assert "declares no output data/other" in refused(lambda run: run.output("data/other"), capsys)
 
 
-def test_a_metric_that_is_no_number_is_refused(project, capsys):
+def test_a_metric_that_is_not_a_number_is_refused(project, capsys):
     error = refused(lambda run: run.write_metrics({"loss": float("nan")}), capsys)
     assert "metric loss is nan" in error
     assert not left_over(project)
@@ -182,7 +182,7 @@ def test_a_full_disk_is_one_line_that_names_the_output(project, capsys):
     assert not left_over(project)
 
 
-def test_a_stage_that_runs_already_is_left_alone(project, capsys, monkeypatch):
+def test_a_running_stage_is_not_started_twice(project, capsys, monkeypatch):
     monkeypatch.setattr(stage, "LOCK_TIMEOUT", 0.1)
     (project / ".ckpt").mkdir()
     with FileLock(project / ".ckpt/made.lock"):
@@ -199,7 +199,7 @@ def test_the_entry_in_dvc_yaml_is_read(project):
     ]
 
 
-def test_the_root_of_an_experiment_in_a_copy_is_the_project(monkeypatch, tmp_path):
+def test_the_root_of_a_temporary_experiment_is_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", f"{tmp_path}/.dvc/tmp/exps/tmpabc")
     assert project_root() == tmp_path
     assert resolve_user_path("../mirror") == tmp_path / "../mirror"

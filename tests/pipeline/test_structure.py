@@ -1,4 +1,4 @@
-"""dvc.yaml says exactly what the stages read, and the house keeps its order."""
+"""dvc.yaml declares exactly what the stages read; imports run one way."""
 
 import ast
 import re
@@ -83,12 +83,12 @@ def test_a_stage_has_a_description_and_metrics_kept_by_git(stage):
 
 @pytest.fixture(scope="module")
 def graph():
-    return Repo(str(ROOT)).index.graph  # an edge leads from a stage to one that it needs
+    return Repo(str(ROOT)).index.graph  # an edge leads from a stage to one it depends on
 
 
 @pytest.mark.parametrize("param", RERUNS)
 def test_a_param_reruns_its_stage_and_nothing_before_it(graph, param):
-    """The slow test beside it in test_repro.py runs each row of the table for real."""
+    """The slow counterpart in test_repro.py really runs each row of the table."""
     _, reruns = RERUNS[param]
     readers = {
         stage.name for stage in graph if param.split(".")[0] in PIPELINE[stage.name]["params"]

@@ -1,4 +1,4 @@
-"""Central differences, and a decoder small enough for them."""
+"""Central differences, and options of a decoder small enough for them."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ STEP = 1e-5  # of central differences: its square and 1e-16 / STEP are both belo
 
 
 def central_difference(f, array, place) -> float:
-    """The slope of the number f() by the number at one place of an array."""
+    """Return the slope of f() with respect to one element of an array."""
     kept = array[place]
     array[place] = kept + STEP
     above = f()
@@ -19,7 +19,7 @@ def central_difference(f, array, place) -> float:
 
 
 def relative_error(found, expected, least=1.0) -> float:
-    """The largest error by the largest number expected, or by ``least`` where that is more.
+    """Return the largest error divided by the largest expected value, or by ``least`` if larger.
 
     Some gradients are 0: the bias of keys adds the same to all scores of a query.
     """

@@ -1,4 +1,4 @@
-"""The parts of the reference, each beside the same equation in torch."""
+"""The layers of the reference, each with the same equation in torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ ADDITIVE = np.where(BOOLEAN, np.linspace(-1, 1, 2 * 4 * 25).reshape(2, 4, 5, 5),
 
 @dataclass
 class Part:
-    """A part of the reference: the shapes of its inputs, a run of it, and torch's equation."""
+    """A layer of the reference: shapes of its inputs, a function that runs it, torch's equation."""
 
     shapes: dict[str, tuple[int, ...]]
     run: Callable  # arrays by name -> (out, a function from dout to gradients by name)
@@ -51,7 +51,7 @@ class Part:
 
 
 def plain(forward, backward, *rest):
-    """A part without weights."""
+    """Run a layer without weights."""
 
     def run(arrays):
         out, cache = forward(*arrays.values(), *rest)
@@ -66,7 +66,7 @@ def plain(forward, backward, *rest):
 
 
 def weighted(forward, backward, *rest):
-    """A part with weights; its input is x."""
+    """Run a layer with weights; its input is x."""
 
     def run(arrays):
         parameters = {name: array for name, array in arrays.items() if name != "x"}
@@ -109,7 +109,7 @@ POSITIONS = np.array([[0, 0, 1, 2, 3], [0, 1, 2, 3, 4]])
 
 
 def turned(x: Tensor, theta: float, scaling: float) -> Tensor:
-    """RoPE as a rotation in the complex plane."""
+    """Apply RoPE as a rotation in the complex plane."""
     half = x.shape[-1] // 2
     angles = torch.tensor(POSITIONS)[:, None, :, None] / scaling
     angles = angles * theta ** (-2 * torch.arange(half, dtype=torch.float64) / x.shape[-1])

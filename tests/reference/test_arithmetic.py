@@ -1,4 +1,4 @@
-"""The whole of the reference at work: it learns a small language."""
+"""The whole reference learns a small language."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.code_walk import ROOT
 
 @pytest.mark.slow
 def test_numpy_learns_arithmetic():
-    """In a process of its own, as NumPy reads the number of its threads when it is imported."""
+    """In a new process, because NumPy sets its number of threads at import."""
     code = "from bench.reference import learn; print(learn(seed=1))"
     run = subprocess.run(
         [sys.executable, "-c", code],

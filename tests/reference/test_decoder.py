@@ -30,7 +30,7 @@ MASK = np.array([[False, True, True, True, True], [True, True, True, False, True
 
 
 def make(changes, dtype=np.float64):
-    """A decoder whose weights are all away from where they begin, biases and norms too."""
+    """Return a decoder with all weights moved from their initial values, biases and norms too."""
     options = small_options(**changes)
     generator = np.random.default_rng(5)
     parameters = initialise(options, 3, dtype)
@@ -41,13 +41,13 @@ def make(changes, dtype=np.float64):
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["full", "padded"])
 @pytest.mark.parametrize("changes", SHAPES)
-def test_the_gradient_of_the_loss_is_that_of_central_differences(changes, mask):
+def test_the_gradient_of_the_loss_equals_central_differences(changes, mask):
     parameters, options = make(changes)
     batch = Batch(IDS, TARGETS, mask)
     _, gradients = loss_and_gradients(parameters, options, batch)
     generator = np.random.default_rng(1)
     for name, array in parameters.items():
-        # The largest slope of each weight, where an error shows, and one at random.
+        # The largest slope of each weight, where an error shows, and a random one.
         largest = np.unravel_index(np.abs(gradients[name]).argmax(), array.shape)
         for place in (largest, tuple(generator.integers(array.shape))):
             slope = central_difference(
@@ -70,7 +70,7 @@ def test_gradients_have_the_names_shapes_and_type_of_the_weights(changes):
 
 
 def float_types(cache):
-    """The type of every array of floats in a cache."""
+    """Return the dtype of every float array in a cache."""
     if isinstance(cache, dict | tuple | list):
         for each in cache.values() if isinstance(cache, dict) else cache:
             yield from float_types(each)
@@ -100,7 +100,7 @@ def test_padding_changes_no_token(changes, sides):
 
 
 @pytest.mark.parametrize("changes", SHAPES)
-def test_attention_shares_out_exactly_what_is_there_and_none_to_what_is_hidden(changes):
+def test_attention_sums_to_one_and_is_zero_on_hidden_tokens(changes):
     parameters, options = make(changes)
     _, cache = decoder_forward(parameters, options, IDS, MASK)
     weights = attention_weights(cache)
@@ -112,7 +112,7 @@ def test_attention_shares_out_exactly_what_is_there_and_none_to_what_is_hidden(c
         assert (each[1, :, 4, 3] == 0).all()
 
 
-def test_a_window_hides_what_is_further_away():
+def test_a_window_hides_distant_tokens():
     parameters, options = make({"n_layer": 1, "window": 2})
     changed = IDS.copy()
     changed[:, 0] = 7
@@ -177,13 +177,13 @@ def test_grouped_heads_are_heads_with_the_same_keys_and_values():
         (IDS, MASK & [[True], [False]], "row 1 of the mask is all False"),
     ],
 )
-def test_ids_and_masks_that_make_no_sense_are_refused(ids, mask, message):
+def test_invalid_ids_and_masks_are_refused(ids, mask, message):
     parameters, options = make({})
     with pytest.raises(ValueError, match=message):
         decoder_forward(parameters, options, ids, mask)
 
 
-def test_the_reference_imports_numpy_and_the_standard_library_alone():
+def test_the_reference_imports_only_numpy_and_the_standard_library():
     for file in (ROOT / "src/atlas/reference").glob("*.py"):
         roots = {name for name in imported_names(file) if name.startswith(("atlas.", "torch"))}
         assert all(name.startswith("atlas.reference") for name in roots), file

@@ -35,6 +35,6 @@ def test_logits_of_any_size_have_a_finite_loss():
         ([-100, -100], "every target is ignored"),
     ],
 )
-def test_targets_that_make_no_sense_are_refused(targets, message):
+def test_invalid_targets_are_refused(targets, message):
     with pytest.raises(ValueError, match=message):
         cross_entropy_forward(np.zeros((2, 4)), np.array(targets))

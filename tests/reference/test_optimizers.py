@@ -30,7 +30,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_twenty_steps_are_those_of_torch(name):
+def test_twenty_steps_equal_torch(name):
     ours, theirs = PAIRS[name]
     generator = np.random.default_rng(0)
     weights = {name: generator.normal(size=shape) for name, shape in SHAPES.items()}

@@ -25,7 +25,7 @@ from tests.reference.gradients import small_options
         ({"n_head": 8}, "d_model / n_head is 1: it must be even"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_by_name(changes, message):
+def test_invalid_options_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         small_options(**changes)
 
@@ -67,7 +67,7 @@ def test_weights_have_the_names_and_shapes_of_pytorch():
     }
 
 
-def test_weights_that_options_leave_out_are_not_there():
+def test_options_remove_weights():
     post = parameter_shapes(small_options(norm_position="post", qk_norm="head", bias=True))
     assert not {"norm.weight", "head.weight", "positions.weight"} & post.keys()
     assert "blocks.0.attention_norm.bias" not in post  # RMSNorm has none
@@ -77,7 +77,7 @@ def test_weights_that_options_leave_out_are_not_there():
     )
 
 
-def test_initial_weights_are_those_of_the_seed_and_have_the_documented_sizes():
+def test_initial_weights_depend_on_the_seed_and_have_the_documented_sizes():
     options = small_options(
         d_model=128, d_ff=512, n_layer=4, norm="layernorm", bias=True, vocab_size=400
     )

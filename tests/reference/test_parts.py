@@ -1,4 +1,4 @@
-"""Every part of the reference against central differences and against torch's autograd."""
+"""Every layer of the reference against central differences and torch's autograd."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def each(request):
     return PARTS[request.param]
 
 
-def test_a_gradient_is_that_of_central_differences(each):
+def test_a_gradient_equals_central_differences(each):
     inputs = draw(each.shapes)
     out, backward = each.run(inputs)
     dout = np.random.default_rng(8).normal(size=out.shape)
@@ -43,7 +43,7 @@ def test_a_gradient_is_that_of_central_differences(each):
         assert relative_error(gradients[name], slopes) < 1e-6, name
 
 
-def test_output_and_gradient_are_those_of_torch(each):
+def test_output_and_gradient_equal_torch(each):
     inputs = draw(each.shapes)
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in inputs.items()}
     expected = each.equation(tensors)
@@ -64,7 +64,7 @@ def test_float32_stays_float32(each):
         assert gradient.dtype == np.float32, name
 
 
-def test_a_backward_pass_changes_nothing_that_it_was_given(each):
+def test_a_backward_pass_does_not_change_its_inputs(each):
     inputs = draw(each.shapes)
     before = {name: array.copy() for name, array in inputs.items()}
     out, backward = each.run(inputs)
@@ -84,19 +84,19 @@ def test_the_gradient_of_a_repeated_id_is_counted_each_time():
 
 
 @given(arrays(np.float64, (3, 5), elements=st.floats(-1e6, 1e6)), st.floats(-1e3, 1e3))
-def test_softmax_gives_shares_and_knows_no_common_shift(x, shift):
+def test_softmax_sums_to_one_and_ignores_a_common_shift(x, shift):
     shares, _ = softmax_forward(x)
     assert np.allclose(shares.sum(-1), 1, atol=1e-12)
     assert ((shares >= 0) & (shares <= 1)).all()
     assert np.allclose(softmax_forward(x + shift)[0], shares, atol=1e-6)
 
 
-def test_softmax_gives_nothing_to_minus_infinity():
+def test_softmax_of_minus_infinity_is_zero():
     shares, _ = softmax_forward(np.array([0.0, -np.inf, 0.0]))
     assert shares.tolist() == [0.5, 0, 0.5]
 
 
-def test_a_part_has_its_weights_under_shorter_names():
+def test_part_strips_the_prefix_of_weight_names():
     parameters = {f"blocks.{i}.up.{n}": np.array(i) for i in (1, 10) for n in ("weight", "bias")}
     up = part(parameters, "blocks.1.up")
     assert up == {"weight": 1, "bias": 1}

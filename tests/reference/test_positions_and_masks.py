@@ -26,7 +26,7 @@ def test_padding_before_a_token_does_not_move_it():
 
 
 @pytest.mark.parametrize("d_model", [6, 7])
-def test_the_sinusoidal_table_is_that_of_the_paper_over_the_root_of_channels(d_model):
+def test_the_sinusoidal_table_is_the_papers_divided_by_the_root_of_channels(d_model):
     table = sinusoidal_table(5, d_model)
     for t in range(5):
         for channel in range(d_model):
@@ -35,7 +35,7 @@ def test_the_sinusoidal_table_is_that_of_the_paper_over_the_root_of_channels(d_m
             assert table[t, channel] == pytest.approx(wave / math.sqrt(d_model))
 
 
-def test_rope_sees_distances_alone():
+def test_rope_depends_only_on_distances():
     generator = np.random.default_rng(0)
     rotation = rope_rotation(np.arange(20)[None], 8, 10_000.0, 1.0, np.float64)
     query, key = (np.broadcast_to(generator.normal(size=8), (1, 1, 20, 8)) for _ in range(2))
@@ -52,7 +52,7 @@ def test_rope_scaling_divides_positions():
 
 
 def slopes_of_the_paper(n_head):
-    """The code of the authors (ofirpress/attention_with_linear_biases), word for word in Python."""
+    """The authors' code (ofirpress/attention_with_linear_biases), verbatim."""
 
     def power_of_two(n):
         start = 2 ** (-(2 ** -(math.log2(n) - 3)))
@@ -65,7 +65,7 @@ def slopes_of_the_paper(n_head):
 
 
 @given(st.integers(1, 70))
-def test_alibi_slopes_are_those_of_the_paper(n_head):
+def test_alibi_slopes_match_the_paper(n_head):
     assert np.allclose(alibi_slopes(n_head), slopes_of_the_paper(n_head), rtol=1e-12)
 
 
@@ -89,7 +89,7 @@ def test_a_window_ends_the_view():
     assert rows_of(visible) == ["x...", "xx..", ".xx.", "..xx"]
 
 
-def test_padding_is_seen_by_nobody_but_itself_and_a_window_counts_tokens_alone():
+def test_only_padding_sees_padding_and_a_window_counts_only_tokens():
     mask = np.array([[False, True, False, True, True]])
     positions = token_positions(5, mask)
     assert rows_of(visible_keys(positions, mask, 0)[0]) == [
@@ -102,7 +102,7 @@ def test_padding_is_seen_by_nobody_but_itself_and_a_window_counts_tokens_alone()
     assert rows_of(visible_keys(positions, mask, 2)[0])[3:] == [".x.x.", "...xx"]
 
 
-def test_the_mask_of_alibi_is_added_and_any_other_is_boolean():
+def test_the_mask_of_alibi_is_additive_and_any_other_is_boolean():
     positions = np.arange(3)[None]
     assert attention_mask(small_options(), positions, None, np.float32).dtype == bool
     mask = attention_mask(small_options(positions="alibi"), positions, None, np.float32)

@@ -40,7 +40,7 @@ def learn_by_heart(steps=120, dtype=np.float32, **changes):
         {"positions": "alibi", "norm_position": "post", "feed_forward": "relu2"},
     ],
 )
-def test_three_texts_are_soon_known_by_heart(changes):
+def test_three_texts_are_memorized_quickly(changes):
     *_, losses = learn_by_heart(**changes)
     assert losses[0] > 1.5
     assert losses[-1] < 0.05
@@ -59,7 +59,7 @@ def test_the_same_training_gives_the_same_weights():
         assert np.array_equal(first[name], again[name]), name
 
 
-def test_a_loss_that_is_not_finite_updates_nothing():
+def test_a_non_finite_loss_updates_nothing():
     options = small_options()
     parameters = initialise(options, 0)
     parameters["norm.weight"][0] = np.nan
@@ -71,7 +71,7 @@ def test_a_loss_that_is_not_finite_updates_nothing():
         assert np.array_equal(parameters[name], before[name], equal_nan=True), name
 
 
-def test_gradients_above_the_norm_are_scaled_together_and_others_left():
+def test_gradients_above_the_norm_are_scaled_together_and_others_unchanged():
     gradients = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
     assert clip(gradients, 10.0) == 5.0
     assert gradients["b"].tolist() == [[4.0]]
@@ -81,7 +81,7 @@ def test_gradients_above_the_norm_are_scaled_together_and_others_left():
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1), st.floats(1e-3, 1e3))
-def test_gradients_are_clipped_as_by_torch(gradient, most):
+def test_gradients_are_clipped_as_in_torch(gradient, most):
     tensor = torch.zeros(len(gradient), dtype=torch.float64)
     tensor.grad = torch.tensor(gradient, dtype=torch.float64)
     clipped = {"weight": np.array(gradient)}
@@ -90,7 +90,7 @@ def test_gradients_are_clipped_as_by_torch(gradient, most):
     assert np.allclose(clipped["weight"], tensor.grad.numpy(), rtol=1e-12, atol=1e-12)
 
 
-def test_a_step_goes_no_further_than_the_clipped_gradient():
+def test_a_step_is_no_larger_than_the_clipped_gradient():
     options = small_options()
     parameters = initialise(options, 0, np.float64)
     before = {name: array.copy() for name, array in parameters.items()}
@@ -100,7 +100,7 @@ def test_a_step_goes_no_further_than_the_clipped_gradient():
     assert math.sqrt(sum(moves)) == pytest.approx(0.5 * 0.01)
 
 
-def test_the_schedule_climbs_and_falls_along_a_cosine():
+def test_the_schedule_warms_up_and_decays_along_a_cosine():
     factors = [warmup_cosine(step, 6, 2, 0.0) for step in range(6)]
     root = math.sqrt(0.5)
     assert factors == pytest.approx([0.5, 1, (1 + root) / 2, 0.5, (1 - root) / 2, 0])
@@ -111,7 +111,7 @@ def test_the_schedule_climbs_and_falls_along_a_cosine():
 
 
 @given(st.integers(0, 60), st.integers(1, 50), st.integers(0, 50), st.floats(0, 1))
-def test_the_schedule_is_that_of_the_pipeline(step, steps, warmup_steps, final):
+def test_the_schedule_equals_that_of_the_pipeline(step, steps, warmup_steps, final):
     assume(step < steps)
     train = small_params(
         **{"train.warmup_steps": warmup_steps, "train.min_lr_ratio": final, "train.steps": 60}
@@ -137,7 +137,7 @@ def test_padding_changes_neither_loss_nor_gradient():
         assert np.allclose(gradients[name], padded_gradients[name], rtol=0, atol=1e-12), name
 
 
-def test_what_was_learned_is_generated_from_prompts_of_any_length():
+def test_memorized_text_is_generated_from_prompts_of_any_length():
     parameters, options, *_ = learn_by_heart()
     assert generate(parameters, options, TEXTS[:, :2], 4).tolist() == TEXTS[:, 2:].tolist()
     prompts = np.array([[0, 0, 0, 1, 2], [5, 2, 3, 1, 1]])
@@ -145,11 +145,11 @@ def test_what_was_learned_is_generated_from_prompts_of_any_length():
     assert generate(parameters, options, prompts, 1, mask).tolist() == [[3], [9]]
 
 
-def test_a_padded_prompt_goes_on_as_it_would_alone():
+def test_a_padded_prompt_continues_as_it_would_alone():
     options = small_options(context_length=16, tied_head=False)
     parameters = initialise(options, 0, np.float64)
     for array in parameters.values():
-        array *= 3  # so that the next token hangs on all before
+        array *= 3  # so that the next token depends on all before
     prompts = np.array([[0, 0, 0, 1, 2], [5, 2, 3, 1, 1]])
     mask = np.array([[False, False, False, True, True], [True] * 5])
     together = generate(parameters, options, prompts, 11, mask)
