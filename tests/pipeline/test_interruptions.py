@@ -9,9 +9,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from atlas.pipeline.processes import SECONDS_BETWEEN_LOOKS
+from atlas.pipeline.processes import POLL_SECONDS
 from tests.pipeline.checkout import Checkout, stages_run
-from tests.pipeline.kills import STEPS_A_TIME, disturb, results
+from tests.pipeline.kills import STEPS_PER_KILL, disturb, results
 
 NEW = {"train.lr": 5e-3}  # a run whose results are in no cache
 
@@ -24,7 +24,7 @@ def checkout(checkout) -> Checkout:
 
 @pytest.fixture(scope="module")
 def undisturbed(finished, tmp_path_factory) -> Checkout:
-    """The run that the tests interrupt, and that nothing interrupted."""
+    """Return an uninterrupted run, to compare the interrupted ones with."""
     copy = finished.copy(tmp_path_factory.mktemp("undisturbed") / "project")
     copy.set(**NEW)
     assert stages_run(copy.dvc("repro", "train")) == ["train"]
@@ -32,10 +32,10 @@ def undisturbed(finished, tmp_path_factory) -> Checkout:
 
 
 def interrupt(checkout: Checkout, kill, step: int = 10, **environment: str) -> str:
-    """Starts a training and ends it in the middle; returns what it printed.
+    """Start a training and interrupt it in the middle; return its output.
 
-    It draws its progress bar at each step into a pipe that is read only after the kill, so it
-    waits in the middle however slow this machine is just now.
+    The progress bar of each step goes into a small pipe that is read only after the kill, so the
+    training blocks in the middle, however slow the machine is.
     """
     process = checkout.start(
         "dvc",
@@ -59,7 +59,7 @@ def interrupt(checkout: Checkout, kill, step: int = 10, **environment: str) -> s
 
 
 def kill_launcher(process: subprocess.Popen) -> None:
-    """Of the trainers of several processes the one that started the others."""
+    """Kill the training process that started the others."""
     children = psutil.Process(process.pid).children(recursive=True)
     trainers = [child for child in children if "stages.train" in child.cmdline()]
     pids = {child.pid for child in trainers}
@@ -98,11 +98,11 @@ def kill_trainer(process: subprocess.Popen) -> None:
 def kill_dvc(process: subprocess.Popen) -> None:
     process.kill()
     process.wait()
-    time.sleep(5 * SECONDS_BETWEEN_LOOKS)  # the trainer is let go on when it has seen it
+    time.sleep(5 * POLL_SECONDS)  # until the trainer has noticed
 
 
 def press_ctrl_c(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
+    os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
 
 
 @pytest.mark.slow
@@ -111,11 +111,11 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
     [
         (kill_trainer, "/bin/bash"),
         (kill_dvc, "/bin/bash"),
-        (kill_dvc, "/bin/sh"),  # dash stays between dvc and the trainer, bash does not
+        (kill_dvc, "/bin/sh"),  # dash stays between dvc and the trainer; bash does not
         (press_ctrl_c, "/bin/sh"),
     ],
 )
-def test_an_interrupted_training_goes_on_and_ends_the_same(
+def test_an_interrupted_training_resumes_and_ends_the_same(
     checkout, undisturbed, kill, shell, monkeypatch
 ):
     monkeypatch.setenv("SHELL", shell)
@@ -133,9 +133,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(
     ("kill", "strategy"),
     [(kill_dvc, "ddp"), (kill_launcher, "ddp"), (press_ctrl_c, "ddp"), (press_ctrl_c, "fsdp")],
 )
-def test_two_processes_that_are_interrupted_go_on_and_end_the_same(
-    checkout, undisturbed, kill, strategy
-):
+def test_two_interrupted_processes_resume_and_end_the_same(checkout, undisturbed, kill, strategy):
     printed = interrupt(checkout, kill, ATLAS_NPROC="2", ATLAS_STRATEGY=strategy)
     assert printed.count("stopped after step") == 1
     assert "Traceback" not in printed
@@ -149,7 +147,7 @@ def test_two_processes_that_are_interrupted_go_on_and_end_the_same(
 @pytest.mark.slow
 def test_a_training_killed_three_times_ends_the_same(finished, tmp_path):
     whole = finished.copy(tmp_path / "whole")
-    steps = 3 * STEPS_A_TIME
+    steps = 3 * STEPS_PER_KILL
     whole.set(**{"train.steps": steps, "train.eval_every": 50})
     disturbed = whole.copy(tmp_path / "disturbed")
     whole.dvc("repro", "train")
@@ -166,7 +164,7 @@ def test_ctrl_c_is_one_line(checkout):
 
 
 @pytest.mark.slow
-def test_with_another_param_in_between_training_begins_anew(checkout, tmp_path):
+def test_training_starts_over_with_another_param(checkout, tmp_path):
     other = checkout.copy(tmp_path / "other")
     interrupt(checkout, kill_trainer)
     for each in (checkout, other):
