@@ -1,10 +1,10 @@
-"""Whether reading ever keeps training waiting.
+"""Measure how long training waits for batches.
 
     python -m bench.batches
 
-Random tokens, as many as the shards of a 100 MB text hold, are read in the batches of the preset
-tiny: alone, with 0, 1 and 2 workers, and while the tiny model trains on two threads. Everything
-takes turns, round by round; medians are printed.
+Random tokens, as many as in the shards of a 100 MB text, are read in the batches of the preset tiny:
+alone, with 0, 1 and 2 workers, and while the tiny model trains on two threads. All alternate in
+rounds; medians are printed.
 """
 
 import argparse
@@ -37,10 +37,10 @@ LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
 
 
 def main() -> None:
-    """Writes the tokens, reads and trains in turn, prints a table."""
+    """Write the tokens, read and train in turn, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tokens", type=int, default=35_000_000)
-    parser.add_argument("--steps", type=int, default=100, help="of training, a round")
+    parser.add_argument("--steps", type=int, default=100, help="training steps per round")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     params = load_params(ROOT / "params.yaml")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def write_tokens(folder: Path, layout: Layout, count: int, vocab_size: int) -> None:
-    """Documents of random tokens and lengths; a small val split of the same."""
+    """Write documents of random tokens and lengths, and a small val split."""
     generator = np.random.default_rng(1)
     splits: dict[Split, SplitIndex] = {}
     sizes: dict[Split, int] = {"train": count, "val": 100_000}
@@ -66,7 +66,7 @@ def write_tokens(folder: Path, layout: Layout, count: int, vocab_size: int) -> N
 
 
 def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: int) -> None:
-    """Prints the speed of reading beside that of training, and what training waits."""
+    """Print the speeds of reading and training, and how long training waits."""
     length, train = params.model.context_length, params.train
     split = TokenSplit(folder, "train")
     windows = TrainingWindows(split, length, train.batch_size, train.seed)
@@ -83,9 +83,9 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
         speeds.append(speed)
         waits.append(wait)
     trains = statistics.median(speeds)
-    print(f"{layout}, {len(split):,} tokens: training {trains:,.0f} tokens/s, of its time")
+    print(f"{layout}, {len(split):,} tokens: training {trains:,.0f} tokens/s, of which")
     median, most = (100 * share for share in (statistics.median(waits), max(waits)))
-    print(f"  {median:.2f} % waiting for batches (at most {most:.2f} %)")
+    print(f"  {median:.2f} % of the time waiting for batches (at most {most:.2f} %)")
     for workers, found in reading.items():
         reads = statistics.median(found)
         print(
@@ -94,7 +94,7 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
 
 
 def reading_speed(batches: BatchLoader, count: int) -> float:
-    """Tokens a second of reading alone, the start of workers left out."""
+    """Measure tokens/s of reading alone, excluding the start of workers."""
     reader = batches.read()
     next(reader)
     started = time.perf_counter()
@@ -107,7 +107,7 @@ def reading_speed(batches: BatchLoader, count: int) -> float:
 def training_speed(
     train_step: TrainStep, windows: TrainingWindows, steps: int
 ) -> tuple[float, float]:
-    """Tokens a second of training, and the share of its time that it waits for batches."""
+    """Measure tokens/s of training, and the fraction of time it waits for batches."""
     reader = BatchLoader(windows, CPU, 0).read()
     tokens, waited = 0, 0.0
     started = time.perf_counter()

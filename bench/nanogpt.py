@@ -48,7 +48,7 @@ RECIPES = {
 
 
 @dataclass
-class Course:
+class LossCurve:
     """Loss over time.
 
     Attributes:
@@ -68,7 +68,7 @@ class NanoGpt:
     """Model, optimizer and loop of a recipe."""
 
     def __init__(self, recipe: Recipe, train: str, val: str, device: torch.device) -> None:
-        self.recipe, self.device, self.course = recipe, device, Course()
+        self.recipe, self.device, self.curve = recipe, device, LossCurve()
         characters = {
             character: number for number, character in enumerate(sorted(set(train + val)))
         }
@@ -108,7 +108,7 @@ class NanoGpt:
             self.optimizer.step()
             self.optimizer.zero_grad()
         wait(self.device)
-        self.course.seconds += time.perf_counter() - started
+        self.curve.seconds += time.perf_counter() - started
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -126,7 +126,7 @@ class NanoGpt:
             total += loss.item() * outputs.numel()
         self.model.train()
         mean = total / (len(self.val) - 1)
-        self.course.losses.append((self.course.seconds, mean))
+        self.curve.losses.append((self.curve.seconds, mean))
         return mean
 
     def _loss(self, ids: Tensor, targets: Tensor) -> Tensor:

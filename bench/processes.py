@@ -1,11 +1,11 @@
-"""How much faster two processes of a thread train than one: DDP and FSDP2 over gloo.
+"""Measure training with two processes against one: DDP and FSDP2 over gloo.
 
     python -m bench.processes
     python -m bench.processes --processes 4 --batch-size 16
 
-The model and the optimizer of params.yaml learn random tokens at the same global batch. One process
-and several take turns, each start anew, and so does one process with as many threads, which is
-what one would take on a CPU; tokens/s are those of the steps after the first few.
+The model and optimizer of params.yaml train on random tokens at the same global batch. One process,
+several, and one process with as many threads (the usual choice on a CPU) alternate, each started
+anew; tokens/s exclude the first few steps.
 """
 
 import argparse
@@ -32,10 +32,10 @@ STEPS = 30
 
 
 def main() -> None:
-    """Lets one process and several take turns; or, started by torchrun, is one of them."""
+    """Alternate one process and several; or, started by torchrun, train as one of them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, help="of all together; else that of params.yaml")
+    parser.add_argument("--batch-size", type=int, help="global; default: that of params.yaml")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, contestant in contestants.items():
             speeds[name].append(measured(*contestant, batch))
-    print(f"{batch} windows a step, tokens/s, median")
+    print(f"{batch} windows per step, tokens/s, median")
     for name, found in speeds.items():
         ratios = sorted(mine / one for mine, one in zip(found, speeds["1"], strict=True))
         print(
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measured(processes: int, threads: int, strategy: str, batch: int) -> float:
-    """Tokens a second of a start of its own."""
+    """Measure tokens/s in new processes."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [sys.executable, "-m", *(torchrun if processes > 1 else []), "bench.processes"]
     paths = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
@@ -86,7 +86,7 @@ def measured(processes: int, threads: int, strategy: str, batch: int) -> float:
 
 
 def work(batch_size: int) -> None:
-    """Trains; the first process prints its tokens/s, those of all together."""
+    """Train; the first process prints the tokens/s of all together."""
     params = load_params(ROOT / "params.yaml")
     train = params.train.model_copy(update={"batch_size": batch_size})
     with distributed_context(torch.device("cpu")) as context:

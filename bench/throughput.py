@@ -1,16 +1,15 @@
-"""Tokens a second of a whole training step, beside litgpt and transformers.
+"""Measure whole training steps against litgpt and transformers, in tokens/s.
 
     pip install -e '.[bench]'
     python -m bench.throughput
     python -m bench.throughput --device cuda
 
-A step: forward, loss, backward, the gradient clipped to a norm of 1, AdamW with its fused kernel,
-gradients let go. Whoever is compiled has the loss in its graph. Width, depth, vocabulary, context
-and batch are the same, the weights equal in number to 2 %; the rest is each project's own. Atlas
-runs its `TrainStep`, with its checks, on the fastest model of its family that it would recommend:
-RoPE, RMSNorm, ReLU², heads of 128 channels. On a CPU all is float32, on a GPU bfloat16. The
-contestants take turns, compiled and (the peers) eager; medians and ratios are printed, and the
-share of the machine's own matrix product.
+A step is forward, loss, backward, clipping to a norm of 1, fused AdamW, and freeing the gradients.
+Compiled contestants have the loss in their graph. Width, depth, vocabulary, context and batch are
+the same, and numbers of weights are within 2 %; the rest is each project's own. Atlas runs its
+`TrainStep`, checks included, on the fastest model that it would recommend: RoPE, RMSNorm, ReLU²,
+heads of 128 channels. CPUs use float32, GPUs bfloat16. The contestants alternate, compiled and (the
+peers) eager; medians, ratios and the utilization relative to a plain matrix product are printed.
 """
 
 import argparse
@@ -35,26 +34,26 @@ from atlas.training.train_step import TrainStep
 from bench.model import SHAPES, Shape, config_of, litgpt, transformers, wait
 from bench.shared import ROOT
 
-SECONDS = 1.0  # of a contestant in a round: short, so that a slow minute is everyone's
+SECONDS = 1.0  # per contestant and round: short, so that slow minutes affect all alike
 WEIGHTS_MAY_DIFFER = 0.02
 HEAD_SIZE = 128
 CLIP = 1.0
 Step = Callable[[Tensor], object]
 PEERS: dict[str, dict[str, Callable[[Shape, str], nn.Module]]] = {
     "llama": {"litgpt": litgpt, "transformers": transformers},
-    "gpt2": {"transformers": transformers},  # litgpt ties no head, so it has more weights
+    "gpt2": {"transformers": transformers},  # litgpt has no tied head, so it has more weights
 }
 
 
 @dataclass
 class Contestant:
-    """Someone who trains.
+    """A model being trained.
 
     Attributes:
         step: one step on ids (B, T + 1).
-        weights: how many.
-        seconds: that a step took, one for each round.
-        repeats: steps of a round.
+        weights: number of parameters.
+        seconds: per step, one for each round.
+        repeats: steps per round.
     """
 
     step: Step
@@ -64,12 +63,12 @@ class Contestant:
 
     @property
     def median(self) -> float:
-        """Seconds of a step."""
+        """Median seconds of a step."""
         return statistics.median(self.seconds)
 
 
 def main() -> None:
-    """Lets the contestants of each shape take turns."""
+    """Compare the contestants at each shape."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
@@ -84,7 +83,7 @@ def main() -> None:
 
 
 def compare(shape: Shape, family: str, rounds: int, device: torch.device) -> None:
-    """Prints the speeds at one shape."""
+    """Print the speeds at one shape."""
     torch.manual_seed(1)
     torch.compiler.reset()
     ids = torch.randint(0, shape.vocab_size, (shape.batch, shape.context_length + 1), device=device)
@@ -107,24 +106,24 @@ def compare(shape: Shape, family: str, rounds: int, device: torch.device) -> Non
 
 
 def kind_of(device: torch.device) -> torch.dtype:
-    """The numbers that a device multiplies fastest."""
+    """Return the fastest float type of a device."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 class MeanLoss(nn.Module):
-    """The loss of a model, with it."""
+    """A model together with its loss."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy (nats) at targets (B, T) after ids (B, T)."""
+        """Return the mean cross-entropy (nats) at targets (B, T) after ids (B, T)."""
         return F.cross_entropy(self.model(ids).flatten(0, 1), targets.flatten())
 
 
 def peer(model: nn.Module, compiled: bool) -> Contestant:
-    """A model of another project in a usual loop."""
+    """Train the model of another project in a plain loop."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
     loss_of = MeanLoss(model)
     if compiled:
@@ -142,7 +141,7 @@ def peer(model: nn.Module, compiled: bool) -> Contestant:
 
 
 def matched(shape: Shape, family: str, weights: int) -> ModelConfig:
-    """A config of ours of the same width and depth, with as many weights."""
+    """Return our config of the same width and depth with as many weights."""
     size = min(HEAD_SIZE, shape.d_model)
     config = config_of(
         d_model=shape.d_model,
@@ -162,7 +161,7 @@ def matched(shape: Shape, family: str, weights: int) -> ModelConfig:
 
 
 def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
-    """Our train_step, compiled as it would be in a run that is long enough."""
+    """Train with our TrainStep, compiled as in a long run."""
     train = load_params(ROOT / "params.yaml").train.model_copy(
         update={
             "batch_size": shape.batch,
@@ -188,14 +187,14 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
 
 
 def warm_up(contestant: Contestant, ids: Tensor) -> None:
-    """Takes the first steps, in which compilation happens; finds how many fill a round."""
+    """Run the first steps, which compile; set how many steps fill a round."""
     for _ in range(4):
         contestant.step(ids)
     contestant.repeats = max(2, round(SECONDS / timed(contestant, ids)))
 
 
 def timed(contestant: Contestant, ids: Tensor) -> float:
-    """Seconds of a step."""
+    """Measure the seconds of a step."""
     wait(ids.device)
     started = time.perf_counter()
     for _ in range(contestant.repeats):
@@ -207,7 +206,7 @@ def timed(contestant: Contestant, ids: Tensor) -> float:
 def report(
     everyone: dict[str, Contestant], shape: Shape, family: str, config: ModelConfig, rate: float
 ) -> None:
-    """Prints speeds, ratios and utilisation."""
+    """Print speeds, ratios and utilization."""
     tokens = shape.batch * shape.context_length
     print(f"{family}, {shape}")
     for name, each in everyone.items():

@@ -1,20 +1,19 @@
-"""Seconds of training to a val loss: Atlas's preset beside nanoGPT's published recipe.
+"""Measure training time to a val loss: our preset against nanoGPT's published recipe.
 
     pip install -e '.[bench]'
-    ATLAS_MIRROR=... python -m bench.time_to_loss     # the mirror only where there is no network
+    ATLAS_MIRROR=... python -m bench.time_to_loss     # a mirror only without a network
     python -m bench.time_to_loss --device cuda
 
-Both learn tiny Shakespeare by characters, on the same device and threads. The recipe is that of
-nanoGPT's README: GPT-2 (that of transformers) of 4 layers, 128 wide, T 64, B 12, 2,000 steps of
-AdamW on a CPU; 6 layers, 384 wide, T 256, B 64, 5,000 steps on a GPU. Ours is the preset
-`speedrun-cpu` or `speedrun-gpu`, through the pipeline's own functions. In turn: a slice of
-the recipe's steps, a whole run of ours with another seed, eager and then compiled, the next slice.
-(By itself the pipeline would not compile a run of seconds.)
+Both train on tiny Shakespeare by characters, with the same device and threads. The recipe is from
+nanoGPT's README: GPT-2 (of transformers) with 4 layers, 128 wide, T 64, B 12, 2,000 steps of AdamW
+on a CPU; 6 layers, 384 wide, T 256, B 64, 5,000 steps on a GPU. Ours is the preset `speedrun-cpu`
+or `speedrun-gpu`, through the pipeline's own functions. They alternate: a slice of the recipe's
+steps, a whole run of ours with another seed, eager and then compiled, then the next slice. (The
+pipeline itself would not compile a run of seconds.)
 
-What counts is the time of steps, reading of batches included. The first steps, in which
-torch.compile works, are made before with weights that are thrown away, and shown apart. Val loss,
-in nats a character over the whole val split (the last tenth of the text), is measured between the
-steps and not counted.
+Times cover the steps, including reading batches. Compilation happens before, in a few steps whose
+weights are discarded, and is printed separately. Val loss, in nats per character over the whole val
+split (the last tenth of the text), is measured between steps and not timed.
 """
 
 import argparse
@@ -44,12 +43,12 @@ from atlas.training.distributed import DistributedContext
 from atlas.training.train_step import TrainStep
 from atlas.training.trainer import build_model, total_steps
 from bench.model import wait
-from bench.nanogpt import RECIPES, VAL_BATCH, Course, NanoGpt
+from bench.nanogpt import RECIPES, VAL_BATCH, LossCurve, NanoGpt
 from bench.shared import ROOT
 
 
 class Atlas:
-    """Our preset, through the pipeline's own functions."""
+    """Our preset, run through the pipeline's own functions."""
 
     def __init__(self, params: Params, folder: Path, device: torch.device) -> None:
         self.params, self.folder, self.device = params, folder, device
@@ -63,11 +62,11 @@ class Atlas:
         self.val = TokenSplit(folder / "tokens", "val")
 
     def text(self, split: str) -> str:
-        """The clean text of a split."""
+        """Return the clean text of a split."""
         return "".join(document.text for document in read_documents(self.folder / "clean" / split))
 
-    def run(self, seed: int, *, compiled: bool, most: int | None = None) -> tuple[Course, float]:
-        """A training from its first weights; and its val loss at the end."""
+    def run(self, seed: int, *, compiled: bool, most: int | None = None) -> tuple[LossCurve, float]:
+        """Train from initial weights; return the times and the final val loss."""
         params = self.params.model_copy(
             update={"train": self.params.train.model_copy(update={"seed": seed})}
         )
@@ -79,27 +78,27 @@ class Atlas:
         context = DistributedContext(self.device)
         model = build_model(params, self.index, context)
         train_step = TrainStep(model, train, steps, context, compiled=compiled)
-        course = Course()
+        curve = LossCurve()
         reader = BatchLoader(data, self.device, reader_count(self.device)).read()
         started = time.perf_counter()
         for step in range(most or steps):
             train_step.update(next(reader), step)
         wait(self.device)
-        course.seconds = time.perf_counter() - started
+        curve.seconds = time.perf_counter() - started
         reader.close()
         val = EvaluationWindows(self.val, length, VAL_BATCH)
         with torch.compiler.set_stance("force_eager"), train_step.precision.autocast():
             loss = mean_loss(model, val.all())
-        course.losses.append((course.seconds, loss))
-        return course, loss
+        curve.losses.append((curve.seconds, loss))
+        return curve, loss
 
 
 def main() -> None:
-    """Lets both take turns and prints what it took."""
+    """Alternate both and print their times."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--runs", type=int, default=5, help="of ours, with another seed each")
-    parser.add_argument("--steps", type=int, help="of the recipe, to try the benchmark out")
+    parser.add_argument("--runs", type=int, default=5, help="runs of ours, each with another seed")
+    parser.add_argument("--steps", type=int, help="steps of the recipe, to try the benchmark out")
     options = parser.parse_args()
     device = torch.device(options.device)
     recipe = RECIPES[device.type]
@@ -108,32 +107,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         atlas = Atlas(with_presets(ROOT, [recipe.preset]), Path(folder), device)
         train, val = atlas.text("train"), atlas.text("val")
-        print(f"{len(train):,} characters to learn from, {len(val):,} of val")
+        print(f"{len(train):,} characters of train, {len(val):,} of val")
         started = time.perf_counter()
         atlas.run(seed=0, compiled=True, most=3)
         compilation = time.perf_counter() - started
         theirs = NanoGpt(recipe, train, val, device)
-        ours: dict[str, list[Course]] = {"eager": [], "compiled": []}
+        ours: dict[str, list[LossCurve]] = {"eager": [], "compiled": []}
         for number, (first, last) in enumerate(slices(steps, options.runs), start=1):
             advance(theirs, first, last, steps)
             for name, found in ours.items():
-                course, loss = atlas.run(seed=number, compiled=name == "compiled")
-                found.append(course)
-                print(f"atlas {name}, seed {number}: {course.seconds:.2f} s, val loss {loss:.4f}")
-    target = reference(theirs.course, recipe.target)
+                curve, loss = atlas.run(seed=number, compiled=name == "compiled")
+                found.append(curve)
+                print(f"atlas {name}, seed {number}: {curve.seconds:.2f} s, val loss {loss:.4f}")
+    target = reference(theirs.curve, recipe.target)
     for name, found in ours.items():
-        report(name, theirs.course, found, target)
-    print(f"compilation, apart: {compilation:.0f} s (less where its result was kept)")
+        report(name, theirs.curve, found, target)
+    print(f"compilation, not included: {compilation:.0f} s (less with a warm cache)")
 
 
 def slices(steps: int, count: int) -> Iterator[tuple[int, int]]:
-    """Cuts steps into even slices."""
+    """Split the steps into even slices."""
     ends = [steps * number // count for number in range(count + 1)]
     yield from itertools.pairwise(ends)
 
 
 def advance(recipe: NanoGpt, first: int, last: int, steps: int) -> None:
-    """Makes a slice of the recipe's steps; near the end its val loss is looked at often."""
+    """Run a slice of the recipe's steps, validating often near the end."""
     often = max(1, steps // 80)
     for begin in range(first, last, often):
         end = min(begin + often, last)
@@ -141,26 +140,26 @@ def advance(recipe: NanoGpt, first: int, last: int, steps: int) -> None:
         if end >= 0.8 * steps:
             loss = recipe.validate()
             print(
-                f"recipe, step {end}: {recipe.course.seconds:.1f} s, val loss {loss:.4f}",
+                f"recipe, step {end}: {recipe.curve.seconds:.1f} s, val loss {loss:.4f}",
                 flush=True,
             )
 
 
-def reference(theirs: Course, known: float) -> float:
-    """The loss to reach: that which the recipe is known for, or else its last, if that is above."""
+def reference(theirs: LossCurve, known: float) -> float:
+    """Return the target: the reported loss of the recipe, or its final loss if that is higher."""
     final = theirs.losses[-1][1]
     print(f"recipe: {theirs.seconds:.1f} s of steps, final val loss {final:.4f}")
     if math.isfinite(theirs.reached(known)):
         return known
-    print(f"it does not get to {known}: all of its steps count")
+    print(f"it did not reach {known}: all its steps count")
     return final
 
 
-def report(name: str, theirs: Course, ours: list[Course], target: float) -> None:
-    """Prints seconds and ratios."""
-    missed = sum(not math.isfinite(course.reached(target)) for course in ours)
-    losses = sorted(course.losses[-1][1] for course in ours)
-    seconds = [course.reached(target) for course in ours]
+def report(name: str, theirs: LossCurve, ours: list[LossCurve], target: float) -> None:
+    """Print seconds and ratios."""
+    missed = sum(not math.isfinite(curve.reached(target)) for curve in ours)
+    losses = sorted(curve.losses[-1][1] for curve in ours)
+    seconds = [curve.reached(target) for curve in ours]
     median = statistics.median(seconds)
     ratios = sorted(theirs.reached(target) / second for second in seconds)
     print(
