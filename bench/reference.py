@@ -27,7 +27,7 @@ EXAMPLES = 10_000
 HELD_OUT = 1_000
 STEPS = 4_000
 BATCH_SIZE = 64
-LR, WARMUP_STEPS, FINAL_LR = 3e-3, 50, 0.02
+LR, WARMUP_STEPS, MIN_LR_RATIO = 3e-3, 50, 0.02
 OPTIONS = Options(
     vocab_size=len(VOCABULARY), context_length=2 + LENGTHS[-1], positions="learned",
     d_model=48, n_layer=2, n_head=4, n_kv_head=4, d_ff=128,
@@ -35,7 +35,7 @@ OPTIONS = Options(
 
 
 class Examples(NamedTuple):
-    """N examples in rows, questions padded on the left so that all answers line up.
+    """N examples, questions padded on the left so that all answers line up.
 
     Attributes:
         questions: (N, T) ids.
@@ -49,9 +49,9 @@ class Examples(NamedTuple):
     answers: Array
     operations: Array
 
-    def pick(self, places: Array | slice) -> "Examples":
-        """Select examples by position."""
-        return Examples(*(column[places] for column in self))
+    def pick(self, indices: Array | slice) -> "Examples":
+        """Select examples by index."""
+        return Examples(*(column[indices] for column in self))
 
 
 def main() -> None:
@@ -66,14 +66,14 @@ def main() -> None:
 def learn(steps: int = STEPS, seed: int = 0) -> float:
     """Train, print six rows of a table, and return the accuracy on held-out questions."""
     examples = read_examples(seed)
-    known, held_out = examples.pick(slice(HELD_OUT, None)), examples.pick(slice(HELD_OUT))
+    training, held_out = examples.pick(slice(HELD_OUT, None)), examples.pick(slice(HELD_OUT))
     generator = np.random.default_rng(seed)
 
-    def batch_of_step(_step: int) -> Batch:
-        return answers_batch(known.pick(generator.choice(len(known.answers), BATCH_SIZE)))
+    def get_batch(_step: int) -> Batch:
+        return answers_batch(training.pick(generator.choice(len(training.answers), BATCH_SIZE)))
 
-    def lr_of_step(step: int) -> float:
-        return LR * warmup_cosine(step, steps, WARMUP_STEPS, FINAL_LR)
+    def get_lr(step: int) -> float:
+        return LR * warmup_cosine(step, steps, WARMUP_STEPS, MIN_LR_RATIO)
 
     parameters = initialise(OPTIONS, seed)
     count = sum(array.size for array in parameters.values())
@@ -81,14 +81,14 @@ def learn(steps: int = STEPS, seed: int = 0) -> float:
     print("  step  seconds   loss    all  " + " ".join(f"{name:>10}" for name in OPERATIONS))
     optimizer = AdamW(beta2=0.98, weight_decay=0.5)
     losses, accuracy, started = [], 0.0, time.perf_counter()
-    training = train(parameters, OPTIONS, batch_of_step, optimizer, lr_of_step, steps)
-    for step, loss in enumerate(training, start=1):
+    step_losses = train(parameters, OPTIONS, get_batch, optimizer, get_lr, steps)
+    for step, loss in enumerate(step_losses, start=1):
         losses.append(loss)
         if step % math.ceil(steps / 6) == 0 or step == steps:
-            right = right_answers(parameters, held_out)
-            accuracy = float(right.mean())
+            correct = correct_answers(parameters, held_out)
+            accuracy = float(correct.mean())
             shares = " ".join(
-                f"{right[held_out.operations == name].mean():10.3f}" for name in OPERATIONS
+                f"{correct[held_out.operations == name].mean():10.3f}" for name in OPERATIONS
             )
             seconds = time.perf_counter() - started
             print(f"{step:6} {seconds:8.0f} {np.mean(losses):6.3f} {accuracy:6.3f}  {shares}")
@@ -124,11 +124,11 @@ def answers_batch(examples: Examples) -> Batch:
     return Batch(ids, targets, mask)
 
 
-def right_answers(parameters: Parameters, examples: Examples) -> Array:
+def correct_answers(parameters: Parameters, examples: Examples) -> Array:
     """Return (N,), True where the most likely token after a question is its answer."""
     predicted = generate(parameters, OPTIONS, examples.questions, 1, examples.mask)  # (N, 1)
-    right: Array = predicted[:, 0] == examples.answers
-    return right
+    correct: Array = predicted[:, 0] == examples.answers
+    return correct
 
 
 if __name__ == "__main__":

@@ -4,26 +4,26 @@ import numpy as np
 
 from atlas.reference.options import Options
 
-STEP = 1e-5  # of central differences: its square and 1e-16 / STEP are both below 1e-9
+STEP = 1e-5  # small enough for the truncation error, large enough for the rounding error
 
 
-def central_difference(f, array, place) -> float:
-    """Return the slope of f() with respect to one element of an array."""
-    kept = array[place]
-    array[place] = kept + STEP
+def central_difference(f, array, index) -> float:
+    """Derivative of f() with respect to one element of an array."""
+    original = array[index]
+    array[index] = original + STEP
     above = f()
-    array[place] = kept - STEP
+    array[index] = original - STEP
     below = f()
-    array[place] = kept
+    array[index] = original
     return (above - below) / (2 * STEP)
 
 
-def relative_error(found, expected, least=1.0) -> float:
-    """Return the largest error divided by the largest expected value, or by ``least`` if larger.
+def relative_error(actual, expected, min_scale=1.0) -> float:
+    """Largest error divided by the largest expected value, or by ``min_scale`` if that is larger.
 
-    Some gradients are 0: the bias of keys adds the same to all scores of a query.
+    Some gradients are 0: the bias of the keys adds the same to all scores of a query.
     """
-    return np.abs(found - expected).max() / max(np.abs(expected).max(), least)
+    return np.abs(actual - expected).max() / max(np.abs(expected).max(), min_scale)
 
 
 def small_options(**changes) -> Options:

@@ -1,3 +1,8 @@
+"""The decoder: gradients, masks, padding, options, weights and generation."""
+
+import ast
+import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,14 +12,15 @@ from atlas.reference.decoder import (
     attention_weights,
     decoder_backward,
     decoder_forward,
+    generate,
     initialise,
     parameter_shapes,
 )
 from atlas.reference.training import Batch, loss_and_gradients
-from tests.code_walk import ROOT, imported_names
+from tests.code_walk import ROOT
 from tests.reference.gradients import central_difference, relative_error, small_options
 
-# Every value of every option stands in one of them.
+# Every value of every option is in one of them.
 SHAPES = [
     {},
     {"qk_norm": "head", "tied_head": False, "feed_forward": "relu2", "window": 2},
@@ -29,8 +35,8 @@ TARGETS = np.array([[-100, 4, 1, 5, 9], [2, 6, -100, 3, 5]])
 MASK = np.array([[False, True, True, True, True], [True, True, True, False, True]])
 
 
-def make(changes, dtype=np.float64):
-    """Return a decoder with all weights moved from their initial values, biases and norms too."""
+def random_decoder(changes, dtype=np.float64):
+    """A decoder with random values in all weights, biases and norms too."""
     options = small_options(**changes)
     generator = np.random.default_rng(5)
     parameters = initialise(options, 3, dtype)
@@ -41,25 +47,25 @@ def make(changes, dtype=np.float64):
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["full", "padded"])
 @pytest.mark.parametrize("changes", SHAPES)
-def test_the_gradient_of_the_loss_equals_central_differences(changes, mask):
-    parameters, options = make(changes)
+def test_gradients_of_the_loss_equal_central_differences(changes, mask):
+    parameters, options = random_decoder(changes)
     batch = Batch(IDS, TARGETS, mask)
     _, gradients = loss_and_gradients(parameters, options, batch)
     generator = np.random.default_rng(1)
     for name, array in parameters.items():
-        # The largest slope of each weight, where an error shows, and a random one.
+        # Check the largest gradient of each weight, where errors show, and a random one.
         largest = np.unravel_index(np.abs(gradients[name]).argmax(), array.shape)
-        for place in (largest, tuple(generator.integers(array.shape))):
+        for index in (largest, tuple(generator.integers(array.shape))):
             slope = central_difference(
-                lambda: loss_and_gradients(parameters, options, batch)[0], array, place
+                lambda: loss_and_gradients(parameters, options, batch)[0], array, index
             )
-            error = relative_error(gradients[name][place], slope, least=1e-2)
-            assert error < 1e-6, (name, place)
+            error = relative_error(gradients[name][index], slope, min_scale=1e-2)
+            assert error < 1e-6, (name, index)
 
 
 @pytest.mark.parametrize("changes", SHAPES)
-def test_gradients_have_the_names_shapes_and_type_of_the_weights(changes):
-    parameters, options = make(changes, np.float32)
+def test_gradients_have_the_names_shapes_and_dtype_of_the_weights(changes):
+    parameters, options = random_decoder(changes, np.float32)
     logits, cache = decoder_forward(parameters, options, IDS, MASK)
     assert logits.shape == (2, 5, 11)
     assert logits.dtype == np.float32
@@ -70,7 +76,7 @@ def test_gradients_have_the_names_shapes_and_type_of_the_weights(changes):
 
 
 def float_types(cache):
-    """Return the dtype of every float array in a cache."""
+    """Yield the dtype of every float array in a cache."""
     if isinstance(cache, dict | tuple | list):
         for each in cache.values() if isinstance(cache, dict) else cache:
             yield from float_types(each)
@@ -80,7 +86,7 @@ def float_types(cache):
 
 @pytest.mark.parametrize("changes", SHAPES)
 def test_a_later_token_changes_no_earlier_logit(changes):
-    parameters, options = make(changes)
+    parameters, options = random_decoder(changes)
     changed = IDS.copy()
     changed[:, 3:] = 7
     before, after = (decoder_forward(parameters, options, ids)[0] for ids in (IDS, changed))
@@ -90,8 +96,8 @@ def test_a_later_token_changes_no_earlier_logit(changes):
 
 @pytest.mark.parametrize("changes", SHAPES)
 @pytest.mark.parametrize("sides", [(3, 0), (0, 3), (1, 2)])
-def test_padding_changes_no_token(changes, sides):
-    parameters, options = make(changes)
+def test_padding_does_not_change_the_logits_of_tokens(changes, sides):
+    parameters, options = random_decoder(changes)
     expected, _ = decoder_forward(parameters, options, IDS)
     padded = np.pad(IDS, ((0, 0), sides), constant_values=8)
     mask = np.pad(np.ones(IDS.shape, bool), ((0, 0), sides))
@@ -100,8 +106,8 @@ def test_padding_changes_no_token(changes, sides):
 
 
 @pytest.mark.parametrize("changes", SHAPES)
-def test_attention_sums_to_one_and_is_zero_on_hidden_tokens(changes):
-    parameters, options = make(changes)
+def test_attention_weights_sum_to_1_and_are_0_at_masked_keys(changes):
+    parameters, options = random_decoder(changes)
     _, cache = decoder_forward(parameters, options, IDS, MASK)
     weights = attention_weights(cache)
     assert [each.shape for each in weights] == [(2, 4, 5, 5)] * 2
@@ -112,8 +118,8 @@ def test_attention_sums_to_one_and_is_zero_on_hidden_tokens(changes):
         assert (each[1, :, 4, 3] == 0).all()
 
 
-def test_a_window_hides_distant_tokens():
-    parameters, options = make({"n_layer": 1, "window": 2})
+def test_a_window_hides_earlier_tokens():
+    parameters, options = random_decoder({"n_layer": 1, "window": 2})
     changed = IDS.copy()
     changed[:, 0] = 7
     before, after = (decoder_forward(parameters, options, ids)[0] for ids in (IDS, changed))
@@ -133,15 +139,15 @@ def test_a_window_hides_distant_tokens():
         {"positions": "none"},
     ],
 )
-def test_an_option_reaches_the_logits(change):
-    parameters, options = make({"n_head": 2})
+def test_every_option_changes_the_logits(change):
+    parameters, options = random_decoder({"n_head": 2})
     expected, _ = decoder_forward(parameters, options, IDS)
     logits, _ = decoder_forward(parameters, replace(options, **change), IDS)
     assert not np.allclose(logits, expected)
 
 
 def test_the_gradient_of_a_tied_head_is_the_sum_of_both_uses():
-    tied, options = make({})
+    tied, options = random_decoder({})
     untied = tied | {"head.weight": tied["embedding.weight"]}
     batch = Batch(IDS, TARGETS)
     loss, gradients = loss_and_gradients(tied, options, batch)
@@ -151,8 +157,8 @@ def test_the_gradient_of_a_tied_head_is_the_sum_of_both_uses():
     assert np.allclose(gradients["embedding.weight"], both, rtol=0, atol=1e-15)
 
 
-def test_grouped_heads_are_heads_with_the_same_keys_and_values():
-    grouped, options = make({"n_kv_head": 2})
+def test_grouped_heads_equal_heads_with_repeated_keys_and_values():
+    grouped, options = random_decoder({"n_kv_head": 2})
     single = dict(grouped)
     for name in grouped:
         if name.endswith(("key.weight", "value.weight")):
@@ -169,21 +175,107 @@ def test_grouped_heads_are_heads_with_the_same_keys_and_values():
         (np.zeros((0, 3), int), None, r"ids have the shape \(0, 3\)"),
         (np.zeros((2, 0), int), None, r"ids have the shape \(2, 0\)"),
         (np.zeros(3, int), None, r"ids have the shape \(3,\)"),
-        (np.zeros((1, 9), int), None, "9 tokens, the context holds 8"),
-        (np.array([[0, 11]]), None, "id 11: ids go from 0 to 10"),
-        (np.array([[-1, 3]]), None, "id -1: ids go from 0 to 10"),
-        (IDS, MASK[:, 1:], r"the mask has the shape \(2, 4\), ids have \(2, 5\)"),
-        (IDS, MASK.astype(int), "the mask is of int64: give booleans"),
-        (IDS, MASK & [[True], [False]], "row 1 of the mask is all False"),
+        (np.zeros((1, 9), int), None, "9 tokens are more than context_length 8"),
+        (np.array([[0, 11]]), None, "id 11 is outside 0 to 10"),
+        (np.array([[-1, 3]]), None, "id -1 is outside 0 to 10"),
+        (IDS, MASK[:, 1:], r"mask has the shape \(2, 4\), but ids have \(2, 5\)"),
+        (IDS, MASK.astype(int), "mask has dtype int64; it must be bool"),
+        (IDS, MASK & [[True], [False]], "row 1 of mask is all False"),
     ],
 )
 def test_invalid_ids_and_masks_are_refused(ids, mask, message):
-    parameters, options = make({})
+    parameters, options = random_decoder({})
     with pytest.raises(ValueError, match=message):
         decoder_forward(parameters, options, ids, mask)
 
 
 def test_the_reference_imports_only_numpy_and_the_standard_library():
     for file in (ROOT / "src/atlas/reference").glob("*.py"):
-        roots = {name for name in imported_names(file) if name.startswith(("atlas.", "torch"))}
-        assert all(name.startswith("atlas.reference") for name in roots), file
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        modules = [each.module for each in nodes if isinstance(each, ast.ImportFrom)]
+        modules += [
+            each.name for node in nodes if isinstance(node, ast.Import) for each in node.names
+        ]
+        others = [name for name in modules if not name.startswith("atlas.reference.")]
+        packages = {name.split(".")[0] for name in others}
+        assert packages <= {"numpy", *sys.stdlib_module_names}, file
+
+
+def test_weights_have_the_names_and_shapes_of_pytorch():
+    options = small_options(
+        n_layer=1, positions="learned", norm="layernorm", qk_norm="all", bias=True, tied_head=False
+    )
+    assert parameter_shapes(options) == {
+        "embedding.weight": (11, 8),
+        "positions.weight": (8, 8),
+        "blocks.0.attention_norm.weight": (8,),
+        "blocks.0.attention_norm.bias": (8,),
+        "blocks.0.attention.query.weight": (8, 8),
+        "blocks.0.attention.query.bias": (8,),
+        "blocks.0.attention.key.weight": (4, 8),
+        "blocks.0.attention.key.bias": (4,),
+        "blocks.0.attention.value.weight": (4, 8),
+        "blocks.0.attention.value.bias": (4,),
+        "blocks.0.attention.output.weight": (8, 8),
+        "blocks.0.attention.output.bias": (8,),
+        "blocks.0.attention.query_norm.weight": (8,),
+        "blocks.0.attention.key_norm.weight": (4,),
+        "blocks.0.feed_forward_norm.weight": (8,),
+        "blocks.0.feed_forward_norm.bias": (8,),
+        "blocks.0.feed_forward.gate.weight": (6, 8),
+        "blocks.0.feed_forward.gate.bias": (6,),
+        "blocks.0.feed_forward.up.weight": (6, 8),
+        "blocks.0.feed_forward.up.bias": (6,),
+        "blocks.0.feed_forward.down.weight": (8, 6),
+        "blocks.0.feed_forward.down.bias": (8,),
+        "norm.weight": (8,),
+        "norm.bias": (8,),
+        "head.weight": (11, 8),
+    }
+
+
+def test_options_leave_out_weights():
+    post = parameter_shapes(small_options(norm_position="post", qk_norm="head", bias=True))
+    assert not {"norm.weight", "head.weight", "positions.weight"} & post.keys()
+    assert "blocks.0.attention_norm.bias" not in post  # RMSNorm has no bias
+    assert post["blocks.1.attention.key_norm.weight"] == (2,)
+    assert "blocks.0.feed_forward.gate.weight" not in parameter_shapes(
+        small_options(feed_forward="relu")
+    )
+
+
+def test_initial_weights_depend_on_the_seed_and_have_the_documented_sizes():
+    options = small_options(
+        d_model=128, d_ff=512, n_layer=4, norm="layernorm", bias=True, vocab_size=400
+    )
+    weights, again, other = (initialise(options, seed) for seed in (0, 0, 1))
+    for name, weight in weights.items():
+        assert np.array_equal(weight, again[name]), name
+    assert not np.array_equal(weights["embedding.weight"], other["embedding.weight"])
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+    inner = weights["blocks.1.feed_forward.up.weight"].std()
+    assert inner == pytest.approx(math.sqrt(2 / (5 * 128)), rel=0.05)
+    for name in ("feed_forward.down", "attention.output"):
+        outer = weights[f"blocks.1.{name}.weight"].std()
+        assert outer == pytest.approx(inner / math.sqrt(8), rel=0.05)
+    assert (weights["blocks.0.attention.query.bias"] == 0).all()
+    assert (weights["norm.weight"] == 1).all()
+
+
+def test_a_padded_prompt_continues_as_it_would_alone():
+    options = small_options(context_length=16, tied_head=False)
+    parameters = initialise(options, 0, np.float64)
+    for array in parameters.values():
+        array *= 3  # so that the next token depends on all tokens before
+    prompts = np.array([[0, 0, 0, 1, 2], [5, 2, 3, 1, 1]])
+    mask = np.array([[False, False, False, True, True], [True] * 5])
+    together = generate(parameters, options, prompts, 11, mask)
+    assert together[:1].tolist() == generate(parameters, options, prompts[:1, 3:], 11).tolist()
+    assert together[1:].tolist() == generate(parameters, options, prompts[1:], 11).tolist()
+    assert len(set(together.flat)) > 4
+
+
+def test_generation_beyond_the_context_is_refused():
+    options = small_options()
+    with pytest.raises(ValueError, match="9 tokens are more than context_length 8"):
+        generate(initialise(options, 0), options, IDS, 5)

@@ -1,15 +1,11 @@
-"""The transformer in NumPy alone, every backward pass by hand.
+"""The transformer decoder in NumPy alone, with every backward pass written by hand.
 
-It is the readable oracle of ``atlas.model``: the same options, the same names of weights, the same
-numbers. Nothing of it is used by the pipeline. Read it in this order: arrays, linear, activations,
-softmax, norm, positions, options, mask, attention, feed_forward, block, decoder, initialise, loss,
-optimizers, training, generation.
+It is here to be read, and to test ``atlas.model``: same options, same weight names, same numbers.
+The pipeline does not use it. Read the files in this order: layers, positions, attention, block,
+decoder, training; docs/walkthrough.md runs them step by step.
 
-Every part is a pair of functions. ``x_forward`` returns ``(out, cache)``; ``x_backward`` takes
+Each layer is a pair of functions. ``x_forward`` returns ``(out, cache)``; ``x_backward`` takes
 ``(dout, cache)``, where ``dout`` is the gradient of the loss with respect to ``out``, and returns
-that with respect to each input. A part with weights takes them as a dict and gives their gradients
-in a dict with the same keys. float64 stays float64, float32 stays float32.
-
-Shapes on the lines: B batch, T time, C channels (d_model), H query heads, K key and value heads,
-D head size, F feed-forward width, V vocabulary; ``...`` any axes.
+the gradient of each input. Weights and their gradients are dicts with the same keys. The dtype of
+the weights, float32 or float64, is the dtype of all results.
 """

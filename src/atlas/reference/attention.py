@@ -1,12 +1,14 @@
-r"""Attention: each token gathers values from the tokens that it sees (arXiv:1706.03762).
+"""Attention: each token averages the values of the tokens it sees (arXiv:1706.03762).
 
     out = softmax(Q K^T / sqrt(D) + mask) V        for each head
 
-Query head h uses key and value head h // (H/K). With K = H it is multi-head attention, with K = 1
-multi-query (arXiv:1911.02150), between them grouped-query (arXiv:2305.13245).
+Query head h uses key and value head h // (H/K). K = H is multi-head attention, K = 1 multi-query
+(arXiv:1911.02150), and anything between grouped-query (arXiv:2305.13245).
 
-A norm may stand between the projections of queries and keys and their product (arXiv:2302.05442):
-over the channels of a head, as in Qwen3, or over all of them before they are split, as in OLMo 2.
+Queries and keys may be normalised before their product (QK-norm, arXiv:2302.05442): each head by
+itself, as in Qwen3, or all channels before the split into heads, as in OLMo 2.
+
+Legend: B batch, T time, C channels, H query heads, K key and value heads, D head size.
 """
 
 import math
@@ -20,12 +22,12 @@ from atlas.reference.layers import (
     Parameters,
     linear_backward,
     linear_forward,
-    part,
     rms_norm_backward,
     rms_norm_forward,
     softmax_backward,
     softmax_forward,
-    whole,
+    sub_parameters,
+    with_prefix,
 )
 from atlas.reference.options import Options
 from atlas.reference.positions import Rotation, rope_backward, rope_forward
@@ -34,17 +36,17 @@ from atlas.reference.positions import Rotation, rope_backward, rope_forward
 def dot_product_attention_forward(
     query: Array, key: Array, value: Array, mask: Array | None = None
 ) -> tuple[Array, Cache]:
-    """Scaled dot-product attention: (B, H, T, D) with keys and values (B, K, T, D).
+    """Scaled dot-product attention.
 
     Args:
         query: (B, H, T, D).
         key: (B, K, T, D) with H a multiple of K.
         value: (B, K, T, D).
-        mask: broadcasts to (B, H, T, T): boolean, True where a key is seen, or a number that is
-            added to the score. Every query must see a key.
+        mask: broadcasts to (B, H, T, T); boolean, True where a query sees a key, or a bias to add
+            to the scores. Every query must see a key.
 
     Returns:
-        (B, H, T, D), and a cache with the ``weights`` (B, H, T, T).
+        (B, H, T, D), and a cache that holds the attention ``weights`` (B, H, T, T).
     """
     b, h, t, d = query.shape
     k = key.shape[1]
@@ -62,7 +64,7 @@ def dot_product_attention_forward(
 def dot_product_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """(B, H, T, D) to the gradients of query, key and value.
 
-    A key or value head serves H/K query heads: its gradient is the sum of theirs.
+    H/K query heads share a key and value head, so its gradient is a sum over them.
     """
     query, key, value = cache["query"], cache["key"], cache["value"]
     b, k, group, t, d = query.shape
@@ -80,26 +82,28 @@ def dot_product_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Ar
 def attention_forward(
     x: Array, parameters: Parameters, options: Options, mask: Array, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
-    """(B, T, C) to (B, T, C), with the mask and the rotation of ``decoder_forward``."""
+    """(B, T, C) to (B, T, C); the mask is that of ``attention_mask``, the rotation RoPE's."""
     query, query_cache = _heads_forward(x, parameters, "query", options, rotation)  # (B, H, T, D)
     key, key_cache = _heads_forward(x, parameters, "key", options, rotation)  # (B, K, T, D)
-    value, value_cache = linear_forward(x, part(parameters, "value"))  # (B, T, K*D)
+    value, value_cache = linear_forward(x, sub_parameters(parameters, "value"))  # (B, T, K*D)
     value = split_heads(value, options.head_size)  # (B, K, T, D)
-    mixed, mixed_cache = dot_product_attention_forward(query, key, value, mask)  # (B, H, T, D)
-    out, output_cache = linear_forward(merge_heads(mixed), part(parameters, "output"))
+    mixed, dot_product_cache = dot_product_attention_forward(
+        query, key, value, mask
+    )  # (B, H, T, D)
+    out, output_cache = linear_forward(merge_heads(mixed), sub_parameters(parameters, "output"))
     cache = {"query": query_cache, "key": key_cache, "value": value_cache, "output": output_cache}
-    return out, cache | {"mixed": mixed_cache, "head_size": options.head_size}
+    return out, cache | {"dot_product": dot_product_cache, "head_size": options.head_size}
 
 
 def attention_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     """(B, T, C) to (B, T, C), and the gradients of the weights."""
     dmerged, output = linear_backward(dout, cache["output"])  # (B, T, C)
     dmixed = split_heads(dmerged, cache["head_size"])  # (B, H, T, D)
-    dquery, dkey, dvalue = dot_product_attention_backward(dmixed, cache["mixed"])
+    dquery, dkey, dvalue = dot_product_attention_backward(dmixed, cache["dot_product"])
     dx_query, query = _heads_backward(dquery, cache["query"])  # (B, T, C)
     dx_key, key = _heads_backward(dkey, cache["key"])
     dx_value, value = linear_backward(merge_heads(dvalue), cache["value"])
-    gradients = query | key | whole("value", value) | whole("output", output)
+    gradients = query | key | with_prefix("value", value) | with_prefix("output", output)
     return dx_query + dx_key + dx_value, gradients
 
 
@@ -117,10 +121,10 @@ def merge_heads(x: Array) -> Array:
 def _heads_forward(
     x: Array, parameters: Parameters, name: str, options: Options, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
-    """Queries or keys from (B, T, C): projected, normed, split into heads, turned."""
+    """Project (B, T, C) to queries or keys, normalise, split into heads and rotate."""
     cache: dict[str, Cache] = {"name": name, "qk_norm": options.qk_norm}
-    norm = part(parameters, f"{name}_norm")
-    out, cache["linear"] = linear_forward(x, part(parameters, name))  # (B, T, H*D)
+    norm = sub_parameters(parameters, f"{name}_norm")
+    out, cache["linear"] = linear_forward(x, sub_parameters(parameters, name))  # (B, T, H*D)
     if options.qk_norm == "all":
         out, cache["norm"] = rms_norm_forward(out, norm, options.norm_eps)
     out = split_heads(out, options.head_size)  # (B, H, T, D)
@@ -132,16 +136,16 @@ def _heads_forward(
 
 
 def _heads_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """From the gradient of the heads, (B, H, T, D) or (B, K, T, D), to that of (B, T, C)."""
+    """Gradient of the heads, (B, H, T, D) or (B, K, T, D), to that of x, (B, T, C)."""
     gradients: Gradients = {}
     if "rope" in cache:
         dout = rope_backward(dout, cache["rope"])  # (B, H, T, D)
     if cache["qk_norm"] == "head":
         dout, norm = rms_norm_backward(dout, cache["norm"])
-        gradients |= whole(f"{cache['name']}_norm", norm)
+        gradients |= with_prefix(f"{cache['name']}_norm", norm)
     dout = merge_heads(dout)  # (B, T, H*D)
     if cache["qk_norm"] == "all":
         dout, norm = rms_norm_backward(dout, cache["norm"])
-        gradients |= whole(f"{cache['name']}_norm", norm)
+        gradients |= with_prefix(f"{cache['name']}_norm", norm)
     dx, linear = linear_backward(dout, cache["linear"])  # (B, T, C)
-    return dx, gradients | whole(cache["name"], linear)
+    return dx, gradients | with_prefix(cache["name"], linear)

@@ -1,14 +1,16 @@
-"""A block of the decoder: attention, then feed-forward, each with a norm and a way around it.
+"""A block of the decoder: attention, then a feed-forward layer, each with a norm and a residual.
 
-pre     x + f(norm(x))   (Xiong et al. 2020, arXiv:2002.04745; GPT-2, Llama)
-post    norm(x + f(x))   (the first transformer, arXiv:1706.03762)
-reordered  x + norm(f(x))   (OLMo 2, arXiv:2501.00656)
+pre         x + f(norm(x))    GPT-2, Llama (arXiv:2002.04745)
+post        norm(x + f(x))    the first transformer (arXiv:1706.03762)
+reordered   x + norm(f(x))    OLMo 2 (arXiv:2501.00656)
 
-The feed-forward part of a block: each token on its own, out to F channels and back to C.
+The feed-forward layer works on each token by itself, from C channels to F and back:
 
-plain   down(act(up(x)))                with GELU (GPT-2), SiLU, ReLU or ReLU^2
+plain   down(act(up(x)))                GELU (GPT-2), SiLU, ReLU or ReLU^2
 gated   down(act(gate(x)) * up(x))      SwiGLU with SiLU (Llama), GEGLU with GELU
-        (Shazeer 2020, arXiv:2002.05202)
+        (arXiv:2002.05202)
+
+Legend: B batch, T time, C channels, F feed-forward width.
 """
 
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from functools import partial
 from atlas.reference.attention import attention_backward, attention_forward
 from atlas.reference.layers import (
     ACTIVATIONS,
+    GATES,
     NORMS,
     Array,
     Cache,
@@ -24,77 +27,78 @@ from atlas.reference.layers import (
     Parameters,
     linear_backward,
     linear_forward,
-    part,
-    whole,
+    sub_parameters,
+    with_prefix,
 )
 from atlas.reference.options import Options
 from atlas.reference.positions import Rotation
-
-GATED = {"swiglu": "silu", "geglu": "gelu"}  # the activation of the gate
-
-
-def feed_forward_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
-    """(B, T, C) to (B, T, C); ``kind`` is ``swiglu``, ``geglu`` or the name of an activation."""
-    forward = gated_forward if kind in GATED else plain_forward
-    out, cache = forward(x, parameters, GATED.get(kind, kind))
-    return out, (kind, cache)
-
-
-def feed_forward_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
-    kind, cache = cache
-    return gated_backward(dout, cache) if kind in GATED else plain_backward(dout, cache)
-
-
-def plain_forward(x: Array, parameters: Parameters, activation: str) -> tuple[Array, Cache]:
-    """down(act(up(x)))."""
-    activation_forward, activation_backward = ACTIVATIONS[activation]
-    up, up_cache = linear_forward(x, part(parameters, "up"))  # (B, T, F)
-    active, activation_cache = activation_forward(up)  # (B, T, F)
-    out, down_cache = linear_forward(active, part(parameters, "down"))  # (B, T, C)
-    return out, (up_cache, activation_backward, activation_cache, down_cache)
-
-
-def plain_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
-    up_cache, activation_backward, activation_cache, down_cache = cache
-    dactive, down = linear_backward(dout, down_cache)  # (B, T, F)
-    dup = activation_backward(dactive, activation_cache)  # (B, T, F)
-    dx, up = linear_backward(dup, up_cache)  # (B, T, C)
-    return dx, whole("up", up) | whole("down", down)
-
-
-def gated_forward(x: Array, parameters: Parameters, activation: str) -> tuple[Array, Cache]:
-    """down(act(gate(x)) * up(x))."""
-    activation_forward, activation_backward = ACTIVATIONS[activation]
-    gate, gate_cache = linear_forward(x, part(parameters, "gate"))  # (B, T, F)
-    up, up_cache = linear_forward(x, part(parameters, "up"))  # (B, T, F)
-    active, activation_cache = activation_forward(gate)  # (B, T, F)
-    out, down_cache = linear_forward(active * up, part(parameters, "down"))  # (B, T, C)
-    caches = (gate_cache, up_cache, activation_cache, down_cache)
-    return out, (active, up, activation_backward, caches)
-
-
-def gated_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
-    active, up, activation_backward, caches = cache
-    gate_cache, up_cache, activation_cache, down_cache = caches
-    dproduct, down = linear_backward(dout, down_cache)  # (B, T, F)
-    dgate = activation_backward(dproduct * up, activation_cache)  # (B, T, F)
-    dx_gate, gate = linear_backward(dgate, gate_cache)  # (B, T, C)
-    dx_up, up_gradients = linear_backward(dproduct * active, up_cache)  # (B, T, C)
-    gradients = whole("gate", gate) | whole("up", up_gradients) | whole("down", down)
-    return dx_gate + dx_up, gradients
-
 
 Forward = Callable[[Array], tuple[Array, Cache]]
 Backward = Callable[[Array, Cache], tuple[Array, Gradients]]
 
 
+def feed_forward_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
+    """(B, T, C) to (B, T, C); ``kind`` is a key of ``GATES`` or ``ACTIVATIONS``."""
+    if kind in GATES:
+        return gated_forward(x, parameters, kind)
+    return plain_forward(x, parameters, kind)
+
+
+def feed_forward_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    return gated_backward(dout, cache) if cache["kind"] in GATES else plain_backward(dout, cache)
+
+
+def plain_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
+    """down(act(up(x)))."""
+    activation_forward, _ = ACTIVATIONS[kind]
+    up, up_cache = linear_forward(x, sub_parameters(parameters, "up"))  # (B, T, F)
+    active, activation_cache = activation_forward(up)  # (B, T, F)
+    out, down_cache = linear_forward(active, sub_parameters(parameters, "down"))  # (B, T, C)
+    cache = {"kind": kind, "up": up_cache, "activation": activation_cache, "down": down_cache}
+    return out, cache
+
+
+def plain_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    _, activation_backward = ACTIVATIONS[cache["kind"]]
+    dactive, down = linear_backward(dout, cache["down"])  # (B, T, F)
+    dup = activation_backward(dactive, cache["activation"])  # (B, T, F)
+    dx, up = linear_backward(dup, cache["up"])  # (B, T, C)
+    return dx, with_prefix("up", up) | with_prefix("down", down)
+
+
+def gated_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
+    """down(act(gate(x)) * up(x))."""
+    activation_forward, _ = GATES[kind]
+    gate, gate_cache = linear_forward(x, sub_parameters(parameters, "gate"))  # (B, T, F)
+    up, up_cache = linear_forward(x, sub_parameters(parameters, "up"))  # (B, T, F)
+    active, activation_cache = activation_forward(gate)  # (B, T, F)
+    out, down_cache = linear_forward(active * up, sub_parameters(parameters, "down"))  # (B, T, C)
+    cache = {"kind": kind, "factors": (active, up), "activation": activation_cache}
+    return out, cache | {"gate": gate_cache, "up": up_cache, "down": down_cache}
+
+
+def gated_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    _, activation_backward = GATES[cache["kind"]]
+    active, up = cache["factors"]  # (B, T, F) each
+    dproduct, down_gradients = linear_backward(dout, cache["down"])  # (B, T, F)
+    dgate = activation_backward(dproduct * up, cache["activation"])  # (B, T, F)
+    dx_gate, gate_gradients = linear_backward(dgate, cache["gate"])  # (B, T, C)
+    dx_up, up_gradients = linear_backward(dproduct * active, cache["up"])  # (B, T, C)
+    gradients = (
+        with_prefix("gate", gate_gradients)
+        | with_prefix("up", up_gradients)
+        | with_prefix("down", down_gradients)
+    )
+    return dx_gate + dx_up, gradients
+
+
 def residual_forward(
     x: Array, norm: Parameters, options: Options, f: Forward
 ) -> tuple[Array, Cache]:
-    """The part ``f`` with its norm and the way around them: (B, T, C) to (B, T, C)."""
+    """Apply a layer ``f`` with its norm and residual connection: (B, T, C) to (B, T, C)."""
     norm_forward, _ = NORMS[options.norm]
     match options.norm_position:
         case "pre":
@@ -114,9 +118,9 @@ def residual_forward(
 def residual_backward(
     dout: Array, cache: Cache, f_backward: Backward
 ) -> tuple[Array, Gradients, Gradients]:
-    """(B, T, C) to (B, T, C), the gradients of the norm's weights, and those of f's.
+    """(B, T, C) to (B, T, C), and the gradients of the weights of the norm and of f.
 
-    Where the stream parts in two, the gradients of the two ways add up.
+    x reaches the output on two paths, and the gradients of both add up.
     """
     options = cache["options"]
     _, norm_backward = NORMS[options.norm]
@@ -139,22 +143,24 @@ def residual_backward(
 def block_forward(
     x: Array, parameters: Parameters, options: Options, mask: Array, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
-    """(B, T, C) to (B, T, C), with the mask and the rotation of ``decoder_forward``."""
+    """(B, T, C) to (B, T, C); the mask is that of ``attention_mask``, the rotation RoPE's."""
     attention = partial(
         attention_forward,
-        parameters=part(parameters, "attention"),
+        parameters=sub_parameters(parameters, "attention"),
         options=options,
         mask=mask,
         rotation=rotation,
     )
     feed_forward = partial(
         feed_forward_forward,
-        parameters=part(parameters, "feed_forward"),
+        parameters=sub_parameters(parameters, "feed_forward"),
         kind=options.feed_forward,
     )
-    x, attention_cache = residual_forward(x, part(parameters, "attention_norm"), options, attention)
+    x, attention_cache = residual_forward(
+        x, sub_parameters(parameters, "attention_norm"), options, attention
+    )
     x, feed_forward_cache = residual_forward(
-        x, part(parameters, "feed_forward_norm"), options, feed_forward
+        x, sub_parameters(parameters, "feed_forward_norm"), options, feed_forward
     )
     return x, {"attention": attention_cache, "feed_forward": feed_forward_cache}
 
@@ -166,9 +172,9 @@ def block_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     )
     dx, attention_norm, attention = residual_backward(dx, cache["attention"], attention_backward)
     gradients = (
-        whole("attention_norm", attention_norm)
-        | whole("attention", attention)
-        | whole("feed_forward_norm", feed_forward_norm)
-        | whole("feed_forward", feed_forward)
+        with_prefix("attention_norm", attention_norm)
+        | with_prefix("attention", attention)
+        | with_prefix("feed_forward_norm", feed_forward_norm)
+        | with_prefix("feed_forward", feed_forward)
     )
     return dx, gradients

@@ -1,8 +1,8 @@
-"""The decoder: ids to logits, and the gradient of every weight.
+"""The decoder: ids to logits, the gradient of every weight, and greedy generation.
 
     ids (B, T) -> embedding (+ positions) -> n_layer blocks -> norm -> head -> logits (B, T, V)
 
-The weights have the names of ``atlas.model``'s::
+The weights have the same names as those of ``atlas.model``::
 
     embedding.weight (V, C)    positions.weight (context_length, C)
     blocks.{i}.attention_norm  blocks.{i}.attention.query|key|value|output
@@ -10,9 +10,7 @@ The weights have the names of ``atlas.model``'s::
     blocks.{i}.feed_forward_norm  blocks.{i}.feed_forward.gate|up|down
     norm                       head.weight (V, C)
 
-The weights that training starts from, as ``atlas.model.initialize`` draws them.
-
-Greedy generation: the likeliest token, again and again.
+Legend: B batch, T time, C channels, H heads, V vocabulary.
 """
 
 import math
@@ -20,8 +18,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from atlas.reference.block import GATED, block_backward, block_forward
+from atlas.reference.block import block_backward, block_forward
 from atlas.reference.layers import (
+    GATES,
     NORMS,
     Array,
     Cache,
@@ -31,8 +30,8 @@ from atlas.reference.layers import (
     embedding_forward,
     linear_backward,
     linear_forward,
-    part,
-    whole,
+    sub_parameters,
+    with_prefix,
 )
 from atlas.reference.options import Options
 from atlas.reference.positions import (
@@ -42,19 +41,19 @@ from atlas.reference.positions import (
     token_positions,
 )
 
-WRITES_PER_BLOCK = 2  # into the residual stream: attention's and the feed-forward part's
+RESIDUALS_PER_BLOCK = 2  # attention and feed-forward
 
 
 def initialise(options: Options, seed: int, dtype: npt.DTypeLike = np.float32) -> Parameters:
-    """Draws every weight of a decoder, the same for the same seed.
+    """Initialise the weights of a decoder; the same seed gives the same weights.
 
-    Matrices and embeddings are normal with a variance of 2 / (5 C) ("SmallInit", Nguyen and
-    Salazar 2019, arXiv:1910.05895). Those that write into the residual stream are divided by the
-    root of the number of such writes, so that the stream does not grow with depth (GPT-2, section
-    2.3). Biases are 0, scales of norms are 1.
+    Matrices and embeddings are normal with a variance of 2 / (5 C) (SmallInit, arXiv:1910.05895).
+    Those that write to the residual stream are divided by the square root of the number of
+    residual connections, so that the stream does not grow with depth (GPT-2, section 2.3). Biases
+    are 0, norm weights are 1.
     """
     generator = np.random.default_rng(seed)
-    standard = math.sqrt(2 / (5 * options.d_model))
+    base_std = math.sqrt(2 / (5 * options.d_model))
     parameters: Parameters = {}
     for name, shape in parameter_shapes(options).items():
         if name.endswith(".bias"):
@@ -62,15 +61,15 @@ def initialise(options: Options, seed: int, dtype: npt.DTypeLike = np.float32) -
         elif len(shape) == 1:
             parameters[name] = np.ones(shape, dtype)
         else:
-            deviation = standard
+            std = base_std
             if name.endswith(("attention.output.weight", "feed_forward.down.weight")):
-                deviation /= math.sqrt(WRITES_PER_BLOCK * options.n_layer)
-            parameters[name] = generator.normal(0, deviation, shape).astype(dtype)
+                std /= math.sqrt(RESIDUALS_PER_BLOCK * options.n_layer)
+            parameters[name] = generator.normal(0, std, shape).astype(dtype)
     return parameters
 
 
 def parameter_shapes(options: Options) -> dict[str, tuple[int, ...]]:
-    """The name and the shape of every weight of a decoder; a tied head is not counted twice."""
+    """Shape of every weight by name; a tied head has none of its own."""
     c, f = options.d_model, options.d_ff
     kv = options.n_kv_head * options.head_size
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (options.vocab_size, c)}
@@ -82,12 +81,11 @@ def parameter_shapes(options: Options) -> dict[str, tuple[int, ...]]:
         for name, rows in {"query": c, "key": kv, "value": kv, "output": c}.items():
             shapes |= _linear(f"{block}.attention.{name}", rows, c, options)
         if options.qk_norm:
-            of_head = options.qk_norm == "head"
             for name, channels in {"query": c, "key": kv}.items():
-                size = options.head_size if of_head else channels
+                size = options.head_size if options.qk_norm == "head" else channels
                 shapes[f"{block}.attention.{name}_norm.weight"] = (size,)
         shapes |= _norm(f"{block}.feed_forward_norm", options)
-        if options.feed_forward in GATED:
+        if options.feed_forward in GATES:
             shapes |= _linear(f"{block}.feed_forward.gate", f, c, options)
         shapes |= _linear(f"{block}.feed_forward.up", f, c, options)
         shapes |= _linear(f"{block}.feed_forward.down", c, f, options)
@@ -112,93 +110,97 @@ def _norm(name: str, options: Options) -> dict[str, tuple[int, ...]]:
 def decoder_forward(
     parameters: Parameters, options: Options, ids: Array, mask: Array | None = None
 ) -> tuple[Array, Cache]:
-    """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+    """Compute the logits (B, T, V) of the token after each id.
 
     Args:
-        parameters: the weights; their dtype is that of everything computed.
-        options: what the decoder is.
+        parameters: weights from ``initialise``, or of a trained model.
+        options: architecture.
         ids: (B, T), each from 0 to V - 1.
-        mask: (B, T), True at tokens and False at padding, wherever it stands; None without
-            padding. What padding gives is meaningless.
+        mask: (B, T), True at tokens and False at padding, on any side; None without padding. The
+            logits of padding are meaningless.
 
     Raises:
-        ValueError: ids or mask are not such.
+        ValueError: ids or mask have a wrong shape, type or value.
     """
     _check(options, ids, mask)
     dtype = parameters["embedding.weight"].dtype
     positions = token_positions(ids.shape[1], mask)  # (1, T) or (B, T)
-    seen = attention_mask(options, positions, mask, dtype)  # (B, 1 or H, T, T)
+    visible = attention_mask(options, positions, mask, dtype)  # (B, 1 or H, T, T)
     cache: dict[str, Cache] = {"options": options, "blocks": []}
-    x, cache["embedding"] = embedding_forward(ids, part(parameters, "embedding"))  # (B, T, C)
+    embedding = sub_parameters(parameters, "embedding")
+    x, cache["embedding"] = embedding_forward(ids, embedding)  # (B, T, C)
     rotation = None
     match options.positions:
         case "learned":
-            rows = np.broadcast_to(positions, ids.shape)  # (B, T)
-            added, cache["positions"] = embedding_forward(rows, part(parameters, "positions"))
-            x = x + added  # (B, T, C)
+            position_ids = np.broadcast_to(positions, ids.shape)  # (B, T)
+            table = sub_parameters(parameters, "positions")
+            encoding, cache["positions"] = embedding_forward(position_ids, table)
+            x = x + encoding  # (B, T, C)
         case "sinusoidal":
-            table = sinusoidal_table(ids.shape[1], options.d_model).astype(dtype)  # (T, C)
-            x = x + table[positions]  # (B, T, C)
+            waves = sinusoidal_table(ids.shape[1], options.d_model).astype(dtype)  # (T, C)
+            x = x + waves[positions]  # (B, T, C)
         case "rope":
             rotation = rope_rotation(
                 positions, options.head_size, options.rope_theta, options.rope_scaling, dtype
             )
     for index in range(options.n_layer):
-        block = part(parameters, f"blocks.{index}")
-        x, block_cache = block_forward(x, block, options, seen, rotation)  # (B, T, C)
+        block = sub_parameters(parameters, f"blocks.{index}")
+        x, block_cache = block_forward(x, block, options, visible, rotation)  # (B, T, C)
         cache["blocks"].append(block_cache)
     if options.norm_position != "post":
         norm_forward, _ = NORMS[options.norm]
-        x, cache["norm"] = norm_forward(x, part(parameters, "norm"), options.norm_eps)
-    head = part(parameters, "embedding" if options.tied_head else "head")
+        x, cache["norm"] = norm_forward(x, sub_parameters(parameters, "norm"), options.norm_eps)
+    head = sub_parameters(parameters, "embedding" if options.tied_head else "head")
     logits, cache["head"] = linear_forward(x, head)  # (B, T, V)
     return logits, cache
 
 
 def decoder_backward(dlogits: Array, cache: Cache) -> Gradients:
-    """The gradient of every weight, from that of the logits (B, T, V)."""
+    """Gradient of the logits (B, T, V) to the gradients of all weights."""
     options: Options = cache["options"]
     gradients: Gradients = {}
     dx, head = linear_backward(dlogits, cache["head"])  # (B, T, C)
     if options.norm_position != "post":
         _, norm_backward = NORMS[options.norm]
         dx, norm = norm_backward(dx, cache["norm"])
-        gradients |= whole("norm", norm)
+        gradients |= with_prefix("norm", norm)
     for index in reversed(range(options.n_layer)):
         dx, block = block_backward(dx, cache["blocks"][index])  # (B, T, C)
-        gradients |= whole(f"blocks.{index}", block)
+        gradients |= with_prefix(f"blocks.{index}", block)
     if options.positions == "learned":
-        gradients |= whole("positions", embedding_backward(dx, cache["positions"]))
-    gradients |= whole("embedding", embedding_backward(dx, cache["embedding"]))
-    if options.tied_head:  # used twice, so the two gradients add up
+        gradients |= with_prefix("positions", embedding_backward(dx, cache["positions"]))
+    gradients |= with_prefix("embedding", embedding_backward(dx, cache["embedding"]))
+    if options.tied_head:  # used twice, so both gradients add up
         gradients["embedding.weight"] += head["weight"]
     else:
-        gradients |= whole("head", head)
+        gradients |= with_prefix("head", head)
     return gradients
 
 
 def attention_weights(cache: Cache) -> list[Array]:
-    """What each query took from each key in a forward pass: (B, H, T, T) for every block."""
-    return [block["attention"]["f"]["mixed"]["weights"] for block in cache["blocks"]]
+    """Attention weights of each block, (B, H, T, T), from the cache of ``decoder_forward``."""
+    return [block["attention"]["f"]["dot_product"]["weights"] for block in cache["blocks"]]
 
 
 def _check(options: Options, ids: Array, mask: Array | None) -> None:
     if ids.ndim != 2 or not ids.size:
-        raise ValueError(f"ids have the shape {ids.shape}: give (B, T), both 1 or more")
+        raise ValueError(f"ids have the shape {ids.shape}; it must be (B, T), both 1 or more")
     if ids.shape[1] > options.context_length:
-        raise ValueError(f"{ids.shape[1]} tokens, the context holds {options.context_length}")
+        raise ValueError(
+            f"{ids.shape[1]} tokens are more than context_length {options.context_length}"
+        )
     outside = ids[(ids < 0) | (ids >= options.vocab_size)]
     if outside.size:
-        raise ValueError(f"id {outside[0]}: ids go from 0 to {options.vocab_size - 1}")
+        raise ValueError(f"id {outside[0]} is outside 0 to {options.vocab_size - 1}")
     if mask is None:
         return
     if mask.shape != ids.shape:
-        raise ValueError(f"the mask has the shape {mask.shape}, ids have {ids.shape}")
+        raise ValueError(f"mask has the shape {mask.shape}, but ids have {ids.shape}")
     if mask.dtype != bool:
-        raise ValueError(f"the mask is of {mask.dtype}: give booleans, True at tokens")
+        raise ValueError(f"mask has dtype {mask.dtype}; it must be bool, True at tokens")
     (empty,) = np.nonzero(~mask.any(axis=1))
     if empty.size:
-        raise ValueError(f"row {empty[0]} of the mask is all False: every row needs a token")
+        raise ValueError(f"row {empty[0]} of mask is all False; every row needs a token")
 
 
 def generate(
@@ -208,20 +210,28 @@ def generate(
     new_tokens: int,
     mask: Array | None = None,
 ) -> Array:
-    """The ``new_tokens`` likeliest ids after each of ``prompts`` (B, T), one by one: (B, new).
+    """Generate greedily: append the most likely token, ``new_tokens`` times.
 
-    Prompts of several lengths are padded on the left, with a mask (B, T) that is False there.
-    Everything is computed again for each token: what a key-value cache saves is not the point
-    here.
+    Every step computes the whole text again, because there is no key-value cache.
+
+    Args:
+        parameters: weights.
+        options: architecture.
+        prompts: (B, T) ids; shorter prompts are padded on the left.
+        new_tokens: prompts and new tokens together must fit the context.
+        mask: (B, T), False at padding.
+
+    Returns:
+        The new ids, (B, new_tokens).
 
     Raises:
-        ValueError: as in ``decoder_forward``; the new tokens must fit into the context too.
+        ValueError: as in ``decoder_forward``.
     """
     ids = prompts
     for _ in range(new_tokens):
         logits, _ = decoder_forward(parameters, options, ids, mask)  # (B, T, V)
-        likeliest = logits[:, -1].argmax(-1)[:, None]  # (B, 1)
-        ids = np.concatenate((ids, likeliest), axis=1)
+        newest = logits[:, -1].argmax(-1)[:, None]  # (B, 1)
+        ids = np.concatenate((ids, newest), axis=1)
         if mask is not None:
             mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=True)
     return ids[:, prompts.shape[1] :]

@@ -1,47 +1,12 @@
-"""Activations: one number in, one number out.
+"""Layers that work on each token by itself: linear, embedding, softmax, norms, activations.
 
-ReLU    max(x, 0)
-ReLU^2  max(x, 0)^2 (So et al. 2021, arXiv:2109.08668)
-GELU    x * (share of a normal distribution below x) (arXiv:1606.08415), in its tanh form
-        0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
-SiLU    x * sigmoid(x) (arXiv:1702.03118)
+The weights of a model are one dict with PyTorch's names. A layer gets its own, without the prefix::
 
-Arrays, and weights by name.
+    parameters                              {"blocks.0.attention.query.weight": ..., ...}
+    sub_parameters(parameters, "blocks.0")  {"attention.query.weight": ..., ...}
+    with_prefix("blocks.0", gradients)      {"blocks.0.attention.query.weight": ..., ...}
 
-The weights of a model are one dict from PyTorch's names to arrays. A part of the model sees its
-own, under shorter names::
-
-    parameters                      {"blocks.0.attention.query.weight": ..., ...}
-    part(parameters, "blocks.0")    {"attention.query.weight": ..., ...}
-    whole("blocks.0", gradients)    and back
-
-Linear layer and embedding.
-
-Linear, with the weight as (out, in), as PyTorch stores it::
-
-    out = x W^T + b        dx = dout W        dW = dout^T x        db = sum of dout over tokens
-
-An embedding is a linear layer on one-hot rows: it picks rows of its weight, and a row's gradient
-is the sum over the places that picked it.
-
-Softmax over the last axis.
-
-    out_i = exp(x_i) / sum_j exp(x_j)        dx_i = out_i (dout_i - sum_j dout_j out_j)
-
-Taking the largest x from all of them changes nothing but keeps exp from overflowing.
-
-The norms of a vector of C channels, each with a learned scale a channel.
-
-LayerNorm (Ba et al. 2016, arXiv:1607.06450) takes the mean away and divides by the standard
-deviation; RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467) divides by the root mean square::
-
-    LayerNorm   n = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps)     out = n * weight + bias
-    RMSNorm     n = x / sqrt(mean(x^2) + eps)                             out = n * weight
-
-The divisor depends on every channel, and its part of the gradient is what dn has along n::
-
-    LayerNorm   dx = (dn - mean(dn) - n mean(dn n)) / divisor
-    RMSNorm     dx = (dn - n mean(dn n)) / divisor
+Legend: B batch, T time, C channels, V vocabulary, N tokens (B*T); ``...`` any axes.
 """
 
 import math
@@ -52,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Scalar = np.floating[Any]  # a loss: of the dtype of the logits
+Scalar = np.floating[Any]  # a loss, in the dtype of the logits
 Parameters = dict[str, Array]
 Gradients = dict[str, Array]  # of the loss, with the keys and shapes of the parameters
-Cache = Any  # what a forward pass keeps for its backward pass, and no one else's business
+Cache = Any  # values of the forward pass that only its backward pass reads
 
 
-def part(parameters: Parameters, name: str) -> Parameters:
-    """The weights of the part ``name``, their names without it."""
+def sub_parameters(parameters: Parameters, name: str) -> Parameters:
+    """Select the weights of the layer ``name``, and remove the prefix from their names."""
     prefix = f"{name}."
     return {
         key.removeprefix(prefix): array
@@ -68,20 +33,25 @@ def part(parameters: Parameters, name: str) -> Parameters:
     }
 
 
-def whole(name: str, gradients: Gradients) -> Gradients:
-    """The gradients of the part ``name`` under their names in the whole: undoes ``part``."""
+def with_prefix(name: str, gradients: Gradients) -> Gradients:
+    """Add the prefix ``name`` to the names of gradients: the inverse of ``sub_parameters``."""
     return {f"{name}.{key}": array for key, array in gradients.items()}
 
 
-def rows(x: Array) -> Array:
-    """(..., C) to (N, C): one row a token, so that a product is one call of BLAS."""
+def flatten_tokens(x: Array) -> Array:
+    """(..., C) to (N, C), so that a product with a matrix is one call of BLAS."""
     return x.reshape(-1, x.shape[-1])
 
 
+# Linear layer, with the weight as (out, in) as in PyTorch.
+#
+#     out = x W^T + b        dx = dout W        dW = dout^T x        db = sum of dout over tokens
+
+
 def linear_forward(x: Array, parameters: Parameters) -> tuple[Array, Cache]:
-    """(..., in) to (..., out); ``weight`` is (out, in), ``bias`` (out,) may be absent."""
+    """(..., in) to (..., out) with ``weight`` (out, in) and, optionally, ``bias`` (out,)."""
     weight = parameters["weight"]  # (out, in)
-    out = rows(x) @ weight.T  # (N, out)
+    out = flatten_tokens(x) @ weight.T  # (N, out)
     if "bias" in parameters:
         out += parameters["bias"]
     return out.reshape(*x.shape[:-1], len(weight)), (x, parameters)
@@ -90,16 +60,20 @@ def linear_forward(x: Array, parameters: Parameters) -> tuple[Array, Cache]:
 def linear_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     """(..., out) to (..., in), and the gradients of the weights."""
     x, parameters = cache
-    dout_rows = rows(dout)  # (N, out)
-    gradients = {"weight": dout_rows.T @ rows(x)}  # (out, in)
+    dout_flat = flatten_tokens(dout)  # (N, out)
+    gradients = {"weight": dout_flat.T @ flatten_tokens(x)}  # (out, in)
     if "bias" in parameters:
-        gradients["bias"] = dout_rows.sum(0)  # (out,)
-    dx = dout_rows @ parameters["weight"]  # (N, in)
+        gradients["bias"] = dout_flat.sum(0)  # (out,)
+    dx = dout_flat @ parameters["weight"]  # (N, in)
     return dx.reshape(x.shape), gradients
 
 
+# Embedding: a linear layer on one-hot vectors, which selects rows of its weight. The gradient of a
+# row is the sum over all tokens that selected it.
+
+
 def embedding_forward(ids: Array, parameters: Parameters) -> tuple[Array, Cache]:
-    """The rows (B, T, C) that ids (B, T) pick of ``weight`` (V, C)."""
+    """Ids (B, T) to rows of ``weight`` (V, C): (B, T, C)."""
     weight = parameters["weight"]
     return weight[ids], (ids, weight)
 
@@ -108,28 +82,44 @@ def embedding_backward(dout: Array, cache: Cache) -> Gradients:
     """(B, T, C) to the gradient of the weight; ids have none."""
     ids, weight = cache
     dweight = np.zeros_like(weight)  # (V, C)
-    np.add.at(dweight, ids, dout)  # unlike dweight[ids] += dout, it counts repeated ids
+    np.add.at(dweight, ids, dout)  # unlike dweight[ids] += dout, this adds up repeated ids
     return {"weight": dweight}
 
 
+# Softmax over the last axis.
+#
+#     out_i = exp(x_i) / sum_j exp(x_j)        dx_i = out_i (dout_i - sum_j dout_j out_j)
+
+
 def softmax_forward(x: Array) -> tuple[Array, Cache]:
-    """(..., N) to shares that sum to 1; an x of -inf gets none, one must be more."""
-    out = np.exp(x - x.max(-1, keepdims=True))
+    """(..., V) to probabilities; -inf gets 0, and at least one x must be finite."""
+    out = np.exp(x - x.max(-1, keepdims=True))  # subtracting the maximum prevents overflow
     out /= out.sum(-1, keepdims=True)
     return out, out
 
 
 def softmax_backward(dout: Array, cache: Cache) -> Array:
-    """(..., N) to (..., N)."""
+    """(..., V) to (..., V)."""
     out = cache
     dx: Array = out * (dout - np.vecdot(dout, out)[..., None])
     return dx
 
 
+# Norms over C channels, with a learned scale per channel.
+#
+#     LayerNorm   n = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps)     out = n * weight + bias
+#     RMSNorm     n = x / sqrt(mean(x^2) + eps)                             out = n * weight
+#
+# The divisor depends on every channel, so the gradient loses its component along n:
+#
+#     LayerNorm   dx = (dn - mean(dn) - n mean(dn n)) / divisor
+#     RMSNorm     dx = (dn - n mean(dn n)) / divisor
+
+
 def layer_norm_forward(x: Array, parameters: Parameters, eps: float) -> tuple[Array, Cache]:
-    """(..., C) to (..., C); ``weight`` is (C,), ``bias`` (C,) may be absent."""
+    """LayerNorm (arXiv:1607.06450): (..., C) to (..., C); ``bias`` (C,) is optional."""
     centred = x - x.mean(-1, keepdims=True)
-    divisor = np.sqrt(_mean_of_product(centred, centred) + eps)  # (..., 1)
+    divisor = np.sqrt(_mean_product(centred, centred) + eps)  # (..., 1)
     normed = centred / divisor
     out = normed * parameters["weight"]
     if "bias" in parameters:
@@ -142,17 +132,17 @@ def layer_norm_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     normed, divisor, parameters = cache
     dnormed = dout * parameters["weight"]
     dx = dnormed - dnormed.mean(-1, keepdims=True)
-    dx -= normed * _mean_of_product(dnormed, normed)
+    dx -= normed * _mean_product(dnormed, normed)
     dx /= divisor
-    gradients = {"weight": rows(dout * normed).sum(0)}  # (C,)
+    gradients = {"weight": flatten_tokens(dout * normed).sum(0)}  # (C,)
     if "bias" in parameters:
-        gradients["bias"] = rows(dout).sum(0)  # (C,)
+        gradients["bias"] = flatten_tokens(dout).sum(0)  # (C,)
     return dx, gradients
 
 
 def rms_norm_forward(x: Array, parameters: Parameters, eps: float) -> tuple[Array, Cache]:
-    """(..., C) to (..., C); ``weight`` is (C,)."""
-    divisor = np.sqrt(_mean_of_product(x, x) + eps)  # (..., 1)
+    """RMSNorm (arXiv:1910.07467): (..., C) to (..., C)."""
+    divisor = np.sqrt(_mean_product(x, x) + eps)  # (..., 1)
     normed = x / divisor
     return normed * parameters["weight"], (normed, divisor, parameters)
 
@@ -161,13 +151,13 @@ def rms_norm_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     """(..., C) to (..., C), and the gradient of the weight."""
     normed, divisor, parameters = cache
     dnormed = dout * parameters["weight"]
-    dx = dnormed - normed * _mean_of_product(dnormed, normed)
+    dx = dnormed - normed * _mean_product(dnormed, normed)
     dx /= divisor
-    return dx, {"weight": rows(dout * normed).sum(0)}  # (C,)
+    return dx, {"weight": flatten_tokens(dout * normed).sum(0)}  # (C,)
 
 
-def _mean_of_product(x: Array, y: Array) -> Array:
-    """The mean of x * y over the channels: two times (..., C) to (..., 1)."""
+def _mean_product(x: Array, y: Array) -> Array:
+    """Mean of x * y over the channels: (..., C) and (..., C) to (..., 1)."""
     mean: Array = np.vecdot(x, y)[..., None] / x.shape[-1]
     return mean
 
@@ -180,8 +170,11 @@ NORMS: Mapping[str, tuple[NormForward, NormBackward]] = {
 }
 
 
-GELU_SLOPE = math.sqrt(2 / math.pi)
-GELU_CUBE = 0.044715
+# Activations: elementwise, so the backward pass multiplies by the derivative. To add one, write the
+# pair and enter it in ACTIVATIONS, or in GATES if it is only used as a gate.
+
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
 
 
 def relu_forward(x: Array) -> tuple[Array, Cache]:
@@ -190,57 +183,65 @@ def relu_forward(x: Array) -> tuple[Array, Cache]:
 
 
 def relu_backward(dout: Array, cache: Cache) -> Array:
-    """The slope is 1 above 0, else 0."""
+    """The derivative is 1 above 0, else 0."""
     x = cache
     dx: Array = dout * (x > 0)
     return dx
 
 
 def relu2_forward(x: Array) -> tuple[Array, Cache]:
-    """ReLU^2: max(x, 0)^2."""
+    """ReLU^2 (arXiv:2109.08668): max(x, 0)^2."""
     positive = np.maximum(x, 0)
     return positive * positive, positive
 
 
 def relu2_backward(dout: Array, cache: Cache) -> Array:
-    """The slope is 2 max(x, 0)."""
+    """The derivative is 2 max(x, 0)."""
     positive = cache
     dx: Array = dout * (2 * positive)
     return dx
 
 
 def gelu_forward(x: Array) -> tuple[Array, Cache]:
-    """GELU: 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3)."""
-    tanh = np.tanh(GELU_SLOPE * x * (1 + GELU_CUBE * x * x))
+    """GELU (arXiv:1606.08415): x times the normal distribution function of x, approximated.
+
+    0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), as in GPT-2.
+    """
+    tanh = np.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x * x))
     return 0.5 * x * (1 + tanh), (x, tanh)
 
 
 def gelu_backward(dout: Array, cache: Cache) -> Array:
-    """The slope is 0.5 (1 + tanh(u)) + 0.5 x (1 - tanh(u)^2) du/dx."""
+    """The derivative is 0.5 (1 + tanh(u)) + 0.5 x (1 - tanh(u)^2) du/dx."""
     x, tanh = cache
-    du = GELU_SLOPE * (1 + 3 * GELU_CUBE * x * x)
+    du = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
     dx: Array = dout * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * du)
     return dx
 
 
 def silu_forward(x: Array) -> tuple[Array, Cache]:
-    """SiLU: x * sigmoid(x)."""
-    sigmoid = 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), and no exp that overflows
+    """SiLU (arXiv:1702.03118): x * sigmoid(x)."""
+    sigmoid = 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)) without overflow
     return x * sigmoid, (x, sigmoid)
 
 
 def silu_backward(dout: Array, cache: Cache) -> Array:
-    """The slope is s + x s (1 - s) with s = sigmoid(x)."""
+    """The derivative is s + x s (1 - s) with s = sigmoid(x)."""
     x, sigmoid = cache
     dx: Array = dout * sigmoid * (1 + x * (1 - sigmoid))
     return dx
 
 
-Elementwise = Callable[[Array], tuple[Array, Cache]]
-ElementwiseBackward = Callable[[Array, Cache], Array]
-ACTIVATIONS: Mapping[str, tuple[Elementwise, ElementwiseBackward]] = {
+ActivationForward = Callable[[Array], tuple[Array, Cache]]
+ActivationBackward = Callable[[Array, Cache], Array]
+ACTIVATIONS: Mapping[str, tuple[ActivationForward, ActivationBackward]] = {
     "relu": (relu_forward, relu_backward),
     "relu2": (relu2_forward, relu2_backward),
     "gelu": (gelu_forward, gelu_backward),
     "silu": (silu_forward, silu_backward),
+}
+# Gated feed-forward layers (arXiv:2002.05202), with the activation of the gate.
+GATES: Mapping[str, tuple[ActivationForward, ActivationBackward]] = {
+    "swiglu": ACTIVATIONS["silu"],
+    "geglu": ACTIVATIONS["gelu"],
 }

@@ -1,18 +1,18 @@
-"""The options of a decoder, under the names of ``model`` in params.yaml."""
+"""The options of a decoder, named as in the section ``model`` of params.yaml."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from atlas.reference.layers import ACTIVATIONS, GATES, NORMS
+
 Positions = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
-Norm = Literal["layernorm", "rmsnorm"]
-NormPlace = Literal["pre", "post", "reordered"]
-FeedForward = Literal["gelu", "silu", "relu", "relu2", "swiglu", "geglu"]
+NormPosition = Literal["pre", "post", "reordered"]
 QkNorm = Literal["head", "all"]
 CHOICES = {
     "positions": get_args(Positions),
-    "norm": get_args(Norm),
-    "norm_position": get_args(NormPlace),
-    "feed_forward": get_args(FeedForward),
+    "norm": (*NORMS,),
+    "norm_position": get_args(NormPosition),
+    "feed_forward": (*ACTIVATIONS, *GATES),
     "qk_norm": (None, *get_args(QkNorm)),
 }
 SIZES = ("vocab_size", "context_length", "d_model", "n_layer", "n_head", "n_kv_head", "d_ff")
@@ -20,31 +20,30 @@ SIZES = ("vocab_size", "context_length", "d_model", "n_layer", "n_head", "n_kv_h
 
 @dataclass(frozen=True)
 class Options:
-    """What a decoder is. The defaults are the Llama shape.
+    """Architecture of a decoder; the defaults are Llama's.
 
     Attributes:
-        vocab_size: V, the number of ids.
-        context_length: the most tokens of a row.
+        vocab_size: V, number of token ids.
+        context_length: maximum T.
         d_model: C, channels of the residual stream.
         n_layer: number of blocks.
         n_head: H, query heads.
-        n_kv_head: K, key and value heads; H is a multiple.
-        d_ff: F, the inner width of the feed-forward part.
-        positions: how a token knows where it stands (``positions.py``).
-        rope_theta: the base of RoPE's angles.
-        rope_scaling: positions are divided by it before they become angles; 1 for no scaling
-            (position interpolation, arXiv:2306.15595).
-        norm: which norm (``norm.py``).
-        norm_position: where it stands (``block.py``); with ``post`` there is no final norm.
-        norm_eps: what keeps a norm from dividing by 0.
-        feed_forward: ``swiglu``, ``geglu`` or a plain activation (``feed_forward.py``).
-        qk_norm: RMSNorm of queries and keys: ``head`` by head, over ``all`` channels, or None.
-        bias: whether linear layers and LayerNorm have one; the head never has.
-        tied_head: whether the head is the embedding (arXiv:1608.05859).
-        window: how many tokens a token sees, itself included; None for all.
+        n_kv_head: K, key and value heads; divides H.
+        d_ff: F, inner width of the feed-forward layer.
+        positions: position encoding (``positions.py``).
+        rope_theta: base of RoPE's angles.
+        rope_scaling: RoPE divides positions by this (position interpolation, arXiv:2306.15595).
+        norm: a key of ``NORMS`` (``layers.py``).
+        norm_position: where a block has its norms (``block.py``); ``post`` has no final norm.
+        norm_eps: keeps norms from dividing by 0.
+        feed_forward: a key of ``GATES`` or ``ACTIVATIONS`` (``layers.py``).
+        qk_norm: RMSNorm of queries and keys, per ``head`` or over ``all`` channels.
+        bias: give linear layers and LayerNorm a bias; the head never has one.
+        tied_head: use the embedding as the head (arXiv:1608.05859).
+        window: number of tokens a query sees, itself included; None for all.
 
     Raises:
-        ValueError: a value is not allowed, or two do not go together.
+        ValueError: a value is not allowed, or two values are incompatible.
     """
 
     vocab_size: int
@@ -57,10 +56,10 @@ class Options:
     positions: Positions = "rope"
     rope_theta: float = 10_000.0
     rope_scaling: float = 1.0
-    norm: Norm = "rmsnorm"
-    norm_position: NormPlace = "pre"
+    norm: str = "rmsnorm"
+    norm_position: NormPosition = "pre"
     norm_eps: float = 1e-5
-    feed_forward: FeedForward = "swiglu"
+    feed_forward: str = "swiglu"
     qk_norm: QkNorm | None = None
     bias: bool = False
     tied_head: bool = True
@@ -69,26 +68,27 @@ class Options:
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} is {value!r}: it is one of {', '.join(allowed)}")
+                choices = ", ".join(map(str, allowed))
+                raise ValueError(f"{name} is {value!r}; it must be one of {choices}")
         for name in SIZES:
             if (size := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {size}: it is 1 or more")
+                raise ValueError(f"{name} is {size}; it must be 1 or more")
         for name in ("rope_theta", "rope_scaling", "norm_eps"):
             if not (number := getattr(self, name)) > 0:
-                raise ValueError(f"{name} is {number}: it is more than 0")
+                raise ValueError(f"{name} is {number}; it must be greater than 0")
         if self.window is not None and self.window < 1:
-            raise ValueError(f"window is {self.window}: it is 1 or more, or None")
+            raise ValueError(f"window is {self.window}; it must be 1 or more, or None")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model {self.d_model} is not divisible by n_head {self.n_head}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head {self.n_head} is not divisible by n_kv_head {self.n_kv_head}")
         if self.positions == "rope" and self.head_size % 2:
             raise ValueError(
-                f"positions is rope and d_model / n_head is {self.head_size}: it must be even, "
-                "rope turns pairs of channels"
+                f"d_model / n_head is {self.head_size}; it must be even for positions=rope, which "
+                "rotates pairs of channels"
             )
 
     @property
     def head_size(self) -> int:
-        """D, the width of a head."""
+        """D, channels of a head."""
         return self.d_model // self.n_head

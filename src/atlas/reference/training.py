@@ -1,20 +1,6 @@
-"""The training loop: a batch, its gradient, clipped, and an update; again.
+"""Training: the loss, the optimizers, the learning rate schedule and the loop.
 
-Cross-entropy: how surprised the model is by the right token, in nats.
-
-    loss = mean over targets of -log softmax(logits)[target]
-    dlogits = (softmax(logits) - one-hot of target) / number of targets
-
-A target of -100 is ignored, as in PyTorch: neither its loss nor its gradient counts.
-
-Optimizers: what a gradient does to a weight. The formulas are those of torch.optim.
-
-SGD     m = momentum m + g                              w -= lr m
-Adam    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2
-        w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)      (arXiv:1412.6980)
-AdamW   the same, after w *= 1 - lr weight_decay for matrices        (arXiv:1711.05101)
-
-``update`` changes the weights in place. State is kept by name, in the dtype of the weight.
+Legend: B batch, T time, V vocabulary, N tokens (B*T), M tokens with a target.
 """
 
 import math
@@ -25,59 +11,65 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from atlas.reference.decoder import decoder_backward, decoder_forward
-from atlas.reference.layers import Array, Cache, Gradients, Parameters, Scalar, rows
+from atlas.reference.layers import Array, Cache, Gradients, Parameters, Scalar, flatten_tokens
 from atlas.reference.options import Options
 
-IGNORED = -100
+IGNORED = -100  # a target without loss and gradient, as in PyTorch
 
 
 def cross_entropy_forward(logits: Array, targets: Array) -> tuple[Scalar, Cache]:
-    """The mean over the targets (...) that are not ignored, of logits (..., V).
+    """Mean cross-entropy in nats of logits (B, T, V) at targets (B, T) that are not ignored.
+
+        loss = mean over targets of -log softmax(logits)[target]
+        dlogits = (softmax(logits) - one_hot(target)) / number of targets
 
     Raises:
-        ValueError: a target is no id, or all are ignored.
+        ValueError: a target is not an id, or all are ignored.
     """
     flat = targets.reshape(-1)  # (N,)
-    (places,) = (flat != IGNORED).nonzero()  # (M,)
-    wanted = flat[places]  # (M,)
-    outside = wanted[(wanted < 0) | (wanted >= logits.shape[-1])]
+    (positions,) = (flat != IGNORED).nonzero()  # (M,)
+    ids = flat[positions]  # (M,)
+    outside = ids[(ids < 0) | (ids >= logits.shape[-1])]
     if outside.size:
-        raise ValueError(f"target {outside[0]}: targets go from 0 to {logits.shape[-1] - 1}")
-    if not places.size:
-        raise ValueError("every target is ignored: there is no loss")
-    picked = rows(logits)[places]  # (M, V)
-    picked = picked - picked.max(-1, keepdims=True)  # keeps exp from overflowing
-    log_shares = picked - np.log(np.exp(picked).sum(-1, keepdims=True))  # (M, V)
-    loss: Scalar = -log_shares[np.arange(len(wanted)), wanted].mean()
-    return loss, (log_shares, places, wanted, logits.shape)
+        raise ValueError(f"target {outside[0]} is outside 0 to {logits.shape[-1] - 1}")
+    if not positions.size:
+        raise ValueError("every target is ignored, so there is no loss")
+    selected = flatten_tokens(logits)[positions]  # (M, V)
+    selected = selected - selected.max(-1, keepdims=True)  # prevents overflow
+    log_probabilities = selected - np.log(np.exp(selected).sum(-1, keepdims=True))  # (M, V)
+    loss: Scalar = -log_probabilities[np.arange(len(ids)), ids].mean()
+    return loss, (log_probabilities, positions, ids, logits.shape)
 
 
 def cross_entropy_backward(dout: Scalar | float, cache: Cache) -> Array:
-    """The gradient of logits (..., V); ``dout`` is that of the loss, 1 if it is the end."""
-    log_shares, places, wanted, shape = cache
-    dpicked = np.exp(log_shares)  # (M, V)
-    dpicked[np.arange(len(wanted)), wanted] -= 1
-    dlogits = np.zeros((np.prod(shape[:-1], dtype=int), shape[-1]), log_shares.dtype)  # (N, V)
-    dlogits[places] = dpicked * (dout / len(wanted))
-    return dlogits.reshape(shape)
+    """Gradient of the loss, usually 1, to that of the logits (B, T, V)."""
+    log_probabilities, positions, ids, shape = cache
+    dselected = np.exp(log_probabilities)  # (M, V)
+    dselected[np.arange(len(ids)), ids] -= 1
+    dlogits = np.zeros(shape, log_probabilities.dtype)  # (B, T, V)
+    flatten_tokens(dlogits)[positions] = dselected * (dout / len(ids))
+    return dlogits
 
 
 class Optimizer(Protocol):
-    """Anything that updates weights."""
+    """Updates weights, keeping its state per weight and in the dtype of the weight."""
 
     def update(self, parameters: Parameters, gradients: Gradients, lr: float) -> None:
-        """Moves the weights, in place, at a learning rate."""
+        """Update the weights in place."""
 
 
 @dataclass
 class SGD:
-    """Stochastic gradient descent with momentum; 0 for none."""
+    """Stochastic gradient descent with momentum, as in torch.optim.
+
+    m = momentum m + g,  w -= lr m
+    """
 
     momentum: float = 0.0
     velocity: dict[str, Array] = field(default_factory=dict)
 
     def update(self, parameters: Parameters, gradients: Gradients, lr: float) -> None:
-        """Moves the weights, in place, at a learning rate."""
+        """Update the weights in place."""
         for name, gradient in gradients.items():
             velocity = self.velocity.setdefault(name, np.zeros_like(gradient))
             velocity *= self.momentum
@@ -87,15 +79,18 @@ class SGD:
 
 @dataclass
 class Adam:
-    """Adam: each weight moves by the mean of its gradients over their root mean square.
+    """Adam (arXiv:1412.6980): each weight moves by its mean gradient over the root mean square.
+
+        m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2
+        w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
     Attributes:
-        beta1: how much of the mean stays at each step.
-        beta2: how much of the mean square stays.
-        eps: what keeps the quotient finite.
-        step: updates so far.
-        mean: of the gradients.
-        mean_square: of the gradients.
+        beta1: decay of the mean.
+        beta2: decay of the mean square.
+        eps: keeps the quotient finite.
+        step: t, updates so far.
+        mean: m, running mean of the gradients.
+        mean_square: v, running mean of their squares.
     """
 
     beta1: float = 0.9
@@ -106,9 +101,9 @@ class Adam:
     mean_square: dict[str, Array] = field(default_factory=dict)
 
     def update(self, parameters: Parameters, gradients: Gradients, lr: float) -> None:
-        """Moves the weights, in place, at a learning rate."""
+        """Update the weights in place."""
         self.step += 1
-        # Both means begin at 0, and are that much too small.
+        # Both running means start at 0; these factors correct for it.
         step_size = lr / (1 - self.beta1**self.step)
         root_correction = 1 / math.sqrt(1 - self.beta2**self.step)
         for name, gradient in gradients.items():
@@ -126,12 +121,15 @@ class Adam:
 
 @dataclass
 class AdamW(Adam):
-    """Adam with decoupled weight decay, of matrices alone: not of biases and scales of norms."""
+    """Adam with decoupled weight decay (arXiv:1711.05101): w *= 1 - lr weight_decay, then Adam.
+
+    Only matrices decay, not biases and norm weights.
+    """
 
     weight_decay: float = 0.01
 
     def update(self, parameters: Parameters, gradients: Gradients, lr: float) -> None:
-        """Shrinks the matrices and moves the weights, in place, at a learning rate."""
+        """Decay the matrices and update the weights in place."""
         for name in gradients:
             if parameters[name].ndim >= 2:
                 parameters[name] *= 1 - lr * self.weight_decay
@@ -139,11 +137,11 @@ class AdamW(Adam):
 
 
 class Batch(NamedTuple):
-    """What one step learns from.
+    """Data of one training step.
 
     Attributes:
         ids: (B, T).
-        targets: (B, T), the token after each; -100 where none is to be learned.
+        targets: (B, T), the token after each id; -100 to ignore it.
         mask: (B, T), True at tokens and False at padding; None without padding.
     """
 
@@ -155,63 +153,71 @@ class Batch(NamedTuple):
 def train(
     parameters: Parameters,
     options: Options,
-    batch_of_step: Callable[[int], Batch],
+    get_batch: Callable[[int], Batch],
     optimizer: Optimizer,
-    lr_of_step: Callable[[int], float],
+    get_lr: Callable[[int], float],
     steps: int,
     max_grad_norm: float = 1.0,
 ) -> Iterator[float]:
-    """Trains the weights in place, and yields the loss of each step after its update.
+    """Train the weights in place, and yield the loss of each step.
+
+    Args:
+        parameters: weights to train.
+        options: architecture.
+        get_batch: step to its batch.
+        optimizer: keeps its state between steps.
+        get_lr: step to its learning rate.
+        steps: number of updates.
+        max_grad_norm: larger gradients are scaled down to this norm.
 
     Raises:
-        FloatingPointError: the loss or the gradient is not finite; nothing was updated with it.
+        FloatingPointError: the loss or the gradient is not finite; the weights are unchanged.
     """
     for step in range(steps):
-        loss, gradients = loss_and_gradients(parameters, options, batch_of_step(step))
-        norm = clip(gradients, max_grad_norm)
+        loss, gradients = loss_and_gradients(parameters, options, get_batch(step))
+        norm = clip_gradients(gradients, max_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
-                f"step {step}: the loss is {loss:g}, the norm of the gradient {norm:g}; "
-                "lower the learning rate or lengthen the warm-up"
+                f"step {step}: loss {loss:g}, gradient norm {norm:g}; lower the learning rate or "
+                "lengthen the warm-up"
             )
-        optimizer.update(parameters, gradients, lr_of_step(step))
+        optimizer.update(parameters, gradients, get_lr(step))
         yield loss
 
 
 def loss_and_gradients(
     parameters: Parameters, options: Options, batch: Batch
 ) -> tuple[float, Gradients]:
-    """The mean cross-entropy of a batch, nats a target, and its gradient by every weight."""
+    """Compute the loss of a batch, nats per target, and its gradient for every weight."""
     logits, decoder_cache = decoder_forward(parameters, options, batch.ids, batch.mask)
     loss, loss_cache = cross_entropy_forward(logits, batch.targets)
     dlogits = cross_entropy_backward(1.0, loss_cache)  # (B, T, V)
     return float(loss), decoder_backward(dlogits, decoder_cache)
 
 
-def clip(gradients: Gradients, most: float) -> float:
-    """Scales gradients in place so that their norm, all weights together, is ``most`` at most.
+def clip_gradients(gradients: Gradients, max_norm: float) -> float:
+    """Scale all gradients in place to a total norm of at most ``max_norm`` (arXiv:1211.5063).
 
     Returns:
-        The norm before (Pascanu et al. 2013, arXiv:1211.5063).
+        The norm before clipping.
     """
     norm = math.sqrt(sum(float(np.vdot(each, each)) for each in gradients.values()))
-    scale = most / (norm + 1e-6)  # PyTorch's; the sum is never 0
+    scale = max_norm / (norm + 1e-6)  # as in PyTorch
     if scale < 1:
         for gradient in gradients.values():
             gradient *= scale
     return norm
 
 
-def warmup_cosine(step: int, steps: int, warmup_steps: int, final: float) -> float:
-    """The factor on the peak learning rate at a step (0-based).
+def warmup_cosine(step: int, steps: int, warmup_steps: int, min_ratio: float) -> float:
+    """Factor on the peak learning rate at a step, counted from 0 (arXiv:1608.03983).
 
-    It climbs linearly over the warm-up, reaching 1 at its last step, and falls along half a
-    cosine to ``final`` at the last step (SGDR without restarts, arXiv:1608.03983)::
+    It rises linearly to 1 over the warm-up and falls along half a cosine to ``min_ratio``::
 
-        steps=6, warmup_steps=2, final=0.0: 0.5, 1.0, 0.853.., 0.5, 0.146.., 0.0
+        steps=6, warmup_steps=2, min_ratio=0.0: 0.5, 1.0, 0.853.., 0.5, 0.146.., 0.0
 
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step + 1 - warmup_steps) / max(1, steps - warmup_steps)
-    return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * min(1.0, progress))) / 2

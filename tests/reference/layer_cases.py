@@ -1,4 +1,4 @@
-"""The layers of the reference, each with the same equation in torch."""
+"""Every layer of the reference, with the same equation in torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atlas.model.layers import ACTIVATIONS as MODEL_ACTIVATIONS
+from atlas.model.layers import GATES as MODEL_GATES
 from atlas.reference.attention import (
     attention_backward,
     attention_forward,
@@ -22,14 +24,15 @@ from atlas.reference.block import (
 )
 from atlas.reference.layers import (
     ACTIVATIONS,
+    GATES,
     NORMS,
     embedding_backward,
     embedding_forward,
     linear_backward,
     linear_forward,
-    part,
     softmax_backward,
     softmax_forward,
+    sub_parameters,
 )
 from atlas.reference.positions import attention_mask, rope_backward, rope_forward, rope_rotation
 from atlas.reference.training import cross_entropy_backward, cross_entropy_forward
@@ -42,23 +45,31 @@ ADDITIVE = np.where(BOOLEAN, np.linspace(-1, 1, 2 * 4 * 25).reshape(2, 4, 5, 5),
 
 
 @dataclass
-class Part:
-    """A layer of the reference: shapes of its inputs, a function that runs it, torch's equation."""
+class LayerCase:
+    """A layer of the reference and its equation in torch.
+
+    Attributes:
+        shapes: of the inputs, by name.
+        run: arrays by name to the output, and a function from dout to gradients by name.
+        equation: the same output in torch.
+    """
 
     shapes: dict[str, tuple[int, ...]]
-    run: Callable  # arrays by name -> (out, a function from dout to gradients by name)
+    run: Callable
     equation: Callable[[dict[str, Tensor]], Tensor]
 
 
-def plain(forward, backward, *rest):
+def unweighted(forward, backward, *rest):
     """Run a layer without weights."""
 
     def run(arrays):
         out, cache = forward(*arrays.values(), *rest)
 
         def back(dout):
-            found = backward(dout, cache)
-            return dict(zip(arrays, found if isinstance(found, tuple) else (found,), strict=True))
+            gradients = backward(dout, cache)
+            if not isinstance(gradients, tuple):
+                gradients = (gradients,)
+            return dict(zip(arrays, gradients, strict=True))
 
         return out, back
 
@@ -91,25 +102,18 @@ def linear_shapes(name, rows, columns, bias=False):
     return shapes | ({f"{name}.bias": (rows,)} if bias else {})
 
 
-def normed(kind):
+def torch_norm(kind):
     return {
         "layernorm": lambda t: F.layer_norm(t["x"], (6,), t["weight"], t.get("bias"), 1e-3),
         "rmsnorm": lambda t: F.rms_norm(t["x"], (6,), t["weight"], 1e-3),
     }[kind]
 
 
-TORCH_ACTIVATIONS = {
-    "relu": F.relu,
-    "relu2": lambda x: F.relu(x).square(),
-    "gelu": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
-
 POSITIONS = np.array([[0, 0, 1, 2, 3], [0, 1, 2, 3, 4]])
 
 
-def turned(x: Tensor, theta: float, scaling: float) -> Tensor:
-    """Apply RoPE as a rotation in the complex plane."""
+def rotate(x: Tensor, theta: float, scaling: float) -> Tensor:
+    """RoPE as a rotation in the complex plane."""
     half = x.shape[-1] // 2
     angles = torch.tensor(POSITIONS)[:, None, :, None] / scaling
     angles = angles * theta ** (-2 * torch.arange(half, dtype=torch.float64) / x.shape[-1])
@@ -134,10 +138,14 @@ def sdpa(mask):
         )
 
     def run(arrays):
-        kept = mask.astype(arrays["query"].dtype) if mask is ADDITIVE else mask
-        return plain(dot_product_attention_forward, dot_product_attention_backward, kept)(arrays)
+        typed = mask.astype(arrays["query"].dtype) if mask is ADDITIVE else mask
+        return unweighted(dot_product_attention_forward, dot_product_attention_backward, typed)(
+            arrays
+        )
 
-    return Part({"query": (2, 4, 5, 3), "key": (2, 2, 5, 3), "value": (2, 2, 5, 3)}, run, equation)
+    return LayerCase(
+        {"query": (2, 4, 5, 3), "key": (2, 2, 5, 3), "value": (2, 2, 5, 3)}, run, equation
+    )
 
 
 def attention(qk_norm, positions, bias=False):
@@ -159,7 +167,7 @@ def attention(qk_norm, positions, bias=False):
         x = x.unflatten(-1, (count, 6)).transpose(1, 2)
         if qk_norm == "head" and name != "value":
             x = F.rms_norm(x, (6,), t[f"{name}_norm.weight"], options.norm_eps)
-        return turned(x, 100.0, 1.0) if positions == "rope" and name != "value" else x
+        return rotate(x, 100.0, 1.0) if positions == "rope" and name != "value" else x
 
     def equation(t):
         mask = torch.tensor(attention_mask(options, POSITIONS, padding, np.float64))
@@ -176,31 +184,31 @@ def attention(qk_norm, positions, bias=False):
         shapes |= linear_shapes(name, count, 24, bias)
     norms = {"head": (6, 6), "all": (24, 12)}.get(qk_norm, ())
     shapes |= {f"{n}_norm.weight": (c,) for n, c in zip(("query", "key"), norms, strict=False)}
-    return Part(shapes, run, equation)
+    return LayerCase(shapes, run, equation)
 
 
 def feed_forward(kind, bias):
-    gate = {"swiglu": F.silu, "geglu": TORCH_ACTIVATIONS["gelu"]}.get(kind)
+    gate = MODEL_GATES.get(kind)
 
     def equation(t):
         def linear(x, name):
             return F.linear(x, t[f"{name}.weight"], t.get(f"{name}.bias"))
 
         up = linear(t["x"], "up")
-        inner = gate(linear(t["x"], "gate")) * up if gate else TORCH_ACTIVATIONS[kind](up)
+        inner = gate(linear(t["x"], "gate")) * up if gate else MODEL_ACTIVATIONS[kind](up)
         return linear(inner, "down")
 
     shapes = {"x": (2, 3, 4)} | linear_shapes("up", 6, 4, bias) | linear_shapes("down", 4, 6, bias)
     if gate:
         shapes |= linear_shapes("gate", 6, 4, bias)
-    return Part(shapes, weighted(feed_forward_forward, feed_forward_backward, kind), equation)
+    return LayerCase(shapes, weighted(feed_forward_forward, feed_forward_backward, kind), equation)
 
 
-def residual(place):
-    options = small_options(d_model=4, norm="layernorm", norm_position=place, positions="none")
+def residual(position):
+    options = small_options(d_model=4, norm="layernorm", norm_position=position, positions="none")
 
     def run(arrays):
-        f, norm = part(arrays, "f"), part(arrays, "norm")
+        f, norm = sub_parameters(arrays, "f"), sub_parameters(arrays, "norm")
         out, cache = residual_forward(arrays["x"], norm, options, lambda x: linear_forward(x, f))
 
         def back(dout):
@@ -217,58 +225,60 @@ def residual(place):
             return F.linear(x, t["f.weight"])
 
         x = t["x"]
-        return {"pre": x + f(norm(x)), "post": norm(x + f(x)), "reordered": x + norm(f(x))}[place]
+        return {"pre": x + f(norm(x)), "post": norm(x + f(x)), "reordered": x + norm(f(x))}[
+            position
+        ]
 
-    return Part({"x": (2, 3, 4), "norm.weight": (4,), "f.weight": (4, 4)}, run, equation)
+    return LayerCase({"x": (2, 3, 4), "norm.weight": (4,), "f.weight": (4, 4)}, run, equation)
 
 
-PARTS = {
-    "linear": Part(
+LAYERS = {
+    "linear": LayerCase(
         {"x": (2, 3, 4), "weight": (5, 4), "bias": (5,)},
         weighted(linear_forward, linear_backward),
         lambda t: F.linear(t["x"], t["weight"], t["bias"]),
     ),
-    "linear without bias": Part(
+    "linear without bias": LayerCase(
         {"x": (2, 3, 4), "weight": (5, 4)},
         weighted(linear_forward, linear_backward),
         lambda t: F.linear(t["x"], t["weight"]),
     ),
-    "embedding": Part(
+    "embedding": LayerCase(
         {"weight": (6, 4)}, embedding, lambda t: F.embedding(torch.tensor(IDS), t["weight"])
     ),
     **{
-        name: Part(
+        name: LayerCase(
             {"x": (2, 3, 4)},
-            plain(*ACTIVATIONS[name]),
-            lambda t, f=TORCH_ACTIVATIONS[name]: f(t["x"]),
+            unweighted(*ACTIVATIONS[name]),
+            lambda t, f=MODEL_ACTIVATIONS[name]: f(t["x"]),
         )
         for name in ACTIVATIONS
     },
-    "softmax": Part(
+    "softmax": LayerCase(
         {"x": (2, 3, 4)},
-        plain(softmax_forward, softmax_backward),
+        unweighted(softmax_forward, softmax_backward),
         lambda t: t["x"].softmax(-1),
     ),
-    "layernorm": Part(
+    "layernorm": LayerCase(
         {"x": (2, 3, 6), "weight": (6,), "bias": (6,)},
         weighted(*NORMS["layernorm"], 1e-3),
-        normed("layernorm"),
+        torch_norm("layernorm"),
     ),
     **{
-        f"{kind} without bias": Part(
-            {"x": (2, 3, 6), "weight": (6,)}, weighted(*NORMS[kind], 1e-3), normed(kind)
+        f"{kind} without bias": LayerCase(
+            {"x": (2, 3, 6), "weight": (6,)}, weighted(*NORMS[kind], 1e-3), torch_norm(kind)
         )
         for kind in NORMS
     },
-    "cross-entropy": Part(
+    "cross-entropy": LayerCase(
         {"logits": (2, 3, 4)},
-        plain(
+        unweighted(
             lambda logits: cross_entropy_forward(logits, TARGETS),
             lambda dout, cache: cross_entropy_backward(dout, cache),
         ),
         lambda t: F.cross_entropy(t["logits"].flatten(0, 1), torch.tensor(TARGETS).flatten()),
     ),
-    "rope": Part({"x": (2, 3, 5, 6)}, rope, lambda t: turned(t["x"], 100.0, 2.0)),
+    "rope": LayerCase({"x": (2, 3, 5, 6)}, rope, lambda t: rotate(t["x"], 100.0, 2.0)),
     "dot product attention": sdpa(None),
     "dot product attention, boolean mask": sdpa(BOOLEAN),
     "dot product attention, additive mask": sdpa(ADDITIVE),
@@ -278,8 +288,8 @@ PARTS = {
     "attention with qk-norm over all and rope": attention("all", "rope", bias=True),
     **{
         f"feed-forward {kind}{', bias' * bias}": feed_forward(kind, bias)
-        for kind in (*ACTIVATIONS, "swiglu", "geglu")
+        for kind in (*ACTIVATIONS, *GATES)
         for bias in (False, True)
     },
-    **{f"residual {place}": residual(place) for place in ("pre", "post", "reordered")},
+    **{f"residual {position}": residual(position) for position in ("pre", "post", "reordered")},
 }

@@ -1,3 +1,5 @@
+"""Position encodings and attention masks."""
+
 import math
 
 import numpy as np
@@ -18,7 +20,7 @@ from atlas.reference.positions import (
 from tests.reference.gradients import small_options
 
 
-def test_padding_before_a_token_does_not_move_it():
+def test_padding_does_not_move_a_token():
     mask = np.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 1, 0]], dtype=bool)
     expected = [[0, 1, 2, 3], [0, 0, 0, 1], [0, 0, 1, 1]]
     assert token_positions(4, mask).tolist() == expected
@@ -35,7 +37,7 @@ def test_the_sinusoidal_table_is_the_papers_divided_by_the_root_of_channels(d_mo
             assert table[t, channel] == pytest.approx(wave / math.sqrt(d_model))
 
 
-def test_rope_depends_only_on_distances():
+def test_rope_scores_depend_only_on_distances():
     generator = np.random.default_rng(0)
     rotation = rope_rotation(np.arange(20)[None], 8, 10_000.0, 1.0, np.float64)
     query, key = (np.broadcast_to(generator.normal(size=8), (1, 1, 20, 8)) for _ in range(2))
@@ -51,8 +53,8 @@ def test_rope_scaling_divides_positions():
     assert np.array_equal(stretched, rope_rotation(positions, 8, 100.0, 1.0, np.float64))
 
 
-def slopes_of_the_paper(n_head):
-    """The authors' code (ofirpress/attention_with_linear_biases), verbatim."""
+def authors_slopes(n_head):
+    """Slopes by the definition in the authors' code (ofirpress/attention_with_linear_biases)."""
 
     def power_of_two(n):
         start = 2 ** (-(2 ** -(math.log2(n) - 3)))
@@ -61,48 +63,48 @@ def slopes_of_the_paper(n_head):
     if math.log2(n_head).is_integer():
         return power_of_two(n_head)
     closest = 2 ** math.floor(math.log2(n_head))
-    return power_of_two(closest) + slopes_of_the_paper(2 * closest)[0::2][: n_head - closest]
+    return power_of_two(closest) + authors_slopes(2 * closest)[0::2][: n_head - closest]
 
 
 @given(st.integers(1, 70))
-def test_alibi_slopes_match_the_paper(n_head):
-    assert np.allclose(alibi_slopes(n_head), slopes_of_the_paper(n_head), rtol=1e-12)
+def test_alibi_slopes_equal_the_authors(n_head):
+    assert np.allclose(alibi_slopes(n_head), authors_slopes(n_head), rtol=1e-12)
 
 
-def test_alibi_lowers_a_score_by_slope_times_distance():
+def test_alibi_lowers_scores_by_slope_times_distance():
     bias = alibi_bias(np.array([[0, 0, 1, 2]]), 2)
     assert bias.shape == (1, 2, 4, 4)
     assert bias[0, 0, 3].tolist() == [-2 / 16, -2 / 16, -1 / 16, 0]
     assert bias[0, 1, 3].tolist() == [-2 / 256, -2 / 256, -1 / 256, 0]
 
 
-def rows_of(visible):
-    return ["".join("x" if seen else "." for seen in row) for row in visible]
+def draw(visible):
+    return ["".join("x" if sees else "." for sees in row) for row in visible]
 
 
 def test_a_token_sees_itself_and_those_before_it():
-    assert rows_of(visible_keys(np.arange(3)[None], None, 0)[0]) == ["x..", "xx.", "xxx"]
+    assert draw(visible_keys(np.arange(3)[None], None, 0)[0]) == ["x..", "xx.", "xxx"]
 
 
-def test_a_window_ends_the_view():
+def test_a_window_limits_the_keys():
     visible = visible_keys(np.arange(4)[None], None, 2)[0]
-    assert rows_of(visible) == ["x...", "xx..", ".xx.", "..xx"]
+    assert draw(visible) == ["x...", "xx..", ".xx.", "..xx"]
 
 
 def test_only_padding_sees_padding_and_a_window_counts_only_tokens():
     mask = np.array([[False, True, False, True, True]])
     positions = token_positions(5, mask)
-    assert rows_of(visible_keys(positions, mask, 0)[0]) == [
+    assert draw(visible_keys(positions, mask, 0)[0]) == [
         "x....",
         ".x...",
         ".xx..",
         ".x.x.",
         ".x.xx",
     ]
-    assert rows_of(visible_keys(positions, mask, 2)[0])[3:] == [".x.x.", "...xx"]
+    assert draw(visible_keys(positions, mask, 2)[0])[3:] == [".x.x.", "...xx"]
 
 
-def test_the_mask_of_alibi_is_additive_and_any_other_is_boolean():
+def test_the_mask_is_boolean_or_with_alibi_a_bias():
     positions = np.arange(3)[None]
     assert attention_mask(small_options(), positions, None, np.float32).dtype == bool
     mask = attention_mask(small_options(positions="alibi"), positions, None, np.float32)
