@@ -10,13 +10,12 @@ from atlas.model.attention import Attention, AttentionMetadata
 from atlas.model.block import Block
 from atlas.model.layers import make_feed_forward, make_norm
 from atlas.model.masks import (
-    Places,
+    AttentionMask,
     RotaryPositions,
     alibi_slopes,
-    positions_of,
     rotate,
     sinusoidal_table,
-    visible_keys,
+    token_positions,
 )
 from tests.small import small_config
 
@@ -69,14 +68,14 @@ def test_slopes_of_alibi(heads, exponents):
 
 def test_positions_count_only_tokens():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 0, 1, 1]]).bool()
-    assert positions_of(mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 0, 0, 1, 2]]
+    assert token_positions(mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 0, 0, 1, 2]]
 
 
 def test_masks_written_out():
     def seen(**options):
         positions = torch.arange(4)[None]
         new = positions[:, -rows:]
-        table = visible_keys(Places(new, positions, new, mask), **options)
+        table = AttentionMask(new, positions, new, mask).visible(**options)
         return ["".join(".x"[key] for key in row) for row in table[0, 0].long().tolist()]
 
     rows, mask = 4, None

@@ -26,7 +26,7 @@ from atlas.export.check.process import RuntimeProcess
 from atlas.model.attention import KVCache, LayerCache
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.masks import Places
+from atlas.model.masks import AttentionMask
 from atlas.model.storage import load_model
 
 WRITER = RuntimeProcess("torch.export", "atlas.export.programs")
@@ -70,9 +70,9 @@ class InputCache(KVCache):
         """P."""
         return self.layers[0].keys.shape[2]
 
-    def remember(self, ids: Tensor, mask: Tensor | None) -> Places:  # noqa: ARG002
-        """Return the positions of the new tokens among all."""
-        return Places.of_masked(self.mask, before=self.longest)
+    def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:  # noqa: ARG002
+        """Return the mask of the new tokens among all."""
+        return AttentionMask.from_padding(self.mask, past=self.longest)
 
 
 class CachedDecoder(nn.Module):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from atlas.model.config import ModelConfig
 from atlas.model.layers import make_qk_norms
-from atlas.model.masks import Places, rotate
+from atlas.model.masks import AttentionMask, rotate
 
 
 @dataclass
@@ -85,8 +85,8 @@ class KVCache:
         this = slice(number, number + 1)
         return KVCache([LayerCache(each.keys[this], each.values[this]) for each in self.layers], 1)
 
-    def remember(self, ids: Tensor, mask: Tensor | None) -> Places:
-        """Makes room for new ids (B, T), which the blocks then fill; says where they stand.
+    def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:
+        """Make room for new ids (B, T), which the blocks then fill; return their mask.
 
         Args:
             ids: new tokens of each row.
@@ -108,7 +108,7 @@ class KVCache:
         for layer in self.layers:
             layer.columns, layer.end = (None if even else queries), end
         self.lengths = [start + count for start, count in zip(before, counts, strict=True)]
-        return Places(queries, torch.arange(end, device=ids.device), queries)
+        return AttentionMask(queries, torch.arange(end, device=ids.device), queries)
 
 
 def _counts(mask: Tensor) -> list[int]:

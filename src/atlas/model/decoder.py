@@ -14,13 +14,11 @@ from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel, check_ids
 from atlas.model.layers import make_norm
 from atlas.model.masks import (
-    Places,
+    AttentionMask,
     RotaryPositions,
     additive_mask,
-    alibi_bias,
     alibi_slopes,
     sinusoidal_table,
-    visible_keys,
 )
 
 
@@ -75,29 +73,31 @@ class Transformer(LanguageModel):
 
     def attention_metadata(
         self,
-        places: Places,
+        mask: AttentionMask,
         *,
         causal: bool,
         weights: list[Tensor] | None = None,
     ) -> AttentionMetadata:
-        """What a text sees of itself.
+        """Return the bias and rotation of self-attention, the same for every block.
+
+        The fused kernel is fastest without a bias, so a plain causal mask is only a flag.
 
         Args:
-            places: of its tokens.
-            causal: whether what comes later is hidden.
+            mask: positions and padding of queries and keys.
+            causal: hide later keys.
             weights: receives the attention weights.
         """
-        rotation = self.rotary.at(places.queries) if self.rotary is not None else None
-        even = places.mask is None and places.queries.dim() == 1  # the same in every row
-        everything = even and not self.config.window
-        new, among = places.queries.shape[-1], places.keys.shape[-1]
-        if self.config.positions != "alibi" and everything and (new in (1, among) or not causal):
-            hides = causal if new > 1 else False  # an `and` would be a symbol to torch.compile
-            return AttentionMetadata(causal=hides, rotation=rotation, weights=weights)
-        visible = visible_keys(places, causal=causal, window=self.config.window)
+        queries, keys = mask.query_positions.shape[-1], mask.key_positions.shape[-1]
+        rotation = self.rotary.at(mask.query_positions) if self.rotary is not None else None
+        same_rows = mask.is_token is None and mask.query_positions.dim() == 1
+        unmasked = same_rows and not self.config.window and (queries in (1, keys) or not causal)
+        if self.config.positions != "alibi" and unmasked:
+            is_causal = causal if queries > 1 else False  # `and` gives torch.compile a SymBool
+            return AttentionMetadata(causal=is_causal, rotation=rotation, weights=weights)
+        visible = mask.visible(causal=causal, window=self.config.window)
         bias = additive_mask(visible, self.embedding.weight)
         if self.config.positions == "alibi":
-            bias = bias + alibi_bias(places, self.slopes)
+            bias = bias + mask.alibi_bias(self.slopes)
         return AttentionMetadata(causal=False, bias=bias, rotation=rotation, weights=weights)
 
 
@@ -129,13 +129,13 @@ class Decoder(Transformer):
         """
         check_ids(self.config, ids, mask, cache.longest if cache is not None else 0)
         if cache is not None:
-            places = cache.remember(ids, mask)
+            attention_mask = cache.remember(ids, mask)
         elif mask is not None:
-            places = Places.of_masked(mask)
+            attention_mask = AttentionMask.from_padding(mask)
         else:
-            places = Places.of_whole(ids.shape[1], ids.device)
-        x = self.embed(ids, places.queries)  # (B, T, C)
-        metadata = self.attention_metadata(places, causal=True, weights=weights)
+            attention_mask = AttentionMask.without_padding(ids.shape[1], ids.device)
+        x = self.embed(ids, attention_mask.query_positions)  # (B, T, C)
+        metadata = self.attention_metadata(attention_mask, causal=True, weights=weights)
         for number, block in enumerate(self.blocks):
             x = block(x, metadata, cache.layers[number] if cache is not None else None)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)

@@ -15,7 +15,7 @@ from atlas.model.config import ModelConfig
 from atlas.model.decoder import Transformer
 from atlas.model.language_model import check_ids, check_rows
 from atlas.model.layers import make_norm
-from atlas.model.masks import Places, additive_mask
+from atlas.model.masks import AttentionMask, additive_mask
 
 
 class EncoderDecoder(Transformer):
@@ -66,9 +66,9 @@ class EncoderDecoder(Transformer):
             ValueError: what ``check_ids`` refuses.
         """
         check_ids(self.config, ids, mask)
-        places = Places.of_masked(mask)
-        x = self.embed(ids, places.queries)  # (B, S, C)
-        metadata = self.attention_metadata(places, causal=False, weights=weights)
+        attention_mask = AttentionMask.from_padding(mask)
+        x = self.embed(ids, attention_mask.query_positions)  # (B, S, C)
+        metadata = self.attention_metadata(attention_mask, causal=False, weights=weights)
         for block in self.encoder:
             x = block(x, metadata)  # (B, S, C)
         read: Tensor = self.encoder_norm(x)
@@ -100,9 +100,9 @@ class EncoderDecoder(Transformer):
         """
         check_ids(self.config, ids, mask)
         check_rows(source_mask, "has no source: leave the row out")
-        places = Places.of_masked(mask)
-        x = self.embed(ids, places.queries)  # (B, T, C)
-        metadata = self.attention_metadata(places, causal=True, weights=weights)
+        attention_mask = AttentionMask.from_padding(mask)
+        x = self.embed(ids, attention_mask.query_positions)  # (B, T, C)
+        metadata = self.attention_metadata(attention_mask, causal=True, weights=weights)
         hidden = additive_mask(source_mask[:, None, None, :], source)  # (B, 1, 1, S)
         source_metadata = AttentionMetadata(causal=False, bias=hidden, weights=weights)
         for block in self.decoder:

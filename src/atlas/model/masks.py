@@ -76,79 +76,72 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 @dataclass
-class Places:
-    """Where the new tokens of a text stand, and all that they may look back at.
+class AttentionMask:
+    """Positions of queries and keys, from which masks and the ALiBi bias follow.
 
     Attributes:
-        queries: positions of the new tokens, (T,) or (B, T).
-        keys: positions of all tokens, (S,) or (B, S).
-        columns: which of the keys each new token is, (T,) or (B, T).
-        mask: which of the keys are tokens, (B, S); None if all up to a new one are.
+        query_positions: (T,) or (B, T).
+        key_positions: (S,) or (B, S).
+        query_columns: index of each query among the keys, (T,) or (B, T).
+        is_token: False for padding, (B, S); None if no query can see padding.
     """
 
-    queries: Tensor
-    keys: Tensor
-    columns: Tensor
-    mask: Tensor | None = None
+    query_positions: Tensor
+    key_positions: Tensor
+    query_columns: Tensor
+    is_token: Tensor | None = None
 
     @classmethod
-    def of_masked(cls, mask: Tensor, before: int = 0) -> "Places":
-        """Those of rows in which only some are tokens, (B, S), ``before`` of them not new."""
-        keys = positions_of(mask)
-        new = mask.shape[1] - before
-        columns = torch.arange(before, before + new, device=mask.device)
-        return cls(keys.narrow(1, before, new), keys, columns, mask)
+    def without_padding(cls, length: int, device: torch.device) -> "AttentionMask":
+        """Return the mask of sequences of ``length`` tokens."""
+        positions = torch.arange(length, device=device)
+        return cls(positions, positions, positions)
 
     @classmethod
-    def of_whole(cls, length: int, device: torch.device) -> "Places":
-        """Those of texts of so many tokens, all of which are new."""
-        all_of_them = torch.arange(length, device=device)
-        return cls(all_of_them, all_of_them, all_of_them)
+    def from_padding(cls, is_token: Tensor, past: int = 0) -> "AttentionMask":
+        """Return the mask of padded rows (B, S) whose first ``past`` columns are only keys."""
+        positions = token_positions(is_token)
+        new = is_token.shape[1] - past
+        columns = torch.arange(past, past + new, device=is_token.device)
+        return cls(positions.narrow(1, past, new), positions, columns, is_token)
 
+    def visible(self, *, causal: bool, window: int | None) -> Tensor:
+        """Return True where a query may attend to a key, (B or 1, 1, T, S).
 
-def positions_of(mask: Tensor) -> Tensor:
-    """The position of each token (B, T): how many tokens of its row stand before it.
+        Every query sees itself, even padding, so no row of the softmax is empty.
 
-    What fills up a row counts for nothing, on whichever side of the tokens it is. ``mask`` (B, T)
-    says which are tokens.
-    """
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+        Args:
+            causal: hide later keys.
+            window: tokens that a query sees, itself included; None for all.
+        """
+        columns = torch.arange(self.key_positions.shape[-1], device=self.key_positions.device)
+        own = _with_batch(self.query_columns)[:, :, None]  # (B or 1, T, 1)
+        visible = columns <= own if causal else torch.ones_like(columns <= own)  # (B or 1, T, S)
+        if self.is_token is not None:
+            visible = visible & self.is_token[:, None, :]  # (B, T, S)
+        if window:
+            visible = visible & (self._distances() < window)
+        return (visible | (columns == own))[:, None]
 
+    def alibi_bias(self, slopes: Tensor) -> Tensor:
+        """Return what ALiBi adds to the scores, (B or 1, H, T, S): lower with distance."""
+        return -slopes[:, None, None] * self._distances().abs()[:, None]
 
-def visible_keys(places: Places, *, causal: bool, window: int | None) -> Tensor:
-    """Which keys each query may see, (B or 1, 1, T, S).
-
-    A query always sees itself, so even one that only fills up a row has something to look at.
-
-    Args:
-        places: of queries and keys.
-        causal: whether later keys are hidden.
-        window: how many tokens up to itself a query sees; None for all.
-    """
-    columns = torch.arange(places.keys.shape[-1], device=places.keys.device)  # (S,)
-    own = _with_batch(places.columns)[:, :, None]  # (B or 1, T, 1)
-    visible = columns <= own if causal else torch.ones_like(columns <= own)  # (B or 1, T, S)
-    if places.mask is not None:
-        visible = visible & places.mask[:, None, :]  # (B, T, S)
-    if window:
-        visible = visible & (_distance(places) < window)
-    return (visible | (columns == own))[:, None]
-
-
-def _distance(places: Places) -> Tensor:
-    """How far before each query each key stands, (B or 1, T, S)."""
-    return _with_batch(places.queries)[:, :, None] - _with_batch(places.keys)[:, None, :]
+    def _distances(self) -> Tensor:
+        """Return how many positions each key is before each query, (B or 1, T, S)."""
+        queries, keys = _with_batch(self.query_positions), _with_batch(self.key_positions)
+        return queries[:, :, None] - keys[:, None, :]
 
 
 def _with_batch(positions: Tensor) -> Tensor:
     return positions if positions.dim() == 2 else positions[None]
 
 
+def token_positions(is_token: Tensor) -> Tensor:
+    """Return positions (B, T) that count only tokens, whichever side the padding is on."""
+    return (is_token.cumsum(dim=1) - 1).clamp(min=0)
+
+
 def additive_mask(visible: Tensor, like: Tensor) -> Tensor:
     """Return 0 for visible keys and -inf for hidden ones, with the dtype of ``like``."""
     return like.new_zeros(()).masked_fill(~visible, -torch.inf)
-
-
-def alibi_bias(places: Places, slopes: Tensor) -> Tensor:
-    """The bias that ALiBi adds to the scores, (B or 1, H, T, S): lower with distance."""
-    return -slopes[:, None, None] * _distance(places).abs()[:, None]
