@@ -2,9 +2,9 @@
 
     python -m bench.batches
 
-Random tokens, as many as in the shards of a 100 MB text, are read in the batches of the preset tiny:
-alone, with 0, 1 and 2 workers, and while the tiny model trains on two threads. All alternate in
-rounds; medians are printed.
+Random tokens, as many as in the shards of a 100 MB text, are read in the batches of the preset
+tiny: alone, with 0, 1 and 2 workers, and while the tiny model trains on two threads. All alternate
+in rounds; medians are printed.
 """
 
 import argparse
