@@ -83,7 +83,7 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
         speeds.append(speed)
         waits.append(wait)
     trains = statistics.median(speeds)
-    print(f"{layout}, {len(split):,} tokens: training {trains:,.0f} tokens/s, of which")
+    print(f"{layout}, {len(split):,} tokens: training {trains:,.0f} tokens/s")
     median, most = (100 * share for share in (statistics.median(waits), max(waits)))
     print(f"  {median:.2f} % of the time waiting for batches (at most {most:.2f} %)")
     for workers, found in reading.items():

@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share."""
+"""Fixtures shared by several folders of tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +15,15 @@ from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.browser import chromium
 from tests.small import CORPORA, small_params, text, write_tokens
 
-settings.register_profile("noisy", deadline=None)  # how long an example takes is no test here
+settings.register_profile("noisy", deadline=None)  # no time limit per example
 settings.load_profile("noisy")
 
 
 @pytest.fixture(autouse=True)
 def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
-    """Two workers share two cores; settings of the shell that runs the tests stay out."""
+    """Use one thread per worker, and ignore the settings of the shell."""
     torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of processes that are started
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes started by tests
     for name in (
         "ATLAS_MIRROR",
         "ATLAS_DEVICE",
@@ -42,7 +42,7 @@ def one_thread_and_own_environment(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; of one module, as playwright's loop stands in the way of others in its thread."""
+    """Chromium, once per module, because playwright's event loop blocks others in its thread."""
     with chromium() as found:
         yield found
 
@@ -64,9 +64,9 @@ def tokenizer(documents, params) -> Tokenizer:
 
 @pytest.fixture
 def corpora() -> Path:
-    """The real texts that lie beside the project on some machines."""
+    """Real texts, present next to the project on some machines."""
     if not CORPORA.is_dir():
-        pytest.skip("no ../shared/corpora beside this checkout")
+        pytest.skip("no ../shared/corpora next to this checkout")
     return CORPORA
 
 

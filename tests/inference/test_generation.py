@@ -142,7 +142,7 @@ def test_an_answer_ends_where_the_context_does():
     initialise(model, 3)
     length = model.config.context_length
     with torch.no_grad():
-        model.embedding.weight[EOS] = 0  # tied: never the likeliest
+        model.embedding.weight[EOS] = 0  # tied: never the most likely
     assert len(list(generate(model, [5, 9], 500, GREEDY))) == length - 2
     assert len(list(generate(model, [5] * (length - 2) + [9], 500, GREEDY))) == 1
     with pytest.raises(AtlasError, match="the prompt has 32 tokens"):

@@ -118,7 +118,7 @@ def test_an_unwritable_file_is_named(tmp_path):
 def test_another_tokenizer_is_refused():
     config = small_config()
     check_tokenizer(config, config.tokenizer_sha256, "models/tokenizer")
-    with pytest.raises(AtlasError, match="models/tokenizer: of another tokenizer"):
+    with pytest.raises(AtlasError, match="models/tokenizer: not the tokenizer"):
         check_tokenizer(config, "1" * 64, "models/tokenizer")
 
 

@@ -33,9 +33,9 @@ def test_nothing_is_left_over(finished):
 
 @pytest.mark.slow
 def test_sanity_checks_are_commands(finished):
-    assert "learned by heart in" in finished.run("atlas", "overfit-batch")
-    assert "learned by heart in" in finished.run("atlas", "overfit-examples", "3")
-    assert "the gradient reaches all" in finished.run("atlas", "gradients")
+    assert "memorized in" in finished.run("atlas", "overfit-batch")
+    assert "memorized in" in finished.run("atlas", "overfit-examples", "3")
+    assert "every weight has a sound gradient" in finished.run("atlas", "gradients")
     printed = finished.run("atlas", "overfit-examples", "3", "--steps", "2", check=False)
     assert "after 2 steps the loss is still" in printed
 

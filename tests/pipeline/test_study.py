@@ -18,7 +18,7 @@ VOCAB_SIZES = {"fits": 400, "too large": 30_000}  # more than the text has piece
 
 @pytest.fixture
 def checkout(finished, tmp_path) -> Checkout:
-    """A project with a study of two runs, of which the second fails.
+    """A project with a study of two runs; the second fails.
 
     It holds what a study has to leave alone: edits that are not committed, and a queued experiment.
     """

@@ -1,4 +1,4 @@
-"""Whether a model can learn at all: sound ones, and broken ones."""
+"""Sanity checks pass for sound models and name the fault of broken ones."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ PARAMS = small_params(**{"train.lr": 0.01, "model.dropout": 0.5, "train.weight_d
 
 @pytest.fixture
 def breaking(monkeypatch):
-    """Breaks the models that are made from now on."""
+    """Break the models built from now on."""
 
     def apply(how):
         make = sanity.build_model
@@ -31,13 +31,13 @@ def breaking(monkeypatch):
 
 @pytest.mark.parametrize("windows", [4, 10])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_sound_model_learns_windows_by_heart(token_folder, windows, optimizer, capsys):
-    """Whatever dropout and decay params.yaml asks for."""
+def test_a_sound_model_memorizes_windows(token_folder, windows, optimizer, capsys):
+    """Regardless of dropout and weight decay in params.yaml."""
     train = PARAMS.train.model_copy(update={"optimizer": optimizer})
     taken = overfit(PARAMS.model_copy(update={"train": train}), token_folder, windows, 400)
     assert taken < 400
     shown = capsys.readouterr().out
-    assert f"{windows} windows, {32 * windows} tokens to learn by heart" in shown
+    assert f"{windows} windows, {32 * windows} tokens to memorize" in shown
     assert f"step {taken}: loss 0.0" in shown
 
 
@@ -53,17 +53,17 @@ def test_a_loss_that_is_not_finite_is_named(token_folder, breaking):
         overfit(PARAMS, token_folder, 4, 30)
 
 
-def test_the_gradient_of_a_sound_model_reaches_all(token_folder, capsys):
+def test_every_weight_of_a_sound_model_has_a_gradient(token_folder, capsys):
     flows = gradient_flow(PARAMS, token_folder)
     assert len(flows) == 20
     assert not any(flow.verdict for flow in flows)
     assert all(flow.gradient > 0 and flow.weight > 0 for flow in flows)
     print_flow(flows)
-    assert "the gradient reaches all" in capsys.readouterr().out
+    assert "every weight has a sound gradient" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", [{"init": "zero"}, {"precision": "float16"}])
-def test_what_begins_silent_or_in_half_precision_is_sound_too(token_folder, change):
+def test_zero_init_and_half_precision_are_sound(token_folder, change):
     train = PARAMS.train.model_copy(update=change)
     flows = gradient_flow(PARAMS.model_copy(update={"train": train}), token_folder)
     assert not any(flow.verdict for flow in flows)
@@ -102,17 +102,17 @@ def overflow(model):
         (overflow, "blocks.0.attention.key.weight", "not finite"),
     ],
 )
-def test_what_is_wrong_is_named_where_it_is(token_folder, breaking, capsys, how, name, verdict):
+def test_a_fault_is_named_where_it_is(token_folder, breaking, capsys, how, name, verdict):
     breaking(how)
     flows = gradient_flow(PARAMS, token_folder)
     verdicts = {flow.name: flow.verdict for flow in flows}
     assert verdicts[name] == verdict
     assert verdicts["embedding.weight"] == ""
     print_flow(flows)
-    assert "weights to look at" in capsys.readouterr().out
+    assert "weights have a problem" in capsys.readouterr().out
 
 
-def test_what_is_counted_has_no_gradient(token_folder):
+def test_a_bigram_model_has_no_gradient(token_folder):
     params = small_params(**{"model.kind": "bigram", "export.formats": []})
     with pytest.raises(AtlasError, match=r"model\.kind is bigram"):
         gradient_flow(params, token_folder)

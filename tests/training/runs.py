@@ -1,4 +1,4 @@
-"""What the tests of training do to a run, and how they compare two."""
+"""Interrupt and compare training runs."""
 
 import os
 import signal

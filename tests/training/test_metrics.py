@@ -1,4 +1,4 @@
-"""What a training logs, and what it writes while it learns."""
+"""Curves, logs and files that a training run writes."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What is measured while a model learns."""
+"""Measurements during training."""
 
 import math
 

@@ -171,7 +171,7 @@ def spectrum(embedding: Reals) -> pd.DataFrame:
     waves = np.fft.rfft(embedding - embedding.mean(axis=0), axis=0)[1:]  # (p // 2, C)
     power = (np.abs(waves) ** 2).sum(axis=1)
     if len(embedding) % 2 == 0:
-        power[:-1] *= 2  # all but the highest frequency stand for a conjugate pair
+        power[:-1] *= 2  # except the highest, each frequency stands for a conjugate pair
     share = power / power.sum()
     return pd.DataFrame({"frequency": np.arange(1, len(share) + 1), "share": share})
 

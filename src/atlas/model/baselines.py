@@ -1,4 +1,4 @@
-"""Models to beat: what a count of pairs knows, and what a network without attention learns."""
+"""Baselines: counted pairs of tokens, and a network without attention."""
 
 import torch
 from torch import Tensor, nn
@@ -7,21 +7,21 @@ from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel, check_ids
 
-MOST_PIECES = 16_384  # a table of 1 GB, and four times that while it is counted
+MAX_PIECES = 16_384  # a table of 1 GB, and four times that during counting
 
 
 class Bigram(LanguageModel):
-    """The token after each depends on that one alone (Shannon 1948).
+    """Predict the next token from the current one only (Shannon 1948).
 
     Its table of log-probabilities is counted, not trained: see ``atlas.training.bigram``.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        if config.vocab_size > MOST_PIECES:
+        if config.vocab_size > MAX_PIECES:
             raise AtlasError(
-                f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces: its "
-                f"table holds the square of that, so use a tokenizer of at most {MOST_PIECES}"
+                f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces; its "
+                f"table has the square of that, so use a tokenizer of at most {MAX_PIECES}"
             )
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
 
@@ -33,7 +33,7 @@ class Bigram(LanguageModel):
 
 
 class TwoLayerNetwork(LanguageModel):
-    """The embeddings of the last ``window`` tokens, side by side, through two layers.
+    """Concatenated embeddings of the last ``window`` tokens through two layers.
 
     The neural language model of Bengio et al. 2003 (JMLR 3, 1137-1155), without the direct
     connections from input to output::
@@ -52,7 +52,7 @@ class TwoLayerNetwork(LanguageModel):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``ids`` (B, T).
 
-        Before the first token, and where a row is filled up, the embedding is zero.
+        Before the first token and in the padding, embeddings are zero.
         """
         check_ids(self.config, ids, mask)
         x: Tensor = self.dropout(self.embedding(ids))  # (B, T, C)

@@ -1,4 +1,4 @@
-"""A block: attention, then feed-forward, each added to the stream of its token."""
+"""A block: attention, then feed-forward, each added to the residual stream."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from atlas.model.layers import make_feed_forward, make_norm
 
 
 class Residual(nn.Module):
-    """How what a part computes gets into the stream.
+    """Add the output of a sublayer to the residual stream.
 
     ``pre``     x + part(norm(x))    GPT-2, Llama (arXiv:2002.04745)
     ``post``    norm(x + part(x))    the original (arXiv:1706.03762)
@@ -37,7 +37,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of a decoder or of an encoder, as ``metadata`` says what a token sees."""
+    """A block of a decoder or an encoder; ``metadata`` sets which tokens are visible."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """A block of the decoder of an encoder-decoder: between its two parts it asks the source."""
+    """A decoder block of an encoder-decoder, with cross-attention to the source."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

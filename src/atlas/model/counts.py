@@ -18,9 +18,9 @@ class Counts:
 
     Attributes:
         parameters: weights of each part; a tied head has none of its own.
-        multiplied: weights by which a token is multiplied, those of a tied head among them. Each
-            is two operations forward and four backward.
-        attended: operations of the attention matrix a token forward, over a full context.
+        multiplied: weights that each token is multiplied by, including a tied head. Each costs two
+            operations forward and four backward.
+        attended: operations of the attention matrix per token, forward, over a full context.
     """
 
     parameters: dict[str, int]
@@ -29,7 +29,7 @@ class Counts:
 
     @property
     def total_parameters(self) -> int:
-        """The number of weights."""
+        """Number of weights."""
         return sum(self.parameters.values())
 
     @property
@@ -41,14 +41,14 @@ class Counts:
     def training_flops(self) -> int:
         """Operations of a forward and a backward pass per token.
 
-        The backward pass takes twice the forward one (Chowdhery et al. 2022, arXiv:2204.02311,
-        appendix B). The half of the attention matrix that a causal mask hides counts as well.
+        The backward pass costs twice the forward pass (Chowdhery et al. 2022, arXiv:2204.02311,
+        appendix B). The half of the attention matrix behind a causal mask is counted.
         """
         return 3 * self.forward_flops
 
 
 def count(config: ModelConfig) -> Counts:
-    """Counts a model of any kind."""
+    """Count a model of any kind."""
     match config.kind:
         case "bigram":
             return Counts({"table": config.vocab_size**2}, 0, 0)
@@ -71,7 +71,7 @@ def _two_layer(config: ModelConfig) -> Counts:
 
 def _transformer(config: ModelConfig) -> Counts:
     two_sides = config.kind == "encoder_decoder"
-    attentions = config.n_layer * (3 if two_sides else 1)  # encoder, decoder, between them
+    attentions = config.n_layer * (3 if two_sides else 1)  # encoder, decoder, cross
     feed_forwards = config.n_layer * (2 if two_sides else 1)
     final_norms = (0 if config.norm_position == "post" else 1) * (2 if two_sides else 1)
     norms = (attentions + feed_forwards + final_norms) * _norm(config)
@@ -91,7 +91,7 @@ def _transformer(config: ModelConfig) -> Counts:
         + feed_forwards * _feed_forward_matrices(config)
         + vocabulary
     )
-    # Scores and the mixing of values: two products of T x T with the C channels of all heads.
+    # Scores and averages of values: two products of T x T with the C channels of all heads.
     attended = attentions * 4 * config.context_length * config.d_model
     return Counts(parameters, multiplied, attended)
 
@@ -112,7 +112,7 @@ def _attention_vectors(config: ModelConfig) -> int:
 
 
 def _feed_forward_matrices(config: ModelConfig) -> int:
-    """Up, down and perhaps a gate, (F, C) each."""
+    """Up, down and the gate if there is one, (F, C) each."""
     return (3 if config.feed_forward in GATES else 2) * config.d_model * config.d_ff
 
 
@@ -122,12 +122,12 @@ def _feed_forward_biases(config: ModelConfig) -> int:
 
 
 def _norm(config: ModelConfig) -> int:
-    """A scale, and of a LayerNorm with biases a shift."""
+    """A scale, and a shift for a LayerNorm with biases."""
     return config.d_model * (2 if config.norm == "layernorm" and config.bias else 1)
 
 
 def cache_bytes(config: ModelConfig, batch: int) -> int:
-    """The keys and values that generation keeps of ``batch`` full contexts, in float32."""
+    """Bytes of the keys and values of ``batch`` full contexts in float32."""
     values = 2 * config.n_layer * config.context_length * config.key_channels
     return batch * values * FLOAT
 
@@ -139,12 +139,12 @@ def training_bytes(
     activation_checkpointing: bool = False,
     moments: int = ADAM_MOMENTS,
 ) -> dict[str, int]:
-    """The memory that training a decoder takes, in float32, so many full windows at once.
+    """Bytes needed to train a decoder in float32 on ``batch`` full windows at once.
 
-    Activations are what the backward pass needs of the forward one, without dropout (counted as
-    Korthikanti et al. 2022, arXiv:2205.05198, do for GPT); what an operation needs for itself
-    comes and goes beside it. Where blocks are computed again, those of one and the inputs of all
-    are held. ``moments`` are what the optimizer keeps of each weight.
+    Activations are the tensors that the forward pass saves for the backward pass, without dropout
+    (counted as by Korthikanti et al. 2022, arXiv:2205.05198, for GPT). Temporary memory of single
+    operations is not counted. With ``activation_checkpointing``, the activations of one block and
+    the inputs of all blocks are saved. ``moments`` is the number of optimizer values per weight.
     """
     weights = count(config).total_parameters * FLOAT
     tokens = batch * config.context_length
@@ -162,11 +162,11 @@ def training_bytes(
 
 
 def _saved_by_token(config: ModelConfig) -> int:
-    """Floats that the forward pass keeps of each token."""
+    """Floats that the forward pass saves per token."""
     attention = (
-        2 * config.d_model  # input, and what the heads found, which is the input of the output
+        2 * config.d_model  # input, and the input of the output matrix
         + config.d_model + 2 * config.key_channels  # queries, keys, values
-        + config.n_head  # logarithm of the sum of each softmax
+        + config.n_head  # log of the sum of each softmax
         + _saved_by_qk_norm(config)
     )  # fmt: skip
     wide = {"swiglu": 4, "geglu": 4, "gelu": 2, "silu": 2, "relu2": 2, "relu": 1}
@@ -178,7 +178,7 @@ def _saved_by_token(config: ModelConfig) -> int:
 
 
 def _saved_by_norm(config: ModelConfig) -> int:
-    """Input, mean and deviation of a LayerNorm; input, normed input and root of an RMSNorm."""
+    """Input, mean and deviation of a LayerNorm; input, output and root of an RMSNorm."""
     return config.d_model + 2 if config.norm == "layernorm" else 2 * config.d_model + 1
 
 
@@ -189,7 +189,7 @@ def _saved_by_qk_norm(config: ModelConfig) -> int:
 
 
 def _saved_by_all(config: ModelConfig) -> int:
-    """Floats that the windows of a batch share: angles, or what is added to the scores."""
+    """Floats shared by all windows of a batch: angles, or the bias added to the scores."""
     square = config.context_length**2
     if config.positions == "alibi":
         return config.n_head * square

@@ -14,7 +14,7 @@ from atlas.model.encoder_decoder import EncoderDecoder
 from atlas.model.language_model import LanguageModel
 
 Scheme = Literal["scaled", "normal", "zero"]
-WRITERS = ("attention.output", "feed_forward.down")  # what writes into the residual stream
+WRITERS = ("attention.output", "feed_forward.down")  # they write to the residual stream
 BRANCH_NORMS = ("attention_norm", "feed_forward_norm")
 
 
@@ -23,13 +23,13 @@ def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> No
 
     Matrices and embeddings are normal with a variance of 2 / (5 C) ("SmallInit", Nguyen and
     Salazar 2019, arXiv:1910.05895), which at GPT-2's width is close to its 0.02. Biases are 0,
-    scales of norms are 1. The matrices that write into the residual stream are
+    scales of norms are 1. Matrices that write to the residual stream are
 
-    - ``scaled``: divided by the root of the number of writes into that stream, so that it does not
-      grow with depth (GPT-2, section 2.3);
-    - ``normal``: as all others;
-    - ``zero``: 0, so that every block begins as if it were not there (Fixup, arXiv:1901.09321).
-      Where the norm stands inside of the branch, its scale is 0 instead: what it norms must not be.
+    - ``scaled``: divided by the square root of the number of such matrices, so that the stream does
+      not grow with depth (GPT-2, section 2.3);
+    - ``normal``: like all others;
+    - ``zero``: 0, so that every block starts as the identity (Fixup, arXiv:1901.09321). With a norm
+      at the end of the branch, its scale is 0 instead, because its input must not be 0.
     """
     deviation = math.sqrt(2 / (5 * model.config.d_model))
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +51,7 @@ def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> No
 
 
 def _stack(name: str) -> str:
-    """The list of blocks, and so the stream, that a module belongs to."""
+    """Return the list of blocks, and so the stream, that a module belongs to."""
     return name.split(".")[0]
 
 

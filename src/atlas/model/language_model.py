@@ -16,15 +16,15 @@ from atlas.model.config import ModelConfig
 
 
 def choose_device() -> torch.device:
-    """The device to run on; of several processes on a machine each has a GPU of its own.
+    """Return the device to run on; each process of a machine gets its own GPU.
 
     Raises:
-        AtlasError: ``ATLAS_DEVICE`` names one that is not there, or one for all of them.
+        AtlasError: ``ATLAS_DEVICE`` names a missing device, or one GPU for several processes.
     """
     name = os.environ.get("ATLAS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if TORCHRUN in os.environ and name.startswith("cuda"):
         if name != "cuda":
-            raise AtlasError(f"ATLAS_DEVICE={name}: several processes need a GPU each: give cuda")
+            raise AtlasError(f"ATLAS_DEVICE={name}: several processes need a GPU each; use cuda")
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
@@ -36,11 +36,7 @@ def choose_device() -> torch.device:
 
 
 class LanguageModel(nn.Module, ABC):
-    """Maps the ids of texts to the logits of the token after each.
-
-    Attributes:
-        config: what it was made from.
-    """
+    """Map the ids of texts to logits of each next token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -51,18 +47,17 @@ class LanguageModel(nn.Module, ABC):
         """Logits (B, T, V) of the token after each of ``ids`` (B, T).
 
         Args:
-            ids: of texts below each other.
-            mask: which of them are tokens, (B, T); what fills up a row is not, on whichever side.
-                It may be left out where the row is filled up on the right: a model does not look
-                there.
+            ids: one text per row.
+            mask: (B, T), False in the padding, on either side. None is fine for padding on the
+                right, which no token sees.
 
         Raises:
-            ValueError: what ``check_ids`` refuses.
+            ValueError: see ``check_ids``.
         """
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @contextmanager
@@ -81,24 +76,24 @@ class LanguageModel(nn.Module, ABC):
 
 
 def _values_are_at_hand(tensor: Tensor) -> bool:
-    """Whether its values may be looked at: not while compiling, and a GPU would be waited for."""
+    """Return True if values are cheap to read: on the CPU, and not while compiling."""
     return not torch.compiler.is_compiling() and tensor.device.type == "cpu"
 
 
 def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int = 0) -> None:
-    """Refuses what no model can read.
+    """Check the inputs of a model.
 
-    Values are looked at where they are at hand.
+    Values are checked only on the CPU and outside compilation.
 
     Args:
         config: of the model.
         ids: (B, T).
-        mask: which of them are tokens.
-        before: tokens that are in a cache.
+        mask: (B, T), True for tokens.
+        before: number of tokens in the cache.
 
     Raises:
-        ValueError: there is no token, or more than the context holds; an id is not of the
-            vocabulary; the mask has another shape, or a row without a token.
+        ValueError: no tokens, or more than the context length; an id outside the vocabulary; a
+            mask of another shape, or with a row without tokens.
     """
     if ids.dim() != 2 or not ids.numel():
         raise ValueError(f"ids of shape {tuple(ids.shape)}: give (batch, tokens), each at least 1")
@@ -122,10 +117,10 @@ def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int
 
 
 def check_rows(found: Tensor, missing: str) -> None:
-    """Refuses rows in which nothing was found, (B, T); looks where values are at hand.
+    """Check that every row of ``found`` (B, T) has a True, on the CPU and outside compilation.
 
     Raises:
-        ValueError: ``row N`` and then what it is missing.
+        ValueError: ``row N`` followed by ``missing``.
     """
     if _values_are_at_hand(found) and not found.any(dim=1).all():
         row = int(found.any(dim=1).logical_not().nonzero()[0])

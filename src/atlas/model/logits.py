@@ -1,4 +1,4 @@
-"""From logits (V,) to a token: pure functions in NumPy. V is the vocabulary.
+"""Sample a token from logits (V,): pure functions in NumPy. V is the vocabulary.
 
 A token with the logit -inf is never drawn.
 """
@@ -22,7 +22,7 @@ def keep_top_k(logits: Logits, k: int) -> Logits:
 
 
 def keep_top_p(logits: Logits, p: float) -> Logits:
-    """Keep the likeliest tokens until their probabilities reach p; the rest become -inf.
+    """Keep the most likely tokens until their probabilities reach p; the rest become -inf.
 
     Nucleus sampling (arXiv:1904.09751).
     """
@@ -38,7 +38,7 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
 
 
 def softmax(logits: Logits) -> Logits:
-    """Probabilities (V,) of logits (V,)."""
+    """Return the probabilities (V,) of logits (V,)."""
     powers = np.exp(logits - logits.max())
     probabilities: Logits = powers / powers.sum()
     return probabilities

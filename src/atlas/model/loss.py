@@ -17,14 +17,14 @@ MAX_LOSS = 700.0  # nats; the perplexity of a larger loss overflows a float
 
 
 class Tally(NamedTuple):
-    """Sums over windows, so that those of parts and of processes add up.
+    """Sums over windows, which can be added over batches and processes.
 
     Attributes:
-        loss: cross-entropies, nats.
-        tokens: that were predicted.
-        right: answers of which every token was the likeliest one. Where documents are no
-            questions, each token is an answer.
-        answers: how many there are.
+        loss: sum of cross-entropies, nats.
+        tokens: number of targets.
+        right: number of answers predicted correctly in every token. In plain text, each token is
+            an answer.
+        answers: number of answers.
     """
 
     loss: float
@@ -39,7 +39,7 @@ class Tally(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of the answers that are right."""
+        """Fraction of correct answers."""
         return self.right / self.answers
 
 
@@ -49,7 +49,7 @@ def perplexity(loss: float) -> float:
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies (nats) of logits (B, T, V) at targets (B, T), -100 left out."""
+    """Sum of cross-entropies (nats) of logits (B, T, V) at targets (B, T), ignoring -100."""
     at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(
         logits.flatten(0, 1).to(at_least_float32),
@@ -62,7 +62,7 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 def tally(model: LanguageModel, batches: Iterable[Arrays]) -> Tally:
     """Measure a model over batches.
 
-    The model is left in the mode it was in; no random number is drawn.
+    The mode of the model is restored; no random numbers are drawn.
     """
     device, questions = model.device, model.config.separator is not None
     loss, tokens, right, answers = 0.0, 0, 0, 0
@@ -74,7 +74,7 @@ def tally(model: LanguageModel, batches: Iterable[Arrays]) -> Tally:
             asked = targets >= 0
             tokens += int(asked.sum())
             found = asked & (logits.argmax(dim=-1) == targets)
-            if questions:  # a window each
+            if questions:  # one per window
                 found, asked = (found == asked).all(dim=1) & asked.any(dim=1), asked.any(dim=1)
             right += int(found.sum())
             answers += int(asked.sum())

@@ -18,25 +18,25 @@ HEAD = "head.weight"
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights by name, without the head where it is tied."""
+    """Return the weights by name, without a tied head."""
     return without_tied_head(model.config, model.state_dict())
 
 
 def without_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leaves out the head where it is the embedding."""
+    """Remove the head if it is the embedding."""
     return {
         name: weight for name, weight in weights.items() if not (config.tied_head and name == HEAD)
     }
 
 
 def with_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the head where it is the embedding of a transformer."""
+    """Add the head if it is the embedding of a transformer."""
     tied = config.tied_head and config.kind in ("decoder", "encoder_decoder")
     return weights | {HEAD: weights["embedding.weight"]} if tied else weights
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:
-    """Sets all weights of a model from what ``weights_of`` gave.
+    """Set all weights of a model from the result of ``weights_of``.
 
     Raises:
         RuntimeError: names or shapes differ.
@@ -45,10 +45,10 @@ def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:
 
 
 def save_weights(model: LanguageModel, path: Path) -> None:
-    """Writes a safetensors file.
+    """Write the weights of a model as a safetensors file.
 
     Raises:
-        AtlasError: the disk does not take it.
+        AtlasError: writing failed.
     """
     write_weights(weights_of(model), path)
 
@@ -56,14 +56,14 @@ def save_weights(model: LanguageModel, path: Path) -> None:
 def write_weights(
     weights: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes weights by name as a safetensors file.
+    """Write weights by name as a safetensors file.
 
     Raises:
-        AtlasError: the disk does not take it.
+        AtlasError: writing failed.
     """
     try:
         safetensors.torch.save_file(weights, path, metadata)
-        path.chmod(path.parent.stat().st_mode & 0o666)  # it is its owner's alone else
+        path.chmod(path.parent.stat().st_mode & 0o666)  # otherwise readable only by its owner
     except (SafetensorError, OSError) as error:
         raise AtlasError(f"{path}: not written ({error}); free some space and run again") from None
 
@@ -71,15 +71,15 @@ def write_weights(
 def load_model(
     folder: Path, device: torch.device, weights: Literal["best", "last"] = "best"
 ) -> LanguageModel:
-    """Reads a model that train wrote, ready for evaluation.
+    """Load a model written by train, in eval mode.
 
     Args:
-        folder: of the model.
-        device: where it goes.
-        weights: those with the lowest val loss while it was trained, or the last ones.
+        folder: models/model.
+        device: device of the weights.
+        weights: ``best`` (lowest val loss during training) or ``last``.
 
     Raises:
-        AtlasError: a file is missing or not what config.json says, or a weight is NaN or infinite.
+        AtlasError: a file is missing or does not match config.json, or a weight is not finite.
     """
     config = ModelConfig.read(folder)
     model = make_model(config)
@@ -91,5 +91,5 @@ def load_model(
         raise AtlasError(f"{path}: not the weights of config.json ({reason})") from None
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
-            raise AtlasError(f"{path}: {name} has values that are no numbers; train it again")
+            raise AtlasError(f"{path}: {name} has values that are not finite; train it again")
     return model.to(device).eval()

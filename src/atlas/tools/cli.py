@@ -384,7 +384,7 @@ def _overfit(windows: int | None, steps: int) -> None:
     root = find_project()
     params = load_params(root / "params.yaml")
     taken = overfit(params, root / "data/tokens", windows or params.train.batch_size, steps)
-    print(f"learned by heart in {taken} steps")
+    print(f"memorized in {taken} steps")
 
 
 def _unescape(stop: str) -> str:

@@ -4,7 +4,7 @@
     atlas overfit-examples 10
     atlas gradients
 
-A sound model memorises a few windows, and its gradient reaches every weight (Karpathy 2019, "A
+A sound model memorizes a few windows, and its gradient reaches every weight (Karpathy 2019, "A
 Recipe for Training Neural Networks").
 """
 
@@ -29,22 +29,21 @@ from atlas.training.memory import LOWER_LR
 from atlas.training.train_step import TrainStep
 from atlas.training.trainer import build_model
 
-BY_HEART = 0.1  # nats a token: the right one has nine tenths of the probability
-SHOWN_EVERY = 20  # steps
-VANISHING, EXPLODING = 1e-5, 1e5  # of a gradient beside the usual one, each divided by its weight
+MEMORIZED = 0.1  # nats per token: the right token has a probability of about 0.9
+SHOW_EVERY = 20  # steps
+VANISHING, EXPLODING = 1e-5, 1e5  # gradient / weight, relative to the median tensor
 FLOW_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What reaches one weight tensor.
+    """Gradient of one weight tensor.
 
     Attributes:
-        name: of the tensor.
-        weight: root mean square of its weights.
-        gradient: root mean square of its gradient; 0 if nothing reaches it.
-        zeros: share of the gradient that is exactly 0.
-        verdict: what is wrong with it; empty if nothing is.
+        weight: root mean square of the weights.
+        gradient: root mean square of the gradient; 0 without one.
+        zeros: fraction of the gradient that is exactly 0.
+        verdict: the problem, or empty.
     """
 
     name: str
@@ -55,21 +54,21 @@ class Flow:
 
 
 def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
-    """Learns the same few windows until they are known by heart.
+    """Train on the same few windows until the model has memorized them.
 
-    Without dropout, weight decay and schedule, which all are against it; else as params.yaml says.
+    Params are those of the project, without dropout, weight decay and schedule, which hinder it.
 
     Args:
         params: of the project.
-        tokens: folder that tokenize wrote.
-        windows: how many of them.
-        steps: after which it is given up.
+        tokens: folder written by tokenize.
+        windows: number of windows.
+        steps: maximum number of steps.
 
     Returns:
-        The steps that it took.
+        The number of steps it took.
 
     Raises:
-        AtlasError: it was not learned, or cannot be.
+        AtlasError: the model did not memorize them, or has no gradient.
     """
     train = params.train.model_copy(
         update={
@@ -83,29 +82,29 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
     train_step, batches = _begin(params, train, tokens)
     batch = next(batches)
     learned = int((batch.targets >= 0).sum())
-    print(f"{windows} windows, {learned} tokens to learn by heart")
+    print(f"{windows} windows, {learned} tokens to memorize")
     loss = float("nan")
     for step in range(steps):
         result = train_step.update(batch, step)
         loss = result.loss
         if result.failed:
             raise AtlasError(f"the loss is {loss:g} at step {step + 1}. {LOWER_LR}")
-        if step % SHOWN_EVERY == 0 or loss < BY_HEART:
+        if step % SHOW_EVERY == 0 or loss < MEMORIZED:
             print(f"step {step + 1}: loss {loss:.4f}, gradient {result.grad_norm:.3g}")
-        if loss < BY_HEART:
+        if loss < MEMORIZED:
             return step + 1
     raise AtlasError(
-        f"after {steps} steps the loss is still {loss:.3f} nats a token, and a sound model gets "
-        f"below {BY_HEART:g}: try another train.lr (now {params.train.lr:g}) or more --steps; if "
-        "neither helps, look at `atlas gradients`"
+        f"after {steps} steps the loss is still {loss:.3f} nats per token, and a sound model gets "
+        f"below {MEMORIZED:g}: try another train.lr (now {params.train.lr:g}) or more --steps; if "
+        "neither helps, run `atlas gradients`"
     )
 
 
 def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
-    """The mean gradient of each weight tensor of a new model over a few batches, in float32.
+    """Measure the mean gradient of each weight tensor of a new model over a few batches in float32.
 
-    One that begins silent (``train.init=zero``) makes a step before, as what is behind a matrix of
-    zeros gets no gradient, and need not yet.
+    With ``train.init=zero``, the model makes one step first, because layers behind a matrix of
+    zeros get no gradient at the start.
 
     Raises:
         AtlasError: the data cannot be trained on.
@@ -130,7 +129,7 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
 
 
 def print_flow(flows: list[Flow]) -> None:
-    """Prints a table, the weights in the order in which a token meets them."""
+    """Print a table of the weights, from the embedding to the head."""
     table = Table("weights", "size", "gradient", "ratio", "zeros", "", box=None)
     table.columns[0].no_wrap = True
     for column in table.columns[1:5]:
@@ -146,15 +145,16 @@ def print_flow(flows: list[Flow]) -> None:
         )
     Console(highlight=False).print(table)
     wrong = sum(bool(flow.verdict) for flow in flows)
-    print(f"{wrong} of {len(flows)} weights to look at" if wrong else "the gradient reaches all")
+    sound = "every weight has a sound gradient"
+    print(f"{wrong} of {len(flows)} weights have a problem" if wrong else sound)
 
 
 def _begin(
     params: Params, train: TrainParams, tokens: Path
 ) -> tuple[TrainStep, Iterator[TensorBatch]]:
-    """A new model without dropout, that learns here and alone; the batches of its training."""
+    """Return a new model without dropout, trained in this process only, and its batches."""
     if params.model.kind == "bigram":
-        raise AtlasError("model.kind is bigram: it is counted, and has no gradient to look at")
+        raise AtlasError("model.kind is bigram: it is counted and has no gradient")
     index = TokenIndex.read(tokens)
     shape = params.model.model_copy(update={"dropout": 0.0})
     context = DistributedContext(choose_device())

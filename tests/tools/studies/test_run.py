@@ -79,7 +79,7 @@ pathlib.Path("metrics/evaluate.json").write_text(json.dumps({"val_loss": 1000 * 
 
 @pytest.fixture
 def quick_study(study):
-    """The study ``lr`` over a pipeline of one stage, of which the second run fails."""
+    """The study ``lr`` on a pipeline with one stage; its second run fails."""
     (study / "dvc.yaml").write_text(PIPELINE)
     (study / "measure.py").write_text(MEASURE)
     for command in ("config user.name a", "config user.email a@example.org", "add -A"):

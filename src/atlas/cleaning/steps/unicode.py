@@ -116,7 +116,7 @@ NONCHARACTER_ABOVE_FFFF = re.compile(
 )
 # Soft hyphen, zero-width space, word joiner, byte order mark and direction marks.
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-# Scripts in which a joiner or non-joiner changes the shape of letters (Unicode 16, sections 9.2,
+# Scripts where a joiner or non-joiner changes the shape of letters (Unicode 16, sections 9.2,
 # 12.1 and 23.2): Arabic to Mandaic, Indic, Tibetan, Myanmar, Khmer, Mongolian, Javanese.
 JOINING_SCRIPTS = (
     "\u0620-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1b00-\u1bff\ua840-\ua8ff\ua980-\ua9ff"
