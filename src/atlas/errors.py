@@ -1,20 +1,17 @@
 """The error that users read, how programs end with it, and how warnings reach them."""
 
+import difflib
 import errno
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 
 class AtlasError(Exception):
-    """An error that the user can fix.
-
-    The message is one line: the key or file, what is wrong with it, and what to do.
-    """
+    """An error the user can fix, in one line: the key or file, what is wrong, and what to do."""
 
 
 class Stopped(AtlasError):  # noqa: N818 - not a failure
@@ -22,8 +19,7 @@ class Stopped(AtlasError):  # noqa: N818 - not a failure
 
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk or quota full
-EXIT_REFUSED = 1
-EXIT_STOPPED = 130
+EXIT_REFUSED, EXIT_STOPPED = 1, 130
 SECONDS_FOR_THE_FIRST = 3.0
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # environment variable set by torchrun
 
@@ -55,17 +51,26 @@ def one_line_errors() -> Iterator[None]:
     configure_logging()
     try:
         yield
+        return
+    except KeyboardInterrupt:
+        message, code = "stopped: nothing half-written was kept", EXIT_STOPPED
+    except Stopped as error:
+        message, code = str(error), EXIT_STOPPED
     except Exception as error:
         if os.environ.get("ATLAS_DEBUG") == "1":
             raise
-        if isinstance(error, Stopped):
-            _end_stopped(one_line(error))
-        if helps_another():
-            _wait_for_the_first()
-        print(f"error: {one_line(_explain(error))}", file=sys.stderr)
-        sys.exit(EXIT_REFUSED)
-    except KeyboardInterrupt:
-        _end_stopped("stopped: nothing half-written was kept")
+        message, code = f"error: {_explain(error)}", EXIT_REFUSED
+    if helps_another():
+        # Rank 0 reports an error that all ranks share, and torchrun then ends the others. A rank
+        # that is still here failed for a reason of its own.
+        try:
+            time.sleep(SECONDS_FOR_THE_FIRST if code == EXIT_REFUSED else 0)
+        except KeyboardInterrupt:
+            code = EXIT_STOPPED
+        if code == EXIT_STOPPED:
+            sys.exit(code)
+    print(one_line(message), file=sys.stderr)
+    sys.exit(code)
 
 
 def helps_another() -> bool:
@@ -73,33 +78,21 @@ def helps_another() -> bool:
     return TORCHRUN in os.environ and os.environ.get("RANK", "0") != "0"
 
 
-def _end_stopped(why: str) -> NoReturn:
-    if not helps_another():
-        print(why, file=sys.stderr)
-    sys.exit(EXIT_STOPPED)
-
-
-def _wait_for_the_first() -> None:
-    """Give rank 0 time to report an error that all ranks share.
-
-    torchrun then ends the others. A rank that is still here failed for a reason of its own.
-    """
-    try:
-        time.sleep(SECONDS_FOR_THE_FIRST)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_STOPPED)
-
-
 def one_line(text: object) -> str:
     """Replace every run of whitespace by one space."""
     return " ".join(str(text).split())
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``: did you mean X?`` if one of the known names is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _explain(error: Exception) -> str:
     if isinstance(error, AtlasError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror} (nothing half-written was kept; mend it and run again)"
-    kind = type(error).__name__
-    return f"{kind}: {error} (this one is not expected: ATLAS_DEBUG=1 shows the traceback)"
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror} (nothing half-written was kept; fix it and run again)"
+    return f"{type(error).__name__}: {error} (unexpected: ATLAS_DEBUG=1 shows the traceback)"

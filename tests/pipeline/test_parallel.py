@@ -81,7 +81,7 @@ def test_a_killed_worker_is_one_line(monkeypatch):
 def test_a_worker_with_other_code_is_refused(monkeypatch):
     monkeypatch.setenv("ATLAS_PARALLEL", "2")
     monkeypatch.setattr(parallel, "code_version", lambda: "other")
-    with pytest.raises(AtlasError, match="a worker runs the code of"):
+    with pytest.raises(AtlasError, match="a worker runs the code in"):
         list(in_order(square, range(5), "x"))
 
 

@@ -103,7 +103,7 @@ def test_a_stage_whose_dvc_is_gone_already_does_not_start(tmp_path):
     )
     assert starter.stdout == b""
     said = (tmp_path / "said").read_text()
-    assert "what started this process is gone; run `dvc repro` again" in said
+    assert "the process that started this one has ended; run `dvc repro` again" in said
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ A preset is not a second source of values: it is passed to DVC as ``-S`` flags, 
 params.yaml, which then shows every value in effect.
 """
 
-import difflib
+import functools
 import io
+import operator
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter as Representer
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.schema import Params, leaves
 from atlas.pipeline.files import write_text
 
@@ -32,49 +33,32 @@ def available(root: Path) -> list[str]:
 
 
 def overlay(root: Path, names: Iterable[str]) -> Values:
-    """Collect the values of presets by dotted key and validate them; later presets win.
-
-    Raises:
-        AtlasError: a preset does not exist, is not YAML, or is invalid in params.yaml.
-    """
+    """Collect the values of presets by dotted key and validate them; later presets win."""
     values = collected(root, names)
-    _validated(root, values)
+    _validate(root, values)
     return values
 
 
 def with_presets(root: Path, names: Iterable[str]) -> Params:
-    """Return the params of a project with presets applied.
-
-    Raises:
-        AtlasError: a preset does not exist, is not YAML, or is invalid in params.yaml.
-    """
-    return _validated(root, collected(root, names))
+    """Return the params of a project with presets applied."""
+    return _validate(root, collected(root, names))
 
 
 def collected(root: Path, names: Iterable[str]) -> Values:
-    """Collect the values of presets by dotted key without validating them; later presets win.
-
-    Raises:
-        AtlasError: a preset does not exist or is not YAML.
-    """
+    """Collect the values of presets by dotted key without validating them; later presets win."""
     values: Values = {}
     for name in names:
         path = root / FOLDER / f"{name}.yaml"
         if not path.is_file():
             known = available(root)
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise AtlasError(f"preset {name}: no such preset; {hint}available: {', '.join(known)}")
+            hint = did_you_mean(name, known)
+            raise AtlasError(f"preset {name}: no such preset{hint}; there are {', '.join(known)}")
         values |= dict(leaves(_load(path)))
     return values
 
 
 def as_flags(values: Values) -> str:
-    """Format values as ``-S key=value`` flags for ``dvc exp run``, on one line.
-
-    Raises:
-        AtlasError: a value contains whitespace, where the shell would split it.
-    """
+    """Format values as ``-S key=value`` flags for ``dvc exp run``, on one line."""
     flags = []
     for key, value in values.items():
         text = override(value)
@@ -88,41 +72,38 @@ def as_flags(values: Values) -> str:
 
 
 def apply(root: Path, values: Values) -> list[str]:
-    """Write values into params.yaml, keeping its comments.
+    """Write values into params.yaml, keeping its comments; return a line per change.
 
-    Returns:
-        A line for each key that changed: ``train.lr: 0.004 -> 0.0003``.
+    A line reads ``train.lr: 0.004 -> 0.0003``.
     """
-    merged, changes = _merged(root, values)
-    text = io.StringIO()
-    _yaml().dump(merged, text)
+    tree = _load(root / "params.yaml")
+    changes = set_values(tree, values, "presets")
     if changes:
+        text = io.StringIO()
+        _yaml().dump(tree, text)
         write_text(root / "params.yaml", text.getvalue())
     return changes
 
 
-def _validated(root: Path, values: Values) -> Params:
-    merged, _ = _merged(root, values)
-    return Params.from_mapping(
-        merged, "params.yaml with these presets" if values else "params.yaml"
-    )
-
-
-def _merged(root: Path, values: Values) -> tuple[Any, list[str]]:
-    """Merge values into params.yaml; return the tree, with comments, and a line per change."""
-    tree = _load(root / "params.yaml")
+def set_values(tree: Values, values: Values, source: str) -> list[str]:
+    """Set values by dotted key in the tree of params.yaml, and return a line per change."""
+    current = dict(leaves(tree))
     changes = []
     for dotted, value in values.items():
-        *sections, key = dotted.split(".")
-        place = tree
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or key not in place:
-            raise AtlasError(f"presets: {dotted} is not a key of params.yaml")
-        if place[key] != value:
-            changes.append(f"{dotted}: {override(place[key])} -> {override(value)}")
-            place[key] = value
-    return tree, changes
+        if dotted not in current:
+            hint = did_you_mean(dotted, current)
+            raise AtlasError(f"{source}: {dotted} is not a key of params.yaml{hint}")
+        if current[dotted] != value:
+            changes.append(f"{dotted}: {override(current[dotted])} -> {override(value)}")
+            *sections, key = dotted.split(".")
+            functools.reduce(operator.getitem, sections, tree)[key] = value
+    return changes
+
+
+def _validate(root: Path, values: Values) -> Params:
+    tree = _load(root / "params.yaml")
+    set_values(tree, values, "presets")
+    return Params.from_mapping(tree, f"params.yaml{' with these presets' if values else ''}")
 
 
 def override(value: Any) -> str:
@@ -149,20 +130,18 @@ def _load(path: Path) -> Any:
     try:
         found = _yaml().load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise AtlasError(f"{path}: not readable as YAML: {reason}") from None
+        raise AtlasError(f"{path}: not readable as YAML: {one_line(error)}") from None
     if not isinstance(found, dict):
         raise AtlasError(f"{path}: it contains no keys")
     return found
 
 
-def _represent_null(representer: Representer, _: None) -> ScalarNode:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
 def _yaml() -> YAML:
+    def represent_null(representer: Representer, _: None) -> ScalarNode:
+        return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
     yaml = YAML()  # round-trip mode, which keeps comments
-    yaml.representer.add_representer(type(None), _represent_null)
+    yaml.representer.add_representer(type(None), represent_null)
     yaml.preserve_quotes = True
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)

@@ -303,11 +303,7 @@ class Params(Section):
 
     @classmethod
     def from_mapping(cls, values: object, file: str = "params.yaml") -> Self:
-        """Validate the content of a YAML file.
-
-        Raises:
-            AtlasError: all problems in one line, each with the key and its allowed values.
-        """
+        """Validate the content of a YAML file."""
         if not isinstance(values, dict):
             raise AtlasError(f"{file}: it has no sections; `git checkout {file}` restores it")
         try:
@@ -322,11 +318,7 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and validate params.yaml.
-
-    Raises:
-        AtlasError: the file is missing, not YAML, or invalid.
-    """
+    """Read and validate params.yaml."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

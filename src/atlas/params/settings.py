@@ -40,11 +40,7 @@ class Settings(BaseSettings):
 
 
 def settings() -> Settings:
-    """Read the environment variables ``ATLAS_*``.
-
-    Raises:
-        AtlasError: a variable has no valid value, or its name is misspelt.
-    """
+    """Read the environment variables ``ATLAS_*``."""
     known = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:

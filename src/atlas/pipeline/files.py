@@ -85,11 +85,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write indented JSON atomically.
-
-    Raises:
-        ValueError: a number is NaN or infinite, which JSON has no form for.
-    """
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -104,11 +100,7 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> int:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table atomically; the keys of its first row name the columns.
-
-    Raises:
-        ValueError: there are no rows.
-    """
+    """Write a table atomically; the keys of its first row name the columns."""
     if not rows:
         raise ValueError(f"{path}: a table without rows has no columns")
     table = io.StringIO()

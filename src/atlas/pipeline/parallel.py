@@ -41,21 +41,15 @@ class Engine:
 
     @classmethod
     def from_settings(cls) -> "Engine":
-        """Read ``ATLAS_PARALLEL``: unset for all cores, a number, dask:ADDRESS or ray:ADDRESS.
-
-        Raises:
-            AtlasError: it has another form.
-        """
+        """Read ``ATLAS_PARALLEL``: unset for all cores, a number, dask:ADDRESS or ray:ADDRESS."""
         value = (settings().parallel or "").strip()
+        kind, _, address = value.partition(":")
         if not value:
             return cls("processes")
         if value.isdecimal() and int(value) > 0:
             return cls("processes", int(value))
-        kind, _, address = value.partition(":")
-        if kind == "dask" and address:
-            return cls("dask", address=address)
-        if kind == "ray" and address:
-            return cls("ray", address=address)
+        if kind in ("dask", "ray") and address:
+            return cls(kind, address=address)
         raise invalid_setting("parallel", value)
 
 
@@ -64,13 +58,9 @@ def in_order(
 ) -> Iterator[Result]:
     """Run ``function`` on each task and yield the results in the order of the tasks.
 
-    Args:
-        function: defined at the top of a module, so that it can be pickled, like its tasks.
-        tasks: a single task runs in this process, where starting workers would not pay off.
-        description: label of the progress bar.
-
-    Raises:
-        AtlasError: a task raised it, a worker was killed, or the cluster cannot be reached.
+    The function is defined at the top of a module, so that it can be pickled, like its tasks. A
+    single task runs in this process, where starting workers would not pay off. ``description``
+    labels the progress bar.
     """
     engine = Engine.from_settings()
     if len(tasks) < 2 or engine == Engine("processes", 1):
@@ -95,10 +85,9 @@ def _elsewhere(
     from joblib import Parallel, delayed
 
     # Ray's backend returns nothing until all tasks are done, so it gets a few at a time.
-    together = RAY_BATCH if engine.kind == "ray" else len(tasks)
+    together, kind = (RAY_BATCH, "list") if engine.kind == "ray" else (len(tasks), "generator")
     for start in range(0, len(tasks), together):
-        parallel = Parallel(return_as="list" if engine.kind == "ray" else "generator", batch_size=1)
-        yield from parallel(
+        yield from Parallel(return_as=kind, batch_size=1)(
             delayed(_run)(function, task, code_version())
             for task in tasks[start : start + together]
         )
@@ -125,10 +114,8 @@ def code_version() -> str:
 def _backend(engine: Engine, tasks: int) -> AbstractContextManager[Any]:
     from joblib import cpu_count, parallel_config
 
-    if engine.kind == "dask":
-        return _dask(engine.address)
-    if engine.kind == "ray":
-        return _ray(engine.address)
+    if engine.kind != "processes":
+        return _cluster(engine.kind, engine.address)
     processes = min(engine.processes or cpu_count(), tasks)
     local: AbstractContextManager[Any] = parallel_config(
         "loky", n_jobs=processes, initializer=_prepare_worker
@@ -137,41 +124,39 @@ def _backend(engine: Engine, tasks: int) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _dask(address: str) -> Iterator[None]:
-    try:
-        from distributed import Client
-        from joblib import parallel_config
+def _cluster(kind: Literal["dask", "ray"], address: str) -> Iterator[None]:
+    from joblib import parallel_config
 
-        _reach(address)
-        client = Client(address, timeout=CONNECT_TIMEOUT)
+    try:
+        connection = (_dask if kind == "dask" else _ray)(address)
     except ImportError:
-        raise AtlasError(f"{VARIABLE}: dask is not installed: pip install 'atlas[dask]'") from None
+        message = f"{VARIABLE}: {kind} is not installed: pip install 'atlas[{kind}]'"
+        raise AtlasError(message) from None
     except (OSError, ValueError) as error:
-        raise AtlasError(f"{VARIABLE}=dask:{address}: no scheduler there ({error})") from None
-    with client, parallel_config("dask", n_jobs=-1):
+        raise AtlasError(f"{VARIABLE}={kind}:{address}: no cluster there ({error})") from None
+    with connection, parallel_config(kind, n_jobs=-1):
         yield
 
 
-@contextmanager
-def _ray(address: str) -> Iterator[None]:
-    try:
-        import ray
-        from joblib import parallel_config
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise AtlasError(f"{VARIABLE}: ray is not installed: pip install 'atlas[ray]'") from None
-    try:
-        _reach(address)
-        environment = {"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}
-        ray.init(address=address, runtime_env=environment, log_to_driver=False)
-    except (OSError, ValueError) as error:
-        raise AtlasError(f"{VARIABLE}=ray:{address}: no cluster there ({error})") from None
+def _dask(address: str) -> AbstractContextManager[Any]:
+    from distributed import Client
+
+    _reach(address)
+    client: AbstractContextManager[Any] = Client(address, timeout=CONNECT_TIMEOUT)
+    return client
+
+
+def _ray(address: str) -> AbstractContextManager[Any]:
+    import ray
+    from ray.util.joblib import register_ray
+
+    _reach(address)
+    environment = {"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}
+    context: AbstractContextManager[Any] = ray.init(
+        address=address, runtime_env=environment, log_to_driver=False
+    )
     register_ray()
-    try:
-        with parallel_config("ray", n_jobs=-1):
-            yield
-    finally:
-        ray.shutdown()
+    return context
 
 
 def _reach(address: str) -> None:

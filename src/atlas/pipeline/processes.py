@@ -24,9 +24,6 @@ def end_with_dvc() -> None:
     A stage started by hand keeps running. DVC starts a stage through a shell: most shells replace
     themselves with the stage, but dash (/bin/sh on Debian) stays between the two and outlives DVC.
     Under torchrun, each process ends with the launcher, which ends with DVC.
-
-    Raises:
-        AtlasError: DVC has already ended.
     """
     if TORCHRUN in os.environ:
         _end_with(psutil.Process().parent())  # of another session
@@ -36,11 +33,7 @@ def end_with_dvc() -> None:
 
 
 def end_with_parent() -> None:
-    """Stop this process, as if by SIGTERM, when its parent has ended.
-
-    Raises:
-        AtlasError: the parent has already ended.
-    """
+    """Stop this process, as if by SIGTERM, when its parent has ended."""
     _end_with(_parent(psutil.Process()))
 
 

@@ -54,26 +54,15 @@ Metric = int | float | str
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage's entry in dvc.yaml.
+    """A stage's entry in dvc.yaml."""
 
-    Attributes:
-        params: sections or dotted keys of params.yaml that it reads.
-        deps: files and folders that it reads.
-        outs: files and folders that it writes.
-    """
-
-    params: tuple[str, ...]
+    params: tuple[str, ...]  # sections or dotted keys
     deps: tuple[Path, ...]
     outs: tuple[Path, ...]
 
     @classmethod
     def from_dvc_yaml(cls, name: str, values: Mapping[str, Any]) -> "StageSpec":
-        """Read the entry of stage ``name``.
-
-        Args:
-            name: name of the stage.
-            values: all params by dotted key, for ``${corpus.files.path}`` in deps.
-        """
+        """Read the entry of a stage; ``values``, by dotted key, fill in ``${...}`` in deps."""
         stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
         outs = [
             next(iter(out)) if isinstance(out, dict) else out
@@ -90,11 +79,7 @@ class StageSpec:
         )
 
     def inputs(self) -> dict[str, str]:
-        """Map each param and file that the stage reads to its value or hash.
-
-        Raises:
-            AtlasError: a file is missing.
-        """
+        """Map each param and file that the stage reads to its value or hash."""
         found = {
             f"params.yaml: {key}": json.dumps(value)
             for key, value in leaves(load_params(PARAMS).model_dump())
@@ -112,15 +97,12 @@ class StageRun:
     """One execution of a stage.
 
     Attributes:
-        name: name of the stage.
-        params: params.yaml, validated.
         checkpoints: folder for whatever lets an interrupted run resume. It belongs to exactly
-            these params, code and inputs, is shared with the experiments that DVC runs in copies
-            of the project, and is removed when the stage succeeds.
-        events: folder for TensorBoard. Experiments in copies of the project write theirs to the
-            user's checkout too, side by side.
-        timing: speeds, which differ from run to run. They go to metrics/timing/<stage>.json,
-            which is not an output of the stage, so that equal runs have equal hashes.
+            these params, code and inputs, and is removed when the stage succeeds. Experiments
+            that DVC runs in copies of the project share it.
+        events: folder for TensorBoard, in the user's checkout even for those experiments.
+        timing: speeds, for metrics/timing/<stage>.json. They differ from run to run, so the file
+            is not an output of the stage: equal runs have equal hashes.
         timing_rows: speeds by step, for metrics/timing/<stage>.csv.
     """
 
@@ -134,11 +116,7 @@ class StageRun:
     _written: list[Path] = field(default_factory=list)
 
     def output(self, path: str) -> Path:
-        """Return the place to write the output ``path`` to; it is renamed on success.
-
-        Raises:
-            AtlasError: dvc.yaml does not declare this output.
-        """
+        """Return the place to write the output ``path`` to; it is renamed on success."""
         final = Path(path)
         if final not in self._outs:
             raise AtlasError(f"dvc.yaml: stage {self.name} declares no output {path}; add it")
@@ -156,35 +134,34 @@ class StageRun:
         return folder
 
     def write_metrics(self, metrics: Mapping[str, Metric]) -> None:
-        """Write metrics/<stage>.json: numbers that equal inputs reproduce.
-
-        Raises:
-            AtlasError: a metric is NaN or infinite.
-        """
+        """Write metrics/<stage>.json: numbers that equal inputs reproduce."""
         write_json(self.output(f"metrics/{self.name}.json"), _finite(metrics))
 
-    def publish(self) -> None:
-        """Rename every output to its final name, each as a whole."""
-        for final in self._written:
-            put_in_place(partial_path(final), final)
-
-    def explain_full_disk(self, error: OSError) -> str:
-        """Name the outputs in the error of a full disk, which does not tell its file."""
-        outs = ", ".join(str(final) for final in self._written) or f"stage {self.name}"
-        return f"{outs}: not written ({error.strerror}); free some space and run again"
+    @contextmanager
+    def publishing(self, inputs: Mapping[str, str], spec: StageSpec) -> Iterator[None]:
+        """Rename every output to its final name if the block succeeds and no input changed."""
+        try:
+            yield
+            _check_unchanged(inputs, spec.inputs())
+            for final in self._written:
+                put_in_place(partial_path(final), final)
+        except OSError as error:
+            if error.errno not in NO_ROOM or error.filename:
+                raise
+            outs = ", ".join(str(final) for final in self._written) or f"stage {self.name}"
+            reason = f"not written ({error.strerror}); free some space and run again"
+            raise AtlasError(f"{outs}: {reason}") from error
+        finally:
+            for final in self._written:
+                remove(partial_path(final))
 
     def write_timing(self, seconds: float) -> None:
-        """Write the duration (seconds) and speeds of the run."""
+        """Write the duration and speeds of the run."""
         self.timing["seconds"] = round(seconds, 2)
         path = Path(f"metrics/timing/{self.name}.json")
         write_json(path, _finite(self.timing))
         if self.timing_rows:
             write_csv(path.with_suffix(".csv"), self.timing_rows)
-
-    def discard(self) -> None:
-        """Remove outputs that were not published."""
-        for final in self._written:
-            remove(partial_path(final))
 
 
 def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
@@ -197,7 +174,7 @@ def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
         settings()  # refuse a bad one before any work
         spec = StageSpec.from_dvc_yaml(name, dict(leaves(params.model_dump())))
         inputs = spec.inputs()
-        fingerprint = _fingerprint(inputs)
+        fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
         checkpoints = project_root() / ".ckpt" / name / fingerprint
         experiment = os.environ.get("DVC_EXP_NAME", "workspace")
         events = project_root() / "metrics/tensorboard" / f"{experiment}-{fingerprint[:6]}"
@@ -207,35 +184,22 @@ def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
             return
         here = Path(".ckpt") / f"{name}.lock"
         with _locked(here), _locked(checkpoints.with_suffix(".lock")):
-            try:
+            with run.publishing(inputs, spec):
                 body(run)
-                _check_unchanged(inputs, spec.inputs())
-                run.publish()
-            except OSError as error:
-                if error.errno not in NO_ROOM or error.filename:
-                    raise
-                raise AtlasError(run.explain_full_disk(error)) from error
-            finally:
-                run.discard()
             remove(checkpoints)
         run.write_timing(time.perf_counter() - started)
 
 
 @contextmanager
 def _locked(lock_file: Path) -> Iterator[None]:
-    """Keep a second run of the same stage from the same files.
-
-    Raises:
-        AtlasError: another run still holds the lock after ``LOCK_TIMEOUT``.
-    """
+    """Keep a second run of the same stage from the same files."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
-        raise AtlasError(
-            f"{lock_file}: this stage is already running; wait for it or stop it"
-        ) from None
+        message = f"{lock_file}: this stage is already running; wait for it or stop it"
+        raise AtlasError(message) from None
     try:
         yield
     finally:
@@ -265,15 +229,8 @@ def _hash_of_state(file: Path, *_state: int) -> str:
     return sha256(file)
 
 
-def _fingerprint(inputs: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _check_unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    changed = sorted(
-        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-    )
-    if changed:
+    if changed := sorted({key for key, _ in before.items() ^ after.items()}):
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise AtlasError(
             f"{changed[0]}{more} changed while the stage ran, so the result matches neither "

@@ -29,9 +29,6 @@ def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: P
         bundle: the model.
         formats: names as in ``atlas.params.runtime_support``.
         text: file that the model was not trained on; None to check it on its own samples.
-
-    Raises:
-        AtlasError: an argument is wrong, the model does not fit a format, or a runtime disagrees.
     """
     _check_arguments(folder, bundle, formats)
     partial = partial_path(folder)

@@ -18,11 +18,7 @@ MAX_CHARACTERS, MAX_ITEMS = 80, 5  # printed of a value, and of a list
 
 
 def print_gguf(path: Path) -> None:
-    """Print the header, the metadata, a table of types and a table of tensors.
-
-    Raises:
-        AtlasError: the file is missing, damaged or not a GGUF file.
-    """
+    """Print the header, the metadata, a table of types and a table of tensors."""
     reader = open_gguf(path)
     with _damage_as_error(path):
         weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
@@ -46,11 +42,7 @@ def print_gguf(path: Path) -> None:
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """Read a file; the values of its tensors are mapped into memory, not read.
-
-    Raises:
-        AtlasError: the file is missing, damaged or not a GGUF file.
-    """
+    """Read a file; the values of its tensors are mapped into memory, not read."""
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))

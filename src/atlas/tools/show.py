@@ -14,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def print_results(metrics: Path) -> None:
-    """Print the metrics of every stage and the samples; damaged files are named on stderr.
-
-    Raises:
-        AtlasError: there are no results.
-    """
+    """Print the metrics of every stage and the samples; damaged files are named on stderr."""
     results = read_results(metrics)
     if not (results.metrics and results.samples):
         raise AtlasError(f"{metrics}: no results yet; run `dvc repro`")

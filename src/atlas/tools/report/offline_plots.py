@@ -22,11 +22,7 @@ PLACEHOLDERS = ("{scripts}", "{plot_divs}", "{refresh_tag}", "</script")
 
 
 def write_offline_plots(root: Path) -> str:
-    """Write the template and select it unless another is set; return a line about it.
-
-    Raises:
-        AtlasError: there is no .dvc folder, or its settings cannot be read.
-    """
+    """Write the template and select it unless another is set; return a line about it."""
     folder = root / ".dvc"
     if not folder.is_dir():
         raise AtlasError(f"{folder}: missing; run `dvc init`")
@@ -47,11 +43,7 @@ def write_offline_plots(root: Path) -> str:
 
 @functools.cache
 def vega_script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, in the version DVC's plots need.
-
-    Raises:
-        AtlasError: vl-convert has no such version.
-    """
+    """Vega, Vega-Lite and vega-embed as one script, in the version DVC's plots need."""
     versions = [each for each in vl_convert.get_vegalite_versions() if each.startswith(VEGA_LITE)]
     if not versions:
         raise AtlasError(f"vl-convert: no Vega-Lite {VEGA_LITE}x; install another version")

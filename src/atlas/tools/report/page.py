@@ -17,11 +17,7 @@ PAGE = "report.html"
 
 
 def write_report(root: Path) -> Path:
-    """Write metrics/report.html of a project and return its path.
-
-    Raises:
-        AtlasError: there are no results.
-    """
+    """Write metrics/report.html of a project and return its path."""
     folder = root / "metrics"
     if not folder.is_dir():
         raise AtlasError(f"{folder}: no results yet; run `dvc repro`")

@@ -63,11 +63,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read the metrics folder of a project.
-
-    Raises:
-        AtlasError: there are no results.
-    """
+    """Read the metrics folder of a project."""
     problems: list[str] = []
 
     def read(pattern: str, parse: Callable[[bytes], tuple[T | None, str]]) -> dict[str, T]:

@@ -103,11 +103,7 @@ def create_router(service: ModelService) -> APIRouter:
 async def respond(
     service: ModelService, body: CompletionRequest | ChatRequest, request: Request
 ) -> Response:
-    """Generate completions, in one response or as a stream of chunks.
-
-    Raises:
-        APIError: the client disconnected, or the request is refused.
-    """
+    """Generate completions, in one response or as a stream of chunks."""
     sequences = service.sequences(body)
     generation = Generation(service, sequences, body.stop_strings(), stream=bool(body.stream))
     builder = ResponseBuilder(service.model, body, [each.prompt for each in sequences])

@@ -48,11 +48,7 @@ def serve(
     metrics_folder: Path | None,
     on_overflow: Overflow,
 ) -> None:
-    """Serve a model until the process is stopped.
-
-    Raises:
-        AtlasError: the address can't be used, or memory does not suffice for the slots.
-    """
+    """Serve a model until the process is stopped."""
     listener = _listen(host, port)
     is_local = _is_loopback(host)
     hosts = [*LOCAL_HOSTS, host] if is_local else None

@@ -52,11 +52,7 @@ class Ticket:
         self._changed = asyncio.Event()
 
     async def events(self) -> AsyncIterator[list[tuple[int, Token | None]]]:
-        """Yield tokens with the index of their sequence; None marks the end of a sequence.
-
-        Raises:
-            EngineError: the sequences can't be completed.
-        """
+        """Yield tokens with the index of their sequence; None marks the end of a sequence."""
         running = len(self.sequences)
         while running:
             await self._changed.wait()
@@ -144,9 +140,6 @@ class Engine:
         Args:
             sequences: to generate.
             stream: deliver every token at once; else several at a time.
-
-        Raises:
-            EngineError: the queue has no room for them, or the engine has stopped.
         """
         deadline = time.monotonic() + self._limits.queue_timeout
         ticket = Ticket(sequences, stream=stream)

@@ -4,11 +4,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 
 
 class Metrics:
-    """Metrics of one server, in a registry of their own.
-
-    Raises:
-        ImportError: ``prometheus-client`` is not installed.
-    """
+    """Metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         import prometheus_client as prometheus

@@ -45,12 +45,7 @@ class ModelService:
         }
 
     def sequences(self, request: CompletionRequest | ChatRequest) -> list[TokenSequence]:
-        """Return the sequences to generate, ``n`` for each prompt, with consecutive seeds.
-
-        Raises:
-            APIError: a value is not allowed.
-            AtlasError: the model can't read a prompt or continue a conversation.
-        """
+        """Return the sequences to generate, ``n`` for each prompt, with consecutive seeds."""
         self._check(request)
         seed = secrets.randbits(32) if request.seed is None else request.seed
         samplings = [request.sampling((seed + i) % SEEDS) for i in range(request.n or 1)]
@@ -61,11 +56,7 @@ class ModelService:
         ]
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:
-        """Refuse ids that are not in the vocabulary, or too many of them.
-
-        Raises:
-            APIError: the model can't read them.
-        """
+        """Refuse ids that are not in the vocabulary, or too many of them."""
         last, context = self.model.vocab_size - 1, self.model.context_length
         if max(ids) > last:
             raise _invalid(param, f"{max(ids)} is not a token id; ids go from 0 to {last}")

@@ -175,9 +175,6 @@ def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
     """Write the CSV, the plot and the page, and return the page's path relative to the root.
 
     An existing page keeps everything outside of the two marks.
-
-    Raises:
-        AtlasError: the page lacks the two marks around its results.
     """
     page = PAGES / f"{study.name}.md"
     is_new = not (root / page).is_file()

@@ -48,11 +48,7 @@ def list_studies(root: Path) -> None:
 
 
 def write_study(root: Path, name: str) -> None:
-    """Write the table, plot and page of a study from its finished runs.
-
-    Raises:
-        AtlasError: the study is invalid, or none of its runs is in this repository.
-    """
+    """Write the table, plot and page of a study from its finished runs."""
     study = load_study(root, name)
     results = _read_results(root, study)
     if not _count_done(results):
@@ -64,12 +60,7 @@ def write_study(root: Path, name: str) -> None:
 
 
 def run_study(root: Path, name: str) -> None:
-    """Run the missing runs of a study, then write its table, plot and page.
-
-    Raises:
-        AtlasError: the study is invalid, another one is running, or runs failed.
-        Stopped: interrupted; the same command resumes.
-    """
+    """Run the missing runs of a study, then write its table, plot and page."""
     if not str(root).isascii():
         raise AtlasError(
             f"{root}: DVC cannot run experiments in a folder whose path has other than ASCII "

@@ -54,11 +54,7 @@ class Snapshot:
         self._hashes: dict[tuple[str, bool], dict[str, str]] = {}
 
     def fingerprint(self, params: Params) -> str:
-        """Hash the inputs of a run with these params.
-
-        Raises:
-            AtlasError: DVC's copy of the project would lack a file that the run reads.
-        """
+        """Hash the inputs of a run with these params."""
         inputs = [params.model_dump(), self._commands, self._files(params)]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:DIGITS]
 

@@ -162,11 +162,7 @@ def metrics_file(measure: str) -> str:
 
 
 def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study:
-    """Read a study and validate each of its runs; ``snapshot`` gives the inputs they depend on.
-
-    Raises:
-        AtlasError: no such study, an error in its file, or a run with invalid params.
-    """
+    """Read a study and validate each of its runs; ``snapshot`` gives the inputs they depend on."""
     if name not in (known := available(root)):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
