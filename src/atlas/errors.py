@@ -83,10 +83,10 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
     """Return ``: did you mean X?`` if one of the known names is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f": did you mean {close[0]}?" if close else ""
+    return f": did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _explain(error: Exception) -> str:

@@ -88,7 +88,7 @@ def test_applying_what_is_there_changes_no_byte(project):
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():
-    with pytest.raises(AtlasError, match="preset smal: no such preset; did you mean small"):
+    with pytest.raises(AtlasError, match="preset smal: no such preset: did you mean small"):
         presets.overlay(ROOT, ["smal"])
 
 

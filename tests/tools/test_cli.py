@@ -27,8 +27,8 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
     code, printed, error = atlas("preset", "smal")
     assert code == 1
     assert error == (
-        "error: preset smal: no such preset; did you mean small? "
-        f"available: {', '.join(available(ROOT))}\n"
+        "error: preset smal: no such preset: did you mean small? "
+        f"(available: {', '.join(available(ROOT))})\n"
     )
     dvc = subprocess.run(
         [sys.executable, "-m", "dvc", "exp", "run", *printed.split()],

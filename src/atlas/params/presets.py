@@ -52,7 +52,7 @@ def collected(root: Path, names: Iterable[str]) -> Values:
         if not path.is_file():
             known = available(root)
             hint = did_you_mean(name, known)
-            raise AtlasError(f"preset {name}: no such preset{hint}; there are {', '.join(known)}")
+            raise AtlasError(f"preset {name}: no such preset{hint} (available: {', '.join(known)})")
         values |= dict(leaves(_load(path)))
     return values
 

@@ -6,50 +6,30 @@ export writes a model as the first row that supports it. Tests run every row and
 with PyTorch's (tests/export/check/test_against_llama_cpp.py, tests/export/hugging_face).
 """
 
-import difflib
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args
 
-GgufFormat = Literal[
-    "f32",
-    "f16",
-    "bf16",
-    "q8_0",
-    "q6_k",
-    "q5_k_m",
-    "q5_k_s",
-    "q5_1",
-    "q5_0",
-    "q4_k_m",
-    "q4_k_s",
-    "q4_1",
-    "q4_0",
-    "q3_k_l",
-    "q3_k_m",
-    "q3_k_s",
-    "q2_k",
-]
+from atlas.errors import did_you_mean
+
+Unquantized = Literal["f32", "f16", "bf16"]
+FiveBitsOrMore = Literal["q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"]
+FourBitsOrLess = Literal["q4_k_m", "q4_k_s", "q4_1", "q4_0", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"]
+GgufFormat = Literal[Unquantized, FiveBitsOrMore, FourBitsOrLess]
 GGUF = "gguf:"
 HUGGING_FACE, ONNX, TORCH = "hugging_face", "onnx", "torch"
 FORMATS = (*(f"{GGUF}{name}" for name in get_args(GgufFormat)), HUGGING_FACE, ONNX, TORCH)
-UNQUANTIZED = ("f32", "f16", "bf16")
+UNQUANTIZED = get_args(Unquantized)
 BLOCK_SIZE = 32  # values of a row that share a scale in a quantized type
 K_BLOCK_SIZE = 256  # the same in a K type
 ONNX_PACKAGES = ("onnxscript", "onnxruntime")
 
 
 def known_format(name: str) -> str:
-    """Return the name of a format.
-
-    Raises:
-        ValueError: no format has this name; the message lists them.
-    """
+    """Return the name of a format; a ValueError lists them if there is none of this name."""
     if name not in FORMATS:
-        close = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"one of {', '.join(FORMATS)}{hint}")
+        raise ValueError(f"one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     return name
 
 
@@ -87,15 +67,10 @@ COMMON: Allowed = {  # for every row that does not say otherwise
 
 @dataclass(frozen=True)
 class RuntimeSupport:
-    """A kind of model that a runtime can run.
+    """A kind of model that a runtime can run."""
 
-    Attributes:
-        name: the runtime's name for it.
-        allows: supported values of model options, beyond ``COMMON``, the usual value first.
-    """
-
-    name: str
-    allows: Allowed
+    name: str  # of the runtime's own
+    allows: Allowed  # beyond COMMON, the usual value first
 
     @property
     def allowed(self) -> Allowed:
@@ -189,67 +164,49 @@ class Architecture(RuntimeSupport):
 
 
 ROTARY = ("rope", "none")  # without positions: RoPE with every angle scaled to 0
+TABLE = ("learned", "sinusoidal", "none")  # positions that are a table, zeros for none
 RMSNORM = {"norm": ("rmsnorm",)}
 LAYERNORM = {"norm": ("layernorm",)}
+LLAMA_LIKE = {"positions": ROTARY, **RMSNORM}
+NO_BIAS = {"bias": (False,)}
 
 ARCHITECTURES = (
     Architecture(
         "llama",
-        {"positions": ROTARY, **RMSNORM, "feed_forward": ("swiglu", "silu", "relu")},
+        {**LLAMA_LIKE, "feed_forward": ("swiglu", "silu", "relu")},
         adjacent_rope=True,
         always_gated=True,
         relu_scale=4096.0,
     ),
     Architecture(
-        "qwen3",
-        {
-            "positions": ROTARY,
-            **RMSNORM,
-            "feed_forward": ("swiglu",),
-            "qk_norm": ("head",),
-            "bias": (False,),
-        },
+        "qwen3", {**LLAMA_LIKE, "feed_forward": ("swiglu",), "qk_norm": ("head",), **NO_BIAS}
     ),
     Architecture(
         "olmo2",
         {
-            "positions": ROTARY,
-            **RMSNORM,
+            **LLAMA_LIKE,
             "norm_position": ("reordered",),
             "feed_forward": ("swiglu",),
             "qk_norm": ("all",),
-            "bias": (False,),
+            **NO_BIAS,
         },
         always_head=True,
     ),
     Architecture(
-        "arcee",
-        {"positions": ROTARY, **RMSNORM, "feed_forward": ("relu2",), "bias": (False,)},
-        adjacent_rope=True,
+        "arcee", {**LLAMA_LIKE, "feed_forward": ("relu2",), **NO_BIAS}, adjacent_rope=True
     ),
     Architecture(
         "gemma",
-        {
-            "positions": ROTARY,
-            **RMSNORM,
-            "feed_forward": ("geglu",),
-            "bias": (False,),
-            "tied_head": (True,),
-        },
+        {**LLAMA_LIKE, "feed_forward": ("geglu",), **NO_BIAS, "tied_head": (True,)},
         scales_embedding=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
-        "refact",
-        {"positions": ("alibi",), **RMSNORM, "feed_forward": ("swiglu",), "bias": (False,)},
+        "refact", {"positions": ("alibi",), **RMSNORM, "feed_forward": ("swiglu",), **NO_BIAS}
     ),
     Architecture(
         "gpt2",
-        {
-            "positions": ("learned", "sinusoidal", "none"),
-            **LAYERNORM,
-            "feed_forward": ("gelu",),
-        },
+        {"positions": TABLE, **LAYERNORM, "feed_forward": ("gelu",)},
         fused_qkv=True,
         always_bias=True,
         always_positions=True,
@@ -263,11 +220,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "mpt",
-        {
-            "positions": ("learned", "sinusoidal", "alibi", "none"),
-            **LAYERNORM,
-            "feed_forward": ("relu",),
-        },
+        {"positions": (*TABLE, "alibi"), **LAYERNORM, "feed_forward": ("relu",)},
         fused_qkv=True,
         relu_scale=1024.0,
         logit_tolerance=1e-3,
@@ -288,7 +241,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "stablelm",
-        {"positions": ("rope",), **LAYERNORM, "feed_forward": ("swiglu",), "bias": (False,)},
+        {"positions": ("rope",), **LAYERNORM, "feed_forward": ("swiglu",), **NO_BIAS},
         always_norm_bias=True,
         always_head=True,
     ),
@@ -306,76 +259,52 @@ def architecture_of(options: Options) -> Architecture | None:
     return find_support(ARCHITECTURES, options)
 
 
-@dataclass(frozen=True)
-class HuggingFaceClass(RuntimeSupport):
-    """A causal language model of transformers; its name is that of the class.
-
-    Attributes:
-        model_type: name in config.json.
-        plain: the feed-forward part has no gate.
-    """
-
-    model_type: str
-    plain: bool = False
-
-
 PLAIN = ("gelu", "relu", "silu", "relu2")
 GATED = ("swiglu", "geglu")
 
+
+@dataclass(frozen=True)
+class HuggingFaceClass(RuntimeSupport):
+    """A causal language model of transformers; its name is that of the class."""
+
+    model_type: str  # in config.json
+
+    @property
+    def plain(self) -> bool:
+        """Return True if the feed-forward part has no gate."""
+        return self.allows.get("feed_forward") == PLAIN
+
+
 CLASSES = (
-    HuggingFaceClass(
-        "LlamaForCausalLM",
-        {"positions": ROTARY, **RMSNORM},
-        model_type="llama",
-    ),
+    HuggingFaceClass("LlamaForCausalLM", LLAMA_LIKE, "llama"),
     HuggingFaceClass(
         "Qwen3ForCausalLM",
-        {
-            "positions": ROTARY,
-            **RMSNORM,
-            "feed_forward": GATED,
-            "qk_norm": ("head",),
-            "bias": (False,),
-        },
-        model_type="qwen3",
+        {**LLAMA_LIKE, "feed_forward": GATED, "qk_norm": ("head",), **NO_BIAS},
+        "qwen3",
     ),
     HuggingFaceClass(
         "Olmo2ForCausalLM",
         {
-            "positions": ROTARY,
-            **RMSNORM,
+            **LLAMA_LIKE,
             "norm_position": ("reordered",),
             "feed_forward": GATED,
             "qk_norm": ("all",),
-            "bias": (False,),
+            **NO_BIAS,
         },
-        model_type="olmo2",
+        "olmo2",
     ),
     HuggingFaceClass(
-        "GPT2LMHeadModel",
-        {
-            "positions": ("learned", "sinusoidal", "none"),
-            **LAYERNORM,
-            "feed_forward": PLAIN,
-        },
-        model_type="gpt2",
-        plain=True,
+        "GPT2LMHeadModel", {"positions": TABLE, **LAYERNORM, "feed_forward": PLAIN}, "gpt2"
     ),
     HuggingFaceClass(
         "Starcoder2ForCausalLM",
         {"positions": ("rope",), **LAYERNORM, "feed_forward": PLAIN},
-        model_type="starcoder2",
-        plain=True,
+        "starcoder2",
     ),
     HuggingFaceClass(
         "StableLmForCausalLM",
-        {
-            "positions": ROTARY,
-            **LAYERNORM,
-            "feed_forward": GATED,
-            "bias": (False,),
-        },
-        model_type="stablelm",
+        {"positions": ROTARY, **LAYERNORM, "feed_forward": GATED, **NO_BIAS},
+        "stablelm",
     ),
 )
 

@@ -6,7 +6,6 @@ file first: a model that could not be trained or exported is refused before any 
 """
 
 import contextlib
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.runtime_support import (
     ARCHITECTURES,
     BLOCK_SIZE,
@@ -27,11 +26,10 @@ from atlas.params.runtime_support import (
     HUGGING_FACE,
     ONNX,
     TORCH,
-    architecture_of,
-    class_of,
+    Architecture,
+    RuntimeSupport,
     describe_options,
     find_support,
-    gguf_formats,
     known_format,
     missing_packages,
     nearest_change,
@@ -59,33 +57,16 @@ Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
 FilterName = Literal[
-    "short",
-    "word_length",
-    "symbols",
-    "bullets",
-    "ellipsis",
-    "letters",
-    "english",
-    "repetition",
+    "short", "word_length", "symbols", "bullets", "ellipsis", "letters", "english", "repetition"
 ]
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
-
-CorpusName = Literal[
-    "python-docs",
-    "shakespeare",
-    "gutenberg",
-    "novels",
-    "fairytales",
-    "tinystories",
-    "babylm",
-    "arithmetic",
-    "modular",
-    "stories",
-    "files",
+Download = Literal[
+    "python-docs", "shakespeare", "gutenberg", "novels", "fairytales", "tinystories", "babylm"
 ]
+CorpusName = Literal[Download, "arithmetic", "modular", "stories", "files"]
 ModularOperation = Literal[
     "add", "subtract", "multiply", "divide", "square_sum", "quadratic", "cubic"
 ]
@@ -324,8 +305,7 @@ def load_params(path: Path) -> Params:
     except FileNotFoundError:
         raise AtlasError(f"{path}: no such file; run in the folder that holds dvc.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise AtlasError(f"{path}: not readable as YAML: {reason}") from None
+        raise AtlasError(f"{path}: not readable as YAML: {one_line(error)}") from None
     return Params.from_mapping(values, path.name)
 
 
@@ -365,15 +345,11 @@ def _may_be_null(location: tuple[int | str, ...], schema: type[BaseModel]) -> bo
 
 
 def _suggestion(location: tuple[int | str, ...], schema: type[BaseModel]) -> str:
-    *sections, name = map(str, location)
-    renamed = FORMER_NAMES.get(".".join([*sections, name]))
-    if renamed:
+    prefix, name = "".join(f"{part}." for part in location[:-1]), str(location[-1])
+    if renamed := FORMER_NAMES.get(prefix + name):
         return f": did you mean {renamed}?"
-    fields = _fields(location, schema)
-    close = difflib.get_close_matches(name, fields, n=1, cutoff=0.7)
-    if not close:
-        return f" (known: {', '.join(fields)})"
-    return f": did you mean {'.'.join([*sections, close[0]])}?"
+    known = _fields(location, schema)
+    return did_you_mean(name, known, prefix, cutoff=0.7) or f" (known: {', '.join(known)})"
 
 
 def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping[str, FieldInfo]:
@@ -388,16 +364,16 @@ def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping
 
 def conflicts(params: Params) -> Iterator[str]:
     """Yield each conflict between keys, with a way out."""
-    clean, tokenizer = params.clean, params.tokenizer
-    train, export = params.train, params.export
-    books = params.corpus.gutenberg.books
-    if len(set(books)) < len(books):
-        yield f"corpus.gutenberg.books lists a book twice: {', '.join(map(str, books))}"
-    if clean.val + clean.test >= 1:
-        held_out = clean.val + clean.test
+    clean, tokenizer, train = params.clean, params.tokenizer, params.train
+    for key, listed in {
+        "corpus.gutenberg.books lists a book": params.corpus.gutenberg.books,
+        "clean.filters lists a filter": clean.filters,
+    }.items():
+        if len(set(listed)) < len(listed):
+            yield f"{key} twice: {', '.join(map(str, listed))}"
+    held_out = clean.val + clean.test
+    if held_out >= 1:
         yield f"clean.val + clean.test is {held_out:g}: keep it below 1, to leave text to train on"
-    if len(set(clean.filters)) < len(clean.filters):
-        yield f"clean.filters lists a filter twice: {', '.join(clean.filters)}"
     fixed = FIXED_PIECES[tokenizer.kind]
     if tokenizer.vocab_size <= fixed:
         yield (
@@ -406,6 +382,7 @@ def conflicts(params: Params) -> Iterator[str]:
             f"at least {fixed + 1}, plus one for each character of the text"
         )
     yield from _model_conflicts(params)
+    yield from _question_conflicts(params)
     if train.batch_size % train.grad_accum_steps:
         yield (
             f"train.batch_size ({train.batch_size}) is not divisible by "
@@ -416,55 +393,69 @@ def conflicts(params: Params) -> Iterator[str]:
             f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
             "the learning rate would never reach train.lr"
         )
-    for problem in export_conflicts(params.model, export.formats):
+    if train.init == "zero" and params.model.norm_position == "post":
+        yield (
+            "train.init is zero with model.norm_position=post, where the norms change the stream "
+            "anyway: set train.init=scaled or model.norm_position=pre"
+        )
+    for problem in export_conflicts(params.model, params.export.formats):
         yield f"export.formats: {problem}"
 
 
 def _model_conflicts(params: Params) -> Iterator[str]:
     model = params.model
+    window, context = model.window, model.context_length
     if model.kind in ("decoder", "encoder_decoder"):
-        yield from _head_conflicts(params)
+        yield from _width_conflicts(model, params.export.formats)
         if model.rope_scaling != 1 and model.positions != "rope":
             yield (
                 f"model.rope_scaling is {model.rope_scaling:g} with model.positions="
                 f"{model.positions}: set it to 1.0, or set model.positions=rope"
             )
-        if model.positions == "sinusoidal" and model.d_model % 2:
-            yield (
-                f"model.d_model is {model.d_model}: sinusoids come in pairs, so make it even: "
-                f"try model.d_model={fitting_width(params.model, params.export.formats)}"
-            )
-    if model.kind == "decoder" and model.window and model.window >= model.context_length:
+    if model.kind == "decoder" and window and window >= context:
+        yield f"model.window ({window}) must be less than model.context_length ({context}), or null"
+    if model.kind == "encoder_decoder" and window:
+        yield f"model.window is {window}: an encoder-decoder has none, so give null"
+    if model.kind == "two_layer" and not 0 < (window or 0) <= context:
         yield (
-            f"model.window ({model.window}) must be less than model.context_length "
-            f"({model.context_length}), or null"
+            f"model.window is {window or 'null'}: the two-layer network reads this many tokens, so "
+            f"give 1 to {context}, such as model.window=8"
         )
-    if model.kind == "encoder_decoder" and model.window:
-        yield f"model.window is {model.window}: an encoder-decoder has none, so give null"
-    if model.kind == "encoder_decoder":
-        yield from _question_conflicts(params)
-    if model.kind == "two_layer" and not 0 < (model.window or 0) <= model.context_length:
+
+
+def _width_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
+    try_width = f"try model.d_model={fitting_width(model, formats)}"
+    if model.d_model % model.n_head:
         yield (
-            f"model.window is {model.window or 'null'}: the two-layer network reads this many "
-            f"tokens, so give 1 to {model.context_length}, such as model.window=8"
+            f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
+            f"{try_width}"
         )
-    if params.train.init == "zero" and model.norm_position == "post":
+    elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
         yield (
-            "train.init is zero with model.norm_position=post, where the norms change the stream "
-            "anyway: set train.init=scaled or model.norm_position=pre"
+            f"model.d_model / model.n_head is {model.d_model // model.n_head}: RoPE rotates pairs, "
+            f"so the head size must be even: {try_width}"
         )
-    tokenize = params.tokenize
-    if tokenize.prompt_separator and not (
-        tokenize.windows == "padded" and tokenize.separate_documents
-    ):
+    if model.n_head % model.n_kv_head:
         yield (
-            "tokenize.prompt_separator needs each question in a window of its own, with its end: "
-            "add tokenize.windows=padded tokenize.separate_documents=true"
+            f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
+            f"({model.n_kv_head}): each key head must serve the same number of query heads"
+        )
+    if model.positions == "sinusoidal" and model.d_model % 2:
+        yield (
+            f"model.d_model is {model.d_model}: sinusoids come in pairs, so make it even: "
+            f"{try_width}"
         )
 
 
 def _question_conflicts(params: Params) -> Iterator[str]:
-    end = params.tokenize.prompt_separator
+    tokenize, end = params.tokenize, params.tokenize.prompt_separator
+    if end and not (tokenize.windows == "padded" and tokenize.separate_documents):
+        yield (
+            "tokenize.prompt_separator needs each question in a window of its own, with its end: "
+            "add tokenize.windows=padded tokenize.separate_documents=true"
+        )
+    if params.model.kind != "encoder_decoder":
+        return
     if not end:
         yield (
             "model.kind is encoder_decoder, and tokenize.prompt_separator is null: name the piece "
@@ -474,26 +465,6 @@ def _question_conflicts(params: Params) -> Iterator[str]:
         yield (
             f"evaluate.prompts: an encoder-decoder answers questions, so end each with {end!r}, or "
             "set [] for questions of val"
-        )
-
-
-def _head_conflicts(params: Params) -> Iterator[str]:
-    model = params.model
-    if model.d_model % model.n_head:
-        yield (
-            f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
-            f"try model.d_model={fitting_width(params.model, params.export.formats)}"
-        )
-    elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
-        yield (
-            f"model.d_model / model.n_head is {model.d_model // model.n_head}: "
-            "RoPE rotates pairs, so the head size must be even: "
-            f"try model.d_model={fitting_width(params.model, params.export.formats)}"
-        )
-    if model.n_head % model.n_kv_head:
-        yield (
-            f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
-            f"({model.n_kv_head}): each key head must serve the same number of query heads"
         )
 
 
@@ -509,10 +480,19 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
         "transformers": (CLASSES, [name for name in formats if name == HUGGING_FACE]),
     }
     for runtime, (rows, named) in runtimes.items():
-        if named and find_support(rows, options) is None:
+        if not named:
+            continue
+        support = find_support(rows, options)
+        if support is None:
             yield (
                 f"{runtime} runs no model with {describe_options(options)}; nearest: "
                 f"{nearest_change(rows, options)}; or drop {', '.join(named)}"
+            )
+        elif (size := _unsupported_head_size(model, support)) is not None:
+            yield (
+                f"{runtime}'s {support.name} needs heads with an even number of channels, 2 or "
+                f"more, and model.d_model / model.n_head is {size}: try "
+                f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
             )
     programs = [name for name in formats if name in (ONNX, TORCH)]
     if programs and model.kind != "decoder":
@@ -520,8 +500,26 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
             f"{programs[0]} supports decoders only, and model.kind is {model.kind}: "
             f"drop {', '.join(programs)}"
         )
-    yield from _head_size_conflicts(model, formats)
-    yield from _row_conflicts(model, formats)
+    packed = quantized_formats(formats)
+    widths = {
+        "d_model": (model.d_model, fitting_width(model, formats)),
+        "d_ff": (model.d_ff, _round_up(model.d_ff, BLOCK_SIZE)),
+    }
+    for key, (value, fits) in widths.items():
+        if packed and value % BLOCK_SIZE:
+            yield (
+                f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {value}: try "
+                f"model.{key}={fits} or drop {', '.join(packed)}"
+            )
+
+
+def _unsupported_head_size(model: ModelParams, support: RuntimeSupport) -> int | None:
+    """Return a head size that the runtime can't run; RoPE has its own rule."""
+    if model.positions == "rope" or model.d_model % model.n_head:
+        return None
+    size = model.d_model // model.n_head
+    too_small = size < MIN_HEAD and isinstance(support, Architecture)
+    return size if too_small or (support.uses_rope and size % 2) else None
 
 
 def fitting_width(model: ModelParams, formats: Sequence[str]) -> int:
@@ -532,42 +530,6 @@ def fitting_width(model: ModelParams, formats: Sequence[str]) -> int:
         BLOCK_SIZE if quantized_formats(formats) else 1,
     ]
     return _round_up(model.d_model, math.lcm(*multiples))
-
-
-def _head_size_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
-    """Check the head size where a runtime applies RoPE that is scaled down to nothing."""
-    if model.positions == "rope" or model.d_model % model.n_head:
-        return
-    size = model.d_model // model.n_head
-    options = model.model_dump()
-    architecture = architecture_of(options) if gguf_formats(formats) else None
-    kind = class_of(options) if HUGGING_FACE in formats else None
-    runtime = None
-    if architecture and (size < MIN_HEAD or (architecture.uses_rope and size % 2)):
-        runtime = f"llama.cpp's {architecture.name}"
-    elif kind and kind.uses_rope and size % 2:
-        runtime = f"transformers' {kind.name}"
-    if runtime:
-        yield (
-            f"{runtime} needs heads with an even number of channels, 2 or more, and "
-            f"model.d_model / model.n_head is {size}: try "
-            f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
-        )
-
-
-def _row_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
-    if not (packed := quantized_formats(formats)):
-        return
-    widths = {
-        "d_model": (model.d_model, fitting_width(model, formats)),
-        "d_ff": (model.d_ff, _round_up(model.d_ff, BLOCK_SIZE)),
-    }
-    for key, (value, fits) in widths.items():
-        if value % BLOCK_SIZE:
-            yield (
-                f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {value}: try "
-                f"model.{key}={fits} or drop {', '.join(packed)}"
-            )
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -3,14 +3,13 @@
 They say where and how fast Atlas runs. None of them changes a result, so none is in params.yaml.
 """
 
-import difflib
 import os
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, did_you_mean
 
 PREFIX = "ATLAS_"
 
@@ -43,10 +42,10 @@ def settings() -> Settings:
     """Read the environment variables ``ATLAS_*``."""
     known = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            if close:
-                raise AtlasError(f"{name} is not a setting of Atlas: did you mean {close[0]}?")
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        if hint := did_you_mean(name, known, cutoff=0.8):
+            raise AtlasError(f"{name} is not a setting of Atlas{hint}")
     try:
         return Settings()
     except ValidationError as error:

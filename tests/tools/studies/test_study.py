@@ -96,7 +96,7 @@ def test_rows_vary_several_keys(project):
         ({"vary": {"train.lr": [0.001, 0.001]}}, "two rows are named lr_0.001_s1: give them"),
         ({"set": {"train.step": 2}}, "train.step is not a key of params.yaml: did you mean"),
         ({"set": {"train": {}}}, "train is not a key of params.yaml"),
-        ({"presets": ["smal"]}, "preset smal: no such preset; did you mean small?"),
+        ({"presets": ["smal"]}, "preset smal: no such preset: did you mean small?"),
         ({"vary": {"train.lr": [1e-3, -1]}, "scale": "linear"}, "train.lr=-1: train.lr is -1"),
         ({"set": {"train.warmup_steps": 9000}}, "train.lr=0.001: train.warmup_steps (9000)"),
     ],
@@ -110,7 +110,7 @@ def test_an_invalid_study_is_rejected_in_one_line(project, changes, expected):
 
 def test_an_unknown_study_lists_the_known_ones(project):
     load(project)
-    with pytest.raises(AtlasError, match="study lrr: no such study; did you mean lr"):
+    with pytest.raises(AtlasError, match="study lrr: no such study: did you mean lr"):
         load_study(project, "lrr")
     (project / "studies/lr.yaml").write_text("- lr\n")
     with pytest.raises(AtlasError, match="it has no keys"):
