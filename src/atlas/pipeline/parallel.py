@@ -27,6 +27,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 VARIABLE = "ATLAS_PARALLEL"
 PACKAGE = Path(atlas.__file__).parent
+CLUSTERS: tuple[Literal["dask", "ray"], ...] = ("dask", "ray")
 CONNECT_TIMEOUT = 10  # seconds
 RAY_BATCH = 256  # tasks
 
@@ -43,13 +44,13 @@ class Engine:
     def from_settings(cls) -> "Engine":
         """Read ``ATLAS_PARALLEL``: unset for all cores, a number, dask:ADDRESS or ray:ADDRESS."""
         value = (settings().parallel or "").strip()
-        kind, _, address = value.partition(":")
         if not value:
             return cls("processes")
         if value.isdecimal() and int(value) > 0:
             return cls("processes", int(value))
-        if kind in ("dask", "ray") and address:
-            return cls(kind, address=address)
+        for cluster in CLUSTERS:
+            if value.startswith(f"{cluster}:") and (address := value.partition(":")[2]):
+                return cls(cluster, address=address)
         raise invalid_setting("parallel", value)
 
 

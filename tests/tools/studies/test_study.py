@@ -60,7 +60,7 @@ def test_rows_vary_several_keys(project):
         {"model.n_layer": 4, "model.d_model": 32},
     ]
     message = refusal(project, vary=rows)
-    assert message.startswith("studies/lr.yaml: vary.0.label is 'few & wide': use letters")
+    assert message.startswith("studies/lr.yaml: vary.0.label is 'few & wide': use only letters")
     rows[0]["label"] = "few wide"
     study = load(project, vary=rows)
     assert [study.label(row) for row in (0, 1)] == ["few wide", "4 32"]

@@ -37,17 +37,12 @@ MAX_HORIZONTAL_LABEL = 8  # characters
 
 @dataclass(frozen=True)
 class RunResult:
-    """State and measurements of one run.
-
-    Attributes:
-        measures: the values that the run has, by the names in the study.
-        reason: of a failure, in one line.
-    """
+    """State and measurements of one run."""
 
     run: StudyRun
     state: Literal["done", "failed", "not run"]
-    measures: dict[str, float] = field(default_factory=dict)
-    reason: str = ""
+    measures: dict[str, float] = field(default_factory=dict)  # the values that the run has
+    reason: str = ""  # of a failure, in one line
 
 
 def read_result(root: Path, study: Study, run: StudyRun, finished: Set[str]) -> RunResult:
@@ -177,8 +172,12 @@ def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
     An existing page keeps everything outside of the two marks.
     """
     page = PAGES / f"{study.name}.md"
-    is_new = not (root / page).is_file()
-    text = _new_page(study) if is_new else (root / page).read_text(encoding="utf-8")
+    if (root / page).is_file():
+        text = (root / page).read_text(encoding="utf-8")
+    else:
+        title = study.name.replace("-", " ").capitalize()
+        command = f"```sh\natlas study {study.name}\n```"
+        text = f"# {title}\n\n{study.spec.question.strip()}\n\n{command}\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -190,14 +189,6 @@ def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
     block = _results_block(study, results, has_plot)
     write_text(root / page, f"{before}{BEGIN}\n{block}\n{END}{after}")
     return page
-
-
-def _new_page(study: Study) -> str:
-    title = study.name.replace("-", " ").capitalize()
-    return (
-        f"# {title}\n\n{study.spec.question.strip()}\n\n"
-        f"```sh\natlas study {study.name}\n```\n\n{BEGIN}\n{END}\n"
-    )
 
 
 def _results_block(study: Study, results: list[RunResult], has_plot: bool) -> str:

@@ -111,14 +111,10 @@ def _run_missing(root: Path, study: Study, lock: IO[bytes]) -> None:
         if _run_experiment(root, run, snapshot, lock):
             finished.add(run.name)
         result = read_result(root, study, run, finished)
+        values = [f"{key.split('.')[-1]} {value:.4g}" for key, value in result.measures.items()]
+        outcome = ", ".join(values) if result.state == "done" else f"failed: {result.reason}"
         seconds = time.monotonic() - started
-        print(f"[{position}/{total}] {run.name}: {_outcome(result)} ({seconds:.0f} s)", flush=True)
-
-
-def _outcome(result: RunResult) -> str:
-    if result.state != "done":
-        return f"failed: {result.reason}"
-    return ", ".join(f"{key.split('.')[-1]} {value:.4g}" for key, value in result.measures.items())
+        print(f"[{position}/{total}] {run.name}: {outcome} ({seconds:.0f} s)", flush=True)
 
 
 def _read_results(root: Path, study: Study) -> list[RunResult]:

@@ -13,17 +13,16 @@
 """
 
 import copy
-import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from atlas.errors import AtlasError
-from atlas.params.presets import collected
+from atlas.errors import AtlasError, did_you_mean
+from atlas.params.presets import collected, set_values
 from atlas.params.presets import override as format_value
 from atlas.params.schema import Params, Section, Seed, explain, leaves
 from atlas.tools.studies.snapshot import Snapshot, read_mapping
@@ -75,30 +74,25 @@ class StudySpec(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "StudySpec":
-        for problem in self._problems():
-            raise ValueError(problem)
-        return self
-
-    def _problems(self) -> Iterator[str]:
         keys = set(self.keys)
         if any(set(row.values) != keys for row in self.vary):
-            yield "vary: give every row the same keys"
-        for key in sorted(keys & set(self.set)):
-            yield f"{key} is in both set and vary: remove it from set"
+            raise ValueError("vary: give every row the same keys")
+        if in_both := sorted(keys & set(self.set)):
+            raise ValueError(f"{in_both[0]} is in both set and vary: remove it from set")
         if SEED in keys | set(self.set):
-            yield f"{SEED} comes from seeds: remove it from set and vary"
-        for name in ("seeds", "measures"):
-            values = getattr(self, name)
+            raise ValueError(f"{SEED} comes from seeds: remove it from set and vary")
+        for name, values in {"seeds": self.seeds, "measures": self.measures}.items():
             if len(set(values)) < len(values):
-                yield f"{name} has a duplicate: {', '.join(map(str, values))}"
+                raise ValueError(f"{name} has a duplicate: {', '.join(map(str, values))}")
         for row in self.vary if self.scale != "category" else ():
             value = _as_number(row.values[self.keys[0]])
             if value is None or (self.scale == "log" and value <= 0):
                 bound = " above 0" if self.scale == "log" else ""
-                yield (
+                raise ValueError(
                     f"scale is {self.scale}: {self.keys[0]} needs numbers{bound}; "
                     "otherwise use scale: category"
                 )
+        return self
 
 
 def _as_number(value: object) -> float | None:
@@ -113,18 +107,15 @@ def _as_number(value: object) -> float | None:
 class StudyRun:
     """One experiment of a study.
 
-    Attributes:
-        name: of the DVC experiment, ``lr_0.004_s1_1a2b3c4d``: study, value, seed, and a hash of
-            the inputs that decide its results.
-        row: index into ``vary``.
-        overrides: differences from params.yaml, in the syntax of ``dvc exp run -S``.
+    The name of the DVC experiment, ``lr_0.004_s1_1a2b3c4d``, consists of study, value, seed, and a
+    hash of the inputs that decide its results.
     """
 
     name: str
-    row: int
+    row: int  # index into ``vary``
     seed: int
     params: Params
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # of params.yaml, in the syntax of ``dvc exp run -S``
 
 
 @dataclass(frozen=True)
@@ -164,9 +155,8 @@ def metrics_file(measure: str) -> str:
 def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study:
     """Read a study and validate each of its runs; ``snapshot`` gives the inputs they depend on."""
     if name not in (known := available(root)):
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise AtlasError(f"study {name}: no such study; {hint}there are {', '.join(known)}")
+        hint = did_you_mean(name, known)
+        raise AtlasError(f"study {name}: no such study{hint} (available: {', '.join(known)})")
     file = study_file(name)
     if not STUDY_NAME.fullmatch(name):
         raise AtlasError(f"{file}: use only lower-case letters, digits and '-' in the name")
@@ -208,7 +198,9 @@ def _make_run(
     file = study_file(study)
     values = shared | row.values | {SEED: seed}
     title = row.label or ", ".join(f"{key}={format_value(row.values[key])}" for key in row.values)
-    params = Params.from_mapping(_with_values(snapshot.params, values, file), f"{file}, {title}")
+    tree = copy.deepcopy(snapshot.params)
+    set_values(tree, values, file)
+    params = Params.from_mapping(tree, f"{file}, {title}")
     parsed = dict(leaves(params.model_dump(mode="json")))
     text = row.label or "-".join(format_value(parsed[key]) for key in row.values)
     stem = re.sub(r"[^A-Za-z0-9.]+|[.]{2,}", "-", text).strip("-.")
@@ -219,20 +211,3 @@ def _make_run(
         params=params,
         overrides=tuple(f"{key}={format_value(parsed[key])}" for key in values),
     )
-
-
-def _with_values(tree: Values, values: Values, file: str) -> Values:
-    """Return params.yaml with values set by dotted key."""
-    merged = copy.deepcopy(tree)
-    known = [key for key, _ in leaves(tree)]
-    for dotted, value in values.items():
-        if dotted not in known:
-            close = difflib.get_close_matches(dotted, known, n=1)
-            hint = f": did you mean {close[0]}?" if close else ""
-            raise AtlasError(f"{file}: {dotted} is not a key of params.yaml{hint}")
-        *sections, key = dotted.split(".")
-        section = merged
-        for name in sections:
-            section = section[name]
-        section[key] = value
-    return merged
