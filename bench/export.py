@@ -24,9 +24,8 @@ import torch
 from safetensors import safe_open
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.gguf.writer import write_gguf
-from atlas.export.metadata import ModelMetadata
 from atlas.model.config import ModelConfig
 from atlas.model.initialize import make_model
 from atlas.model.storage import save_weights

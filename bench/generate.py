@@ -22,10 +22,9 @@ import torch
 from cyllama.llama import llama_cpp
 from transformers import AutoModelForCausalLM
 
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
-from atlas.export.metadata import ModelMetadata
 from atlas.inference.backends.gguf import LlamaBackend, LlamaModel, load_gguf
 from atlas.inference.batch import InferenceBackend, RunningBatch, TokenSequence
 from atlas.inference.generate import torch_backend

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.check.process import RuntimeProcess
 from atlas.export.check.runtimes import Runtime, answer_request
-from atlas.export.metadata import ModelMetadata
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise

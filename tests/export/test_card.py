@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 import yaml
 
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.card import FileRow, write_card
-from atlas.export.metadata import ModelMetadata
 from tests.export.models import SHAPES, store
 from tests.export.test_export import METADATA
 from tests.small import text

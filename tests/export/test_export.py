@@ -8,9 +8,8 @@ import torch
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export import export as module
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData
 from atlas.export.export import export_model
-from atlas.export.metadata import ModelMetadata, TrainingData
 from atlas.export.validation import ValidationData, encode_texts, sample_texts
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atlas.export.hugging_face.tensors import BLOCK_NAMES, OWN_BLOCK_NAMES
+from atlas.export.hugging_face.folder import BLOCK_NAMES, OWN_BLOCK_NAMES
 from tests.model.family import T, V, decoder, ids_of
 
 transformers = pytest.importorskip("transformers", reason="of the extra `dev`")

@@ -3,9 +3,8 @@
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.gguf.writer import write_gguf
-from atlas.export.metadata import ModelMetadata
 from atlas.tools.export import export_to
 from tests.export.models import SHAPES, store
 from tests.small import text

@@ -1,5 +1,6 @@
 """A trained model with everything an export needs: config, weights, tokenizer, metadata."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,14 +9,65 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from atlas.errors import AtlasError
-from atlas.export.metadata import ModelMetadata
+from atlas.corpora.manifest import Manifest
+from atlas.errors import AtlasError, one_line
 from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.model.decoder import Decoder
 from atlas.model.storage import WEIGHTS, load_model
 from atlas.tokens.tokenizer import Tokenizer
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names
+MAX_URLS = 20
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The corpus a model was trained on."""
+
+    corpus: str
+    files: int
+    bytes: int
+    licences: tuple[str, ...]  # most common first
+    urls: tuple[str, ...]  # the first MAX_URLS addresses that texts were downloaded from
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingData":
+        """Read the manifest.json of the fetch stage; paths of local files are private."""
+        manifest = Manifest.read(path)
+        files = manifest.files
+        licences = Counter(file.licence for file in files).most_common()
+        urls = [file.url for file in files if file.url.startswith(("https://", "http://"))]
+        return cls(
+            corpus=manifest.corpus,
+            files=len(files),
+            bytes=sum(file.bytes for file in files),
+            licences=tuple(licence for licence, _ in licences),
+            urls=tuple(dict.fromkeys(urls))[:MAX_URLS],
+        )
+
+    def describe(self) -> str:
+        """Describe the corpus in one line, without a full stop."""
+        licences = ", ".join(self.licences) or "unknown"
+        count = "1 file" if self.files == 1 else f"{self.files} files"
+        return f"{self.corpus}: {count}, {self.bytes:,} bytes; licence: {licences}"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Metadata of a model; empty fields are left out of the files."""
+
+    name: str  # and the stem of the files
+    author: str | None = None
+    license: str | None = None  # of the weights, as an SPDX identifier
+    description: str | None = None  # one sentence
+    source: str | None = None  # URL of the model or of the code that made it
+    data: TrainingData | None = None
+
+    def __post_init__(self) -> None:
+        """Make each text one line without double quotes, safe in Markdown and in a Modelfile."""
+        for key in ("author", "license", "description", "source"):
+            text = one_line(getattr(self, key) or "").replace('"', "'")
+            object.__setattr__(self, key, text or None)
 
 
 class StoredWeights:
@@ -23,17 +75,9 @@ class StoredWeights:
 
     safetensors maps the file into memory, and pages that were read count as memory of the process
     until the file is unmapped. Opening the file anew for each tensor keeps that to one tensor.
-
-    Attributes:
-        shapes: shape of each tensor, by name.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read names and shapes.
-
-        Raises:
-            AtlasError: the file is missing or damaged, or a tensor is not of a float type.
-        """
         self._path = folder / WEIGHTS
         self.shapes: dict[str, tuple[int, ...]] = {}
         try:
@@ -61,14 +105,7 @@ class StoredWeights:
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A model folder, its tokenizer and its metadata.
-
-    Attributes:
-        folder: holds config.json and model.safetensors.
-        config: the contents of config.json.
-        tokenizer: the tokenizer that the model was trained with.
-        metadata: what the exported files say about the model.
-    """
+    """A model folder (config.json, model.safetensors), its tokenizer and its metadata."""
 
     folder: Path
     config: ModelConfig
@@ -77,12 +114,7 @@ class ModelBundle:
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Path, metadata: ModelMetadata) -> "ModelBundle":
-        """Read a model and its tokenizer, and check that they belong together.
-
-        Raises:
-            AtlasError: a file is missing or damaged; the model was trained with another tokenizer,
-                or has another number of embedding rows than the tokenizer has pieces.
-        """
+        """Read a model and its tokenizer, and check that they belong together."""
         config = ModelConfig.read(folder)
         loaded = Tokenizer.load(tokenizer)
         check_tokenizer(config, loaded.sha256, str(tokenizer), str(folder))
@@ -95,11 +127,7 @@ class ModelBundle:
 
     @cached_property
     def model(self) -> Decoder:
-        """The model on the CPU, loaded on first use.
-
-        Raises:
-            AtlasError: the weights are missing or damaged, or the model is not a decoder.
-        """
+        """The model on the CPU, loaded on first use."""
         model = load_model(self.folder, torch.device("cpu"))
         if not isinstance(model, Decoder):
             kind = self.config.kind

@@ -12,8 +12,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from atlas.errors import one_line
-from atlas.export.bundle import ModelBundle
-from atlas.export.metadata import ModelMetadata
+from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.inference.generate import generate
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
@@ -33,27 +32,16 @@ LOGIT_METRICS = {  # metric of the largest logit difference, by runtime
 
 @dataclass(frozen=True)
 class FileRow:
-    """A row of the table of files: the PyTorch model, or a GGUF file.
-
-    Attributes:
-        file: file name.
-        format: GGUF format, or ``pytorch``.
-        bytes: size of the file.
-        bits_per_weight: size per weight.
-        perplexity: perplexity in the file's own runtime.
-        kl_divergence: from the F32 file's predictions, nats per token.
-        top_1_agreement: share of the positions where both find the same token most likely.
-        types: types of the matrices, most common first.
-    """
+    """A row of the table of files: the PyTorch model, or a GGUF file."""
 
     file: str
-    format: str
+    format: str  # GGUF format, or ``pytorch``
     bytes: int
     bits_per_weight: float
-    perplexity: float
-    kl_divergence: float
-    top_1_agreement: float
-    types: str
+    perplexity: float  # in the file's own runtime
+    kl_divergence: float  # from the F32 file's predictions, nats per token
+    top_1_agreement: float  # share of the positions where both find the same token most likely
+    types: str  # of the matrices, most common first
 
 
 def write_card(
@@ -68,14 +56,8 @@ def write_card(
 ) -> None:
     """Write the card, a copy for the Hugging Face folder, and a Modelfile for GGUF files.
 
-    Args:
-        bundle: the model.
-        formats: formats of the export.
-        files: the PyTorch model, then the GGUF files.
-        metrics: metrics of the checks.
-        prompt: ids that the sample begins with.
-        perplexity_data: description of the text that perplexities are computed over.
-        folder: folder of the export.
+    ``files`` are the PyTorch model, then the GGUF files. The card has a sample that begins with
+    ``prompt``, and names the text that perplexities are computed over, ``perplexity_data``.
     """
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -84,7 +66,8 @@ def write_card(
         keep_trailing_newline=True,
     )
     metadata = bundle.metadata
-    prompt = _question(bundle.config, prompt)
+    if bundle.config.separator in prompt:  # keep the question alone
+        prompt = prompt[: prompt.index(bundle.config.separator) + 1]
     continuation = list(generate(bundle.model, prompt, SAMPLE_TOKENS, DEFAULT_SAMPLING))
     prompt_text = bundle.tokenizer.decode(prompt)
     text = bundle.tokenizer.decode([*prompt, *continuation])
@@ -93,11 +76,16 @@ def write_card(
         metadata=metadata,
         shape=_shape(bundle.config, bundle.model.parameter_count()),
         perplexity_data=perplexity_data,
-        agreements=list(_agreements(metrics)),
+        agreements=[
+            # Rounding to two digits must not lower the bound.
+            f"logits of {runtime} differ from PyTorch's by at most {1.05 * float(metrics[key]):.1e}"
+            for runtime, key in LOGIT_METRICS.items()
+            if key in metrics
+        ],
         sampling=DEFAULT_SAMPLING,
         prompt=prompt_text,
         continuation=text.removeprefix(prompt_text),
-        fence=_fence(text),
+        fence="~" * max(4, 1 + max(map(len, re.findall("~+", text)), default=0)),
     )
     pytorch, *gguf = files
     recommended = _recommended(gguf).file if gguf else None
@@ -126,11 +114,6 @@ def _recommended(files: Sequence[FileRow]) -> FileRow:
     size = attrgetter("bytes")
     quantized = [row for row in files if row.format not in UNQUANTIZED]
     return max(quantized, key=size) if quantized else min(files, key=size)
-
-
-def _fence(text: str) -> str:
-    """A code fence longer than any run of its character in the text."""
-    return "~" * max(4, 1 + max(map(len, re.findall("~+", text)), default=0))
 
 
 def _front_matter(metadata: ModelMetadata, formats: Sequence[str]) -> str:
@@ -162,21 +145,6 @@ def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
         "biases": yes_or_no[config.bias],
         "tied head": yes_or_no[config.tied_head],
     }
-
-
-def _agreements(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """A phrase for each runtime: how closely its logits agree with PyTorch's."""
-    for runtime, key in LOGIT_METRICS.items():
-        if key in metrics:
-            bound = 1.05 * float(metrics[key])  # rounding to two digits must not lower it
-            yield f"logits of {runtime} differ from PyTorch's by at most {bound:.1e}"
-
-
-def _question(config: ModelConfig, prompt: list[int]) -> list[int]:
-    """Cut a prompt after its question, for a model that answers questions."""
-    if config.separator in prompt:
-        return prompt[: prompt.index(config.separator) + 1]
-    return prompt
 
 
 def _shell_words(prompt: str) -> str:

@@ -47,20 +47,15 @@ TOLERANCE = 1e-4  # of logits, in runtimes that are as exact as PyTorch
 EXACT: GgufFormat = "f32"  # the GGUF format whose logits must agree
 PROGRAMS = {ONNX: (".onnx", ONNXRUNTIME), TORCH: (".pt2", TORCH_EXPORT)}
 
-Metric = int | float | str
-
 
 @dataclass
 class ExportResult:
-    """Findings of an export.
+    """Findings of an export: metrics, speeds in llama.cpp (tokens per second, by metric), files.
 
-    Attributes:
-        metrics: metrics of the stage.
-        speeds: tokens per second in llama.cpp, by metric.
-        files: a row for the PyTorch model, then one for each GGUF file that is kept.
+    The files are the PyTorch model, then each GGUF file that is kept.
     """
 
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: dict[str, int | float | str]
     speeds: dict[str, float] = field(default_factory=dict)
     files: list[FileRow] = field(default_factory=list)
 
@@ -70,20 +65,23 @@ def export_model(
 ) -> ExportResult:
     """Write a file or folder for each format, and a model card.
 
-    Args:
-        bundle: the model.
-        formats: names as in ``atlas.params.runtime_support``.
-        data: text for the checks.
-        folder: receives the files.
-
-    Raises:
-        AtlasError: a runtime cannot run such a model, or disagrees with PyTorch.
+    Formats are named as in ``atlas.params.runtime_support``.
     """
-    architecture, kind = _runtime_support(bundle, formats)
+    options = bundle.config.model_dump()
+    architecture, kind = architecture_of(options), class_of(options)
+    to_gguf, to_hugging_face = bool(gguf_formats(formats)), HUGGING_FACE in formats
+    if to_gguf and architecture is None:
+        raise AtlasError(
+            f"{bundle.folder}: llama.cpp has no architecture for it; leave out the gguf formats"
+        )
+    if to_hugging_face and kind is None:
+        raise AtlasError(
+            f"{bundle.folder}: transformers has no class for it; leave out {HUGGING_FACE}"
+        )
     exporter = Exporter(bundle, formats, data, folder)
-    if architecture:
+    if to_gguf and architecture:
         exporter.export_gguf(architecture)
-    if kind:
+    if to_hugging_face and kind:
         exporter.export_hugging_face(kind)
     exporter.export_programs()
     write_card(
@@ -92,37 +90,14 @@ def export_model(
         files=exporter.result.files,
         metrics=exporter.result.metrics,
         prompt=exporter.expected.prompts[0][0],
-        perplexity_data=data.describe(),
+        perplexity_data=data.description,
         folder=folder,
     )
     return exporter.result
 
 
-def _runtime_support(
-    bundle: ModelBundle, formats: Sequence[str]
-) -> tuple[Architecture | None, HuggingFaceClass | None]:
-    """Find what llama.cpp and transformers run the model as, None for formats not asked for."""
-    options = bundle.config.model_dump()
-    architecture = architecture_of(options) if gguf_formats(formats) else None
-    if gguf_formats(formats) and architecture is None:
-        raise AtlasError(
-            f"{bundle.folder}: llama.cpp has no architecture for it; leave out the gguf formats"
-        )
-    kind = class_of(options) if HUGGING_FACE in formats else None
-    if HUGGING_FACE in formats and kind is None:
-        raise AtlasError(
-            f"{bundle.folder}: transformers has no class for it; leave out {HUGGING_FACE}"
-        )
-    return architecture, kind
-
-
 class Exporter:
-    """Exports one model, format by format.
-
-    Attributes:
-        expected: results that each runtime should give.
-        result: findings so far.
-    """
+    """Exports one model, format by format, and collects the findings."""
 
     def __init__(
         self, bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path

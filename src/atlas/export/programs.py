@@ -35,11 +35,7 @@ BATCH, NEW, ALL, PAST = "batch", "new", "all", "past"  # names of B, T, P + T an
 
 
 def write_programs(model: Path, targets: Sequence[Path]) -> None:
-    """Write a model folder to each target, in another process.
-
-    Raises:
-        AtlasError: the exporter failed.
-    """
+    """Write a model folder to each target, in another process."""
     WRITER.run(str(model), *map(str, targets), file=targets[0])
 
 
@@ -56,14 +52,11 @@ class InputLayer(LayerCache):
 class InputCache(KVCache):
     """A cache whose contents are inputs of the program.
 
-    Attributes:
-        layers: one per block.
-        mask: which of the past and new tokens are not padding, (B, P + T).
+    The mask is False where a past or new token is padding, (B, P + T).
     """
 
     def __init__(self, layers: list[LayerCache], mask: Tensor) -> None:
-        self.layers = layers
-        self.mask = mask
+        self.layers, self.mask = layers, mask
 
     @property
     def longest(self) -> int:
@@ -87,10 +80,8 @@ class CachedDecoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Return logits (B, T, V), then keys and values of each block, (B, K, P + T, D) each.
 
-        Args:
-            input_ids: new tokens, (B, T).
-            attention_mask: 1 for tokens, 0 for padding, past and new, (B, P + T).
-            past_key_values: keys, then values, of each block in turn, (B, K, P, D) each.
+        The inputs are the new tokens (B, T), a mask of all tokens with 0 for padding (B, P + T),
+        and keys, then values, of each block in turn (B, K, P, D).
         """
         pairs = zip(past_key_values[::2], past_key_values[1::2], strict=True)
         layers: list[LayerCache] = [InputLayer(key, value) for key, value in pairs]
@@ -99,20 +90,14 @@ class CachedDecoder(nn.Module):
         return logits, *present
 
 
+def cache_names(prefix: str, config: ModelConfig) -> list[str]:
+    """Names of the keys and values of each block, in order."""
+    return [f"{prefix}.{i}.{part}" for i in range(config.n_layer) for part in ("key", "value")]
+
+
 def input_names(config: ModelConfig) -> list[str]:
     """Names of the inputs, in order."""
-    return ["input_ids", "attention_mask", *_cache_names(config, "past_key_values")]
-
-
-def output_names(config: ModelConfig) -> list[str]:
-    """Names of the outputs, in order."""
-    return ["logits", *_cache_names(config, "present")]
-
-
-def _cache_names(config: ModelConfig, prefix: str) -> list[str]:
-    return [
-        f"{prefix}.{number}.{part}" for number in range(config.n_layer) for part in ("key", "value")
-    ]
+    return ["input_ids", "attention_mask", *cache_names("past_key_values", config)]
 
 
 def empty_past(config: ModelConfig, batch: int = 1, length: int = 0) -> list[Tensor]:
@@ -163,7 +148,7 @@ def write_onnx(program: ExportedProgram, config: ModelConfig, path: Path) -> Non
     onnx = torch.onnx.export(
         program,
         input_names=input_names(config),
-        output_names=output_names(config),
+        output_names=["logits", *cache_names("present", config)],
         verbose=False,
     )
     if onnx is None:

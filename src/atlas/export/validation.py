@@ -23,21 +23,13 @@ SAMPLES = 4
 
 @dataclass(frozen=True)
 class ValidationData:
-    """Text and windows of its tokens.
+    """Text and windows of its tokens."""
 
-    Attributes:
-        texts: texts to tokenize; the first ``prompts`` of them also give logits and prompts.
-        batches: windows of tokens, for perplexities.
-        prompts: number of texts whose logits and greedy continuation are compared.
-        greedy_tokens: length of a greedy continuation.
-        description: what the text is, for the model card.
-    """
-
-    texts: list[str]
-    batches: list[TokenBatch[npt.NDArray[Any]]]
-    prompts: int
-    greedy_tokens: int
-    description: str
+    texts: list[str]  # to tokenize; the first ones also give logits and greedy continuations
+    batches: list[TokenBatch[npt.NDArray[Any]]]  # windows of tokens, for perplexities
+    prompts: int  # number of texts whose logits and greedy continuations are compared
+    greedy_tokens: int  # length of a continuation
+    description: str  # of the tokens in the windows, for the model card
 
     @classmethod
     def load(
@@ -54,13 +46,15 @@ class ValidationData:
         """Load documents and up to ``max_windows`` windows spread over their tokens."""
         windows = EvaluationWindows(split, context_length, BATCH_SIZE)
         batches = list(windows.spread(max_windows or len(windows.layout)))
-        texts = _first_texts(documents, MAX_CHARACTERS)
+        tokens = sum(batch.num_targets() for batch in batches)
+        texts, characters = [], MAX_CHARACTERS
+        for document in documents:
+            texts.append(document.text[:characters])
+            characters -= len(texts[-1])
+            if not characters:
+                break
+        description = f"{tokens:,} tokens of {description}"
         return cls(texts, batches, prompts, greedy_tokens, description)
-
-    def describe(self) -> str:
-        """Describe the tokens that perplexities are computed over."""
-        tokens = sum(batch.num_targets() for batch in self.batches)
-        return f"{tokens:,} tokens of {self.description}"
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> TokenSplit:
@@ -84,9 +78,6 @@ def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
 
     The texts are sampled from the model's own probabilities (temperature 1), so a KL divergence
     over them is the one to expect on what the model writes.
-
-    Raises:
-        AtlasError: every sample is empty.
     """
     texts = []
     for seed in range(SAMPLES):
@@ -96,15 +87,4 @@ def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
     texts = [text for text in texts if tokenizer.encode(text)]
     if not texts:
         raise AtlasError("--text: all samples of the model are empty; give a text to check it with")
-    return texts
-
-
-def _first_texts(documents: Iterable[Document], max_characters: int) -> list[str]:
-    """Take the first documents, up to a total length; the last one may be cut."""
-    texts = []
-    for document in documents:
-        texts.append(document.text[:max_characters])
-        max_characters -= len(texts[-1])
-        if not max_characters:
-            break
     return texts

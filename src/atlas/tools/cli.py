@@ -212,8 +212,7 @@ def export(
     source: Annotated[str, typer.Option(help="URL of the model.")] = "",
 ) -> None:
     """Export a model to GGUF and other formats, and check each in its runtime."""
-    from atlas.export.bundle import ModelBundle
-    from atlas.export.metadata import ModelMetadata
+    from atlas.export.bundle import ModelBundle, ModelMetadata
     from atlas.inference.backends.exported import sibling
     from atlas.tools.export import export_to
 

@@ -28,66 +28,40 @@ MAX_PROMPT_TOKENS = 16
 
 @dataclass(frozen=True)
 class Expected:
-    """The results of Atlas's own tokenizer and model.
+    """The results of Atlas's own tokenizer and model."""
 
-    Attributes:
-        texts: texts with their ids.
-        sequences: ids (T,) with the logits (T, V) after each of them.
-        prompts: ids with the ids that continue them greedily.
-        greedy_tokens: length of each continuation.
-        context_length: context length of the model.
-    """
-
-    texts: list[tuple[str, list[int]]]
-    sequences: list[tuple[list[int], npt.NDArray[np.float32]]]
-    prompts: list[tuple[list[int], list[int]]]
-    greedy_tokens: int
+    texts: list[tuple[str, list[int]]]  # with their ids
+    sequences: list[tuple[list[int], npt.NDArray[np.float32]]]  # ids (T,), logits (T, V) after each
+    prompts: list[tuple[list[int], list[int]]]  # ids, and the ids that continue them greedily
+    greedy_tokens: int  # length of each continuation
     context_length: int
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A runtime's results compared with the expected ones.
+    """A runtime's results compared with the expected ones, in numbers.
 
-    Attributes:
-        texts: number of texts tokenized.
-        tokens: number of their ids.
-        token_mismatches: number of texts with other ids.
-        logit_difference: largest difference over all positions and tokens.
-        greedy_tokens: number of ids generated greedily.
-        greedy_mismatches: continuations that differ before a tie. A tie is where the two most
-            likely logits are closer than the tolerance explains.
-        greedy_ties: continuations that first differ at a tie.
+    A tie is where the two most likely logits are closer than the tolerance explains.
     """
 
     texts: int
-    tokens: int
-    token_mismatches: int
-    logit_difference: float
+    tokens: int  # ids of the texts
+    token_mismatches: int  # texts with other ids
+    logit_difference: float  # the largest, over all positions and tokens
     greedy_tokens: int
-    greedy_mismatches: int
-    greedy_ties: int
+    greedy_mismatches: int  # continuations that differ before a tie
+    greedy_ties: int  # continuations that first differ at a tie
 
 
 @torch.no_grad()
 def expect(
-    model: Decoder,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    prompts: int,
-    greedy_tokens: int,
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], prompts: int, greedy_tokens: int
 ) -> Expected:
     """Compute the results that a runtime should give, on texts and on the nasty strings.
 
-    A tokenizer of words skips the nasty strings: where no word matches, llama.cpp takes a word that
-    the text begins with.
-
-    Args:
-        model: the model, on the CPU in float32.
-        tokenizer: its tokenizer.
-        texts: texts to tokenize.
-        prompts: number of texts that also give logits and a greedy continuation.
-        greedy_tokens: length of a continuation, cut at the end of the context.
+    The first ``prompts`` texts also give logits and a greedy continuation of ``greedy_tokens``, cut
+    at the end of the context. A tokenizer of words skips the nasty strings: where no word matches,
+    llama.cpp takes a word that the text begins with.
     """
     length = model.config.context_length
     all_texts = [*texts, *(() if tokenizer.kind == "word" else NASTY_STRINGS)]
@@ -125,15 +99,7 @@ def compare(
 ) -> Agreement:
     """Run an exported file or folder in its runtime and compare the results.
 
-    Args:
-        file: exported file or folder.
-        expected: results of ``model``.
-        model: the model it was exported from.
-        tolerance: difference of logits that rounding explains.
-        runtime: runtime that reads the file.
-
-    Raises:
-        AtlasError: the runtime crashed or refused the file.
+    The tolerance is the difference of logits that rounding explains.
     """
     texts = expected.texts if runtime.tokenizes else []
     request = {
@@ -194,9 +160,6 @@ def check_agreement(
     """Stop an export whose runtime does not give the expected results.
 
     Without a tolerance, as for quantized files, only the tokens must be equal.
-
-    Raises:
-        AtlasError: tokens, logits or greedy text differ by more than rounding explains.
     """
     problems = []
     if agreement.token_mismatches:

@@ -24,40 +24,21 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class RuntimeProcess:
-    """A module of Atlas that runs a runtime when started by ``python -m``.
+    """A module of Atlas that runs a runtime when started by ``python -m``."""
 
-    Attributes:
-        name: name of the runtime, for messages.
-        module: module to run.
-        arguments: first arguments of the module.
-        tokenizes: the runtime has a tokenizer.
-    """
-
-    name: str
+    name: str  # of the runtime, for messages
     module: str
-    arguments: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()  # the first arguments of the module
     tokenizes: bool = True
 
     def ask(self, request: dict[str, Any], folder: Path, *, file: Path) -> Any:
-        """Write request.json to a folder, run the module on it, and read answer.json.
-
-        Raises:
-            AtlasError: the runtime failed, crashed or hung.
-        """
+        """Write request.json to a folder, run the module on it, and read answer.json."""
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         self.run(str(folder), file=file)
         return json.loads((folder / "answer.json").read_text(encoding="utf-8"))
 
     def run(self, *arguments: str, file: Path) -> None:
-        """Run the module.
-
-        Args:
-            arguments: further arguments of the module.
-            file: the file it works on, for messages.
-
-        Raises:
-            AtlasError: the runtime failed, crashed or hung.
-        """
+        """Run the module on a file; a runtime that fails, crashes or hangs is an error."""
         source = Path(atlas.__file__).parent.parent
         # -P: no code is imported from the current folder.
         command = [sys.executable, "-P", "-m", self.module, *self.arguments, *arguments]
@@ -72,15 +53,11 @@ class RuntimeProcess:
         except subprocess.TimeoutExpired:
             raise AtlasError(f"{file}: {self.name} did not answer within {TIMEOUT} s") from None
         if result.returncode:
-            full = shutil.disk_usage(file.parent).free < FULL_DISK
-            reason = "the disk is full; free some space" if full else _reason(result.stderr)
+            lines = result.stderr.strip().splitlines() or ["no message"]
+            errors = [line for line in lines if "error" in line.lower() or "what():" in line]
+            reason = one_line((errors or lines)[-1])  # C++ prints its stack after the error
+            if shutil.disk_usage(file.parent).free < FULL_DISK:
+                reason = "the disk is full; free some space"
             raise AtlasError(
                 f"{file}: {self.name} failed with exit code {result.returncode}: {reason}"
             )
-
-
-def _reason(stderr: str) -> str:
-    """Find the last line about an error, else the last line; C++ prints its stack after it."""
-    lines = stderr.strip().splitlines() or ["no message"]
-    errors = [line for line in lines if "error" in line.lower() or "what():" in line]
-    return one_line((errors or lines)[-1])

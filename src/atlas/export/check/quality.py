@@ -33,32 +33,16 @@ PERPLEXITY_TOLERANCE = 1e-3  # relative, between llama.cpp's F32 and PyTorch
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a GGUF file predicts text.
-
-    Attributes:
-        perplexity: computed by llama.cpp.
-        kl_divergence: from the F32 file's predictions, nats per token; 0 for the F32 file.
-        top_1_agreement: share of the positions where both find the same token most likely.
-        tokens_per_second: reading speed, including the copy of the logits.
-    """
+    """How well a GGUF file predicts text, according to llama.cpp."""
 
     perplexity: float
-    kl_divergence: float
-    top_1_agreement: float
-    tokens_per_second: float
+    kl_divergence: float  # from the F32 file's predictions, nats per token
+    top_1_agreement: float  # share of the positions where both find the same token most likely
+    tokens_per_second: float  # reading speed, including the copy of the logits
 
 
 def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]]) -> Quality:
-    """Run a GGUF file over windows of text, next to the F32 file.
-
-    Args:
-        gguf: file to measure.
-        exact: F32 file of the same model; may be the same file.
-        batches: windows as long as the model's context.
-
-    Raises:
-        AtlasError: llama.cpp crashed or refused a file.
-    """
+    """Run a GGUF file over windows of text, next to the F32 file ``exact``, maybe the same file."""
     inputs, targets = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
     request = {
         "model": str(gguf.resolve()),
@@ -78,11 +62,7 @@ def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]])
 
 
 def check_perplexity(gguf: Path, quality: Quality, expected: float) -> None:
-    """Compare the perplexity of an F32 file with PyTorch's.
-
-    Raises:
-        AtlasError: they differ by more than ``PERPLEXITY_TOLERANCE``.
-    """
+    """Refuse an F32 file whose perplexity is not PyTorch's, within ``PERPLEXITY_TOLERANCE``."""
     if not abs(quality.perplexity / expected - 1) <= PERPLEXITY_TOLERANCE:  # NaN fails too
         raise AtlasError(
             f"{gguf}: its perplexity is {quality.perplexity:.5g} in llama.cpp and {expected:.5g} "

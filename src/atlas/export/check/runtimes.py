@@ -111,81 +111,72 @@ class Transformers(Runtime):
 class Program(Runtime):
     """A program with keys and values as inputs and outputs (see ``atlas.export.programs``).
 
-    Attributes:
-        shapes: shapes of its past keys and values, (batch, heads, past, head size) each.
+    ``run`` takes ids, a mask and past keys and values, (batch, heads, past, head size) each. It
+    returns the logits, then the keys and values of all tokens.
     """
 
-    shapes: list[tuple[Any, ...]]
-    _past: list[Array]
-
-    @abstractmethod
-    def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:
-        """Return the logits, then the keys and values of all tokens."""
+    def __init__(
+        self, run: Callable[[Array, Array, list[Array]], list[Array]], past: list[tuple[Any, ...]]
+    ) -> None:
+        self._run = run
+        self._empty = [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in past]
+        self._past = self._empty
 
     def logits(self, ids: list[int], position: int) -> Logits:
         """Compute logits (T, V) after each of ``ids`` (T), passing keys and values back in."""
-        empty = [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in self.shapes]
-        past = self._past if position else empty
+        past = self._past if position else self._empty
         mask = np.ones((1, position + len(ids)), np.int64)
-        logits, *self._past = self.run(np.array([ids], np.int64), mask, past)
+        logits, *self._past = self._run(np.array([ids], np.int64), mask, past)
         first: Logits = logits[0]
         return first
 
 
-class OnnxRuntime(Program):
-    """An ONNX file in onnxruntime, on the CPU."""
+def load_onnx(path: str, _context_length: int) -> Program:
+    """Load an ONNX file in onnxruntime, on the CPU."""
+    from onnxruntime import InferenceSession, SessionOptions
 
-    def __init__(self, path: str, _context_length: int) -> None:
-        from onnxruntime import InferenceSession, SessionOptions
+    options = SessionOptions()
+    options.intra_op_num_threads = threads()
+    session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = session.get_inputs()
 
-        options = SessionOptions()
-        options.intra_op_num_threads = threads()
-        self._session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        inputs = self._session.get_inputs()
-        self._names = [each.name for each in inputs]
-        self.shapes = [tuple(each.shape) for each in inputs[2:]]
-
-    def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:
-        """Return the logits, then the keys and values of all tokens."""
-        inputs = dict(zip(self._names, (ids, mask, *past), strict=True))
-        outputs: list[Array] = self._session.run(None, inputs)
+    def run(ids: Array, mask: Array, past: list[Array]) -> list[Array]:
+        names = (each.name for each in inputs)
+        outputs: list[Array] = session.run(None, dict(zip(names, (ids, mask, *past), strict=True)))
         return outputs
 
+    return Program(run, [tuple(each.shape) for each in inputs[2:]])
 
-class TorchExport(Program):
-    """A program of torch.export, loaded by PyTorch."""
 
-    def __init__(self, path: str, _context_length: int) -> None:
-        import torch
+def load_torch_export(path: str, _context_length: int) -> Program:
+    """Load a program of torch.export in PyTorch."""
+    import torch
 
-        self._torch = torch
-        program = torch.export.load(path)
-        self._module = program.module()
-        (_, _, past), _ = program.example_inputs
-        self.shapes = [tuple(each.shape) for each in past]
+    program = torch.export.load(path)
+    module = program.module()
+    (_, _, example), _ = program.example_inputs
 
-    def run(self, ids: Array, mask: Array, past: list[Array]) -> list[Array]:
-        """Return the logits, then the keys and values of all tokens."""
-        convert = self._torch.from_numpy
-        with self._torch.no_grad():
-            outputs = self._module(convert(ids), convert(mask), [convert(each) for each in past])
+    @torch.no_grad()
+    def run(ids: Array, mask: Array, past: list[Array]) -> list[Array]:
+        convert = torch.from_numpy
+        outputs = module(convert(ids), convert(mask), [convert(each) for each in past])
         return [each.numpy() for each in outputs]
+
+    return Program(run, [tuple(each.shape) for each in example])
 
 
 RUNTIMES: dict[str, Callable[[str, int], Runtime]] = {
     "llama.cpp": LlamaCpp,
     "transformers": Transformers,
-    "onnxruntime": OnnxRuntime,
-    "torch.export": TorchExport,
+    "onnxruntime": load_onnx,
+    "torch.export": load_torch_export,
 }
 
 
 def answer_request(folder: Path, load: Callable[[str, int], Runtime]) -> None:
     """Read request.json of a folder and write the answer to it.
 
-    Args:
-        folder: the folder.
-        load: loads a file or folder, given its context length.
+    ``load`` loads a file or folder, given its context length.
     """
     request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     runtime = load(request["model"], request["context_length"])

@@ -45,12 +45,7 @@ def may_shrink(name: str, dimensions: int) -> bool:
 def tensor_types(
     shapes: Mapping[str, tuple[int, ...]], name: GgufFormat
 ) -> dict[str, GGMLQuantizationType]:
-    """Choose the type of each tensor, in a format without K types.
-
-    Args:
-        shapes: shape of each tensor of the file, by llama.cpp's name.
-        name: format of the file.
-    """
+    """Choose the type of each tensor, by llama.cpp's name, in a format without K types."""
     usual = GGMLQuantizationType[name.upper()]
     types = {
         key: usual if may_shrink(key, len(shape)) else GGMLQuantizationType.F32
@@ -62,11 +57,7 @@ def tensor_types(
 
 
 def quantize(source: Path, target: Path, name: GgufFormat) -> None:
-    """Let llama.cpp convert an F32 file to another format.
-
-    Raises:
-        AtlasError: llama.cpp failed.
-    """
+    """Let llama.cpp convert an F32 file to another format."""
     number = str(int(file_type(name)))
     QUANTIZER.run(str(source), str(target), number, file=target)
 

@@ -43,22 +43,11 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file.
-
-    Attributes:
-        name: llama.cpp's name.
-        shape: shape of the values.
-        read: reads or computes the values, contiguous, in float32.
-    """
+    """A tensor of a GGUF file; ``read`` gives its values, contiguous, in float32."""
 
     name: str
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
-
-
-def identity(values: Tensor) -> Tensor:
-    """Return the values unchanged."""
-    return values
 
 
 def scale(factor: float) -> Transform:
@@ -102,7 +91,7 @@ class GgufConverter:
         shape = (self.config.context_length, self.config.d_model)
         match self.config.positions:
             case "learned":
-                yield self._weight(POSITIONS, "positions.weight", identity)
+                yield GgufTensor(POSITIONS, shape, partial(self.weights.read, "positions.weight"))
             case "sinusoidal":
                 yield GgufTensor(POSITIONS, shape, partial(sinusoidal_table, *shape))
             case "none" if self.architecture.always_positions:
@@ -143,20 +132,18 @@ class GgufConverter:
 
     def _module(self, ours: str, theirs: str) -> Iterator[GgufTensor]:
         """Weight and bias of a module, where the model has it."""
-        weight, bias = f"{ours}.weight", f"{ours}.bias"
-        if weight not in self.weights.shapes:
-            return
-        transform = self._transform(ours)
-        yield self._weight(f"{theirs}.weight", weight, transform)
-        if bias in self.weights.shapes:
-            yield self._weight(f"{theirs}.bias", bias, transform)
-        elif self._needs_bias(ours):
-            rows = self.weights.shapes[weight][0]
-            yield _constant(f"{theirs}.bias", (rows,), 0.0)
+        shapes, transform = self.weights.shapes, self._transform(ours)
+        for kind in ("weight", "bias"):
+            name, stored = f"{theirs}.{kind}", f"{ours}.{kind}"
+            if stored in shapes:
+                read = partial(self._read, stored, transform)
+                yield GgufTensor(name, shapes[stored], read)
+            elif kind == "bias" and f"{ours}.weight" in shapes and self._needs_bias(ours):
+                yield _constant(name, shapes[f"{ours}.weight"][:1], 0.0)
 
-    def _weight(self, name: str, ours: str, transform: Transform) -> GgufTensor:
-        shape = self.weights.shapes[ours]
-        return GgufTensor(name, shape, lambda: transform(self.weights.read(ours)))
+    def _read(self, name: str, transform: Transform | None) -> Tensor:
+        values = self.weights.read(name)
+        return transform(values) if transform else values
 
     def _needs_bias(self, ours: str) -> bool:
         if ours in ("embedding", "head") or ours.endswith(("query_norm", "key_norm")):
@@ -164,7 +151,7 @@ class GgufConverter:
         is_norm = ours.endswith(NORMS)
         return self.architecture.always_bias or (is_norm and self.architecture.always_norm_bias)
 
-    def _transform(self, ours: str) -> Transform:
+    def _transform(self, ours: str) -> Transform | None:
         """The transform that makes the architecture compute what the module computes."""
         config, architecture = self.config, self.architecture
         match ours.split(".", 2)[-1] if ours.startswith("blocks.") else ours:
@@ -178,7 +165,7 @@ class GgufConverter:
                 return scale(config.head_size**0.5)
             case "feed_forward.up" if config.feed_forward == "relu":
                 return scale(architecture.relu_scale)
-        return identity
+        return None
 
     def _fused_qkv(self, number: int) -> Iterator[GgufTensor]:
         """Queries, keys and values stacked in one tensor; a missing bias becomes zeros."""
@@ -189,7 +176,7 @@ class GgufConverter:
 
 
 def _concatenate(tensors: tuple[GgufTensor, ...]) -> Tensor:
-    return torch.cat([tensor.read() for tensor in tensors])
+    return torch.cat([each.read() for each in tensors])
 
 
 def _constant(name: str, shape: tuple[int, ...], value: float) -> GgufTensor:

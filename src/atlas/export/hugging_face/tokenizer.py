@@ -77,13 +77,11 @@ def _split_pattern(tokenizer: Tokenizer, identity: int) -> str:
 
 
 def _model(tokenizer: Tokenizer) -> models.Model:
-    identities = range(tokenizer.vocab_size)
-    vocabulary = {tokenizer.piece(i): i for i in identities}
+    vocabulary = {tokenizer.piece(i): i for i in range(tokenizer.vocab_size)}
     unknown = tokenizer.piece(tokenizer.unk)
-    score = tokenizer.processor.get_score
     match tokenizer.kind:
         case "unigram":
-            scores = [(tokenizer.piece(i), score(i)) for i in identities]
+            scores = [(piece, tokenizer.processor.get_score(i)) for piece, i in vocabulary.items()]
             return models.Unigram(scores, tokenizer.unk, tokenizer.has_bytes)
         case "word":
             return models.WordLevel(vocabulary, unknown)
