@@ -47,11 +47,7 @@ def inspect_model(
 ) -> Metrics:
     """Write all tables and plots that apply to the model and its corpus.
 
-    Args:
-        evaluator: the model.
-        validations: rows of metrics/val.csv.
-        tables: folder for CSV files.
-        plots: folder for PNG files.
+    ``validations`` holds the rows of metrics/val.csv.
     """
     plot_dynamics(validations, plots / "dynamics.png")
     metrics: Metrics = {}

@@ -34,12 +34,9 @@ EDGE_DIGITS = """
 
 
 def write_question_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> Metrics:
-    """Write failures.csv, and edge_cases.csv for the arithmetic language; nothing for plain text.
+    """Write failures, and edge cases of the arithmetic language; nothing for plain text.
 
-    Args:
-        evaluator: describes the split ``evaluator.table_split``.
-        scores: of that split.
-        folder: receives the CSV files.
+    The scores are those of ``evaluator.table_split``.
     """
     if not evaluator.has_questions:
         return {}

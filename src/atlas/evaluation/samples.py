@@ -29,11 +29,7 @@ def write_samples(evaluator: Evaluator, page: Path, folder: Path) -> Metrics:
     """Write the page of samples and, unless documents are questions, measure free samples.
 
     A free sample has no prompt. Excerpts of val of the same lengths are measured for comparison.
-
-    Args:
-        evaluator: the model to sample from.
-        page: Markdown file to write.
-        folder: receives samples.csv.
+    The page is Markdown; ``folder`` receives samples.csv.
     """
     params, val = evaluator.params, evaluator.splits["val"]
     prompts = choose_prompts(params.prompts, evaluator.tokenizer, val)

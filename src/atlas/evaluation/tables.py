@@ -26,13 +26,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def write_score_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> None:
-    """Write the tables of documents, sources, calibration and confusion.
-
-    Args:
-        evaluator: describes the split ``evaluator.table_split``.
-        scores: of that split.
-        folder: receives the CSV files.
-    """
+    """Write documents, sources, calibration and confusion, from scores of the table split."""
     split, questions = evaluator.table_split, evaluator.has_questions
     sums = document_sums(scores, evaluator.splits[split], evaluator.documents(split))
     write_table(with_averages(sums, questions=questions), folder, "documents")

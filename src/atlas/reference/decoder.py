@@ -212,20 +212,14 @@ def generate(
 ) -> Array:
     """Generate greedily: append the most likely token, ``new_tokens`` times.
 
-    Every step computes the whole text again, because there is no key-value cache.
-
-    Args:
-        parameters: weights.
-        options: architecture.
-        prompts: (B, T) ids; shorter prompts are padded on the left.
-        new_tokens: prompts and new tokens together must fit the context.
-        mask: (B, T), False at padding.
+    Shorter prompts are padded on the left, where the mask (B, T) is False. Every step computes the
+    whole text again, because there is no key-value cache.
 
     Returns:
         The new ids, (B, new_tokens).
 
     Raises:
-        ValueError: as in ``decoder_forward``.
+        ValueError: as in ``decoder_forward``, also if the new tokens do not fit the context.
     """
     ids = prompts
     for _ in range(new_tokens):

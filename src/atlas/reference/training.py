@@ -161,14 +161,7 @@ def train(
 ) -> Iterator[float]:
     """Train the weights in place, and yield the loss of each step.
 
-    Args:
-        parameters: weights to train.
-        options: architecture.
-        get_batch: step to its batch.
-        optimizer: keeps its state between steps.
-        get_lr: step to its learning rate.
-        steps: number of updates.
-        max_grad_norm: larger gradients are scaled down to this norm.
+    ``get_batch`` and ``get_lr`` take the number of the step, from 0.
 
     Raises:
         FloatingPointError: the loss or the gradient is not finite; the weights are unchanged.
