@@ -29,7 +29,7 @@ def test_a_stop_has_the_exit_code_of_an_interrupt(capsys):
     assert ended(KeyboardInterrupt(), capsys)[0] == 130
 
 
-def test_the_unexpected_says_how_to_see_more(capsys):
+def test_an_unexpected_error_tells_how_to_see_the_traceback(capsys):
     assert "ATLAS_DEBUG=1" in ended(RuntimeError("boom"), capsys)[1]
 
 

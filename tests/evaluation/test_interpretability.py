@@ -59,7 +59,7 @@ def test_without_positional_operations_there_is_no_table_of_digits(tmp_path):
 
 
 def circle(numbers, frequency, size=8, seed=0):
-    """Numbers that go ``frequency`` times round a circle in a random plane."""
+    """Embed numbers ``frequency`` times around a circle in a random plane."""
     angles = 2 * np.pi * frequency * np.arange(numbers) / numbers
     plane = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, 2)))[0]
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) @ plane.T

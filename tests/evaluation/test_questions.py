@@ -91,7 +91,7 @@ def test_other_languages_have_no_edge_cases(evaluator):
     assert seen == cases["seen"].tolist()
 
 
-def test_samples_answer_val_questions_and_none_is_free(results):
+def test_samples_answer_val_questions_without_free_samples(results):
     metrics, tables, page = results
     assert page.count(" = ") == 6
     assert "Written from nothing" not in page

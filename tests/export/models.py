@@ -1,4 +1,4 @@
-"""Tiny models of many shapes, stored as if trained; runtimes that need no process."""
+"""Tiny stored models of many shapes, and a runtime without a process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class InProcess(RuntimeProcess):
-    """Answers in this process, so that a test of many models imports the runtime once."""
+    """Answer in this process, so that tests of many models import the runtime once."""
 
     load: Callable[[str, int], Runtime] | None = None
 
@@ -43,7 +43,7 @@ class InProcess(RuntimeProcess):
 
 
 def store(folder, options, tokenizer) -> Decoder:
-    """Write a model whose weights, norms and biases too, look as if they had been trained."""
+    """Write a model whose weights, norms and biases look trained."""
     config = small_config(
         **options,
         vocab_size=tokenizer.vocab_size,
@@ -67,7 +67,7 @@ def store(folder, options, tokenizer) -> Decoder:
 
 
 def store_changed(folder, model) -> None:
-    """Overwrite a stored model with one that has a few other weights."""
+    """Change a few weights of a stored model."""
     with torch.no_grad():
         model.blocks[1].attention.key.weight[3] += 0.5
     save_weights(model, folder / "model.safetensors")

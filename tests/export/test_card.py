@@ -21,7 +21,7 @@ FILES = [
 
 @pytest.fixture
 def card(tmp_path, tokenizer):
-    """Writes the card and the Modelfile and returns the text of each."""
+    """Write the card and the Modelfile; return their texts."""
 
     def write(metadata: ModelMetadata = METADATA, formats=FORMATS, files=FILES, **options):
         model = store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)

@@ -1,4 +1,4 @@
-"""Whole exports of a tiny model, in the formats asked for."""
+"""Whole exports of a tiny model in the requested formats."""
 
 import json
 
@@ -50,7 +50,7 @@ def folder(tmp_path):
     return path
 
 
-def test_all_formats_are_checked_and_only_those_asked_for_are_kept(bundle, data, folder):
+def test_all_formats_are_checked_and_only_the_requested_are_kept(bundle, data, folder):
     result = export_model(bundle, ["gguf:q8_0"], data, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "Modelfile",
@@ -99,7 +99,7 @@ def test_a_model_that_a_runtime_cannot_express_is_refused(bundle, data, folder, 
         export_model(windowed, ["hugging_face"], data, folder)
 
 
-def test_a_model_and_a_tokenizer_that_do_not_belong_together_are_refused(bundle, tmp_path):
+def test_a_model_with_another_tokenizer_is_refused(bundle, tmp_path):
     config = bundle.folder / "config.json"
     values = json.loads(config.read_text())
     config.write_text(json.dumps(values | {"tokenizer_sha256": "0" * 64}))

@@ -39,7 +39,7 @@ RUNTIMES = {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, tokenizer, request):
-    """A model, and it written as both programs, in this process."""
+    """A model, and both programs written from it in this process."""
     folder = tmp_path_factory.mktemp("written")
     model = store(folder / "model", request.param, tokenizer)
     targets = [folder / name for name in RUNTIMES]
@@ -63,7 +63,7 @@ def test_programs_give_the_same_logits_and_text_token_by_token(written, tokenize
     model, targets = written
     expected = expect(model, tokenizer, VAL, prompts=2, greedy_tokens=60)
     for target in targets:
-        assert str(ROOT).encode() not in target.read_bytes()  # nobody's paths are published
+        assert str(ROOT).encode() not in target.read_bytes()  # no local path is published
         runtime = RUNTIMES[target.name]
         agreement = compare(target, expected, model, 1e-4, runtime)
         check_agreement(target, agreement, 1e-4, runtime)
@@ -126,7 +126,7 @@ def test_writer_and_runtime_run_in_their_own_processes(tmp_path, tokenizer, runt
     assert agreement.texts == 0
 
 
-def test_a_model_that_is_no_decoder_is_a_failed_export(tmp_path, tokenizer):
+def test_a_model_that_is_not_a_decoder_is_a_failed_export(tmp_path, tokenizer):
     store(tmp_path / "model", SHAPES["llama"], tokenizer)
     config = tmp_path / "model/config.json"
     config.write_text(config.read_text().replace('"decoder"', '"bigram"'))

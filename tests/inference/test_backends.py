@@ -1,4 +1,4 @@
-"""One model in its three forms: each continues a text as the model itself does."""
+"""One model in three forms, which all generate the same text."""
 
 import json
 
@@ -59,7 +59,7 @@ def written(opened, prompts, most, sampling=GREEDY, on_overflow="slide"):
     return [text.output_ids for text in texts]
 
 
-def test_each_form_is_known_by_what_it_holds(folder):
+def test_each_form_is_recognized_by_its_files(folder):
     for name, engine in ENGINES.items():
         opened = load_model(folder / name)
         assert (opened.engine, opened.context_length) == (engine, 96)
@@ -75,7 +75,7 @@ def test_prompts_and_texts_are_those_of_the_tokenizer(opened, tokenizer):
     assert opened.decode([tokenizer.eos, *tokenizer.encode("é")[:1]]) == "\ufffd"
 
 
-def test_each_form_of_a_model_of_whole_documents_begins_one(tmp_path, tokenizer):
+def test_each_form_of_a_model_of_whole_documents_starts_with_bos(tmp_path, tokenizer):
     store(tmp_path / "model", SHAPES["llama"] | {"add_bos_token": True}, tokenizer)
     tokenizer.save(tmp_path / "tokenizer")
     write_forms(tmp_path, tokenizer)
@@ -92,7 +92,7 @@ def test_each_form_continues_alike(opened, ours):
     assert written(opened, prompts, 20, sampling) == written(ours, prompts, 20, sampling)
 
 
-def test_each_form_goes_on_beyond_its_context(opened, ours):
+def test_each_form_continues_beyond_its_context(opened, ours):
     assert written(opened, ["a lamp"], 150) == written(ours, ["a lamp"], 150)
     (short,) = written(opened, ["a lamp"], 150, on_overflow="stop")
     assert len(short) == 96 - len(ours.encode("a lamp")) + 1
@@ -183,7 +183,7 @@ def test_a_question_is_asked_alone(tokenizer):
         ("folder/config.json", b"\xff", "not a model of this version"),
     ],
 )
-def test_what_is_no_model_is_refused_in_one_line(tmp_path, name, content, message):
+def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -193,7 +193,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path, name, content, messag
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_not_there_is_refused(tmp_path):
+def test_a_missing_model_is_refused(tmp_path):
     with pytest.raises(AtlasError, match=r"nothing/config.json: no such file"):
         load_model(tmp_path / "nothing")
     with pytest.raises(AtlasError, match=r"x.gguf: no such file"):

@@ -1,4 +1,4 @@
-"""A model of ours in llama.cpp: same texts as in PyTorch, and never with an outdated file."""
+"""Our models in llama.cpp: same texts as in PyTorch, and never from an outdated file."""
 
 import shutil
 
@@ -64,7 +64,7 @@ def test_the_engine_is_chosen(project):
 
 
 @pytest.mark.parametrize("shape", sorted(EXACT))
-def test_llama_cpp_writes_what_pytorch_writes(tmp_path, tokenizer, shape):
+def test_llama_cpp_and_pytorch_generate_the_same_text(tmp_path, tokenizer, shape):
     write_project(tmp_path, tokenizer, SHAPES[shape])
     ours, theirs = (load_model(tmp_path / "model", engine=each) for each in ("torch", "llama.cpp"))
     for sampling in (GREEDY, Sampling(seed=5), Sampling(seed=6, repetition_penalty=1.2, min_p=0.1)):
@@ -94,7 +94,7 @@ def test_attention_comes_from_pytorch(project):
     assert np.array_equal(ours.attention(ids), theirs.attention(ids))
 
 
-def test_attention_of_a_model_that_changed_since_is_refused(copy, tokenizer):
+def test_attention_of_a_changed_model_is_refused(copy, tokenizer):
     model = load_model(copy / "model")
     other = load_model(copy / "model", engine="torch").model
     (copy / "model/model.safetensors").unlink()

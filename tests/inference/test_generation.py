@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_text(model):
     st.sampled_from([GREEDY, plain(3), Sampling(seed=4, repetition_penalty=1.3, min_p=0.01)]),
     st.sampled_from(["slide", "stop"]),
 )
-def test_a_batch_is_each_alone(model, prompts, most, sampling, on_overflow):
+def test_a_batch_gives_the_same_texts_as_single_runs(model, prompts, most, sampling, on_overflow):
     samplings = [sampling.model_copy(update={"seed": seed}) for seed in range(len(prompts))]
     together = generate_batch(model, prompts, most, samplings, on_overflow)
     alone = [
@@ -125,7 +125,7 @@ def test_the_end_of_a_text_ends_it():
     assert (text.finish_reason, text.output_ids) == ("stop", [])
 
 
-def test_an_empty_prompt_begins_a_text(model):
+def test_an_empty_prompt_starts_a_text(model):
     assert list(generate(model, [], 3, GREEDY)) == list(generate(model, [EOS], 3, GREEDY))
 
 

@@ -65,7 +65,7 @@ def test_min_p(p, expected):
     assert kept(s.keep_min_p(LOGITS, p)) == expected
 
 
-def test_a_repetition_penalty_moves_what_was_seen_down():
+def test_a_repetition_penalty_lowers_seen_tokens():
     logits = np.array([2.0, -1.0, 0.5, 3.0], np.float32)
     changed = s.penalize_repetition(logits, np.array([0, 1]), 2.0)
     assert changed.tolist() == [1.0, -2.0, 0.5, 3.0]
@@ -83,7 +83,7 @@ def test_a_bias_is_added():
     assert s.add_bias(np.zeros(3, np.float32), {2: 5.0, 0: -1.0}).tolist() == [-1, 0, 5]
 
 
-def test_penalties_look_at_the_whole_text_or_at_what_was_written():
+def test_penalties_apply_to_the_whole_text_or_to_generated_tokens():
     logits = np.array([1.0, 1.0, 1.0], np.float32)
     both = PLAIN.model_copy(update={"repetition_penalty": 2.0, "presence_penalty": 0.5})
     # 1 / 2, 1 / 2 - 0.5 and 1, less the largest
@@ -189,6 +189,6 @@ def test_log_softmax():
         ("temprature", 1),
     ],
 )
-def test_what_is_no_sampling_is_refused(name, value):
+def test_invalid_sampling_options_are_refused(name, value):
     with pytest.raises(ValidationError, match=name):
         Sampling(**{name: value})

@@ -8,7 +8,7 @@ from atlas.inference.text_stream import IncrementalDecoder, StopStringFilter, Te
 
 
 def decode(ids):
-    """Each id is a byte; as sentencepiece does, each broken one becomes U+FFFD."""
+    """Each id is a byte; broken bytes become U+FFFD, as in sentencepiece."""
     return bytes(ids).decode("utf-8", errors="replace")
 
 
@@ -17,7 +17,7 @@ def stream(ids, prompt=()):
     return [*(characters.feed(each) for each in ids), characters.flush()]
 
 
-def test_a_character_comes_when_it_is_whole():
+def test_a_character_is_shown_when_complete():
     assert stream("aé€😀".encode()) == ["a", "", "é", "", "", "€", "", "", "", "😀", ""]
 
 
@@ -35,7 +35,7 @@ IDS = st.lists(PARTS, max_size=20).map(lambda parts: [each for part in parts for
 
 
 @given(IDS)
-def test_what_comes_is_all_together_what_decoding_gives(ids):
+def test_the_stream_adds_up_to_the_decoded_text(ids):
     assert "".join(stream(ids)) == decode(ids)
 
 
@@ -74,7 +74,7 @@ def test_the_first_stop_string_counts():
     assert feed_all(["aab", "aa"], ["x aab"])[0] == ["x "]
 
 
-def test_what_was_held_back_comes_at_the_end():
+def test_held_back_text_is_shown_at_the_end():
     found = StopStringFilter(["END"])
     assert (found.feed("the EN"), found.flush(), found.found) == ("the ", "EN", None)
 

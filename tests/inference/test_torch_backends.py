@@ -9,7 +9,7 @@ from atlas.model.initialize import initialise, make_model
 from tests.model.family import GRID, OPTIONS, T, decoder, ids_of
 from tests.small import small_config
 
-CLOSE = 1e-5  # of logits of about 1
+CLOSE = 1e-5  # for logits of about 1
 KINDS = [CachedBackend, UncachedBackend]
 
 
@@ -19,7 +19,7 @@ def uncached(model, ids):
 
 
 def check(kind, model, starts, order):
-    """Grows texts of different lengths in slots, some of them at a time."""
+    """Advance texts of different lengths in slots, a few at a time."""
     backend = kind(model, len(starts))
     texts = [ids_of(1, T, seed).tolist()[0] for seed in range(len(starts))]
     lengths = list(starts)
@@ -35,14 +35,14 @@ def check(kind, model, starts, order):
         for slot, logits in zip(growing, rows, strict=True):
             lengths[slot] += 1
             assert np.abs(logits - uncached(model, texts[slot][: lengths[slot]])).max() < CLOSE
-    backend.prefill(0, texts[1][:3])  # what was there before is forgotten
+    backend.prefill(0, texts[1][:3])  # replaces the former text
     logits = backend.step({0: texts[1][3]})[0]
     assert np.abs(logits - uncached(model, texts[1][:4])).max() < CLOSE
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", GRID, ids=str)
-def test_each_slot_has_the_logits_of_its_text_alone(kind, options):
+def test_each_slot_has_the_logits_of_its_own_text(kind, options):
     order = [[0, 1, 2], [0], [2, 0], [1, 2], *[[0, 1, 2]] * T]
     check(kind, decoder(**options), (1, 5, 9), order)
 

@@ -125,7 +125,7 @@ def test_olmo2():
     compare(ours, transformers.Olmo2ForCausalLM(config), weights)
 
 
-def test_a_sliding_window_is_that_of_mistral():
+def test_a_sliding_window_matches_mistral():
     ours = decoder(window=5)
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
     config = transformers.MistralConfig(

@@ -69,7 +69,7 @@ def test_with_zero_outputs_every_block_starts_as_the_identity(place):
         assert parameter.grad.abs().max() < 1e3, name
 
 
-def test_the_first_loss_is_near_that_of_a_uniform_guess():
+def test_the_first_loss_is_near_uniform_guessing():
     model = make(LLAMA_SHAPE)
     logits = model(torch.randint(0, 400, (4, 32)))
     loss = -logits.log_softmax(-1).mean().item()

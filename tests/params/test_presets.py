@@ -25,7 +25,7 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_the_presets_asked_for_are_there():
+def test_the_documented_presets_exist():
     assert {"tiny", "small", "medium", "shakespeare", "char"} <= set(NAMES)
 
 
@@ -81,7 +81,7 @@ def test_apply_keeps_comments_and_names_each_change(project):
     assert load_params(project / "params.yaml").train.lr == 3e-4
 
 
-def test_applying_what_is_there_changes_no_byte(project):
+def test_applying_current_values_changes_no_byte(project):
     before = (project / "params.yaml").read_bytes()
     assert presets.apply(project, presets.overlay(project, ["tiny"])) == []
     assert (project / "params.yaml").read_bytes() == before

@@ -151,7 +151,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"model.d_ff": 360}, "q8_0 packs rows of 32, and model.d_ff is 360: try model.d_ff=384"),
     ],
 )
-def test_refusals_name_the_key_and_what_it_may_be(changes, expected):
+def test_errors_name_the_key_and_its_allowed_values(changes, expected):
     assert expected in refusal(**changes)
 
 
@@ -170,7 +170,7 @@ def test_several_problems_are_all_named():
 
 @pytest.mark.parametrize("text", ["3e-4", "3.0e-4", "0.0003", "3E-4"])
 def test_every_way_to_write_a_learning_rate_is_a_number(text):
-    value = yaml.safe_load(text)  # the first form is text to YAML 1.1
+    value = yaml.safe_load(text)  # YAML 1.1 reads the first form as text
     assert Params.from_mapping(params_tree(**{"train.lr": value})).train.lr == 3e-4
 
 
@@ -190,7 +190,7 @@ def test_every_way_to_write_a_learning_rate_is_a_number(text):
         ({"kind": "bigram"}, "nearest: model.kind=decoder"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_with_the_nearest_that_can(options, nearest):
+def test_an_unsupported_model_is_refused_with_the_nearest_supported_one(options, nearest):
     changes = {f"model.{key}": value for key, value in options.items()}
     assert nearest in refusal(**changes)
     Params.from_mapping(params_tree(**changes, **{"export.formats": []}))

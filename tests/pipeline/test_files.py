@@ -14,7 +14,7 @@ from atlas.pipeline.files import (
 )
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path):
+def test_sha256_hashes_the_bytes(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc" * 100_000)
     assert sha256(path) == hashlib.sha256(b"abc" * 100_000).hexdigest()
@@ -48,7 +48,7 @@ def test_a_file_replaces_its_older_version(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_json_that_no_parser_reads_is_not_written(tmp_path):
+def test_invalid_json_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert not list(tmp_path.iterdir())

@@ -86,7 +86,7 @@ def test_a_worker_with_other_code_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["dask:tcp://127.0.0.1:9", "ray:127.0.0.1:9"])
-def test_a_cluster_that_is_not_there_is_one_line(monkeypatch, engine):
+def test_a_missing_cluster_is_one_line(monkeypatch, engine):
     pytest.importorskip("distributed" if engine.startswith("dask") else "ray")
     monkeypatch.setenv("ATLAS_PARALLEL", engine)
     with pytest.raises(AtlasError, match=f"ATLAS_PARALLEL={engine}: no "):

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them: real ones, really killed."""
+"""Processes end with their parent: real processes, really killed."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ THE_CHILD = f"{sys.executable} -m child"
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a command from a process of its own; returns that process and the child."""
+    """Start a command from a new process; return that process and the child."""
     (tmp_path / "starter.py").write_text(STARTER)
     (tmp_path / "shell.py").write_text(STAYING_SHELL)
     started = []
@@ -76,12 +76,12 @@ def test_a_stage_ends_with_dvc_whatever_shell_is_between(start, shell):
     assert ends(child, 30)
 
 
-def test_a_stage_goes_on_while_dvc_does(start):
+def test_a_stage_runs_as_long_as_dvc(start):
     _, child = start("end_with_dvc", f"/bin/sh -c '{THE_CHILD}'", DVC_STAGE="train")
     assert not ends(child, 1)
 
 
-def test_a_stage_started_by_hand_is_left_alone(start, monkeypatch):
+def test_a_stage_started_by_hand_keeps_running(start, monkeypatch):
     monkeypatch.delenv("DVC_STAGE", raising=False)
     starter, child = start("end_with_dvc", THE_CHILD)
     starter.kill()
@@ -90,7 +90,7 @@ def test_a_stage_started_by_hand_is_left_alone(start, monkeypatch):
 
 
 def test_a_stage_whose_dvc_is_gone_already_does_not_start(tmp_path):
-    """DVC killed while Python was still starting."""
+    """DVC was killed while Python was starting."""
     (tmp_path / "child.py").write_text("import time; time.sleep(1)" + CHILD.format("end_with_dvc"))
     starter = subprocess.run(
         f"{THE_CHILD} 2> said & exit",

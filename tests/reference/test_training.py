@@ -171,7 +171,7 @@ def test_the_same_training_gives_the_same_weights():
         assert np.array_equal(first[name], again[name]), name
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update():
+def test_a_non_finite_loss_stops_before_the_update():
     options = small_options()
     parameters = initialise(options, 0)
     parameters["norm.weight"][0] = np.nan

@@ -1,4 +1,4 @@
-"""Batches are the same however they are read, and wherever the reading was interrupted."""
+"""Batches do not depend on how they are read or where reading was interrupted."""
 
 import itertools
 import json
@@ -109,7 +109,7 @@ def test_other_text_of_the_same_length_is_other_data(tmp_path):
 def test_a_signal_to_all_ends_no_reader(windows):
     before = set(multiprocessing.active_children())
     batches = make(windows, 2).read()
-    assert len(list(itertools.islice(batches, 2))) == 2  # one of each, so that both have begun
+    assert len(list(itertools.islice(batches, 2))) == 2  # one from each, so that both have started
     for reader in set(multiprocessing.active_children()) - before:
         os.kill(reader.pid, signal.SIGTERM)
         os.kill(reader.pid, signal.SIGINT)
@@ -117,7 +117,7 @@ def test_a_signal_to_all_ends_no_reader(windows):
     batches.close()
 
 
-def test_a_killed_reader_is_told(windows):
+def test_a_killed_reader_is_reported(windows):
     before = set(multiprocessing.active_children())
     batches = make(windows, 1).read()
     next(batches)
@@ -127,7 +127,7 @@ def test_a_killed_reader_is_told(windows):
         list(itertools.islice(batches, 100))
 
 
-def test_how_many_read(monkeypatch):
+def test_number_of_readers(monkeypatch):
     monkeypatch.delenv("ATLAS_READERS", raising=False)
     assert reader_count(torch.device("cpu")) == 0
     assert reader_count(torch.device("cuda")) == 2

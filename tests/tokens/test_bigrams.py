@@ -56,7 +56,7 @@ def test_pairs_are_those_of_the_text_and_every_row_is_a_distribution(tmp_path_fa
     assert np.exp(-pairs.unigram_losses(np.arange(SIZE))).sum() == pytest.approx(1)
 
 
-def test_of_questions_the_answers_alone_are_counted(tmp_path):
+def test_with_questions_only_the_answers_are_counted(tmp_path):
     documents = [[3, 4, 3, 4, 3, 5, EOS], [3, 4, 6, EOS]]
     pairs = counted(tmp_path, documents, windows="padded", separator=4)
     expected = np.zeros((SIZE, SIZE), np.int64)

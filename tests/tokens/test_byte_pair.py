@@ -16,7 +16,7 @@ TEXT = st.lists(WORD, min_size=2, max_size=25).map(" ".join)
 
 
 def sentencepiece(text, merges):
-    """sentencepiece's BPE with nothing else around it, of a text in ASCII."""
+    """Train sentencepiece's BPE without extras on ASCII text."""
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter([text]), model_writer=model, model_type="bpe",
@@ -39,7 +39,7 @@ def test_the_worked_example_is_true():
 
 def test_a_case_done_by_hand():
     encoder = BytePairEncoder.train("aab aab ab", merges=10)
-    # "a b" stands three times, then "a ab" twice; of the two that are left the shorter comes first
+    # "a b" occurs three times, then "a ab" twice; of the remaining two, the shorter comes first
     assert encoder.pieces[256:] == [b"ab", b"aab", b" ab", b" aab"]
     assert [encoder.pieces[token] for token in encoder.encode("aaab ab")] == [b"a", b"aab", b" ab"]
 
@@ -58,7 +58,7 @@ def test_the_merges_and_the_ids_are_those_of_sentencepiece(text, merges, other):
 
 
 @given(st.text(), st.text())
-def test_any_text_comes_back(learned, text):
+def test_any_text_round_trips(learned, text):
     encoder = BytePairEncoder.train(learned, 20)
     whole = text.encode(errors="replace").decode()
     assert encoder.decode(encoder.encode(whole)) == whole
@@ -70,7 +70,7 @@ def test_words_are_all_of_the_text(text):
     assert all(" " not in word[1:] for word in split_words(text))
 
 
-def test_joining_goes_from_left_to_right():
+def test_merging_goes_from_left_to_right():
     assert join([1, 1, 1, 2], (1, 1), 9) == [9, 1, 2]
     assert join([], (1, 1), 9) == []
 

@@ -15,7 +15,7 @@ from tests.small import small_params, text, write_documents
 
 @pytest.fixture
 def folders(tmp_path, tokenizer):
-    """Clean shards, three of them to train on, and a tokenizer."""
+    """Clean shards, three of them for train, and a tokenizer."""
     tokenizer.save(tmp_path / "tokenizer")
     number = 0
     for split, shards in {"train": [30, 1, 20], "val": [5], "test": []}.items():
@@ -61,7 +61,7 @@ def test_documents_without_an_end(folders, tokenizer):
     assert len(train.document_ends) == 51
 
 
-def test_the_bytes_do_not_depend_on_who_writes_them(folders, monkeypatch):
+def test_the_bytes_do_not_depend_on_the_number_of_workers(folders, monkeypatch):
     encode(folders, "one")
     monkeypatch.setenv("ATLAS_PARALLEL", "2")
     encode(folders, "two")
@@ -98,7 +98,7 @@ def test_another_tokenizer_in_the_same_folder_is_noticed(folders, tokenizer, doc
     )
 
 
-def test_the_index_says_how_windows_are_cut(folders):
+def test_the_index_records_how_windows_are_cut(folders):
     encode(folders, windows="padded")
     assert json.loads((folders / "tokens/index.json").read_text())["windows"] == "padded"
     assert Tokenizer.load(folders / "tokenizer").pad == 2
@@ -127,7 +127,7 @@ def test_the_end_of_a_question_is_a_piece_of_the_tokenizer(questions):
         encode(questions, "more", windows="padded", prompt_separator="==")
 
 
-def test_a_document_that_is_no_question_is_refused(questions):
+def test_a_document_without_a_separator_is_refused(questions):
     shard = questions / "clean/val/00000.jsonl"
     lines = shard.read_text().splitlines()
     lines[3] = lines[3].replace("=", "+")

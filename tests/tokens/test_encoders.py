@@ -28,7 +28,7 @@ LINES = ["abc abd aba", "ab abc bcd", "cab dab  bad", "123 12 1", "\u00e9t\u00e9
 
 
 def trained(kind, **changes):
-    """Train a small model with sentencepiece alone, in almost any set-up."""
+    """Train a small model with sentencepiece, in almost any configuration."""
     model = io.BytesIO()
     setup = {"vocab_size": 60, "hard_vocab_limit": False, "minloglevel": 3} | changes
     SentencePieceTrainer.train(
@@ -185,7 +185,7 @@ def test_which_models_gigatoken_encodes(models):
         lambda spec: setattr(spec.normalizer_spec, "escape_whitespaces", False),
     ],
 )
-def test_what_gigatoken_reads_differently_goes_to_sentencepiece(models, change):
+def test_models_gigatoken_reads_differently_use_sentencepiece(models, change):
     model = edited(models["bpe", "as Atlas trains", True], change)
     assert not supports(model)
     texts = ["x\0y x y xy <0xab> <0x41> ba", "xaba bab abba", "\u2581xy\u2581 \u2581"]
@@ -195,7 +195,7 @@ def test_what_gigatoken_reads_differently_goes_to_sentencepiece(models, change):
 
 @given(TEXT)
 def test_blanks_without_marks(models, text):
-    """Such a model writes a blank as a blank, and U+2581 is a letter like any other."""
+    """Such a model writes a space as a space, and U+2581 is an ordinary character."""
     model = edited(
         models["bpe", "as Atlas trains", True],
         lambda spec: setattr(spec.normalizer_spec, "escape_whitespaces", False),
@@ -241,7 +241,7 @@ def test_units_are_all_of_a_text(models, text):
 
 
 class Letters:
-    """A processor that gives each unit the codes of its letters, and records what it encodes."""
+    """A processor that encodes characters as their codes and records its inputs."""
 
     def __init__(self):
         self.encoded = []

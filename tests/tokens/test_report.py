@@ -86,7 +86,7 @@ def test_the_page_shows_a_text_in_pieces(made, tokenizer):
     expected = [visible(tokenizer.piece(i)) for i in tokenizer.encode(texts["val"][0])]
     assert shown[: len(expected)] == expected
     assert sum("not-text" in names for names in found.classes) >= 3  # the bytes of the snowman
-    assert "b" not in found.tags  # what the text holds is text
+    assert "b" not in found.tags  # markup in the text stays text
     assert "http" not in page.replace("http-equiv", "")
     report.write_page(root / "again.html", root / "clean/val")
     assert (root / "again.html").read_text(encoding="utf-8") == page

@@ -98,7 +98,7 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, bit):
         open_shard(path, 5, SHA)
 
 
-def test_another_number_of_ids_than_the_index_says(tmp_path):
+def test_a_number_of_ids_that_differs_from_the_index(tmp_path):
     with pytest.raises(AtlasError, match="with 5 tokens, expected 120 with 6"):
         open_shard(write(tmp_path / "a.bin"), 6, SHA)
 

@@ -39,7 +39,7 @@ def tokenizer(request, of_kind):
 
 
 @given(ANY_TEXT)
-def test_any_text_comes_back(of_kind, text):
+def test_any_text_round_trips(of_kind, text):
     for kind in ("bpe", "char"):
         assert of_kind[kind].decode(of_kind[kind].encode(text)) == text
 
@@ -78,7 +78,7 @@ def test_nasty_strings(of_kind, text):
         assert of_kind[kind].encode(text) == of_kind[kind].processor.encode(text)
 
 
-def test_what_has_no_piece(of_kind):
+def test_characters_without_a_piece(of_kind):
     snow = "\u2603"
     assert len(of_kind["bpe"].encode(snow)) == len(of_kind["char"].encode(snow)) == 3
     assert of_kind["unigram"].encode(f"a{snow}{snow}a").count(of_kind["unigram"].unk) == 1
@@ -153,7 +153,7 @@ def test_texts_come_one_after_the_other(of_kind, kind, texts, with_eos, block):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_that_is_too_long_to_encode_at_once_is_refused(of_kind, kind, monkeypatch):
+def test_a_text_too_long_to_encode_at_once_is_refused(of_kind, kind, monkeypatch):
     monkeypatch.setattr(tokenizer_module, "BLOCK", 10)
     monkeypatch.setattr(tokenizer_module, "MAX_UNIT", 40)
     tokenizer = of_kind[kind]
@@ -216,7 +216,7 @@ def test_any_damage_to_a_model_is_refused_or_harmless(of_kind, data):
         assert isinstance(Tokenizer(bytes(model)).encode("the lamp"), list)
 
 
-def test_a_piece_that_is_there_twice_is_named(tokenizer):
+def test_a_duplicate_piece_is_named(tokenizer):
     spec = ModelProto.FromString(tokenizer.model)
     spec.pieces.append(spec.pieces[-1])
     piece = re.escape(repr(spec.pieces[-1].piece))
@@ -235,7 +235,7 @@ def test_a_model_of_words_of_another_kind_is_refused():
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"\x0a\x00"])
-def test_what_is_no_tokenizer_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(AtlasError, match=r"tokenizer\.model: "):

@@ -108,7 +108,7 @@ def test_odd_characters_do_not_stop_the_training(kind):
         assert tokenizer.decode(tokenizer.encode(without_mark)) == without_mark
 
 
-def test_a_text_of_odd_characters_alone():
+def test_a_text_of_only_odd_characters():
     tokenizer = train(["\x00\x01\x02" * 50], vocab_size=300, kind="char")
     assert tokenizer.decode(tokenizer.encode("\x00\x02")) == "\x00\x02"
 
@@ -143,7 +143,7 @@ def test_scores_of_a_unigram_model_are_exact_in_single_precision():
     assert not tokenizer.user_defined
 
 
-def test_a_model_that_is_given_is_taken_as_it_is(tmp_path):
+def test_a_given_model_is_used_unchanged(tmp_path):
     given = train([text(seed) for seed in range(40)], vocab_size=320)
     path = tmp_path / "given.model"
     path.write_bytes(given.model)
@@ -151,7 +151,7 @@ def test_a_model_that_is_given_is_taken_as_it_is(tmp_path):
     assert (taken.model, taken.kind, taken.vocab_size) == (given.model, "bpe", 320)
 
 
-def test_a_folder_that_holds_a_model_is_not_passed_over(tmp_path):
+def test_a_folder_with_a_model_is_not_ignored(tmp_path):
     write_documents(tmp_path / "train", [Document("d", "s", text(seed)) for seed in range(40)])
     own = tmp_path / "own"
     own.mkdir()
@@ -163,7 +163,7 @@ def test_a_folder_that_holds_a_model_is_not_passed_over(tmp_path):
 
 
 def test_a_given_model_of_other_settings(tmp_path):
-    """As Llama's: a blank in front, <s> and </s>, no padding."""
+    """Like Llama's: a space in front, <s> and </s>, no padding."""
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(text(seed) for seed in range(40)), model_writer=model,
@@ -262,7 +262,7 @@ def user_supplied(kind, **settings):
     ("kind", "settings", "expected"),
     [
         ("bpe", {}, []),
-        ("bpe", {"add_dummy_prefix": True}, []),  # as Llama's
+        ("bpe", {"add_dummy_prefix": True}, []),  # like Llama's
         ("bpe", {"byte_fallback": False, "vocab_size": 60}, ["no pieces for single bytes"]),
         ("char", {"normalization_rule_name": "nmt_nfkc"}, ["normalizes text"]),
         ("bpe", {"remove_extra_whitespaces": True}, ["removes blanks"]),

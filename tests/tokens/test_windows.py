@@ -14,12 +14,12 @@ from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenBatch, TrainingWindows, stack
 from tests.small import EOS, PAD, SHA, write_tokens
 
-FIRST = 3  # below it are the special ids
+FIRST = 3  # lower ids are special
 
 
 @pytest.fixture(scope="session")
 def make_split(tmp_path_factory):
-    """A split that holds the tokens 3, 4, 5, ..., so that a token tells its place."""
+    """A split of the tokens 3, 4, 5, ..., so that a token shows its position."""
 
     def make(shards, windows="packed"):
         """``shards`` gives the lengths of the documents of each shard."""
@@ -42,7 +42,7 @@ LENGTHS = st.lists(st.lists(st.integers(0, 15), max_size=4), min_size=1, max_siz
 
 
 def of(tokens):
-    """So many tokens, as one document."""
+    """One shard with one document of ``tokens`` tokens."""
     return [[tokens]]
 
 
@@ -59,7 +59,7 @@ def test_reading_across_shards(make_split, data):
     assert split.document_ends.tolist() == np.cumsum(lengths).tolist()
 
 
-def test_a_split_that_is_not_there_is_named(make_split):
+def test_a_missing_split_is_named(make_split):
     folder = make_split([[5]])._folder
     with pytest.raises(AtlasError, match=r"index\.json: no split val"):
         TokenSplit(folder, "val")
@@ -131,7 +131,7 @@ def test_evaluation_predicts_each_token_once(make_split, shards, context, batch,
         assert inputs.shape[1] == context
         assert ((targets != NO_TARGET) == mask).all()
         assert (inputs[~mask] == PAD).all()
-        assert (np.diff(mask.astype(int), axis=1) <= 0).all()  # filled up on the right
+        assert (np.diff(mask.astype(int), axis=1) <= 0).all()  # padded on the right
         at_start = targets[mask] == FIRST
         if layout == "padded":
             at_start = np.isin(targets[mask] - FIRST, split.document_ends) | at_start
@@ -141,7 +141,7 @@ def test_evaluation_predicts_each_token_once(make_split, shards, context, batch,
 
 
 def test_windows_are_as_drawn(make_split):
-    """The drawing of the module: a document of five tokens and its end, one of two and its end."""
+    """The module's drawing: documents of five and of two tokens, each with its end."""
     expected = {
         "packed": [[EOS, 3, 4, 5], [5, 6, 7, 8], [8, 9, 10]],
         "padded": [[EOS, 3, 4, 5], [5, 6, 7, 8], [EOS, 9, 10]],
@@ -162,7 +162,7 @@ def test_a_batch_is_filled_up_on_the_right():
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
-def test_of_a_question_the_answer_alone_is_to_be_predicted(kind):
+def test_only_the_answer_of_a_question_is_a_target(kind):
     index = TokenIndex(100, EOS, PAD, 9, SHA, "padded", {})
     rows = stack([np.array([1, 5, 6, 9, 7, 1]), np.array([1, 9, 8, 9, 1])], 5)
     batch = TokenBatch.from_rows(kind(rows), index)
@@ -192,7 +192,7 @@ def test_targets_are_the_next_tokens(make_split):
     assert mask.all()
 
 
-def test_a_batch_depends_on_seed_and_step_alone(make_split):
+def test_a_batch_depends_only_on_seed_and_step(make_split):
     split = make_split(of(1000))
     windows = TrainingWindows(split, 16, 4, seed=1)
     later = [windows.rows(step).tolist() for step in (40, 7, 40)]

@@ -11,7 +11,7 @@ from tests.code_walk import ROOT
 
 
 def atlas(*arguments: str, cwd: Path = ROOT, given: str = "") -> tuple[int, str, str]:
-    """Runs the console command; gives its exit code and what it printed on each stream."""
+    """Run the console command; return its exit code, stdout and stderr."""
     streams = {
         name: io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", write_through=True)
         for name, content in (("stdin", given.encode()), ("stdout", b""), ("stderr", b""))

@@ -28,7 +28,7 @@ def said(role, content):
     return {"role": role, "content": content}
 
 
-def test_answers_follow_from_all_that_was_said(chat, model, capsys):
+def test_answers_depend_on_the_whole_conversation(chat, model, capsys):
     chat.handle("the lamp")
     first = answer(model, [said("user", "the lamp")], 7)
     assert capsys.readouterr().out == f"{first}\n"
@@ -97,14 +97,14 @@ def test_help_names_every_command(chat, capsys):
         ("/retry", "/retry: there is no answer yet"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(chat, line, message):
+def test_an_invalid_command_prints_an_error_and_changes_nothing(chat, line, message):
     sampling = chat.sampling
     with pytest.raises(AtlasError, match=message):
         chat.handle(line)
     assert (chat.messages, chat.sampling, chat.max_tokens) == ([], sampling, 8)
 
 
-def test_ctrl_c_ends_an_answer_and_keeps_what_came(chat, model, monkeypatch, capsys):
+def test_ctrl_c_ends_an_answer_and_keeps_its_text(chat, model, monkeypatch, capsys):
     def stopped(self, text, stops=(), on_overflow="slide"):
         yield "some "
         raise KeyboardInterrupt
@@ -122,7 +122,7 @@ def test_lines_are_taken_until_quit(chat, capsys):
     assert capsys.readouterr().err == "/nothing: no such command; /help lists them\n"
 
 
-def test_a_question_that_ends_none_is_not_kept(tokenizer):
+def test_a_line_without_a_separator_is_not_kept(tokenizer):
     from atlas.model.initialize import initialise, make_model
     from tests.small import small_config
 

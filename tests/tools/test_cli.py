@@ -42,7 +42,7 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
 
 def test_apply_writes_params(tmp_path, monkeypatch):
     checkout = Checkout.create(tmp_path / "project")
-    monkeypatch.chdir(checkout.root / "presets")  # any folder of the project will do
+    monkeypatch.chdir(checkout.root / "presets")  # works from any folder of the project
     result = RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"])
     assert "params.yaml: model.d_model: 32 -> 128" in result.output
     assert (
@@ -117,7 +117,7 @@ def test_export_and_inspect_a_model_from_anywhere(tmp_path, tokenizer):
     assert "tokenizer.model: not a GGUF file" in error
 
 
-def test_a_prompt_comes_from_anywhere(tmp_path, tokenizer):
+def test_a_prompt_comes_from_an_argument_a_file_or_stdin(tmp_path, tokenizer):
     store(tmp_path / "mine", SHAPES["llama"], tokenizer)
     tokenizer.save(tmp_path / "tokenizer")
     told = ("--model", str(tmp_path / "mine"), "--tokens", "12", "--seed", "3")
@@ -158,7 +158,7 @@ def test_a_chat_through_a_pipe(tmp_path, tokenizer):
     assert "never" not in printed
 
 
-def test_who_stops_reading_gets_no_error(tmp_path, tokenizer):
+def test_a_closed_pipe_is_not_an_error(tmp_path, tokenizer):
     store(tmp_path / "mine", SHAPES["llama"], tokenizer)
     tokenizer.save(tmp_path / "tokenizer")
     code = "from atlas.tools.cli import run; run()"

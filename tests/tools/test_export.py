@@ -51,7 +51,7 @@ def test_a_folder_is_created_and_the_findings_are_printed(tmp_path, bundle, give
         ("refact-odd", ["hugging_face"], "transformers runs no model with alibi"),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused_before_any_work(
+def test_an_unsupported_format_is_refused_before_any_work(
     tmp_path, bundle, shape, formats, message
 ):
     with pytest.raises(AtlasError, match=message):
@@ -59,7 +59,7 @@ def test_what_a_format_cannot_hold_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path, bundle):
+def test_an_existing_folder_is_not_changed(tmp_path, bundle):
     (tmp_path / "out").mkdir()
     with pytest.raises(AtlasError, match="out: it exists already"):
         export_to(tmp_path / "out", bundle(), ["gguf:f32"], None)

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """Gives this process back what a stopped training keeps."""
+    """Restore the signal handlers that a stopped training keeps."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -32,7 +32,7 @@ def splits(token_folder) -> dict[str, TokenSplit]:
 
 @pytest.fixture
 def new_trainer(splits, tmp_path) -> Callable[..., Trainer]:
-    """Makes a trainer of 30 steps in its own folder."""
+    """Create a trainer of 30 steps in its own folder."""
 
     def make(
         folder="run", dropout=0.1, options=None, events=None, live=None, sample=None, **changes

@@ -23,7 +23,7 @@ def logs(state: TrainState) -> tuple[Any, ...]:
 
 
 def stop_after(monkeypatch, training: Trainer, step: int) -> None:
-    """Lets a signal come in the middle of a step (the first is 1)."""
+    """Send a signal in the middle of a step (the first is 1)."""
     learn = training.train_step.update
 
     def interrupted(batch, number, watch=None):
@@ -35,7 +35,7 @@ def stop_after(monkeypatch, training: Trainer, step: int) -> None:
 
 
 def with_losses(monkeypatch, training: Trainer, losses: list[float]) -> None:
-    """Gives validations these losses."""
+    """Make validations return these losses."""
     given = iter(losses)
     measured = "atlas.training.trainer.tally"
     monkeypatch.setattr(measured, lambda *_: Tally(next(given), 1, 0, 1))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole, few, and of use when the newest is damaged or the disk is full."""
+"""Checkpoints are complete, few, and useful if the newest is damaged or the disk is full."""
 
 import errno
 
@@ -59,7 +59,7 @@ def test_a_byte_that_changed_is_damage(new_trainer, monkeypatch, capsys):
     assert "the checksum of model.safetensors is wrong" in capsys.readouterr().err
 
 
-def test_what_is_whole_and_not_readable_is_refused(new_trainer, monkeypatch):
+def test_a_complete_but_unreadable_checkpoint_is_refused(new_trainer, monkeypatch):
     (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
     (written / "optimizer.pt").write_bytes(b"of another time")
     monkeypatch.setattr(checkpoint, "find_damage", lambda _: "")
@@ -69,7 +69,7 @@ def test_what_is_whole_and_not_readable_is_refused(new_trainer, monkeypatch):
 
 
 def test_a_checkpoint_before_the_first_update_changes_nothing(new_trainer, tmp_path):
-    """Asked for its state, an optimizer that has none makes one by a step that counts."""
+    """torch creates missing optimizer state by a step, which must not count as an update."""
     plain, saved = new_trainer("plain", dropout=0.0), new_trainer("saved", dropout=0.0)
     assert saved.checkpoints.save(saved.train_step, TrainState())
     assert not saved.train_step.optimizers.has_state()
@@ -86,7 +86,7 @@ def test_checkpoints_are_kept_few(new_trainer, monkeypatch):
     assert names(run) == ["best.safetensors", "step-00000029", "step-00000030"]
 
 
-def test_training_goes_on_when_the_disk_is_full(new_trainer, monkeypatch, capsys):
+def test_training_continues_on_a_full_disk(new_trainer, monkeypatch, capsys):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     whole = new_trainer("whole")
     expected = whole.fit()
@@ -109,7 +109,7 @@ def test_training_goes_on_when_the_disk_is_full(new_trainer, monkeypatch, capsys
     assert same_weights(again.train_step.model, whole.train_step.model)
 
 
-def test_stopped_on_a_full_disk_it_does_not_promise_too_much(new_trainer, monkeypatch):
+def test_a_stop_on_a_full_disk_names_the_previous_checkpoint(new_trainer, monkeypatch):
     monkeypatch.setattr(torch, "save", lambda *_: 1 / 0)
     monkeypatch.setattr(checkpoint, "DISK_ERRORS", (ZeroDivisionError,))
     run = new_trainer()
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_model_is_refused(new_trainer, monkeypatch):
         new_trainer(options={"d_ff": 96, "norm": "layernorm"}).fit()
 
 
-def test_a_checkpoint_of_another_machine_is_used_and_said(new_trainer, monkeypatch, capsys):
+def test_a_checkpoint_of_another_machine_is_used_with_a_note(new_trainer, monkeypatch, capsys):
     environment = checkpoint._environment
     monkeypatch.setattr(
         checkpoint, "_environment", lambda *given: environment(*given) | {"torch": "0.1"}

@@ -17,7 +17,7 @@ from tests.training.conftest import CPU
 
 
 def train(tokens, run, processes=1, strategy="ddp", stop_at=0):
-    """Runs tests.training.processes; what it logged, None if it was stopped."""
+    """Run tests.training.processes; return its log, or None if it was stopped."""
     run.mkdir(exist_ok=True)
     (run / "result.json").unlink(missing_ok=True)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -55,7 +55,7 @@ def test_ddp_learns_as_one_process(token_folder, tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_ddp_goes_on_alone(token_folder, tmp_path, alone):
+def test_ddp_resumes_in_one_process(token_folder, tmp_path, alone):
     run = tmp_path / "stopped"
     assert train(token_folder, run, 2, "ddp", stop_at=23) is None
     assert (run / "step-00000023").is_dir()
@@ -68,7 +68,7 @@ def test_fsdp_learns_as_one_process_from_end_to_end(token_folder, tmp_path, alon
 
 
 @pytest.mark.slow
-def test_fsdp_learns_as_one_process_and_goes_on_in_any_number(token_folder, tmp_path, alone):
+def test_fsdp_trains_like_one_process_and_resumes_in_any_number(token_folder, tmp_path, alone):
     run = tmp_path / "run"
     assert train(token_folder, run, 1, stop_at=11) is None
     assert train(token_folder, run, 2, "fsdp", stop_at=23) is None
@@ -94,7 +94,7 @@ def test_the_rows_of_a_batch_are_shared_out():
     assert (shares[1][1].targets == NO_TARGET).all()
 
 
-def test_alone_there_is_nobody_to_ask():
+def test_one_process_needs_no_communication():
     context = DistributedContext(CPU)
     assert context.sum(2, 3.5) == [2, 3.5]
     assert context.any(True)

@@ -1,4 +1,4 @@
-"""``ATLAS_NPROC``: one training in several processes of this machine."""
+"""``ATLAS_NPROC``: training in several processes on this machine."""
 
 import pytest
 from torch.distributed.elastic.multiprocessing import SignalException

@@ -1,4 +1,4 @@
-"""A training that would not fit is refused, with one that would."""
+"""A run that does not fit into memory is refused, with a change that would fit."""
 
 import psutil
 import pytest
@@ -37,7 +37,7 @@ def needed(windows, activation_checkpointing=False):
     )
 
 
-def test_what_fits_passes():
+def test_a_run_that_fits_is_accepted():
     check_memory(CONFIG, train(), ALONE, needed(16))
     check_memory(CONFIG, train(), DistributedContext(CPU, 0, 4), needed(4))
     check_memory(CONFIG, train(grad_accum_steps=8), ALONE, needed(2))
@@ -47,7 +47,7 @@ def test_what_fits_passes():
         check_memory(other, train(), ALONE, 16 * count(other).total_parameters - 1)
 
 
-def test_fsdp_shares_out_what_belongs_to_the_weights():
+def test_fsdp_shards_what_belongs_to_the_weights():
     parts = training_bytes(CONFIG, 4)
     held = parts["weights"] + parts["gradients"] + parts["optimizer"]
     shared = DistributedContext(CPU, 0, 4, "fsdp")
@@ -59,7 +59,7 @@ def test_fsdp_shares_out_what_belongs_to_the_weights():
     assert available_memory(shared) < 0.3 * available_memory(ALONE)
 
 
-def test_what_does_not_is_refused_with_the_parts_that_would():
+def test_a_run_that_does_not_fit_is_refused_with_parts_that_would():
     message = r"train.batch_size: 16 windows at once need about .* GB are free; try {}$"
     for available, advice in {
         needed(16) - 1: "train.grad_accum_steps=2",
@@ -74,7 +74,7 @@ def test_what_does_not_is_refused_with_the_parts_that_would():
 @pytest.mark.parametrize(
     "available", [needed(3), needed(1), needed(2, activation_checkpointing=True)]
 )
-def test_what_is_proposed_fits(available):
+def test_the_proposed_change_fits(available):
     words = dict(
         word.split("=") for word in suggest_change(CONFIG, train(), ALONE, available).split()[1:]
     )

@@ -26,7 +26,7 @@ def scalars(folder, tag):
     return {event.step: event.value for event in events_of(folder).Scalars(tag)}
 
 
-def test_each_row_says_where_training_is(new_trainer):
+def test_each_row_has_the_step_of_training(new_trainer):
     run = new_trainer(batch_size=4, log_every=10)
     state = run.fit()
     row = state.train_rows[1]
@@ -76,7 +76,7 @@ def full(*_arguments, **_options):
     raise OSError("No space left on device")
 
 
-def test_a_run_that_went_on_has_each_step_once(new_trainer, tmp_path, monkeypatch):
+def test_a_resumed_run_has_each_step_once(new_trainer, tmp_path, monkeypatch):
     whole = new_trainer("whole", events=tmp_path / "whole", log_every=5).fit()
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     first = new_trainer("stopped", events=tmp_path / "stopped", log_every=5)
@@ -127,7 +127,7 @@ def test_training_continues_if_the_disk_takes_no_live_files(new_trainer, tmp_pat
     assert capsys.readouterr().err.count("live metrics stop here") == 1
 
 
-def test_a_new_run_in_the_same_folder_begins_anew(new_trainer, tmp_path):
+def test_a_new_run_in_the_same_folder_starts_over(new_trainer, tmp_path):
     new_trainer("a", events=tmp_path / "events").fit()
     new_trainer("b", events=tmp_path / "events", steps=10).fit()
     assert list(scalars(tmp_path / "events", "train/loss")) == [7, 10]

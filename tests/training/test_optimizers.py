@@ -13,7 +13,7 @@ SHAPES = [(6, 6), (6, 6), (9, 4), (4, 9)]
 
 
 def newton_schulz(gradient):
-    """The iteration as its author gives it, for one matrix in NumPy, transposed if tall."""
+    """The author's iteration for one matrix in NumPy, transposed if tall."""
     x = gradient.T if gradient.shape[0] > gradient.shape[1] else gradient
     x = x / (np.linalg.norm(x) + 1e-7)
     for _ in range(5):
@@ -66,7 +66,7 @@ def test_an_update_of_muon_is_nearly_orthogonal_and_keeps_the_singular_vectors()
     assert (turned - turned.diagonal(dim1=-2, dim2=-1).diag_embed()).abs().max() < 1e-9
 
 
-def test_muon_leaves_alone_what_has_no_gradient_and_takes_no_closure():
+def test_muon_skips_weights_without_gradient_and_takes_no_closure():
     matrix = nn.Parameter(torch.ones(2, 3))
     ours = Muon([matrix], lr=0.1)
     ours.step()

@@ -21,13 +21,13 @@ def test_a_signal_is_a_request(number):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_who_is_stopping_is_not_ended_by_a_second_one(number):
+def test_a_second_signal_does_not_interrupt_stopping(number):
     with pytest.raises(Stopped), StopRequest():
         raise Stopped
     signal.raise_signal(number)
 
 
-def test_an_error_gives_the_signals_back():
+def test_signal_handlers_are_restored_after_an_error():
     with pytest.raises(OSError, match="gone"), StopRequest():
         raise OSError("gone")
     with pytest.raises(KeyboardInterrupt):

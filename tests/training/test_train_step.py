@@ -1,4 +1,4 @@
-"""One step of learning: parts, precisions, recomputation, compilation."""
+"""One optimizer step: micro-batches, precision, checkpointing, compilation."""
 
 import math
 
@@ -30,7 +30,7 @@ def gradients_of(run, batch):
 
 @pytest.mark.parametrize("filled", [0, 9])
 def test_parts_add_up_to_the_whole_batch(new_trainer, filled):
-    """Also where the parts differ in what they hold."""
+    """Even if the micro-batches have different numbers of tokens."""
     found = []
     for parts in (1, 2, 4, 8):
         run = new_trainer(f"parts{parts}", dropout=0.0, grad_accum_steps=parts, batch_size=8)
@@ -42,7 +42,7 @@ def test_parts_add_up_to_the_whole_batch(new_trainer, filled):
             assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_the_gradient_is_that_of_the_mean_over_tokens(new_trainer):
+def test_the_gradient_is_of_the_mean_over_tokens(new_trainer):
     run = new_trainer(dropout=0.0)
     batch = first_batch(run)
     found = gradients_of(run, batch)
@@ -72,7 +72,7 @@ def test_the_norm_is_measured_before_it_is_clipped(new_trainer, max_grad_norm, m
     assert seen == [pytest.approx(expected, rel=1e-4)]
 
 
-def test_dropout_depends_on_seed_and_step_alone(new_trainer):
+def test_dropout_depends_only_on_seed_and_step(new_trainer):
     def loss(step, seed=1):
         run = new_trainer(dropout=0.5, seed=seed)
         torch.rand(3)
@@ -176,7 +176,7 @@ def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
         should_compile(config, 1, CPU)
 
 
-def test_without_a_compiler_it_is_said_and_training_is_eager(monkeypatch, capsys):
+def test_without_a_compiler_training_warns_and_is_eager(monkeypatch, capsys):
     def broken(_function):
         raise RuntimeError("no g++\nanywhere")
 

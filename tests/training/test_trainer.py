@@ -1,4 +1,4 @@
-"""The training loop on a model of seconds: exact resume, validation, when it ends."""
+"""The training loop on a tiny model: exact resume, validation, the end of a run."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_training_learns(new_trainer):
     "changes", [{}, {"optimizer": "muon"}, {"optimizer": "sgd", "momentum": 0.9}]
 )
 @pytest.mark.parametrize("step", [1, 23])
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(new_trainer, monkeypatch, step, changes):
+def test_a_stopped_run_resumes_exactly(new_trainer, monkeypatch, step, changes):
     whole = new_trainer("whole", **changes)
     expected = whole.fit()
     first = new_trainer("stopped", **changes)
@@ -42,7 +42,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(new_trainer, monkeypat
 
 
 @pytest.mark.parametrize("step", [7, 10, 30])
-def test_a_run_stopped_where_something_is_due_goes_on_the_same(new_trainer, monkeypatch, step):
+def test_a_run_stopped_at_a_validation_resumes_exactly(new_trainer, monkeypatch, step):
     expected = new_trainer("whole").fit()
     first = new_trainer("stopped")
     stop_after(monkeypatch, first, step)
@@ -96,7 +96,7 @@ def test_stopped_where_it_would_have_ended_early_it_ends(new_trainer, monkeypatc
 
 
 @pytest.mark.parametrize("broken", ["gradient", "loss"])
-def test_what_is_not_finite_stops_before_the_update(new_trainer, monkeypatch, broken):
+def test_a_non_finite_loss_stops_before_the_update(new_trainer, monkeypatch, broken):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     run = new_trainer(dropout=0.0)
     backward = run.train_step.backward
@@ -127,7 +127,7 @@ def test_what_is_not_finite_stops_before_the_update(new_trainer, monkeypatch, br
     assert run.checkpoints.newest_first()[0].name == "step-00000012"
 
 
-def test_a_val_loss_that_is_not_finite_stops(new_trainer, monkeypatch):
+def test_a_non_finite_val_loss_stops(new_trainer, monkeypatch):
     run = new_trainer()
     with_losses(monkeypatch, run, [5.0, float("nan")])
     with pytest.raises(AtlasError, match=r"stopped after step 10: the val loss is nan"):
@@ -149,7 +149,7 @@ def test_another_seed_is_another_run(new_trainer):
     assert not same_weights(first.train_step.model, other.train_step.model)
 
 
-def test_a_training_that_ended_is_not_done_again(new_trainer, monkeypatch):
+def test_a_finished_training_is_not_repeated(new_trainer, monkeypatch):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     expected = new_trainer().fit()
     again = new_trainer()

@@ -1,4 +1,4 @@
-"""llama.cpp's own server, as xllamacpp builds it, for a process of its own.
+"""llama.cpp's own server, built by xllamacpp, to run in a separate process.
 
     python tests/export/check/llama_server.py FILE < request.json > answer.json
 

@@ -17,7 +17,7 @@ from tests.small import small_params, text
 
 
 def rows():
-    """Every value that a row of the table allows, with each kind of bias, head and heads."""
+    """Every value that a row of the table allows, with each kind of bias and head."""
     for row in ARCHITECTURES:
         allowed = row.allowed
         usual = {key: values[0] for key, values in allowed.items()}

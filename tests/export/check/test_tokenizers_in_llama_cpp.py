@@ -100,7 +100,7 @@ def of_corpora(corpora: Path) -> Iterator[str]:
 
 
 def records(data: bytes) -> Iterator[str]:
-    """The texts of JSON lines; broken lines give none."""
+    """Return the texts of JSON lines, skipping broken ones."""
     for line in data.splitlines():
         try:
             record = json.loads(line)

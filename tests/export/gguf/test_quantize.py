@@ -15,7 +15,7 @@ WIDE = SHAPES["llama"] | {"d_model": 256, "d_ff": 512}
 
 
 def write(folder, tokenizer, options, name):
-    """The file of a model in a format; the same model each time."""
+    """Write the same model in a format."""
     model = store(folder / "model", options, tokenizer)
     architecture = architecture_of(model.config.model_dump())
     file = folder / f"ours-{name}.gguf"
@@ -29,7 +29,7 @@ def tensors(file):
 
 @pytest.mark.parametrize("shape", ["llama", "llama-mqa", "gpt2-bias-untied", "mpt-six"])
 @pytest.mark.parametrize("name", OURS)
-def test_every_tensor_is_what_llama_cpp_writes(tmp_path, tokenizer, shape, name):
+def test_every_tensor_equals_llama_cpps(tmp_path, tokenizer, shape, name):
     exact = write(tmp_path, tokenizer, SHAPES[shape], "f32")
     file = write(tmp_path, tokenizer, SHAPES[shape], name)
     quantize(exact, tmp_path / "theirs.gguf", name)
@@ -69,7 +69,7 @@ def test_wide_models_have_k_types(tmp_path, tokenizer, name, types):
     assert matrix_types(tmp_path / "k.gguf") == types
 
 
-def test_what_needs_no_llama_cpp():
+def test_types_written_without_llama_cpp():
     assert not any(needs_llama_cpp(name, 128) for name in ("f32", *OURS))
     assert not any(needs_llama_cpp(name, 256) for name in ("f32", "f16", "bf16", "q8_0"))
 

@@ -25,7 +25,7 @@ FREE = {
 
 
 def rows():
-    """Every value that a row of the table allows, heads and head as they come."""
+    """Every value that a row of the table allows, with alternating heads and head tying."""
     for row in CLASSES:
         allowed = {**FREE, **row.allowed}
         usual = {key: values[0] for key, values in allowed.items()}
@@ -77,7 +77,7 @@ def test_generate_stops_and_samples_as_the_folder_says(tmp_path, tokenizer):
     assert told.eos_token_id == loaded.config.eos_token_id == tokenizer.eos
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert theirs.eos_token == "<|endoftext|>"
-    assert theirs("<|endoftext|>")["input_ids"] == [tokenizer.eos]  # as is usual there
+    assert theirs("<|endoftext|>")["input_ids"] == [tokenizer.eos]  # as usual in transformers
     ids = theirs("the lamp", return_tensors="pt")
     greedy = loaded.generate(**ids, do_sample=False, max_new_tokens=20)[0].tolist()
     ours = list(generate(model, tokenizer.encode("the lamp"), 20, GREEDY))

@@ -18,7 +18,7 @@ LETTERS = "ab the \n\t  \u2581é漢😀<|endoftext|>019\u00a0.,_\r"
 
 def pair(tokenizer):
     fast = fast_tokenizer(tokenizer, add_bos_token=False)
-    fast.encode_special_tokens = True  # what special tokens are spelt as is text
+    fast.encode_special_tokens = True  # the names of special tokens are ordinary text
     return tokenizer, fast
 
 
@@ -60,7 +60,7 @@ def test_words_have_the_same_ids(documents, seed):
 
 @pytest.fixture(scope="module", params=["nmt_nfkc", "identity"])
 def given_model(request, documents):
-    """A model as others train them: normalised, with a blank put in front."""
+    """A model as others train it: normalized, with a space in front."""
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=lines_of(documents),
@@ -75,7 +75,7 @@ def given_model(request, documents):
 
 
 @pytest.mark.parametrize("string", ["the lamp", "  two  blanks ", "ﬁne １２", "", "é漢"])
-def test_models_of_others_have_the_same_ids_too(given_model, string):
+def test_models_by_others_have_the_same_ids(given_model, string):
     ours, theirs = given_model
     ids = ours.encode(string)
     assert theirs.encode(string, add_special_tokens=False).ids == ids

@@ -1,4 +1,4 @@
-"""The file of a study, and the runs that it asks for."""
+"""Study files, and the runs they define."""
 
 import re
 import subprocess
@@ -197,7 +197,7 @@ def test_models_have_equal_size(shipped, name):
 
 
 @pytest.mark.parametrize("name", ["batch", "context"])
-def test_runs_train_on_equally_many_tokens(shipped, name):
+def test_runs_train_on_the_same_number_of_tokens(shipped, name):
     tokens = {
         run.params.train.steps * run.params.train.batch_size * run.params.model.context_length
         for run in shipped[name].runs
