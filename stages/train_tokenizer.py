@@ -3,7 +3,7 @@
 dvc repro train_tokenizer
 """
 
-import sys
+import logging
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
@@ -16,7 +16,7 @@ def main(run: StageRun) -> None:
     tokenizer = make_tokenizer(Path("data/clean/train"), run.params.tokenizer)
     tokenizer.save(run.output("models/tokenizer"))
     for warning in compatibility_warnings(tokenizer, read_documents(Path("data/clean/train"))):
-        print(f"note: export may refuse this tokenizer: {warning}", file=sys.stderr)
+        logging.getLogger(__name__).warning("export may refuse this tokenizer: %s", warning)
     losses = round_trip_losses(tokenizer, read_documents(Path("data/clean/val")))
     run.write_metrics({"vocab_size": tokenizer.vocab_size, "val_round_trip_losses": losses})
 

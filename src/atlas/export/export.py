@@ -3,8 +3,8 @@
 A file is kept only if its runtime agrees with PyTorch.
 """
 
+import logging
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,10 +209,13 @@ def _describe_types(file: Path, name: GgufFormat) -> str:
     replaced = sum(count for kind, count in types.items() if not has_k_types(kind))
     description = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
     if has_k_types(name) and replaced:
-        print(
-            f"note: {file.name}: K types need rows that are a multiple of {K_BLOCK_SIZE}; "
-            f"{replaced} of {types.total()} matrices have other rows, so llama.cpp made them "
-            f"{description}",
-            file=sys.stderr,
+        logging.getLogger(__name__).warning(
+            "%s: K types need rows that are a multiple of %d; %d of %d matrices have other rows, "
+            "so llama.cpp made them %s",
+            file.name,
+            K_BLOCK_SIZE,
+            replaced,
+            types.total(),
+            description,
         )
     return description
