@@ -25,6 +25,13 @@ def project(tmp_path):
     return tmp_path
 
 
+def apply(project, values):
+    """Write values into params.yaml; return a line per change."""
+    text, changes = presets.apply(project, values)
+    (project / "params.yaml").write_text(text)
+    return changes
+
+
 def test_the_documented_presets_exist():
     assert {"tiny", "small", "medium", "shakespeare", "char"} <= set(NAMES)
 
@@ -48,7 +55,7 @@ def test_tiny_is_the_default():
     [("tiny", 0.9e6, 1.1e6), ("small", 50e6, 150e6), ("medium", 330e6, 380e6)],
 )
 def test_sizes(project, name, least, most):
-    presets.apply(project, presets.overlay(project, [name]))
+    apply(project, presets.overlay(project, [name]))
     params = load_params(project / "params.yaml")
     config = ModelConfig(
         **params.model.model_dump(),
@@ -70,7 +77,7 @@ def test_a_later_preset_wins():
 
 def test_apply_keeps_comments_and_names_each_change(project):
     before = (project / "params.yaml").read_text()
-    changes = presets.apply(project, {"train.lr": 3e-4, "train.steps": 1200})
+    changes = apply(project, {"train.lr": 3e-4, "train.steps": 1200})
     assert changes == ["train.lr: 0.004 -> 0.0003"]
     after = (project / "params.yaml").read_text()
     differing = [
@@ -83,7 +90,7 @@ def test_apply_keeps_comments_and_names_each_change(project):
 
 def test_applying_current_values_changes_no_byte(project):
     before = (project / "params.yaml").read_bytes()
-    assert presets.apply(project, presets.overlay(project, ["tiny"])) == []
+    assert apply(project, presets.overlay(project, ["tiny"])) == []
     assert (project / "params.yaml").read_bytes() == before
 
 
@@ -112,7 +119,7 @@ def test_a_blank_in_a_value_cannot_be_passed_on(project):
     values = presets.overlay(project, ["mine"])
     with pytest.raises(AtlasError, match="contains whitespace"):
         presets.as_flags(values)
-    presets.apply(project, values)
+    apply(project, values)
     assert load_params(project / "params.yaml").evaluate.prompts == ("to be",)
 
 

@@ -53,7 +53,8 @@ class Checkout:
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
         shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
-        apply(root, SMALL)
+        text, _ = apply(root, SMALL)
+        (root / "params.yaml").write_text(text, encoding="utf-8")
         write_jsonl(root / "data/own/made-up.jsonl")
         (root / "models/own").mkdir(parents=True)
         (root / "models/own/.gitkeep").touch()
@@ -103,7 +104,8 @@ class Checkout:
 
     def set(self, **values: Any) -> None:
         """Edit params.yaml."""
-        apply(self.root, values)
+        text, _ = apply(self.root, values)
+        (self.root / "params.yaml").write_text(text, encoding="utf-8")
 
     def json(self, path: str) -> dict[str, Any]:
         values: dict[str, Any] = json.loads((self.root / path).read_text(encoding="utf-8"))

@@ -19,7 +19,6 @@ from ruamel.yaml.representer import RoundTripRepresenter as Representer
 
 from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.schema import Params, leaves
-from atlas.pipeline.files import write_text
 
 FOLDER = "presets"
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")  # text that needs no quotes in an override
@@ -71,18 +70,16 @@ def as_flags(values: Values) -> str:
     return " ".join(flags)
 
 
-def apply(root: Path, values: Values) -> list[str]:
-    """Write values into params.yaml, keeping its comments; return a line per change.
+def apply(root: Path, values: Values) -> tuple[str, list[str]]:
+    """Return the text of params.yaml with new values and its comments, and a line per change.
 
     A line reads ``train.lr: 0.004 -> 0.0003``.
     """
     tree = _load(root / "params.yaml")
     changes = set_values(tree, values, "presets")
-    if changes:
-        text = io.StringIO()
-        _yaml().dump(tree, text)
-        write_text(root / "params.yaml", text.getvalue())
-    return changes
+    text = io.StringIO()
+    _yaml().dump(tree, text)
+    return text.getvalue(), changes
 
 
 def set_values(tree: Values, values: Values, source: str) -> list[str]:

@@ -300,13 +300,16 @@ def preset(
     dvc exp run $(atlas preset small) -S train.lr=3e-4
     """
     from atlas.params import presets
+    from atlas.pipeline.files import write_text
 
     root = find_project()
     values = presets.overlay(root, names)
     if not apply:
         print(presets.as_flags(values))
         return
-    changes = presets.apply(root, values)
+    text, changes = presets.apply(root, values)
+    if changes:
+        write_text(root / "params.yaml", text)
     print("\n".join(f"params.yaml: {change}" for change in changes) or "params.yaml: no change")
 
 
