@@ -221,7 +221,7 @@ class TokenSplit:
 
     @cached_property
     def document_ends(self) -> npt.NDArray[np.int64]:
-        """Where each complete document ends, (documents,)."""
+        """Positions where complete documents end, (documents,)."""
         ends = [
             start + shard.ends.astype(np.int64)
             for start, shard in zip(self._starts, self._shards, strict=False)

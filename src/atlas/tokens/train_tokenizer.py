@@ -8,7 +8,7 @@ kind    pieces                                                   characters with
 ======= ======================================================== =====================
 bpe     characters, merged by frequency                          become bytes
 char    single characters                                        become bytes
-unigram the pieces that make the text likeliest (arXiv:1804.10959) become ``<unk>``
+unigram most probable pieces for the text (arXiv:1804.10959)     become ``<unk>``
 word    whole words between white space                          become ``<unk>``
 ======= ======================================================== =====================
 
@@ -112,8 +112,8 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
 def round_scores(model: bytes) -> bytes:
     """Round the scores of a unigram model to multiples of 1/256.
 
-    The sum of such scores is exact, so the likeliest split of a text is the same whether they are
-    added in double precision (llama.cpp), unit by unit (Atlas), or in single precision
+    The sum of such scores is exact, so the most probable split of a text is the same whether they
+    are added in double precision (llama.cpp), unit by unit (Atlas), or in single precision
     (sentencepiece, exact up to a sum of 65,536). Line ends and tabs become ordinary pieces, as the
     scores of user-defined ones are not such multiples.
     """

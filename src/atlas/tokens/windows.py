@@ -69,7 +69,7 @@ class Layout:
 
     @cached_property
     def _document_ends(self) -> npt.NDArray[np.int64]:
-        """Where documents end, (documents,); packed windows see one long document."""
+        """Positions where documents end, (documents,); packed windows see one long document."""
         return np.array([len(self.tokens)]) if self.packed else self.tokens.document_ends
 
     @cached_property
