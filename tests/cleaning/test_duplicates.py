@@ -7,16 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.cleaning import duplicates
+from atlas.cleaning.clean import write_chunks
 from atlas.cleaning.documents import Document
-from atlas.cleaning.duplicates import (
-    BandHasher,
-    Bands,
-    exact_duplicates,
-    near_duplicates,
-    text_key,
-)
-from atlas.cleaning.staging import ChunkWriter, StagedCorpus
-from tests.small import WORDS
+from atlas.cleaning.duplicates import Bands, exact_duplicates, near_duplicates
+from atlas.cleaning.staging import StagedCorpus
+from tests.small import WORDS, small_params
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +21,12 @@ def stage(tmp_path_factory):
     def store(texts, threshold=0.7, size=7):
         folder = tmp_path_factory.mktemp("chunks")
         folders = []
+        clean = small_params(**{"clean.jaccard_threshold": threshold}).clean
+        documents = [Document(str(number), "s", text) for number, text in enumerate(texts)]
         for start in range(0, len(texts), size):
-            writer = ChunkWriter(folder / str(start))
-            hasher = BandHasher(Bands.for_threshold(threshold))
-            for number, text in enumerate(texts[start : start + size], start):
-                writer.write(Document(str(number), "s", text), text_key(text), "train")
-                hasher.add(text)
-            writer.close(hasher.keys())
-            folders.append((folder / str(start), len(writer)))
+            chunk = iter(documents[start : start + size])
+            (count,) = write_chunks(chunk, folder / str(start), clean)
+            folders.append((folder / str(start) / "000", count))
         return StagedCorpus.from_folders(folders)
 
     return store

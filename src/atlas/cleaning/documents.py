@@ -1,6 +1,6 @@
 """Clean documents on disk: numbered shards of JSON Lines in a folder per split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,11 +23,7 @@ class Document:
 
     @classmethod
     def from_line(cls, line: bytes) -> "Document":
-        """Parse a line written by ``to_line``.
-
-        Raises:
-            ValueError, TypeError: the line is not a document.
-        """
+        """Parse a line written by ``to_line``."""
         return cls(**orjson.loads(line))
 
     def to_line(self) -> bytes:
@@ -36,11 +32,7 @@ class Document:
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
-    """Read the documents of a folder of shards in order.
-
-    Raises:
-        AtlasError: a line is not a document.
-    """
+    """Read the documents of a folder of shards in order."""
     for path in shard_paths(folder):
         yield from read_shard(path)
 
@@ -51,11 +43,7 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def read_shard(path: Path) -> Iterator[Document]:
-    """Read the documents of a shard in order.
-
-    Raises:
-        AtlasError: a line is not a document.
-    """
+    """Read the documents of a shard in order."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -64,3 +52,17 @@ def read_shard(path: Path) -> Iterator[Document]:
                 raise AtlasError(
                     f"{path}:{number}: not a document ({error}); run `dvc repro -f clean` again"
                 ) from None
+
+
+def batches(documents: Iterable[Document], characters: int) -> Iterator[list[Document]]:
+    """Group documents in order until each batch has a number of characters."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -11,9 +11,9 @@ partitions of limited size. The first document of each group of duplicates is ke
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from rensa import RMinHash
 
 from atlas.cleaning.staging import StagedCorpus
 from atlas.cleaning.words import MULTIPLIER, Hashes, distinct, hash_words, jaccard, ngrams
+from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
 
 NGRAM = 5  # words, as in dolma and datatrove
@@ -80,68 +81,36 @@ class Bands:
         return fitting[-1] if fitting else cls(MAX_SIGNATURE, 1)
 
 
-class BandHasher:
-    """Collect documents and compute the keys of their bands, many documents at once."""
-
-    def __init__(self, bands: Bands) -> None:
-        self._bands = bands
-        self._texts: list[str] = []
-        self._size = 0
-        self._keys: list[Hashes] = []
-
-    def add(self, text: str) -> None:
-        """Add the next document."""
-        self._texts.append(text)
-        self._size += len(text)
-        if self._size >= HASH_BATCH:
-            self._hash()
-
-    def keys(self) -> Hashes:
-        """Return the keys of all documents. (bands, documents)."""
-        self._hash()
-        return np.concatenate(self._keys, axis=1)
-
-    def _hash(self) -> None:
-        found = ngrams(hash_words(self._texts), NGRAM)
-        offsets = [0, *found.ends.tolist()]
-        length = self._bands.count * self._bands.rows
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hashes, offsets, length, SEED)
-        signatures = np.array(matrix.to_rows(), np.uint64).reshape(
-            len(self._texts), self._bands.count, self._bands.rows
-        )
-        keys = np.zeros(signatures.shape[:2], np.uint64)
-        for row in range(self._bands.rows):
-            keys = keys * MULTIPLIER + signatures[:, :, row] + np.uint64(1)
-        keys[found.counts == 0] = NO_KEY
-        self._keys.append(np.ascontiguousarray(keys.T))
-        self._texts, self._size = [], 0
+def band_keys(texts: Sequence[str], bands: Bands) -> Hashes:
+    """Compute the keys of the bands of some documents. (bands, documents)."""
+    found = ngrams(hash_words(texts), NGRAM)
+    offsets = [0, *found.ends.tolist()]
+    length = bands.count * bands.rows
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hashes, offsets, length, SEED)
+    signatures = np.array(matrix.to_rows(), np.uint64).reshape(len(texts), bands.count, bands.rows)
+    keys = np.zeros(signatures.shape[:2], np.uint64)
+    for row in range(bands.rows):
+        keys = keys * MULTIPLIER + signatures[:, :, row] + np.uint64(1)
+    keys[found.counts == 0] = NO_KEY
+    return np.ascontiguousarray(keys.T)
 
 
-@dataclass(frozen=True)
-class _PartitionTask:
-    """Documents with key % ``count`` == ``number``, in each of some bands."""
-
-    corpus: StagedCorpus
-    number: int
-    count: int
-    bands: range = range(0)
-    excluded: Numbers | None = None
-
-
-@dataclass(frozen=True)
-class _CompareTask:
-    """Candidate pairs, sorted by group."""
-
-    corpus: StagedCorpus
-    pairs: Pairs
-    threshold: float
+def find_duplicates(corpus: StagedCorpus, clean: CleanParams) -> Duplicates:
+    """Find the duplicates that ``clean.duplicates`` asks for."""
+    if clean.duplicates is None:
+        return np.empty(0, DUPLICATE)
+    duplicates = exact_duplicates(corpus)
+    if clean.duplicates == "near":
+        near = near_duplicates(corpus, clean.jaccard_threshold, duplicates["number"])
+        duplicates = np.sort(np.concatenate((duplicates, near)), order="number")
+    return duplicates
 
 
 def exact_duplicates(corpus: StagedCorpus) -> Duplicates:
     """Find every document whose text equals an earlier one."""
     count = _partitions(corpus)
-    tasks = [_PartitionTask(corpus, number, count) for number in range(count)]
-    pairs = np.concatenate([_NO_PAIRS, *in_order(_equal_texts, tasks, "exact duplicates")])
+    find = partial(_equal_texts, corpus=corpus, count=count)
+    pairs = np.concatenate([_NO_PAIRS, *in_order(find, range(count), "exact duplicates")])
     duplicates = np.zeros(len(pairs), DUPLICATE)
     duplicates["of"], duplicates["number"] = pairs.T
     duplicates["jaccard"], duplicates["exact"] = 1, True
@@ -157,68 +126,67 @@ def near_duplicates(corpus: StagedCorpus, threshold: float, excluded: Numbers) -
     count, bands = _partitions(corpus), Bands.for_threshold(threshold).count
     bands_per_task = max(1, PARTITION // max(1, len(corpus)))
     tasks = [
-        _PartitionTask(
-            corpus, number, count, range(first, min(first + bands_per_task, bands)), excluded
-        )
+        (number, range(first, min(first + bands_per_task, bands)))
         for first in range(0, bands, bands_per_task)
         for number in range(count)
     ]
-    pairs = _merge(in_order(_candidates, tasks, "candidates for near duplicates"))
-    comparisons = [_CompareTask(corpus, batch, threshold) for batch in _batches(pairs)]
-    edges = [np.empty(0, EDGE), *in_order(_compare, comparisons, "near duplicates")]
-    return _all_but_first(np.concatenate(edges))
+    find = partial(_candidates, corpus=corpus, count=count, excluded=excluded)
+    pairs = _merge(in_order(find, tasks, "candidates for near duplicates"))
+    compare = partial(_compare, corpus=corpus, threshold=threshold)
+    edges = in_order(compare, list(_batches(pairs)), "near duplicates")
+    return _all_but_first(np.concatenate([np.empty(0, EDGE), *edges]))
 
 
 def _partitions(corpus: StagedCorpus) -> int:
+    """Divide documents by the remainder of their keys, so that a task sees PARTITION of them."""
     return -(-len(corpus) // PARTITION)
 
 
-def _equal_texts(task: _PartitionTask) -> Pairs:
+def _equal_texts(number: int, corpus: StagedCorpus, count: int) -> Pairs:
+    """Pair each document of a partition with the first one of the same text."""
     keys, numbers = [], []
-    for chunk in task.corpus.chunks:
+    for chunk in corpus.chunks:
         key = chunk.table()["key"]
-        chosen = np.flatnonzero(key[:, 0] % np.uint64(task.count) == task.number)
+        chosen = np.flatnonzero(key[:, 0] % np.uint64(count) == number)
         keys.append(key[chosen])
         numbers.append(chosen + chunk.first)
-    key, number = np.concatenate(keys), np.concatenate(numbers)
-    order = np.lexsort((number, key[:, 1], key[:, 0]))
-    key, number = key[order], number[order]
-    same = np.concatenate(([False], (key[1:] == key[:-1]).all(axis=1)))[: len(key)]
-    firsts = _run_starts(~same)
-    return np.stack((number[firsts[same]], number[same]), axis=1)
+    return _equal_keys(np.concatenate(keys), np.concatenate(numbers), neighbours=0)
 
 
-def _candidates(task: _PartitionTask) -> Pairs:
-    """Find the pairs of documents that agree in a band."""
-    pairs = [_agreeing(task, band) for band in task.bands]
+def _candidates(
+    task: tuple[int, range], corpus: StagedCorpus, count: int, excluded: Numbers
+) -> Pairs:
+    """Pair the documents of a partition that agree in one of some bands."""
+    number, bands = task
+    pairs = []
+    for band in bands:
+        keys, numbers = [], []
+        for chunk in corpus.chunks:
+            key = chunk.band(band)
+            chosen = np.flatnonzero((key % np.uint64(count) == number) & (key != NO_KEY))
+            keys.append(key[chosen, None])
+            numbers.append(chosen + chunk.first)
+        kept = ~np.isin(np.concatenate(numbers), excluded)
+        found = np.concatenate(keys)[kept], np.concatenate(numbers)[kept]
+        pairs.append(_equal_keys(*found, NEIGHBOURS))
     return np.unique(np.concatenate(pairs), axis=0)
 
 
-def _agreeing(task: _PartitionTask, band_number: int) -> Pairs:
-    keys, numbers = [], []
-    for chunk in task.corpus.chunks:
-        band = chunk.band(band_number)
-        chosen = np.flatnonzero((band % np.uint64(task.count) == task.number) & (band != NO_KEY))
-        keys.append(band[chosen])
-        numbers.append(chosen + chunk.first)
-    key, number = np.concatenate(keys), np.concatenate(numbers)
-    kept = ~np.isin(number, [] if task.excluded is None else task.excluded)
-    key, number = key[kept], number[kept]
-    order = np.lexsort((number, key))
-    key, number = key[order], number[order]
-    firsts = _run_starts(np.concatenate(([True], key[1:] != key[:-1]))[: len(key)])
-    index = np.arange(len(number))
+def _equal_keys(keys: Hashes, numbers: Numbers, neighbours: int) -> Pairs:
+    """Pair documents that have the same key (documents, columns).
+
+    Each is paired with the first one of its key and with some neighbours before it.
+    """
+    order = np.lexsort((numbers, *keys.T[::-1]))
+    keys, numbers = keys[order], numbers[order]
+    index = np.arange(len(numbers))
+    starts = np.concatenate(([True], (keys[1:] != keys[:-1]).any(axis=1)))[: len(numbers)]
+    firsts = np.maximum.accumulate(np.where(starts, index, 0))
     pairs = [_NO_PAIRS]
-    for earlier in [firsts, *(index - distance for distance in range(1, NEIGHBOURS + 1))]:
+    for earlier in [firsts, *(index - distance for distance in range(1, neighbours + 1))]:
         valid = (earlier >= firsts) & (earlier < index)
-        pairs.append(np.stack((number[earlier[valid]], number[valid]), axis=1))
+        pairs.append(np.stack((numbers[earlier[valid]], numbers[valid]), axis=1))
     return np.concatenate(pairs)
-
-
-def _run_starts(starts: NDArray[np.bool_]) -> Numbers:
-    """Return for each index the index at which its run of equal keys starts."""
-    indices = np.where(starts, np.arange(len(starts)), 0)
-    return np.maximum.accumulate(indices) if len(indices) else indices
 
 
 def _merge(batches: Iterable[Pairs]) -> Pairs:
@@ -232,11 +200,9 @@ def _merge(batches: Iterable[Pairs]) -> Pairs:
 
 
 def _groups(pairs: Pairs) -> tuple[Numbers, Numbers, Numbers]:
-    """Find the connected components of a graph of documents.
+    """Find the groups of documents that pairs connect, in the order of their first documents.
 
-    Returns:
-        The documents of all pairs, sorted; the group of each document; the group of each pair.
-        Groups are numbered in the order of their first documents.
+    Return the documents of all pairs, sorted, with the group of each, and the group of each pair.
     """
     numbers, indices = np.unique(pairs, return_inverse=True)
     first, second = indices.reshape(-1, 2).T
@@ -268,12 +234,12 @@ def _batches(pairs: Pairs) -> Iterator[Pairs]:
         start = stop
 
 
-def _compare(task: _CompareTask) -> Edges:
+def _compare(pairs: Pairs, corpus: StagedCorpus, threshold: float) -> Edges:
     """Compare pairs exactly, except those that are connected by others already."""
 
     @lru_cache(maxsize=MAX_CACHED)
     def shingles(number: int) -> Hashes:
-        text = task.corpus.document(number).text
+        text = corpus.document(number).text
         return distinct(ngrams(hash_words([text]), NGRAM).hashes)
 
     parents: dict[int, int] = {}
@@ -285,11 +251,11 @@ def _compare(task: _CompareTask) -> Edges:
         return number
 
     similar = []
-    for first, second in task.pairs.tolist():
+    for first, second in pairs.tolist():
         if root(first) == root(second):
             continue
         index = jaccard(shingles(first), shingles(second))
-        if index >= task.threshold:
+        if index >= threshold:
             parents[root(second)] = root(first)
             similar.append(((first, second), index))
     return np.array(similar, EDGE)

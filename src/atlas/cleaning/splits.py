@@ -10,24 +10,17 @@ memory, a sample is chosen by hash.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.cleaning.documents import SPLITS, Document, Split
+from atlas.cleaning.documents import SPLITS, Document, Split, batches
 from atlas.cleaning.staging import Chunk, StagedCorpus
 from atlas.cleaning.statistics import Statistics
-from atlas.cleaning.words import (
-    Hashes,
-    TextHashes,
-    concatenate,
-    distinct,
-    hash_words,
-    ngrams,
-)
+from atlas.cleaning.words import Hashes, TextHashes, concatenate, distinct, hash_words, ngrams
 from atlas.params.schema import CleanParams
 
 AUTO_DOCUMENTS = 100  # from here on, `auto` splits by document
@@ -41,10 +34,8 @@ NGRAM = 13  # words
 MAX_NGRAMS = 1 << 18  # held in memory for val, and for test
 BYTES_PER_WORD = 4  # an underestimate, so that the sample stays below MAX_NGRAMS
 
-SplitBy = Literal["document", "position"]
 
-
-def resolve_split_by(clean: CleanParams, documents: int) -> SplitBy:
+def resolve_split_by(clean: CleanParams, documents: int) -> Literal["document", "position"]:
     """Replace "auto" by the way to split this number of documents."""
     if clean.split_by == "auto":
         return "position" if documents < AUTO_DOCUMENTS else "document"
@@ -118,77 +109,43 @@ class Slice:
     excluded: NDArray[np.int64]
 
 
-ShardPlan = tuple[int, tuple[Slice, ...]]  # bytes, documents
+@dataclass(frozen=True)
+class Shard:
+    """A shard to write."""
+
+    split: Split
+    number: int
+    bytes: int  # approximate if documents are cut
+    slices: tuple[Slice, ...]  # documents to select from
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """A shard to write.
-
-    Attributes:
-        path: of the shard.
-        split: selects documents, or parts of documents.
-        split_by: split by whole documents or by position in each.
-        clean: shares of the splits.
-        slices: documents to select from.
-        modulus: of the n-gram sample, see ``sample_modulus``.
-        held_out: n-grams to look for, sorted; None for shards of val and test.
-    """
-
-    path: Path
-    split: Split
-    split_by: SplitBy
-    clean: CleanParams
-    slices: tuple[Slice, ...]
-    modulus: int
-    held_out: Hashes | None
-
-
-@dataclass
 class ShardResult:
-    """The contents of a written shard.
-
-    Attributes:
-        statistics: of its documents.
-        ngrams: sample, sorted (val and test only).
-        seen: which of the held-out n-grams occur in it (train only).
-    """
+    """The contents of a written shard."""
 
     statistics: Statistics
-    ngrams: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
-    seen: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    ngrams: Hashes  # sample, sorted (val and test only)
+    seen: NDArray[np.bool_]  # which of the held-out n-grams occur in it (train only)
 
 
 def plan_shards(
-    corpus: StagedCorpus,
-    excluded: NDArray[np.int64],
-    clean: CleanParams,
-    split_by: SplitBy,
-    split: Split,
-) -> list[ShardPlan]:
-    """Divide the documents of a split into shards.
-
-    Args:
-        corpus: all documents.
-        excluded: sorted numbers of documents that belong to no split.
-        clean: shares of the splits.
-        split_by: split by whole documents or by position in each.
-        split: the split to plan.
-
-    Returns:
-        For each shard its bytes (approximate if documents are cut) and its documents.
-    """
-    shards: list[ShardPlan] = []
+    corpus: StagedCorpus, excluded: NDArray[np.int64], clean: CleanParams, split: Split
+) -> list[Shard]:
+    """Divide the documents of a split into shards, without the (sorted) excluded ones."""
+    shards: list[Shard] = []
     slices: list[Slice] = []
     size = 0
     target = min(max(corpus.size() // TARGET_SHARDS, MIN_SHARD), MAX_SHARD)
-    share = _share(split, clean) if split_by == "position" else 1.0
+    share = 1.0
+    if clean.split_by == "position":
+        held_out = {"val": clean.val, "test": clean.test}
+        share = held_out.get(split, 1 - clean.val - clean.test)
     if not share:
         return []
     for chunk in corpus.chunks:
         table = chunk.table()
         gone = excluded[slice(*np.searchsorted(excluded, [chunk.first, chunk.first + chunk.count]))]
-        selected = _selected(chunk, table, gone, split_by, split)
+        selected = _selected(chunk, table, gone, clean, split)
         ends = size + np.cumsum(np.where(selected, table["length"] * share, 0)).astype(np.int64)
         first = 0
         while first < chunk.count:
@@ -197,83 +154,68 @@ def plan_shards(
             slices.append(Slice(chunk, first, last, gone))
             size = int(ends[last - 1])
             if size >= target:
-                shards.append((size, tuple(slices)))
+                shards.append(Shard(split, len(shards), size, tuple(slices)))
                 slices = []
                 ends = ends - size
                 size = 0
             first = last
-    if slices and (size or split_by == "position"):
-        shards.append((size, tuple(slices)))
+    if slices and (size or clean.split_by == "position"):
+        shards.append(Shard(split, len(shards), size, tuple(slices)))
     return shards
 
 
-def _share(split: Split, clean: CleanParams) -> float:
-    held_out = {"val": clean.val, "test": clean.test}
-    return held_out.get(split, 1 - clean.val - clean.test)
+def write_shard(
+    shard: Shard, folder: Path, clean: CleanParams, modulus: int, held_out: Hashes | None = None
+) -> ShardResult:
+    """Write a shard and count its contents.
 
-
-def write_shard(task: ShardTask) -> ShardResult:
-    """Write a shard and count its contents."""
+    Without ``held_out`` n-grams to look for, collect its own; ``modulus`` samples both.
+    """
     statistics = Statistics()
-    held_out = task.held_out if task.held_out is not None else np.empty(0, np.uint64)
-    seen = np.zeros(len(held_out), bool)
+    seen = np.zeros(0 if held_out is None else len(held_out), bool)
     samples: list[Hashes] = []
-    with task.path.open("wb") as file:
-        for texts in _write_batches(task, file):
+    path = folder / shard.split / f"{shard.number:05d}.jsonl"
+    with path.open("wb") as file:
+        for batch in batches(_documents(shard, clean), BATCH):
+            file.writelines(document.to_line() for document in batch)
+            texts = [document.text for document in batch]
             words = hash_words(texts)
             statistics.add(texts, words)
-            sample = sample_ngrams(words, task.modulus)
-            if task.held_out is None:
+            sample = sample_ngrams(words, modulus)
+            if held_out is None:
                 samples.append(distinct(sample))
             else:
                 mark_seen(held_out, sample, seen)
     if not statistics.documents:
-        task.path.unlink()  # all documents were too short to give this split a part
+        path.unlink()  # all documents were too short to give this split a part
     statistics.drop_rare_spellings()
     return ShardResult(statistics, distinct(concatenate(samples)), seen)
 
 
-def _write_batches(task: ShardTask, file: BinaryIO) -> Iterator[list[str]]:
-    """Write the documents and yield their texts in batches."""
-    texts: list[str] = []
-    size = 0
-    for line, document in _documents(task):
-        file.write(line)
-        texts.append(document.text)
-        size += len(document.text)
-        if size >= BATCH:
-            yield texts
-            texts, size = [], 0
-    if texts:
-        yield texts
-
-
-def _documents(task: ShardTask) -> Iterator[tuple[bytes, Document]]:
-    for each in task.slices:
+def _documents(shard: Shard, clean: CleanParams) -> Iterator[Document]:
+    for each in shard.slices:
         table = each.chunk.table()
-        selected = _selected(each.chunk, table, each.excluded, task.split_by, task.split)
+        selected = _selected(each.chunk, table, each.excluded, clean, shard.split)
         selected[: each.first] = False
         selected[each.last :] = False
-        for line in each.chunk.lines(table[selected]):
-            document = Document.from_line(line)
-            if task.split_by == "document":
-                yield line, document
-                continue
-            for split, part in cut_document(document, task.clean):
-                if split == task.split:
-                    yield part.to_line(), part
+        for document in each.chunk.documents(table[selected]):
+            if clean.split_by == "document":
+                yield document
+            else:
+                parts = cut_document(document, clean)
+                yield from (part for split, part in parts if split == shard.split)
 
 
 def _selected(
     chunk: Chunk,
     table: NDArray[Any],
     excluded: NDArray[np.int64],
-    split_by: SplitBy,
+    clean: CleanParams,
     split: Split,
 ) -> NDArray[np.bool_]:
     """Mark the documents of a chunk that belong to a split, in whole or in part. (documents,)."""
     selected: NDArray[np.bool_] = np.ones(chunk.count, bool)
-    if split_by == "document":
+    if clean.split_by == "document":
         selected = table["split"] == SPLITS.index(split)
     selected[excluded - chunk.first] = False
     return selected

@@ -15,46 +15,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.cleaning.documents import SPLITS, Document, Split
+from atlas.cleaning.documents import Document
 from atlas.cleaning.words import Hashes
 
 # A document's bytes in documents.jsonl, the key of its text, and its index in SPLITS.
 ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("key", "<u8", (2,)), ("split", "u1")])
 DOCUMENTS, TABLE, BANDS = "documents.jsonl", "table.npy", "bands.npy"
 MAX_OPEN_CHUNKS = 64
-
-
-class ChunkWriter:
-    """Write the documents of one chunk."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self._folder = folder
-        self._rows: list[tuple[int, int, Hashes, int]] = []
-        self._file = (folder / DOCUMENTS).open("wb")
-
-    def write(self, document: Document, key: bytes, split: Split) -> None:
-        """Append a document.
-
-        Args:
-            document: cleaned.
-            key: ``text_key`` of its text.
-            split: where it goes if whole documents are split.
-        """
-        line = document.to_line()
-        place = (self._file.tell(), len(line))
-        self._rows.append((*place, np.frombuffer(key, "<u8"), SPLITS.index(split)))
-        self._file.write(line)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def close(self, bands: Hashes | None) -> None:
-        """Finish the chunk; ``bands`` (bands, documents) are for near duplicates."""
-        self._file.close()
-        np.save(self._folder / TABLE, np.array(self._rows, ROW))
-        if bands is not None:
-            np.save(self._folder / BANDS, bands)
 
 
 @dataclass(frozen=True)
@@ -76,14 +43,12 @@ class Chunk:
         band: Hashes = np.array(keys[number])
         return band
 
-    def lines(self, rows: NDArray[Any]) -> Iterator[bytes]:
-        """Read the lines of some documents, given their rows of the table."""
+    def documents(self, rows: NDArray[Any]) -> Iterator[Document]:
+        """Read some documents, given their rows of the table."""
         with (self.folder / DOCUMENTS).open("rb") as file:
-            for offset, length in zip(
-                rows["offset"].tolist(), rows["length"].tolist(), strict=True
-            ):
+            for offset, length in rows[["offset", "length"]].tolist():
                 file.seek(offset)
-                yield file.read(length)
+                yield Document.from_line(file.read(length))
 
     def document(self, index: int) -> Document:
         """Read one document by its index in the chunk."""

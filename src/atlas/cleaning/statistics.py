@@ -22,18 +22,7 @@ MAX_WORDS = 1 << 22  # distinct words counted; beyond that the rarest are droppe
 
 @dataclass
 class Statistics:
-    """Counts over documents.
-
-    Attributes:
-        documents: number of documents.
-        characters: count per character.
-        lengths: documents by the bit length of their word count: 0, 1, 2-3, 4-7, 8-15, ...
-        words: total number of words.
-        word_hashes: distinct words, sorted.
-        word_counts: count per distinct word.
-        spelled: frequent words as text, by hash.
-        truncated: rare words were dropped, so the number of distinct words is a lower bound.
-    """
+    """Counts over documents."""
 
     documents: int = 0
     characters: Counter[str] = field(default_factory=Counter)

@@ -37,11 +37,7 @@ VOCABULARY = (*DIGITS, EQUALS, *OPERATIONS)  # twenty tokens
 
 
 def solve(question: str) -> str:
-    """Answer a question such as ``Max 3 7 1 =``.
-
-    Raises:
-        ValueError: the question is not in the language.
-    """
+    """Answer a question such as ``Max 3 7 1 =``."""
     match question.split():
         case [operation, *digits, "="] if (
             operation in OPERATIONS and len(digits) in LENGTHS and set(digits) <= set(DIGITS)
@@ -57,9 +53,6 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
     """Write distinct examples to arithmetic.jsonl in random order; the source is the operation.
 
     Operations get equally many examples, and so do lengths until the short questions run out.
-
-    Raises:
-        AtlasError: there are fewer distinct questions.
     """
     available = len(OPERATIONS) * sum(10**length for length in LENGTHS)
     if not 0 < examples <= available:

@@ -62,11 +62,7 @@ class Mirror:
 
     @classmethod
     def open(cls, root: str) -> "Mirror":
-        """Read the index of a mirror.
-
-        Raises:
-            AtlasError: ``root`` is neither a folder nor a URL.
-        """
+        """Read the index of a mirror."""
         root = root.rstrip("/") or root
         if not is_url(root) and not Path(root).is_dir():
             raise AtlasError(
@@ -111,20 +107,7 @@ def _read_index(root: str) -> list[dict[str, str]]:
 def download(
     files: Sequence[Download], folder: Path, mirror: str | None, unfinished: Path
 ) -> dict[str, str]:
-    """Download files into ``folder`` and verify their checksums, where known.
-
-    Args:
-        files: to fetch.
-        folder: receives the files under their names.
-        mirror: a folder or URL to try first, or None.
-        unfinished: folder that keeps finished and partial files if others fail.
-
-    Returns:
-        The original URL of each file by name, also for files from a mirror.
-
-    Raises:
-        AtlasError: some files are not available anywhere.
-    """
+    """Download files into ``folder`` and verify their checksums, where known."""
     unfinished.mkdir(parents=True, exist_ok=True)
     opened = Mirror.open(mirror) if mirror else None
     problems = [
@@ -210,11 +193,7 @@ async def _fetch(
 async def _fetch_from(
     client: httpx.AsyncClient, location: str, file: Download, complete: Path, progress: FileProgress
 ) -> None:
-    """Fetch a file from one location and move it to ``complete`` if it is the right one.
-
-    Raises:
-        SourceError: the location doesn't provide the file.
-    """
+    """Fetch a file from one location and move it to ``complete`` if it is the right one."""
     if not is_url(location):
         copy = complete.with_suffix(".copy")
         await asyncio.to_thread(_copy, Path(location), copy)

@@ -56,19 +56,6 @@ def fetch_corpus(
     """Fill ``folder`` with the raw files of a corpus and their manifest.
 
     Archives are kept as they are; clean reads their contents as streams.
-
-    Args:
-        corpus: selects the corpus.
-        folder: created; receives the files.
-        mirror: a folder or URL to try before the web, or None.
-        unfinished: folder that keeps interrupted downloads.
-
-    Returns:
-        The metrics of the stage: corpus, files, bytes, and for the user's own files those that
-        were skipped for their suffix and those that can't be read.
-
-    Raises:
-        AtlasError: a file is not available, or not the expected one.
     """
     folder.mkdir(parents=True)
     metrics: Metrics = {"corpus": corpus.name}
@@ -108,12 +95,6 @@ def _join_sections(
     """Join FairytaleQA's sections, one CSV file per tale, into the file ``joined``.
 
     A mirror can provide the joined file.
-
-    Returns:
-        The name of the file, and the folder on the web that it comes from.
-
-    Raises:
-        AtlasError: the sections can't be fetched, or have another format.
     """
     url = corpus.files[0].urls[0].rpartition("/")[0]
     if mirror:

@@ -50,13 +50,7 @@ Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder,
 
 @dataclass(frozen=True)
 class Copies:
-    """The copied files.
-
-    Attributes:
-        files: source file by name of the copy.
-        skipped: number of files with other suffixes.
-        unreadable: number of files and folders that can't be read.
-    """
+    """The copied files."""
 
     files: dict[str, Path]
     skipped: int
@@ -71,9 +65,6 @@ def copy_files(source: Path, folder: Path) -> Copies:
     """Copy every text file below ``source`` into ``folder``, byte for byte.
 
     Hidden files and folders are ignored. Links are followed, but no folder is read twice.
-
-    Raises:
-        AtlasError: the path doesn't exist, or contains no text file or none that can be read.
     """
     base, single = _locate(source)
     unreadable: list[str] = []
@@ -108,11 +99,7 @@ def copy_files(source: Path, folder: Path) -> Copies:
 
 
 def _locate(source: Path) -> tuple[Path, str | None]:
-    """Return the folder to search, and the name of the file if the path is a single file.
-
-    Raises:
-        AtlasError: the path is missing, can't be read, or is neither a file nor a folder.
-    """
+    """Return the folder to search, and the name of the file if the path is a single file."""
     try:
         mode = source.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -173,11 +160,7 @@ def _walk(base: Path, skip: Skip) -> Iterator[str]:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Copy a file.
-
-    Raises:
-        _UnreadableError: it can't be read, is not a regular file, or changes meanwhile.
-    """
+    """Copy a file."""
     try:
         if not stat.S_ISREG(source.stat().st_mode):
             raise _UnreadableError("it is a pipe, a socket or a device")

@@ -12,15 +12,7 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of data/raw, byte for byte as received.
-
-    Attributes:
-        name: path below data/raw, with forward slashes.
-        url: origin; a path for the user's own files.
-        sha256: hexadecimal.
-        bytes: size.
-        licence: of the text.
-    """
+    """A file of data/raw, byte for byte as received."""
 
     name: str
     url: str
@@ -49,11 +41,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Read a manifest.json.
-
-        Raises:
-            AtlasError: the file is missing or damaged.
-        """
+        """Read a manifest.json."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls(values["corpus"], [RawFile(**file) for file in values["files"]])
@@ -64,11 +52,7 @@ class Manifest:
 
 
 def read_raw_files(folder: Path) -> list[RawFile]:
-    """Read the manifest of a folder of raw files and check their sizes.
-
-    Raises:
-        AtlasError: the manifest is missing, or a file is missing or has another size.
-    """
+    """Read the manifest of a folder of raw files and check their sizes."""
     files = Manifest.read(folder / NAME).files
     for file in files:
         raw = folder / file.name

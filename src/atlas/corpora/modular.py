@@ -27,11 +27,7 @@ OPERATIONS: Mapping[str, tuple[str, Callable[[int, int, int], int]]] = {
 
 
 def write_modular(folder: Path, operation: str, modulus: int) -> list[str]:
-    """Write modular.jsonl: an equation per line, numbers and signs separated by spaces.
-
-    Raises:
-        AtlasError: the modulus is less than 2, or not prime for division.
-    """
+    """Write modular.jsonl: an equation per line, numbers and signs separated by spaces."""
     if modulus < 2:
         raise AtlasError(f"corpus.modular.modulus is {modulus}: it must be 2 or more")
     if operation == "divide" and not _is_prime(modulus):

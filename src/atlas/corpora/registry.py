@@ -21,14 +21,7 @@ BOOK_URLS = (
 
 @dataclass(frozen=True)
 class Download:
-    """A file on the web.
-
-    Attributes:
-        name: in data/raw.
-        urls: later ones are tried if the earlier ones have no such file.
-        sha256: None if unknown.
-        bytes: size, None if unknown.
-    """
+    """A file on the web."""
 
     name: str
     urls: tuple[str, ...]
@@ -38,14 +31,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A named corpus.
-
-    Attributes:
-        description: one line.
-        licence: of the text.
-        files: to download.
-        joined: the file that the downloads are joined into, if any.
-    """
+    """A named corpus."""
 
     description: str
     licence: str

@@ -34,9 +34,6 @@ def write_stories(folder: Path, examples: int, seed: int) -> list[str]:
     """Write distinct stories to stories.jsonl; the source of each is its plot.
 
     The first stories don't depend on ``examples``.
-
-    Raises:
-        AtlasError: no further distinct story was found.
     """
     stories = _different_stories(examples, seed)
     write_records(folder / NAME, ({"source": plot, "text": text} for plot, text in stories))

@@ -106,15 +106,7 @@ async def transfer(
     partial: PartialFile,
     progress: FileProgress,
 ) -> bool:
-    """Download the file at ``url`` into ``partial`` in up to TRIES tries.
-
-    Returns:
-        True if the last try resumed an earlier one.
-
-    Raises:
-        FileMissingError: there is no such file.
-        SourceError: the server can't be reached, is too slow, or sends something else.
-    """
+    """Download the file at ``url`` into ``partial`` in up to TRIES tries."""
     for attempt in range(TRIES):
         resumed = partial.size() > 0
         try:

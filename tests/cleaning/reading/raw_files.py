@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.reading.read import Layout, Piece, plan, read_piece
+from atlas.cleaning.reading.read import Piece, plan, read_piece
 from atlas.corpora.manifest import RawFile
 from tests.small import text
 
@@ -36,7 +36,7 @@ def parquet(path, rows, **options):
 
 def read(path, field="text", **place):
     notes = Counter()
-    return list(read_piece(Piece(path, path.name, **place), Layout(field), notes))
+    return list(read_piece(Piece(path, path.name, **place), field, None, notes))
 
 
 def texts(items):
@@ -51,7 +51,7 @@ def read_all(folder, files, separator=None):
         item
         for unit in plan(folder, manifest)
         for piece in unit.pieces
-        for item in read_piece(piece, Layout("text", separator), notes)
+        for item in read_piece(piece, "text", separator, notes)
     ]
 
 

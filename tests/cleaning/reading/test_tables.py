@@ -8,7 +8,7 @@ import pytest
 
 from atlas.cleaning.reading import read as units
 from atlas.cleaning.reading import tables
-from atlas.cleaning.reading.read import Layout, Piece, UnreadableFile, read_piece
+from atlas.cleaning.reading.read import Piece, UnreadableFile, read_piece
 from tests.cleaning.reading.raw_files import STORIES, parquet, read, read_all, table, texts
 
 
@@ -59,7 +59,7 @@ def test_an_encoding_is_guessed_from_late_letters(tmp_path, encoding, letters):
     rows = f"{letters}\n".encode(encoding) * 2000
     path.write_bytes(b"text\n" + b"plain words\n" * 200_000 + rows)
     notes = Counter()
-    items = list(read_piece(Piece(path, "a.csv"), Layout("text"), notes))
+    items = list(read_piece(Piece(path, "a.csv"), "text", None, notes))
     assert items[-1].text == letters
     assert +notes == ({} if encoding == "utf-8" else {f"guessed_{encoding}": 1})
 
@@ -68,7 +68,7 @@ def test_invalid_bytes_of_a_table_are_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"text\n" + "schöne Wörter\n".encode() * 99 + b"sch\xf6n\n")
     notes = Counter()
-    items = list(read_piece(Piece(path, "a.csv"), Layout("text"), notes))
+    items = list(read_piece(Piece(path, "a.csv"), "text", None, notes))
     assert items[-1].text == "sch\ufffdn"
     assert notes["replaced_bytes"] == 1
 

@@ -58,24 +58,14 @@ IN_PLACE = re.compile(f"{NON_ASCII}(?:{'|'.join(IN_PLACE_PATTERNS)})")
 OUT_OF_PLACE = re.compile(f"{NON_ASCII}(?:{'|'.join(OUT_OF_PLACE_PATTERNS)})")
 
 
-@dataclass(frozen=True)
-class WesternGuess:
-    """The best Western encoding and how well it fits.
+def _guess_western(sample: bytes) -> tuple[str, float]:
+    """Return the best Western encoding of a sample, and its score per non-ASCII byte.
 
-    Attributes:
-        encoding: one of WESTERN.
-        fit: score per non-ASCII character, 1 if all are in place, negative if most are not.
+    The score is 1 if all characters are in place, and negative if most are not.
     """
-
-    encoding: str
-    fit: float
-
-
-def _guess_western(sample: bytes) -> WesternGuess:
-    """Score a sample with non-ASCII bytes in each Western encoding."""
     scores = {name: _score(sample.decode(name, errors="replace")) for name in WESTERN}
     encoding = max(WESTERN, key=lambda name: scores[name])
-    return WesternGuess(encoding, scores[encoding] / _count_non_ascii(sample))
+    return encoding, scores[encoding] / _count_non_ascii(sample)
 
 
 def _count_non_ascii(data: bytes) -> int:
@@ -122,6 +112,8 @@ SCRIPTS = (  # non-Western encodings that charset-normalizer chooses from
 class NotTextError(Exception):
     """The bytes are not text in any known encoding."""
 
+    reason = "not_text"
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -142,11 +134,7 @@ class Decoded:
 
 
 def decode(data: bytes) -> Decoded:
-    """Decode a whole file.
-
-    Raises:
-        NotTextError: the bytes are not text.
-    """
+    """Decode a whole file."""
     guess = guess_encoding(data, whole=True)
     try:
         return Decoded(data.decode(guess.encoding), guess.encoding, guess.guessed)
@@ -171,13 +159,8 @@ def encoding_sample(stream: BinaryIO) -> bytes:
 def guess_encoding(sample: bytes, whole: bool) -> Guess:
     """Guess an encoding, for use with ``codecs.getincrementaldecoder(encoding)("replace")``.
 
-    Args:
-        sample: the start of the file, or its ``encoding_sample``.
-        whole: the sample is the whole file. Then a character cut at the end is damage, and
-            Latin-1 is reported as such instead of Windows-1252, which decodes it the same.
-
-    Raises:
-        NotTextError: the sample is not text.
+    In a ``whole`` file, a character cut at the end is damage, and Latin-1 is reported as such
+    instead of Windows-1252, which decodes it the same.
     """
     for mark, encoding in BYTE_ORDER_MARKS:
         if sample.startswith(mark):
@@ -223,12 +206,12 @@ def _eight_bit(sample: bytes) -> str:
     if multibyte > broken:
         return "utf-8"
     informative = _non_ascii_lines(sample)
-    western = _guess_western(informative)
-    if western.fit > MIN_WESTERN_FIT:
-        return western.encoding
+    western, fit = _guess_western(informative)
+    if fit > MIN_WESTERN_FIT:
+        return western
     if _count_non_ascii(sample) < MIN_SCRIPT_SHARE * len(sample):
-        return western.encoding if western.fit >= 0 else "utf-8"
-    return _guess_script(informative) or western.encoding
+        return western if fit >= 0 else "utf-8"
+    return _guess_script(informative) or western
 
 
 def _non_ascii_lines(data: bytes) -> bytes:

@@ -41,25 +41,15 @@ MAX_UNITS = 4096  # for large corpora, since each unit costs a few small files
 
 @dataclass(frozen=True)
 class Piece:
-    """A raw file, a member of a zip archive, or a range of a file.
-
-    Attributes:
-        path: the raw file.
-        name: prefix of the ids of its documents.
-        member: name within a zip archive, None for other files.
-        start: first byte (text, JSON Lines) or row group (Parquet).
-        stop: byte or row group to end before, None for the end.
-        first_line: number of the first line that starts in the range.
-        bytes: declared unpacked size.
-    """
+    """A raw file, a member of a zip archive, or a range of a file."""
 
     path: Path
-    name: str
-    member: str | None = None
-    start: int = 0
-    stop: int | None = None
-    first_line: int = 1
-    bytes: int = 0
+    name: str  # prefix of the ids of its documents
+    member: str | None = None  # name within a zip archive
+    start: int = 0  # first byte (text, JSON Lines) or row group (Parquet)
+    stop: int | None = None  # byte or row group to end before, None for the end
+    first_line: int = 1  # number of the first line that starts in the range
+    bytes: int = 0  # declared unpacked size
 
     @property
     def format(self) -> Format | None:
@@ -115,8 +105,8 @@ def _pieces(path: Path, name: str, size: int) -> Iterator[Piece]:
 def _members(archive: Piece) -> list[Piece]:
     try:
         return [
-            Piece(archive.path, f"{archive.name}/{each.name}", each.name, bytes=each.bytes)
-            for each in members(archive.path)
+            Piece(archive.path, f"{archive.name}/{name}", name, bytes=size)
+            for name, size in members(archive.path)
         ]
     except BrokenFileError:
         return []  # read_piece reports the error
@@ -173,70 +163,51 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class UnreadableFile:
+class UnreadableFile(Rejection):
     """A file that is damaged or not text; ``id`` is its name."""
 
-    id: str
-    reason: str
-    detail: str
+
+Item = Document | Rejection
 
 
-Item = Document | Rejection | UnreadableFile
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The layout of documents in files.
-
-    Attributes:
-        text_field: key or column of the text.
-        separator: divides a text file into documents, None for one document per file.
-    """
-
-    text_field: str
-    separator: str | None = None
-
-
-def read_piece(piece: Piece, layout: Layout, notes: Counter[str]) -> Iterator[Item]:
+def read_piece(
+    piece: Piece, text_field: str, separator: str | None, notes: Counter[str]
+) -> Iterator[Item]:
     """Read a raw file or a range of one.
 
     A text file is one document, or several if it is very long or has separators. A line of JSON
-    Lines and a row of a table are one document each.
-
-    Args:
-        piece: a file or range.
-        layout: of its documents.
-        notes: counts guessed encodings (``guessed_cp1252``) and ``replaced_bytes``.
+    Lines and a row of a table are one document each, with its text under ``text_field``.
+    ``notes`` counts guessed encodings (``guessed_cp1252``) and ``replaced_bytes``.
     """
     empty = True
-    for item in _read(piece, layout, notes):
+    for item in _read(piece, text_field, separator, notes):
         empty = False
         yield item
     if empty and piece.whole:
         yield Rejection(piece.name, "empty")
 
 
-def _read(piece: Piece, layout: Layout, notes: Counter[str]) -> Iterator[Item]:
+def _read(
+    piece: Piece, text_field: str, separator: str | None, notes: Counter[str]
+) -> Iterator[Item]:
     try:
         if piece.packed and piece.format is not None:
             check_packed(piece.path, piece.member)
         match piece.format:
             case "text":
-                yield from _read_text(piece, layout.separator, notes)
+                yield from _read_text(piece, separator, notes)
             case "jsonl":
-                yield from _read_jsonl(piece, layout.text_field)
+                yield from _read_jsonl(piece, text_field)
             case "csv":
-                yield from _read_csv(piece, layout.text_field, notes)
+                yield from _read_csv(piece, text_field, notes)
             case "parquet" if piece.member is None:
-                yield from _read_parquet(piece, layout.text_field)
+                yield from _read_parquet(piece, text_field)
             case "zip" if piece.member is None:
                 members(piece.path)  # raises again: plan() kept the archive whole
             case _:
                 known = ", ".join(FORMATS)
                 yield Rejection(piece.name, "unknown_kind", f"known are {known}, also as .gz")
-    except NotTextError as error:
-        yield UnreadableFile(piece.name, "not_text", str(error))
-    except BrokenFileError as error:
+    except (NotTextError, BrokenFileError) as error:
         yield UnreadableFile(piece.name, error.reason, str(error))
 
 
@@ -288,11 +259,7 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Document | Rejection]:
-    """Yield a document or a rejection for each line.
-
-    Raises:
-        NotTextError: the file (or its first range) has lines but no document.
-    """
+    """Yield a document or a rejection for each line."""
     first: Rejection | None = None
     found = piece.start > 0  # only the start of a file shows that it is not JSON Lines
     with open_stream(piece.path, piece.member) as stream:

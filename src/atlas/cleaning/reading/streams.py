@@ -19,7 +19,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -42,14 +41,6 @@ class BrokenFileError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Member:
-    """A file in a zip archive, with its declared unpacked size."""
-
-    name: str
-    bytes: int
-
-
 @contextmanager
 def open_stream(path: Path, member: str | None) -> Iterator[BinaryIO]:
     """Open a file or a member of a zip archive, and unpack gzip.
@@ -65,12 +56,7 @@ def open_stream(path: Path, member: str | None) -> Iterator[BinaryIO]:
 
 
 def check_packed(path: Path, member: str | None) -> None:
-    """Read a packed file to its end.
-
-    Raises:
-        BrokenFileError: the file is damaged, encrypted, compressed in an unknown way, or unpacks
-            to more than MAX_RATIO times its size.
-    """
+    """Read a packed file to its end."""
     with _as_broken_file("broken_gzip" if member is None else "broken_zip"):
         packed = path.stat().st_size
         if member is not None:
@@ -86,25 +72,23 @@ def check_packed(path: Path, member: str | None) -> None:
                     )
 
 
-def members(path: Path) -> list[Member]:
-    """List the files in a zip archive by name, without hidden files and macOS metadata.
+def members(path: Path) -> list[tuple[str, int]]:
+    """List the files in a zip archive by name, with their declared unpacked sizes.
 
-    Raises:
-        BrokenFileError: the file is not a zip archive, two members have the same name, or the
-            members together unpack to more than MAX_RATIO times its size.
+    Hidden files and macOS metadata are left out.
     """
     with _as_broken_file("broken_zip"):
         entries = [entry for entry in _archive(path).infolist() if not entry.is_dir()]
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size):
         raise BrokenFileError("swells", f"it says that it unpacks to {unpacked:,} bytes")
-    visible = [entry for entry in entries if not _is_hidden(entry.filename)]
-    for name, count in Counter(entry.filename for entry in visible).items():
+    visible = [
+        (entry.filename, entry.file_size) for entry in entries if _is_visible(entry.filename)
+    ]
+    for name, count in Counter(name for name, _ in visible).items():
         if count > 1:
             raise BrokenFileError("repeated_names", f"{count} files in it are called {name}")
-    return sorted(
-        (Member(entry.filename, entry.file_size) for entry in visible), key=lambda each: each.name
-    )
+    return sorted(visible)
 
 
 @contextmanager
@@ -133,9 +117,11 @@ def _opened_archive(path: Path, _size: int, _mtime: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _is_hidden(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     parts = name.split("/")
-    return parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts if part != "..")
+    return parts[0] != "__MACOSX" and not any(
+        part.startswith(".") for part in parts if part != ".."
+    )
 
 
 def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
@@ -183,13 +169,6 @@ def read_blocks(
     """Yield a range of a text in blocks of at most MAX_BLOCK bytes, each with its byte offset.
 
     A block ends after its last separator, or else after a line, a space or a character.
-
-    Args:
-        stream: must be seekable, unless the range is the whole stream.
-        start: moved back to the nearest cut.
-        stop: likewise; None for the end of the stream.
-        width: bytes per code unit of the encoding: 1, 2 or 4.
-        separator: divides documents; empty for none.
     """
     position = _boundary(stream, start, width, separator) if start else 0
     end = None if stop is None else _boundary(stream, stop, width, separator)

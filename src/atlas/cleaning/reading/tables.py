@@ -22,14 +22,6 @@ def read_csv(
     """Yield the rows of a CSV file with their numbers; the first line names the columns.
 
     Fields beyond the columns are listed under EXTRA_FIELDS.
-
-    Args:
-        stream: must be seekable.
-        text_field: a required column.
-        notes: counts a guessed encoding and invalid bytes.
-
-    Raises:
-        BrokenFileError: the column is missing, a quote is never closed, or a row is too long.
     """
     sample = encoding_sample(stream)
     guess = guess_encoding(sample, whole=False)
@@ -118,18 +110,7 @@ def row_groups(path: Path, size: int) -> list[tuple[int, int | None, int]]:
 def read_parquet(
     path: Path, start: int, stop: int | None, text_field: str, others: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a range of row groups with their numbers, which start at 1.
-
-    Args:
-        path: a Parquet file.
-        start: first row group.
-        stop: row group to end before, None for the end.
-        text_field: a required column.
-        others: optional columns to read.
-
-    Raises:
-        BrokenFileError: the file is damaged, or the required column is missing.
-    """
+    """Yield the rows of a range of row groups with their numbers, which start at 1."""
     from pyarrow import ArrowException
 
     file = _open(path)

@@ -27,21 +27,14 @@ CHANGES = (  # counts kept by the steps, in order
 
 
 def clean_item(item: Item, clean: CleanParams, changes: Counter[str]) -> Document | Rejection:
-    """Clean a document, or explain its rejection; add to the counts in ``changes``.
-
-    Raises:
-        AtlasError: a file can't be read and ``clean.bad_files`` is "stop".
-    """
-    match item:
-        case UnreadableFile(name, reason, detail) if clean.bad_files == "stop":
-            raise AtlasError(
-                f"{name}: not readable as text ({reason}: {detail}); remove it from the corpus, "
-                "or set clean.bad_files=reject to skip it"
-            )
-        case UnreadableFile(name, reason, detail):
-            return Rejection(name, reason, detail)
-        case Rejection():
-            return item
+    """Clean a document, or explain its rejection; add to the counts in ``changes``."""
+    if isinstance(item, UnreadableFile) and clean.bad_files == "stop":
+        raise AtlasError(
+            f"{item.id}: not readable as text ({item.reason}: {item.detail}); remove it from the "
+            "corpus, or set clean.bad_files=reject to skip it"
+        )
+    if isinstance(item, Rejection):
+        return item
     text = _clean_text(item.text, clean, changes)
     identity = surrogates(item.id)[0]
     if not text.strip():

@@ -12,7 +12,7 @@ Transcriber's notes come in brackets, in boxes, under headings, or as paragraphs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
+from itertools import accumulate, takewhile
 
 WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
 HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
@@ -70,6 +70,13 @@ is_plain_end = _starts_with(
     r"more information about this book is at the top of this file",
     rf"this is a {GUTENBERG} {ETEXT}, details above",
 )
+
+
+def is_end(line: str) -> bool:
+    """Match the first line of a footer that ends the book."""
+    return is_bold_end(line) or is_plain_end(line)
+
+
 is_footer = _starts_with(
     r"this file should be named",  # ***** This file should be named 1065.txt or 1065.zip *****
     r"updated editions will replace",
@@ -164,32 +171,19 @@ is_divider = re.compile(r"\s*(?:[*\-=_~+]\s*){3,}").fullmatch
 
 @dataclass(frozen=True)
 class Stripped:
-    """A book without Project Gutenberg's additions.
+    """A book without Project Gutenberg's additions, or another text as it was."""
 
-    Attributes:
-        text: from the first to the last non-blank line of the book, or the input unchanged.
-        header: a header was removed.
-        footer: a footer was removed.
-        credits: credits outside of header and footer were removed.
-        notes: number of transcriber's notes removed.
-    """
-
-    text: str
-    header: bool = False
+    text: str  # from the first to the last non-blank line of the book
+    header: bool = False  # was removed
     footer: bool = False
-    credits: bool = False
-    notes: int = 0
+    credits: bool = False  # outside of header and footer
+    notes: int = 0  # number of transcriber's notes removed
 
 
 def strip_gutenberg(text: str, notes: bool) -> Stripped:
-    r"""Extract the book from a Project Gutenberg file.
+    r"""Extract the book from a Project Gutenberg file, its lines unchanged.
 
-    Args:
-        text: a document with ``\n`` line ends.
-        notes: also remove transcriber's notes.
-
-    Returns:
-        The book, its lines unchanged; any other text comes back as it is.
+    The text has ``\n`` line ends; ``notes`` also removes transcriber's notes.
     """
     edges = text[:WINDOW], text[-WINDOW:]
     if not any("utenberg" in edge or "UTENBERG" in edge for edge in edges):
@@ -215,25 +209,22 @@ def strip_gutenberg(text: str, notes: bool) -> Stripped:
 def _header_end(lines: list[str]) -> int:
     """Find the first line after the header, or 0."""
     small_print = rights = 0
-    for i in range(_lines_in_window(lines)):
-        if not lines[i].strip():
-            continue
-        line = _collapse(lines[i : i + 2])
-        if is_bold_end(line) or is_plain_end(line):
+    for i, line in _filled(lines, 0, _lines_in_window(lines)):
+        if is_end(line):
             break
         if is_start(line):
             if _is_header(lines[:i]):
                 return _marker_end(lines, i)
             break
-        if not small_print and is_small_print_end(line):
-            small_print = i + 1
-        if not rights and is_rights_end(line):
-            rights = i + 1
-    if rights and _starts_header(_paragraphs(lines[:rights])):
+        if is_small_print_end(line):
+            small_print = small_print or i + 1
+        if is_rights_end(line):
+            rights = rights or i + 1
+    if _starts_header(_paragraphs(lines[:rights])):
         return rights
     # Small print at the end of the file is a footer.
-    if _next_filled(lines, small_print) < len(lines) and _starts_header(
-        _paragraphs(lines[:small_print])
+    if _starts_header(_paragraphs(lines[:small_print])) and any(
+        map(str.strip, lines[small_print:])
     ):
         return small_print
     return _header_without_marker(lines)
@@ -241,32 +232,23 @@ def _header_end(lines: list[str]) -> int:
 
 def _lines_in_window(lines: list[str]) -> int:
     """Count the lines within the first ``WINDOW`` characters."""
-    characters = 0
-    for i, line in enumerate(lines):
-        characters += len(line) + 1
-        if characters > WINDOW:
-            return i
-    return len(lines)
-
-
-def _paragraphs(lines: list[str]) -> list[str]:
-    return [_collapse(lines[start:stop]) for start, stop in _paragraph_spans(lines)]
+    ends = accumulate(len(line) + 1 for line in lines)
+    return sum(1 for _ in takewhile(lambda end: end <= WINDOW, ends))
 
 
 def _is_header(lines: list[str]) -> bool:
     """Check that the lines before a start marker are empty or mostly known header paragraphs."""
     paragraphs = _paragraphs(lines)
-    if not paragraphs:
-        return True
-    known = sum(
-        _is_header_paragraph(paragraph) or is_credit(paragraph) or mentions_gutenberg(paragraph)
-        for paragraph in paragraphs
-    )
-    return _starts_header(paragraphs) and 2 * known >= len(paragraphs)
+    known = sum(map(_is_known, paragraphs))
+    return not paragraphs or (_starts_header(paragraphs) and 2 * known >= len(paragraphs))
 
 
 def _starts_header(paragraphs: list[str]) -> bool:
     return any(map(_is_header_paragraph, paragraphs[:HEADER_OPENING]))
+
+
+def _is_known(paragraph: str) -> bool:
+    return _is_header_paragraph(paragraph) or is_credit(paragraph) or mentions_gutenberg(paragraph)
 
 
 def _is_header_paragraph(paragraph: str) -> bool:
@@ -283,10 +265,7 @@ def _header_without_marker(lines: list[str]) -> int:
     certain = False
     for start, stop in _paragraph_spans(lines):
         paragraph = _collapse(lines[start:stop])
-        if not (
-            _is_header_paragraph(paragraph)
-            or (count and (is_credit(paragraph) or mentions_gutenberg(paragraph)))
-        ):
+        if not (_is_known(paragraph) if count else _is_header_paragraph(paragraph)):
             break
         certain = certain or is_licence(paragraph) or has_number(paragraph)
         end, count = stop, count + 1
@@ -295,9 +274,7 @@ def _header_without_marker(lines: list[str]) -> int:
 
 def _marker_end(lines: list[str], start: int) -> int:
     """Find the line after a marker, which can wrap over lines up to its closing stars."""
-    for i in range(start, min(start + MAX_MARKER_LINES, len(lines))):
-        if not lines[i].strip():
-            break
+    for i in range(start, min(start + MAX_MARKER_LINES, _next_blank(lines, start))):
         if lines[i].rstrip().endswith("***"):
             return i + 1
     return start + 1
@@ -306,20 +283,15 @@ def _marker_end(lines: list[str], start: int) -> int:
 def _footer_start(lines: list[str], book: int, has_header: bool) -> tuple[int, bool]:
     """Find the first line of the footer, and whether credits right above it are included."""
     first = max(book, len(lines) - _lines_in_window(lines[::-1]))
-    filled = [i for i in range(first, len(lines)) if lines[i].strip()]
-    ends = [i for i in filled if _is_end(lines, i)]
-    footers = [i for i in filled if is_footer(_collapse(lines[i : i + 2]))]
+    filled = list(_filled(lines, first, len(lines)))
+    ends = [i for i, line in filled if is_end(line)]
+    footers = [i for i, line in filled if is_footer(line)]
     # Earlier end lines can end a part; only the last one ends the book.
     if ends and _ends_book(lines, ends[-1], trusted=has_header):
         return _extend_footer(lines, ends[-1], book)
     if footers and (has_header or len(footers) > 1):
         return _extend_footer(lines, footers[0], book)
     return len(lines), False
-
-
-def _is_end(lines: list[str], i: int) -> bool:
-    line = _collapse(lines[i : i + 2])
-    return is_bold_end(line) or is_plain_end(line)
 
 
 def _ends_book(lines: list[str], i: int, trusted: bool) -> bool:
@@ -338,9 +310,10 @@ def _extend_footer(lines: list[str], start: int, book: int) -> tuple[int, bool]:
         top, stop = _paragraph_above(lines, start)
         top = max(top, book)
         above = _collapse(lines[top:stop])
-        ends = [i for i in range(max(top, stop - MAX_MARKER_LINES), stop) if _is_end(lines, i)]
-        if ends:
-            start = ends[0]
+        last_lines = _filled(lines, max(top, stop - MAX_MARKER_LINES), stop)
+        end = next((i for i, line in last_lines if is_end(line)), None)
+        if end is not None:
+            start = end
         elif is_credit(above) and mentions_web(above) and stop - top <= MAX_CREDIT_LINES:
             start, credited = top, True
         else:
@@ -352,7 +325,7 @@ def _credits_end(lines: list[str], start: int) -> int:
     end = start
     for top, stop in _paragraph_spans(lines, start):
         paragraph = _collapse(lines[top:stop])
-        if _note_kind(lines, top) or not _is_credit_paragraph(paragraph, stop - top):
+        if _note_end(lines, top) is not None or not _is_credit_paragraph(paragraph, stop - top):
             break
         end = stop
     return end
@@ -364,61 +337,54 @@ def _is_credit_paragraph(paragraph: str, lines: int) -> bool:
     return (lines <= MAX_WEB_CREDIT_LINES and mentions_web(paragraph)) or _is_title(paragraph)
 
 
-class NoteKind(Enum):
-    """The layout of a transcriber's note."""
-
-    BRACKETS = auto()  # [Transcriber's Note: ...]
-    BOX = auto()  # lines of + - and |
-    HEADING = auto()  # on a line of its own, with text below
-    PARAGRAPH = auto()  # Transcriber's Note: ...
-
-
 def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
-    """Remove a transcriber's notes, and the dividers next to notes at both ends of the book.
-
-    Returns:
-        The remaining lines and the number of notes.
-    """
+    """Remove and count transcriber's notes; also remove dividers next to them at both ends."""
     lines = _trim(lines)
     kept: list[str] = []
     count = i = 0
     while i < len(lines):
-        end = _note_end(lines, i)
+        end = _note_end(lines, i) or i
         if end == i:
             kept.append(lines[i])
             i += 1
             continue
         count += 1
-        i = _next_filled(lines, end)
-        if not kept:
-            i = _skip_dividers(lines, i)
-    if count and _skip_dividers(lines, end) == len(lines):
-        while kept and (not kept[-1].strip() or is_divider(kept[-1])):
+        i = _next_filled(lines, end) if kept else _skip(lines, end, _is_blank_or_divider)
+    if count and _skip(lines, end, _is_blank_or_divider) == len(lines):
+        while kept and _is_blank_or_divider(kept[-1]):
             kept.pop()
     return kept, count
 
 
-def _note_kind(lines: list[str], i: int) -> NoteKind | None:
-    """Classify the note that starts in line ``i``, if any."""
+def _note_end(lines: list[str], i: int) -> int | None:
+    """Find the line after a note that starts in line ``i``, None if none does.
+
+    ``i`` itself means that book text follows the note in its line.
+    """
     line = lines[i].strip()
-    if line.startswith("+") and i + 1 < len(lines) and NOTE_NAME.match(_collapse([lines[i + 1]])):
-        return NoteKind.BOX
-    if is_file_note(line):
-        return NoteKind.BRACKETS
+    following = lines[i + 1] if i + 1 < len(lines) else ""
     rest = _text_after_name(lines, i)
+    boxed = line.startswith("+") and NOTE_NAME.match(_collapse([following]))
+    if boxed or (rest is not None and line.startswith("|")):  # lines of + - and |
+        return _skip(lines, i, lambda line: line.lstrip().startswith(("|", "+")))
+    if is_file_note(line):
+        return _bracket_end(lines, i)
     if rest is None:
         return None
-    if line.startswith("|"):
-        return NoteKind.BOX
     alone = not any(map(str.isalnum, rest))
-    if line.startswith("[") and not (alone and line.endswith("]")):
-        return NoteKind.BRACKETS
-    followed = i + 1 < len(lines) and lines[i + 1].strip()
-    if alone or (len(rest.split()) <= MAX_HEADING_WORDS and not followed):
-        return NoteKind.HEADING
-    return (
-        NoteKind.PARAGRAPH if rest.lstrip(" ]_*=").startswith((":", ".", "-", "\u2014")) else None
-    )
+    if line.startswith("[") and not (alone and line.endswith("]")):  # [Transcriber's Note: ...]
+        return _bracket_end(lines, i)
+    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
+    closes_book = i > 0 and len(lines) - i <= max_lines
+    is_short = len(rest.split()) <= MAX_HEADING_WORDS
+    if alone or (is_short and not following.strip()):  # a heading with text below
+        return len(lines) if closes_book else _section_end(lines, i)
+    if not rest.lstrip(" ]_*=").startswith((":", ".", "-", "\u2014")):  # Transcriber's Note: ...
+        return None
+    _, above = _paragraph_above(lines, i)
+    if i and i - above < 2 and not (above and is_divider(lines[above - 1])):
+        return _next_blank(lines, i)
+    return len(lines) if closes_book else _remarks_end(lines, i)
 
 
 def _text_after_name(lines: list[str], i: int) -> str | None:
@@ -430,29 +396,6 @@ def _text_after_name(lines: list[str], i: int) -> str | None:
     return "" if mentions_file(following) else None
 
 
-def _note_end(lines: list[str], i: int) -> int:
-    """Find the line after the note that starts in line ``i``, or ``i`` if none does."""
-    match _note_kind(lines, i):
-        case None:
-            return i
-        case NoteKind.BOX:
-            return _box_end(lines, i)
-        case NoteKind.BRACKETS:
-            return _bracket_end(lines, i)
-        case NoteKind.HEADING:
-            return len(lines) if _closes_book(lines, i) else _section_end(lines, i)
-        case NoteKind.PARAGRAPH:
-            if i and not _is_set_apart(lines, i):
-                return _next_blank(lines, i)
-            return len(lines) if _closes_book(lines, i) else _remarks_end(lines, i)
-
-
-def _box_end(lines: list[str], i: int) -> int:
-    while i < len(lines) and lines[i].lstrip().startswith(("|", "+")):
-        i += 1
-    return i
-
-
 def _bracket_end(lines: list[str], i: int) -> int:
     """Find the line after the closing bracket, or ``i`` if book text follows the bracket."""
     depth = 0
@@ -461,17 +404,6 @@ def _bracket_end(lines: list[str], i: int) -> int:
         if depth <= 0:
             return j + 1 if lines[j].rstrip().endswith("]") else i
     return _next_blank(lines, i)
-
-
-def _is_set_apart(lines: list[str], i: int) -> bool:
-    """Check for two blank lines or a divider above line ``i``."""
-    _, above = _paragraph_above(lines, i)
-    return i - above > 1 or (above > 0 and is_divider(lines[above - 1]) is not None)
-
-
-def _closes_book(lines: list[str], i: int) -> bool:
-    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
-    return i > 0 and len(lines) - i <= max_lines
 
 
 def _section_end(lines: list[str], i: int) -> int:
@@ -496,24 +428,34 @@ def _remarks_end(lines: list[str], i: int) -> int:
     return end
 
 
-def _skip_dividers(lines: list[str], i: int) -> int:
-    while i < len(lines) and (not lines[i].strip() or is_divider(lines[i])):
-        i += 1
-    return i
+def _is_blank_or_divider(line: str) -> bool:
+    return not line.strip() or is_divider(line) is not None
+
+
+def _skip(lines: list[str], start: int, condition: Callable[[str], object]) -> int:
+    """Find the first line from ``start`` on without a condition, or the number of lines."""
+    while start < len(lines) and condition(lines[start]):
+        start += 1
+    return start
 
 
 def _next_filled(lines: list[str], start: int) -> int:
-    """Find the first non-blank line from ``start`` on, or the number of lines."""
-    while start < len(lines) and not lines[start].strip():
-        start += 1
-    return start
+    return _skip(lines, start, lambda line: not line.strip())
 
 
 def _next_blank(lines: list[str], start: int) -> int:
-    """Find the first blank line from ``start`` on, or the number of lines."""
-    while start < len(lines) and lines[start].strip():
-        start += 1
-    return start
+    return _skip(lines, start, str.strip)
+
+
+def _filled(lines: list[str], start: int, stop: int) -> Iterator[tuple[int, str]]:
+    """Yield each non-blank line's index, and its text with the next line's: markers can wrap."""
+    for i in range(start, stop):
+        if lines[i].strip():
+            yield i, _collapse(lines[i : i + 2])
+
+
+def _paragraphs(lines: list[str]) -> list[str]:
+    return [_collapse(lines[start:stop]) for start, stop in _paragraph_spans(lines)]
 
 
 def _paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:

@@ -35,9 +35,6 @@ def unwrap(text: str) -> str:
     is verse, a play or a list with a little prose, and stays as it is.
 
     Only whitespace changes, and unwrapping a second time changes nothing.
-
-    Args:
-        text: a document with ``\n`` line ends.
     """
     if _is_unwrapped(text):
         return text
