@@ -184,7 +184,7 @@ def test_a_full_disk_raises(server, file, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_accept", full)
+    monkeypatch.setattr(transfer, "_accept", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(tmp_path, file)
 

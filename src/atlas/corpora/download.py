@@ -13,13 +13,11 @@ Downloads are asyncio tasks and not threads, because tasks can be stopped at onc
 
 import asyncio
 import csv
-import gzip
 import hashlib
 import io
 import shutil
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
@@ -27,30 +25,13 @@ import httpx
 from tqdm import tqdm
 
 from atlas.corpora.registry import Download
-from atlas.corpora.transfer import (
-    FileMissingError,
-    FileProgress,
-    PartialFile,
-    SourceError,
-    WrongFileError,
-    expects_web_page,
-    is_gzipped,
-    size_limit,
-    transfer,
-)
-from atlas.errors import NO_ROOM, AtlasError, one_line
-from atlas.pipeline.files import sha256
+from atlas.corpora.transfer import FileMissingError, SourceError, Transfer, WrongFileError, is_url
+from atlas.errors import AtlasError
 
 INDEX_NAME = "sources.csv"
 MAX_CONCURRENT = 4
 MAX_NAMED = 3  # files in an error message
-CHUNK = 2**20  # bytes
 TIMEOUT = httpx.Timeout(30, connect=10)
-
-
-def is_url(location: str) -> bool:
-    """Tell URLs from paths."""
-    return urlsplit(location).scheme.lower() in ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -58,7 +39,7 @@ class Mirror:
     """A mirror and the rows of its index, if it has one."""
 
     root: str  # a folder or URL without a trailing slash
-    rows: list[dict[str, str]] = field(default_factory=list)
+    rows: list[dict[str, str]]
 
     @classmethod
     def open(cls, root: str) -> "Mirror":
@@ -107,12 +88,14 @@ def _read_index(root: str) -> list[dict[str, str]]:
 def download(
     files: Sequence[Download], folder: Path, mirror: str | None, unfinished: Path
 ) -> dict[str, str]:
-    """Download files into ``folder`` and verify their checksums, where known."""
+    """Download files into ``folder`` and verify their checksums, where known.
+
+    A ``mirror`` is tried first. ``unfinished`` keeps finished and partial files if others fail.
+    Return the original URL of each file by name, also for files from a mirror.
+    """
     unfinished.mkdir(parents=True, exist_ok=True)
     opened = Mirror.open(mirror) if mirror else None
-    problems = [
-        problem for problem in asyncio.run(_fetch_all(files, opened, unfinished)) if problem
-    ]
+    problems = list(filter(None, asyncio.run(_fetch_all(files, opened, unfinished))))
     if problems:
         more = f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         advice = f"add them to ATLAS_MIRROR={mirror}" if mirror else "set ATLAS_MIRROR"
@@ -142,30 +125,23 @@ async def _fetch_all(
 
             async def fetch(file: Download) -> str:
                 async with gate:
-                    progress = FileProgress(bar, file.bytes or 0)
-                    return await _fetch(client, file, mirror, unfinished, progress)
+                    transfer = Transfer(client, file, _complete_path(file, unfinished), bar)
+                    return await _fetch(transfer, mirror)
 
-            return await asyncio.gather(*(fetch(file) for file in files))
+            return await asyncio.gather(*map(fetch, files))
 
 
-async def _fetch(
-    client: httpx.AsyncClient,
-    file: Download,
-    mirror: Mirror | None,
-    unfinished: Path,
-    progress: FileProgress,
-) -> str:
+async def _fetch(transfer: Transfer, mirror: Mirror | None) -> str:
     """Try the locations of a file in turn; return the problems if none provides it."""
-    complete = _complete_path(file, unfinished)
-    if complete.exists():
-        progress.expect(complete.stat().st_size)
-        progress.update(complete.stat().st_size)
+    file, url_file = transfer.file, _url_file(transfer.complete)
+    if transfer.complete.exists():
+        transfer.finish(transfer.complete)
         return ""
     problems, missing = [], []
     for location in mirror.locations(file) if mirror else []:
-        _url_file(complete).write_text(_matching_url(location, file), encoding="utf-8")
+        url_file.write_text(_matching_url(location, file), encoding="utf-8")
         try:
-            await _fetch_from(client, location, file, complete, progress)
+            await transfer.fetch(location)
             return ""
         except FileMissingError:
             continue
@@ -175,9 +151,9 @@ async def _fetch(
             problems.append(f"{location} {error}")
             break  # the mirror has a problem, and would again
     for tried, url in enumerate(file.urls):
-        _url_file(complete).write_text(url, encoding="utf-8")
+        url_file.write_text(url, encoding="utf-8")
         try:
-            await _fetch_from(client, url, file, complete, progress)
+            await transfer.fetch(url)
             return ""
         except FileMissingError as error:
             others = f", as did {tried} others" if tried else ""
@@ -188,82 +164,6 @@ async def _fetch(
             break  # only a missing file is replaced by another edition
     reasons = ", ".join([*problems, *missing]) or "no known location"
     return f"{file.name} ({reasons})"
-
-
-async def _fetch_from(
-    client: httpx.AsyncClient, location: str, file: Download, complete: Path, progress: FileProgress
-) -> None:
-    """Fetch a file from one location and move it to ``complete`` if it is the right one."""
-    if not is_url(location):
-        copy = complete.with_suffix(".copy")
-        await asyncio.to_thread(_copy, Path(location), copy)
-        progress.expect(copy.stat().st_size)
-        progress.update(copy.stat().st_size)
-        await asyncio.to_thread(_accept, copy, file, complete)
-        return
-    key = hashlib.sha256(f"{location} {file.sha256}".encode()).hexdigest()[:16]
-    partial = PartialFile(complete.with_name(f"{key}.part"))
-    resumed = await transfer(client, location, file, partial, progress)
-    try:
-        await asyncio.to_thread(_accept, partial.path, file, complete)
-    except WrongFileError:
-        if not resumed:
-            raise
-        # The resumed part can be from another version, so start once more.
-        await transfer(client, location, file, partial, progress)
-        await asyncio.to_thread(_accept, partial.path, file, complete)
-
-
-def _copy(location: Path, copy: Path) -> None:
-    try:
-        shutil.copyfile(location, copy)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise
-        raise SourceError(f"can't be read: {error.strerror}") from None
-
-
-def _accept(received: Path, file: Download, complete: Path) -> None:
-    """Unpack the gzip around a received file, verify it and move it to ``complete``."""
-    try:
-        if is_gzipped(received) and not file.name.lower().endswith(".gz"):
-            _unpack(received, size_limit(file))
-        _check(received, file)
-        received.replace(complete)
-    finally:
-        received.unlink(missing_ok=True)
-
-
-def _unpack(packed: Path, limit: int) -> None:
-    """Replace a gzipped file by its content, at most ``limit`` bytes."""
-    unpacked = packed.with_suffix(".unpacked")
-    try:
-        with gzip.open(packed) as source, unpacked.open("wb") as out:
-            while chunk := source.read(CHUNK):
-                out.write(chunk)
-                if out.tell() > limit:
-                    raise WrongFileError(f"contains more than the {limit} bytes allowed")
-        unpacked.replace(packed)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise WrongFileError(f"is a broken gzip file: {one_line(error)}") from None
-    finally:
-        unpacked.unlink(missing_ok=True)
-
-
-def _check(received: Path, file: Download) -> None:
-    digest = sha256(received)
-    if digest == file.sha256:
-        return
-    with received.open("rb") as text:
-        start = text.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")) and not expects_web_page(file):
-        raise WrongFileError("sends a web page instead of text: a login or error page?")
-    if file.sha256:
-        raise WrongFileError(
-            f"provides another file: its sha256 is {digest}, expected {file.sha256}"
-        )
-    if not received.stat().st_size:
-        raise WrongFileError("provides an empty file")
 
 
 def _complete_path(file: Download, unfinished: Path) -> Path:

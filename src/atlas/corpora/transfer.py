@@ -1,23 +1,30 @@
-"""Download one file over HTTP: resume after interruptions, retry, reject what can't be the file.
+"""Get one file from a path or over HTTP: resume, retry, reject what can't be the file.
 
 Data goes to a partial file that survives broken connections and the end of the program, so a
 later try, or a later run, continues from there.
 """
 
 import asyncio
+import gzip
+import hashlib
+import shutil
 import time
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from tqdm import tqdm
 
 from atlas.corpora.registry import Download
-from atlas.errors import one_line
+from atlas.errors import NO_ROOM, one_line
+from atlas.pipeline.files import sha256
 
+CHUNK = 2**20  # bytes
 TRIES = 4
 FIRST_PAUSE = 1.0  # seconds before the second try, doubled before each further one
 MAX_PAUSE = 120.0  # seconds; longer waits requested by a server end the download
@@ -50,145 +57,211 @@ class _RetryError(Exception):
         self.pause = pause
 
 
-@dataclass
-class FileProgress:
-    """The share of one file in the progress bar of all files."""
+class _PartialFile:
+    """The start of a file, and next to it the version that the server reported."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._version = path.with_suffix(".version")
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def version(self) -> str:
+        """Return the ETag or modification date of the received bytes, empty if unknown."""
+        return self._version.read_text(encoding="latin-1") if self._version.exists() else ""
+
+    def save_version(self, response: httpx.Response) -> None:
+        """Save the version of a response; a weak ETag doesn't guarantee equal bytes."""
+        etag = response.headers.get("ETag", "")
+        version = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+        self._version.write_text(version, encoding="latin-1", errors="replace")
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._version.unlink(missing_ok=True)
+
+
+@dataclass
+class Transfer:
+    """One file on its way to ``complete``, with its share of the progress bar of all files."""
+
+    client: httpx.AsyncClient
+    file: Download
+    complete: Path
     bar: "tqdm[Any]"
-    expected: int
     received: int = 0
+
+    def __post_init__(self) -> None:
+        self._expected = self.file.bytes or 0
 
     def expect(self, total: int) -> None:
         """Correct the expected size of the file in bytes."""
-        self.bar.total = (self.bar.total or 0) + total - self.expected
-        self.expected = total
+        self.bar.total = (self.bar.total or 0) + total - self._expected
+        self._expected = total
 
     def update(self, received: int) -> None:
         """Set the bytes received so far, fewer than before after a restart."""
         self.bar.update(received - self.received)
         self.received = received
 
+    def finish(self, path: Path) -> None:
+        """Count a file that arrived at once."""
+        self.expect(path.stat().st_size)
+        self.update(path.stat().st_size)
 
-@dataclass(frozen=True)
-class PartialFile:
-    """The start of a file, and next to it the version that the server reported."""
-
-    path: Path
-
-    def size(self) -> int:
-        """Return the bytes received so far."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self) -> str:
-        """Return the ETag or modification date of the received bytes, empty if unknown."""
-        path = self._version_path()
-        return path.read_text(encoding="latin-1") if path.exists() else ""
-
-    def save_version(self, response: httpx.Response) -> None:
-        """Save the version of a response; a weak ETag doesn't guarantee equal bytes."""
-        etag = response.headers.get("ETag", "")
-        version = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
-        self._version_path().write_text(version, encoding="latin-1", errors="replace")
-
-    def remove(self) -> None:
-        """Remove the file and its version."""
-        self.path.unlink(missing_ok=True)
-        self._version_path().unlink(missing_ok=True)
-
-    def _version_path(self) -> Path:
-        return self.path.with_suffix(".version")
-
-
-async def transfer(
-    client: httpx.AsyncClient,
-    url: str,
-    file: Download,
-    partial: PartialFile,
-    progress: FileProgress,
-) -> bool:
-    """Download the file at ``url`` into ``partial`` in up to TRIES tries."""
-    for attempt in range(TRIES):
-        resumed = partial.size() > 0
+    async def fetch(self, location: str) -> None:
+        """Fetch the file from one location, or raise a SourceError if it isn't the right one."""
+        if not is_url(location):
+            copy = self.complete.with_suffix(".copy")
+            await asyncio.to_thread(_copy, Path(location), copy)
+            self.finish(copy)
+            await asyncio.to_thread(_accept, copy, self.file, self.complete)
+            return
+        key = hashlib.sha256(f"{location} {self.file.sha256}".encode()).hexdigest()[:16]
+        partial = _PartialFile(self.complete.with_name(f"{key}.part"))
+        resumed = await self._download(location, partial)
         try:
-            await _receive(client, url, file, partial, progress)
-            return resumed
-        except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
-            raise SourceError(f"can't be reached: {_reason(error)}") from None
-        except httpx.TransportError as error:
-            failure = _RetryError(f"broke off: {_reason(error)}")
-        except _RetryError as error:
-            failure = error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SourceError(_reason(error)) from None
-        if failure.pause > MAX_PAUSE:
-            raise SourceError(f"{failure} and asks to wait {failure.pause:.0f} s: try again later")
-        if attempt < TRIES - 1:
-            await _pause(max(failure.pause, FIRST_PAUSE * 2**attempt))
-    raise SourceError(f"{failure} (tried {TRIES} times)")
+            await asyncio.to_thread(_accept, partial.path, self.file, self.complete)
+        except WrongFileError:
+            if not resumed:
+                raise
+            # The resumed part can be from another version, so start once more.
+            await self._download(location, partial)
+            await asyncio.to_thread(_accept, partial.path, self.file, self.complete)
+
+    async def _download(self, url: str, partial: _PartialFile) -> bool:
+        """Download in up to TRIES tries; return True if the last one resumed an earlier one."""
+        for attempt in range(TRIES):
+            resumed = partial.size() > 0
+            try:
+                await self._receive(url, partial)
+                return resumed
+            except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
+                raise SourceError(f"can't be reached: {_reason(error)}") from None
+            except httpx.TransportError as error:
+                failure = _RetryError(f"broke off: {_reason(error)}")
+            except _RetryError as error:
+                failure = error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise SourceError(_reason(error)) from None
+            if failure.pause > MAX_PAUSE:
+                raise SourceError(
+                    f"{failure} and asks to wait {failure.pause:.0f} s: try again later"
+                )
+            if attempt < TRIES - 1:
+                await _pause(max(failure.pause, FIRST_PAUSE * 2**attempt))
+        raise SourceError(f"{failure} (tried {TRIES} times)")
+
+    async def _receive(self, url: str, partial: _PartialFile) -> None:
+        """Append the missing bytes to ``partial`` from one response."""
+        file = self.file
+        if partial.size() and not (file.sha256 or partial.version()):
+            partial.remove()  # the rest could belong to another version
+        have = partial.size()
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if partial.version():
+                headers["If-Range"] = partial.version()
+        async with self.client.stream("GET", url, headers=headers) as response:
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                if response.headers.get("Content-Range") == f"bytes */{have}":
+                    return  # it is complete
+                partial.remove()
+                raise _RetryError("has another length than the received part")
+            _check_response(response, file)
+            resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
+            span = response.headers.get("Content-Range", f"bytes {have}-")
+            if resumes and not span.startswith(f"bytes {have}-"):
+                partial.remove()
+                raise _RetryError("returned another range than requested")
+            if not resumes:
+                have = 0
+                partial.save_version(response)
+            length = response.headers.get("Content-Length", "")
+            if length.isdecimal():
+                _check_size(have + int(length), file, partial)
+                self.expect(have + int(length))
+            with partial.path.open("ab" if resumes else "wb") as out:
+                self.update(have)
+                since, in_window = time.monotonic(), 0
+                async for chunk in response.aiter_raw():
+                    out.write(chunk)
+                    have += len(chunk)
+                    _check_size(have, file, partial)
+                    self.update(have)
+                    in_window += len(chunk)
+                    seconds = time.monotonic() - since
+                    if seconds >= SPEED_WINDOW:
+                        speed = in_window / seconds
+                        if speed < MIN_SPEED:
+                            raise _RetryError(f"too slow: {speed:.0f} bytes per second")
+                        since, in_window = time.monotonic(), 0
+        # Without an announced length, a broken connection looks like the end of the file.
+        announced = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+        if not announced and have < (file.bytes or 0) and not _is_gzipped(partial.path):
+            raise _RetryError(f"broke off after {have} of {file.bytes} bytes")
 
 
-async def _receive(
-    client: httpx.AsyncClient,
-    url: str,
-    file: Download,
-    partial: PartialFile,
-    progress: FileProgress,
-) -> None:
-    """Append the missing bytes to ``partial`` from one response."""
-    if partial.size() and not (file.sha256 or partial.version()):
-        partial.remove()  # the rest could belong to another version
-    have = partial.size()
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if partial.version():
-            headers["If-Range"] = partial.version()
-    async with client.stream("GET", url, headers=headers) as response:
-        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            if response.headers.get("Content-Range") == f"bytes */{have}":
-                return  # it is complete
-            partial.remove()
-            raise _RetryError("has another length than the received part")
-        _check(response, file)
-        resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
-        span = response.headers.get("Content-Range", f"bytes {have}-")
-        if resumes and not span.startswith(f"bytes {have}-"):
-            partial.remove()
-            raise _RetryError("returned another range than requested")
-        if not resumes:
-            have = 0
-            partial.save_version(response)
-        length = response.headers.get("Content-Length", "")
-        if length.isdecimal():
-            _check_size(have + int(length), file, partial)
-            progress.expect(have + int(length))
-        with partial.path.open("ab" if resumes else "wb") as out:
-            progress.update(have)
-            since, in_window = time.monotonic(), 0
-            async for chunk in response.aiter_raw():
+def is_url(location: str) -> bool:
+    """Tell URLs from paths."""
+    return urlsplit(location).scheme.lower() in ("http", "https")
+
+
+def _copy(location: Path, copy: Path) -> None:
+    try:
+        shutil.copyfile(location, copy)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise SourceError(f"can't be read: {error.strerror}") from None
+
+
+def _accept(received: Path, file: Download, complete: Path) -> None:
+    """Unpack the gzip around a received file, verify it and move it to ``complete``."""
+    try:
+        if _is_gzipped(received) and not file.name.lower().endswith(".gz"):
+            _unpack(received, _size_limit(file))
+        _check_content(received, file)
+        received.replace(complete)
+    finally:
+        received.unlink(missing_ok=True)
+
+
+def _unpack(packed: Path, limit: int) -> None:
+    """Replace a gzipped file by its content, at most ``limit`` bytes."""
+    unpacked = packed.with_suffix(".unpacked")
+    try:
+        with gzip.open(packed) as source, unpacked.open("wb") as out:
+            while chunk := source.read(CHUNK):
                 out.write(chunk)
-                have += len(chunk)
-                _check_size(have, file, partial)
-                progress.update(have)
-                in_window += len(chunk)
-                seconds = time.monotonic() - since
-                if seconds >= SPEED_WINDOW:
-                    if in_window < MIN_SPEED * seconds:
-                        raise _RetryError(f"too slow: {in_window / seconds:.0f} bytes per second")
-                    since, in_window = time.monotonic(), 0
-    # Without an announced length, a broken connection looks like the end of the file.
-    announced = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
-    if not announced and have < (file.bytes or 0) and not is_gzipped(partial.path):
-        raise _RetryError(f"broke off after {have} of {file.bytes} bytes")
+                if out.tell() > limit:
+                    raise WrongFileError(f"contains more than the {limit} bytes allowed")
+        unpacked.replace(packed)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise WrongFileError(f"is a broken gzip file: {one_line(error)}") from None
+    finally:
+        unpacked.unlink(missing_ok=True)
 
 
-def is_gzipped(path: Path) -> bool:
-    """Check the first bytes of a file for gzip."""
-    with path.open("rb") as file:
-        return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+def _check_content(received: Path, file: Download) -> None:
+    digest = sha256(received)
+    if digest == file.sha256:
+        return
+    with received.open("rb") as text:
+        start = text.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")) and not _expects_web_page(file):
+        raise WrongFileError("sends a web page instead of text: a login or error page?")
+    if file.sha256:
+        raise WrongFileError(
+            f"provides another file: its sha256 is {digest}, expected {file.sha256}"
+        )
+    if not received.stat().st_size:
+        raise WrongFileError("provides an empty file")
 
 
-def _check(response: httpx.Response, file: Download) -> None:
+def _check_response(response: httpx.Response, file: Download) -> None:
     """Reject a response that can't be the file, before its body is read."""
     status = response.status_code
     description = f"returned {status} {response.reason_phrase}".strip()
@@ -199,29 +272,12 @@ def _check(response: httpx.Response, file: Download) -> None:
     if not response.is_success:
         raise SourceError(description)
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if not file.sha256 and kind in WEB_PAGE and not expects_web_page(file):
+    if not file.sha256 and kind in WEB_PAGE and not _expects_web_page(file):
         target = f" (redirected to {response.url})" if response.history else ""
         raise WrongFileError(f"sends a web page instead of text{target}: a login or error page?")
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):  # gzip is detected by its first bytes
         raise SourceError(f"sends it encoded as {encoding}, which was not requested")
-
-
-def expects_web_page(file: Download) -> bool:
-    """Check by its name if a file can be HTML."""
-    return file.name.lower().endswith((".html", ".htm"))
-
-
-def _check_size(size: int, file: Download, partial: PartialFile) -> None:
-    overhead = 0 if file.bytes is None else GZIP_OVERHEAD
-    if size > size_limit(file) + overhead:
-        partial.remove()
-        raise WrongFileError(f"sends more than the {size_limit(file)} bytes allowed")
-
-
-def size_limit(file: Download) -> int:
-    """Return the maximum size of a file in bytes."""
-    return MAX_BYTES if file.bytes is None else file.bytes
 
 
 def _requested_pause(response: httpx.Response) -> float:
@@ -233,6 +289,26 @@ def _requested_pause(response: httpx.Response) -> float:
         return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
     except (TypeError, ValueError):
         return 0.0
+
+
+def _check_size(size: int, file: Download, partial: _PartialFile) -> None:
+    overhead = 0 if file.bytes is None else GZIP_OVERHEAD
+    if size > _size_limit(file) + overhead:
+        partial.remove()
+        raise WrongFileError(f"sends more than the {_size_limit(file)} bytes allowed")
+
+
+def _size_limit(file: Download) -> int:
+    return MAX_BYTES if file.bytes is None else file.bytes
+
+
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+
+
+def _expects_web_page(file: Download) -> bool:
+    return file.name.lower().endswith((".html", ".htm"))
 
 
 def _reason(error: Exception) -> str:
