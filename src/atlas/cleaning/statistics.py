@@ -26,12 +26,13 @@ class Statistics:
 
     documents: int = 0
     characters: Counter[str] = field(default_factory=Counter)
+    # Documents by the bit length of their word count: 0, 1, 2-3, 4-7, 8-15, ...
     lengths: Counter[int] = field(default_factory=Counter)
-    words: int = 0
-    word_hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    words: int = 0  # in total
+    word_hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted
     word_counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    spelled: dict[int, str] = field(default_factory=dict)
-    truncated: bool = False
+    spelled: dict[int, str] = field(default_factory=dict)  # frequent words by hash
+    truncated: bool = False  # rare words were dropped: the distinct ones are a lower bound
 
     def add(self, texts: Sequence[str], words: WordHashes) -> None:
         """Count some documents, given with their hashed words."""

@@ -15,26 +15,12 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 WORD = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
 NON_ASCII_NON_WORD = re.compile(r"[^\w\x00-\x7f]+")
-COMMON_PUNCTUATION = (
-    "\u2019\u2018\u201c\u201d\u2014\u2013\u2026\u00a0"  # a fast path for most English text
-)
+# A fast path for most English text.
+COMMON_PUNCTUATION = "\u2019\u2018\u201c\u201d\u2014\u2013\u2026\u00a0"
 SEGMENT = 1 << 17  # bytes hashed at once, so that the arrays fit in the CPU cache
 MAX_WORD = 1 << 10  # bytes; longer words can be hashed in parts
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)  # of hashes of hashes
-
-
-def _word_bytes() -> NDArray[np.bool_]:
-    """Mark the UTF-8 bytes of word characters, once other non-ASCII characters are spaces."""
-    return np.array(
-        [byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") for byte in range(256)]
-    )
-
-
-def _byte_values() -> Hashes:
-    """Return a fixed random value for each word byte, 0 for others."""
-    values = np.frombuffer(hashlib.shake_256(b"atlas words").digest(256 * 8), "<u8")
-    return np.where(IS_WORD, values, 0).astype(np.uint64)
 
 
 def _powers(base: int) -> Hashes:
@@ -44,8 +30,11 @@ def _powers(base: int) -> Hashes:
     return np.multiply.accumulate(powers)
 
 
-IS_WORD = _word_bytes()
-VALUES = _byte_values()
+# The UTF-8 bytes of word characters, once other non-ASCII characters are spaces; each has a fixed
+# random value, other bytes have 0.
+IS_WORD = np.array([bool(WORD.match(bytes([byte]))) for byte in range(256)])
+_RANDOM = np.frombuffer(hashlib.shake_256(b"atlas words").digest(256 * 8), "<u8")
+VALUES = np.where(IS_WORD, _RANDOM, 0).astype(np.uint64)
 POWERS = _powers(BASE)
 INVERSE_POWERS = _powers(pow(BASE, -1, 1 << 64))
 

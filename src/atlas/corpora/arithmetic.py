@@ -63,8 +63,10 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
     generator = random.Random(seed)
     questions = [
         (operation, " ".join([operation, *digits, EQUALS]))
-        for operation, count in zip(OPERATIONS, _shares(examples, len(OPERATIONS)), strict=True)
-        for digits in _digits(count, generator)
+        for number, operation in enumerate(OPERATIONS)
+        for digits in _digits(
+            (examples + len(OPERATIONS) - 1 - number) // len(OPERATIONS), generator
+        )
     ]
     generator.shuffle(questions)
     write_records(
@@ -82,8 +84,3 @@ def _digits(count: int, generator: random.Random) -> Iterator[tuple[str, ...]]:
         count -= size
         for number in generator.sample(range(10**length), size):
             yield tuple(str(number).zfill(length))
-
-
-def _shares(total: int, parts: int) -> list[int]:
-    """Divide a number into parts that differ by at most one."""
-    return [total // parts + (part < total % parts) for part in range(parts)]

@@ -53,9 +53,10 @@ SECTION_SUFFIX = "-story.csv"
 def fetch_corpus(
     corpus: CorpusParams, folder: Path, mirror: str | None, unfinished: Path
 ) -> Metrics:
-    """Fill ``folder`` with the raw files of a corpus and their manifest.
+    """Fill a new folder with the raw files of a corpus and their manifest; return the metrics.
 
-    Archives are kept as they are; clean reads their contents as streams.
+    Archives are kept as they are; clean reads their contents as streams. A ``mirror`` is tried
+    before the web. ``unfinished`` keeps interrupted downloads.
     """
     folder.mkdir(parents=True)
     metrics: Metrics = {"corpus": corpus.name}

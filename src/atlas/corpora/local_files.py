@@ -19,13 +19,9 @@ from atlas.errors import NO_ROOM, AtlasError, one_line
 GZIP_SUFFIX = ".gz"
 Format = Literal["text", "jsonl", "csv", "parquet", "zip"]
 FORMATS: dict[str, Format] = {
-    ".txt": "text",
-    ".text": "text",
-    ".md": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
+    **dict.fromkeys((".txt", ".text", ".md"), "text"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
     ".parquet": "parquet",
     ".zip": "zip",
 }
@@ -52,9 +48,9 @@ Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder,
 class Copies:
     """The copied files."""
 
-    files: dict[str, Path]
-    skipped: int
-    unreadable: int
+    files: dict[str, Path]  # source by name of the copy
+    skipped: int  # files with other suffixes
+    unreadable: int  # files and folders
 
 
 class _UnreadableError(Exception):
@@ -148,7 +144,7 @@ def _walk(base: Path, skip: Skip) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if not _is_utf8(entry.name):
+            if entry.name.encode(errors="ignore").decode() != entry.name:
                 skip(name, "its name is not UTF-8; rename it")
             elif entry.is_dir(follow_symlinks=False):
                 subfolders.append(name)
@@ -195,14 +191,6 @@ def _is_folder_link(link: Path) -> bool:
         return link.is_dir()
     except OSError:  # is_dir() handles dangling links, but not ones without permission
         return False
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reason(error: OSError) -> str:

@@ -14,8 +14,8 @@ NAME = "manifest.json"
 class RawFile:
     """A file of data/raw, byte for byte as received."""
 
-    name: str
-    url: str
+    name: str  # path below data/raw, with forward slashes
+    url: str  # origin; a path for the user's own files
     sha256: str
     bytes: int
     licence: str

@@ -23,9 +23,9 @@ BOOK_URLS = (
 class Download:
     """A file on the web."""
 
-    name: str
-    urls: tuple[str, ...]
-    sha256: str | None = None
+    name: str  # in data/raw
+    urls: tuple[str, ...]  # later ones are tried if the earlier ones have no such file
+    sha256: str | None = None  # None if unknown
     bytes: int | None = None
 
 
@@ -36,7 +36,7 @@ class Corpus:
     description: str
     licence: str
     files: tuple[Download, ...]
-    joined: Download | None = None
+    joined: Download | None = None  # the file that the downloads are joined into
 
 
 @cache

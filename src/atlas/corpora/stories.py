@@ -80,19 +80,16 @@ def load_grammar() -> dict[str, Any]:
 def _different_stories(examples: int, seed: int) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for number in range(examples):
-        plot, text = _new_story(number, seed, seen)
+        for attempt in range(MAX_TRIES):
+            plot, text = tell(random.Random(f"{seed} {number} {attempt}"))
+            if text not in seen:
+                break
+        else:
+            raise AtlasError(
+                f"corpus.stories.examples: the grammar has no more than {number} different stories"
+            )
         seen.add(text)
         yield plot, text
-
-
-def _new_story(number: int, seed: int, seen: set[str]) -> tuple[str, str]:
-    for attempt in range(MAX_TRIES):
-        plot, text = tell(random.Random(f"{seed} {number} {attempt}"))
-        if text not in seen:
-            return plot, text
-    raise AtlasError(
-        f"corpus.stories.examples: the grammar has no more than {number} different stories"
-    )
 
 
 def _choose(words: Mapping[str, list[str]], generator: random.Random) -> dict[str, str]:

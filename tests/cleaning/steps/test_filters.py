@@ -118,7 +118,7 @@ def test_repeated_ngrams_against_the_definition(found, n):
     lengths = np.ones(len(found), np.int64)
     grams = dict(filters._ngram_ids(found))
     if n in grams:
-        assert filters._repeated_ngram_characters(grams[n], lengths, n) == len(covered)
+        assert filters._repeated_characters(grams[n], lengths, n) == len(covered)
 
 
 def test_filter_names_match_the_params():

@@ -318,15 +318,15 @@ def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Do
         for number, row in read_csv(stream, text_field, notes):
             identity = f"{piece.name}:{number}"
             if EXTRA_FIELDS in row:
-                fields = (
+                detail = (
                     f"{len(row[EXTRA_FIELDS])} more than there are columns: is a quote missing?"
                 )
-                yield Rejection(identity, "too_many_fields", fields)
+                yield Rejection(identity, "too_many_fields", detail)
             else:
                 yield _document(row, identity, piece.name, text_field)
 
 
 def _read_parquet(piece: Piece, text_field: str) -> Iterator[Document | Rejection]:
-    rows = read_parquet(piece.path, piece.start, piece.stop, text_field, (SOURCE,))
+    rows = read_parquet(piece.path, piece.start, piece.stop, text_field, SOURCE)
     for number, row in rows:
         yield _document(row, f"{piece.name}:{number}", piece.name, text_field)

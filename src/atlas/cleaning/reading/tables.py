@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from atlas.cleaning.reading.decoding import REPLACEMENT, Guess, encoding_sample, guess_encoding
+from atlas.cleaning.reading.decoding import REPLACEMENT, encoding_sample, guess_encoding
 from atlas.cleaning.reading.streams import MAX_LINE, BrokenFileError
 
 MAX_ROW = MAX_LINE  # characters, over all lines of the row
@@ -29,11 +29,11 @@ def read_csv(
     stream.seek(0)
     text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
     lines = _Lines(text, notes)
+    header = sample.decode(guess.encoding, errors="replace").partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
     old_limit = csv.field_size_limit(MAX_ROW)  # global, so it is restored below
     try:
-        rows = csv.DictReader(
-            lines, restkey=EXTRA_FIELDS, restval="", dialect=_dialect(sample, guess)
-        )
+        rows = csv.DictReader(lines, restkey=EXTRA_FIELDS, restval="", delimiter=delimiter)
         if rows.fieldnames:
             _check_column(text_field, list(rows.fieldnames))
         lines.start_row()
@@ -78,15 +78,6 @@ class _Lines:
             raise csv.Error(f"a quote in row {number} is never closed")
 
 
-def _dialect(sample: bytes, guess: Guess) -> type[csv.Dialect]:
-    header = sample.decode(guess.encoding, errors="replace").partition("\n")[0]
-
-    class GuessedDialect(csv.excel):
-        delimiter = max(",;\t", key=header.count)
-
-    return GuessedDialect
-
-
 def row_groups(path: Path, size: int) -> list[tuple[int, int | None, int]]:
     """Divide a Parquet file into ranges of about ``size`` bytes: first row group, end, bytes.
 
@@ -108,9 +99,12 @@ def row_groups(path: Path, size: int) -> list[tuple[int, int | None, int]]:
 
 
 def read_parquet(
-    path: Path, start: int, stop: int | None, text_field: str, others: tuple[str, ...]
+    path: Path, start: int, stop: int | None, text_field: str, source: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a range of row groups with their numbers, which start at 1."""
+    """Yield the rows of a range of row groups with their numbers, which start at 1.
+
+    They have the column ``text_field`` and, if the file has it, ``source``.
+    """
     from pyarrow import ArrowException
 
     file = _open(path)
@@ -119,7 +113,7 @@ def read_parquet(
     try:
         groups = range(start, file.num_row_groups if stop is None else stop)
         number = sum(file.metadata.row_group(group).num_rows for group in range(start))
-        present = [name for name in names if name in (text_field, *others)]
+        present = [name for name in names if name in (text_field, source)]
         rows = _batch_rows(file.metadata, groups)
         for batch in file.iter_batches(rows, row_groups=groups, columns=present):
             for row in batch.to_pylist():

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.params.schema import FilterName
-
 MIN_WORDS = 50
 MEAN_WORD_LENGTH = (3, 10)  # minimum and maximum, in characters
 MAX_SYMBOLS_PER_WORD = 0.1  # hash signs, or ellipses
@@ -66,16 +64,12 @@ def symbols(text: str) -> str | None:
 
 def bullets(text: str) -> str | None:
     """More than 90% of lines start with a bullet."""
-    lines = _lines(text)
-    count = sum(line.startswith(BULLETS) for line in lines)
-    return _line_share_failure(count, lines, MAX_BULLET_LINES, "bullet")
+    return _too_many_lines(text, lambda line: line.startswith(BULLETS), MAX_BULLET_LINES, "bullet")
 
 
 def ellipsis(text: str) -> str | None:
     """More than 30% of lines end with an ellipsis."""
-    lines = _lines(text)
-    count = sum(line.endswith(ELLIPSES) for line in lines)
-    return _line_share_failure(count, lines, MAX_ELLIPSIS_LINES, "...")
+    return _too_many_lines(text, lambda line: line.endswith(ELLIPSES), MAX_ELLIPSIS_LINES, "...")
 
 
 def letters(text: str) -> str | None:
@@ -105,15 +99,9 @@ def repetition(text: str) -> str | None:
     )
 
 
-FILTERS: Mapping[FilterName, Callable[[str], str | None]] = {
-    "short": short,
-    "word_length": word_length,
-    "symbols": symbols,
-    "bullets": bullets,
-    "ellipsis": ellipsis,
-    "letters": letters,
-    "english": english,
-    "repetition": repetition,
+FILTERS: Mapping[str, Callable[[str], str | None]] = {
+    rule.__name__: rule
+    for rule in (short, word_length, symbols, bullets, ellipsis, letters, english, repetition)
 }
 
 
@@ -121,10 +109,14 @@ def _lines(text: str) -> list[str]:
     return [line for line in map(str.strip, text.split("\n")) if line]
 
 
-def _line_share_failure(count: int, lines: list[str], limit: float, what: str) -> str | None:
+def _too_many_lines(
+    text: str, condition: Callable[[str], bool], limit: float, name: str
+) -> str | None:
+    lines = _lines(text)
+    count = sum(map(condition, lines))
     if count <= limit * len(lines):
         return None
-    return f"{count} of {len(lines)} lines with {what}, more than {limit:.0%}"
+    return f"{count} of {len(lines)} lines with {name}, more than {limit:.0%}"
 
 
 def _repeated_segments(segments: list[str], name: str) -> str | None:
@@ -157,8 +149,7 @@ def _repeated_ngrams(words: list[str]) -> str | None:
             if share > limit:
                 return f"{share:.0%} in the most frequent {n}-gram, more than {limit:.0%}"
         elif n in MAX_REPEATED_NGRAMS:
-            share = _repeated_ngram_characters(ids, lengths, n) / total
-            limit = MAX_REPEATED_NGRAMS[n]
+            share, limit = _repeated_characters(ids, lengths, n) / total, MAX_REPEATED_NGRAMS[n]
             if share > limit:
                 return f"{share:.0%} in repeated {n}-grams, more than {limit:.0%}"
             # Repeated longer n-grams contain repeated shorter ones, so they can't cover more.
@@ -188,7 +179,7 @@ def _top_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n:
     return int(highest * ngram_lengths[counts[ids] == highest].max())
 
 
-def _repeated_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
+def _repeated_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
     """Characters of the words in any n-gram that occurred before, each word counted once."""
     repeated = np.ones(len(ids), bool)
     repeated[np.unique(ids, return_index=True)[1]] = False

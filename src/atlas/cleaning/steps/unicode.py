@@ -19,16 +19,8 @@ from atlas.params.schema import CleanParams
 
 # The encodings that ftfy tries (it calls the Windows ones "sloppy").
 MISREAD_AS = (
-    "latin-1",
-    "cp1252",
-    "cp1251",
-    "cp1250",
-    "cp1253",
-    "cp1254",
-    "cp1257",
-    "iso-8859-2",
-    "mac-roman",
-    "cp437",
+    *("latin-1", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1257"),
+    *("iso-8859-2", "mac-roman", "cp437"),
 )
 # UTF-8 lead bytes of Latin, Greek, Cyrillic, Hebrew, Arabic, Indic scripts, punctuation, Chinese,
 # Japanese, Korean and emoji. Others would match ordinary French and Russian.
@@ -139,7 +131,13 @@ def normalise(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     Every line end becomes ``\n`` and every lone surrogate U+FFFD (UTF-8 can't encode it);
     ``clean`` selects the other steps. ``changes`` counts what each step did, under its name.
     """
-    steps = _steps(clean)
+    steps: list[Step] = [line_ends, surrogates]
+    if clean.remove_control_characters:
+        steps.append(control_characters)
+    if clean.remove_zero_width:
+        steps.append(zero_width)
+    if clean.unicode_normalization == "NFC":  # last: removals bring together what composes
+        steps.append(compose)
     while steps:
         for step in steps:
             text, count = step(text)
@@ -149,18 +147,6 @@ def normalise(text: str, clean: CleanParams, changes: Counter[str]) -> str:
         reordered = count and step is compose and zero_width in steps
         steps = [zero_width, compose] if reordered else []
     return text
-
-
-def _steps(clean: CleanParams) -> list[Step]:
-    """Select the steps. Removals can bring together characters that compose, so NFC is last."""
-    steps: list[Step] = [line_ends, surrogates]
-    if clean.remove_control_characters:
-        steps.append(control_characters)
-    if clean.remove_zero_width:
-        steps.append(zero_width)
-    if clean.unicode_normalization == "NFC":
-        steps.append(compose)
-    return steps
 
 
 def line_ends(text: str) -> tuple[str, int]:
