@@ -60,11 +60,7 @@ class Chat:
                 print(error, file=sys.stderr)
 
     def handle(self, line: str) -> None:
-        """Run a command, or answer a message.
-
-        Raises:
-            AtlasError: the command is unknown or not possible now.
-        """
+        """Run a command, or answer a message."""
         if not line.startswith("/"):
             if line.strip():
                 self._send(line)

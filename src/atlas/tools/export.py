@@ -24,11 +24,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: Path | None) -> None:
     """Create a folder of exported files, whole or not at all, and print the findings.
 
-    Args:
-        folder: folder to create.
-        bundle: the model.
-        formats: names as in ``atlas.params.runtime_support``.
-        text: file that the model was not trained on; None to check it on its own samples.
+    ``text`` is a file the model was not trained on; None checks it on its own samples.
     """
     _check_arguments(folder, bundle, formats)
     partial = partial_path(folder)

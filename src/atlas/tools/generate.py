@@ -24,15 +24,9 @@ def option_name(field: str, prefix: str = "--") -> str:
 def update_sampling(
     values: dict[str, Any], base: Sampling = DEFAULT_SAMPLING, prefix: str = "--"
 ) -> Sampling:
-    """Change some fields of a sampling.
+    """Change some fields of a sampling; None keeps the value of ``base``.
 
-    Args:
-        values: by field; None keeps the value of ``base``.
-        base: the sampling to start from.
-        prefix: of the options, for errors.
-
-    Raises:
-        AtlasError: a value is out of range.
+    Errors name the option, with the prefix.
     """
     changes = {name: value for name, value in values.items() if value is not None}
     try:
@@ -56,20 +50,9 @@ def print_continuations(
     on_overflow: Overflow = "slide",
     as_json: bool = False,
 ) -> None:
-    """Print a prompt and its continuation as it is generated, or one line of JSON.
+    """Print a prompt and its continuations as they are generated, or as a line of JSON each.
 
-    Args:
-        model: continues the prompt.
-        prompt: its text.
-        sampling: of the first continuation.
-        max_tokens: of each continuation.
-        stops: strings before which a continuation ends.
-        count: number of continuations, with consecutive seeds.
-        on_overflow: see ``RunningBatch``.
-        as_json: print an object per continuation instead of text.
-
-    Raises:
-        AtlasError: this model can't continue such a prompt.
+    The continuations have consecutive seeds, and each ends before a stop string.
     """
     ids = model.encode(prompt)
     warn_if_truncated(model, ids)

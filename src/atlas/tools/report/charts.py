@@ -58,14 +58,10 @@ def draw(
     plot: Callable[[Axes], None],
     height: float = HEIGHT,
 ) -> Markup:
-    """Draw a chart as an SVG element.
+    """Draw a chart as an SVG element, ``height`` in points.
 
-    Args:
-        name: unique on the page, and with it the ids in the element.
-        description: for screen readers.
-        labels: of x and y; the latter stands above its axis, where it reads horizontally.
-        plot: draws the data.
-        height: in points.
+    The name is unique on the page, and with it the ids in the element; screen readers get the
+    description. Labels are those of x and y, the latter above its axis to read horizontally.
     """
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}, fname=STYLE):
@@ -119,15 +115,8 @@ def step_chart(
 ) -> Chart | None:
     """Draw curves over training steps, logarithmic for long runs; None without values.
 
-    Args:
-        name: unique on the page.
-        title: above the chart.
-        label: of the y axis.
-        curves: those without values are left out.
-        levels: dotted lines to compare with, highest first.
-        limits: of y; None leaves room for the curves.
-        height: in points.
-        note: below the chart.
+    Levels are dotted lines to compare with, highest first. Limits are those of y; None leaves room
+    for the curves.
     """
     curves = [curve for curve in curves if len(curve.values)]
     if not curves:

@@ -5,6 +5,7 @@ Metrics and params are files in git, so reading them with git gives what `dvc pa
 """
 
 import contextlib
+import functools
 import json
 import subprocess
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from atlas.tools.report.results import readable
 
 Params = Mapping[str, Any]  # by dotted key
 GIT_TIMEOUT = 20.0  # seconds; git takes milliseconds
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOAD_YAML = functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,12 @@ class Commit:
 
 @dataclass(frozen=True)
 class History:
-    """The origin of a run.
+    """The origin of a run."""
 
-    Attributes:
-        commit: the last commit; None without git or before the first commit.
-        edited: files that differ from the commit, results excluded.
-        current_params: the params in params.yaml.
-        run_params: the params the results were made with, from dvc.lock.
-    """
-
-    commit: Commit | None
-    edited: tuple[str, ...] = ()
-    current_params: Params = field(default_factory=dict)
-    run_params: Params = field(default_factory=dict)
+    commit: Commit | None  # the last one; None without git or before the first
+    edited: tuple[str, ...] = ()  # files that differ from the commit, results excluded
+    current_params: Params = field(default_factory=dict)  # from params.yaml
+    run_params: Params = field(default_factory=dict)  # of the results, from dvc.lock
 
     @property
     def params(self) -> Params:
@@ -123,15 +117,11 @@ def _git(root: Path, *arguments: str) -> str:
     return output.decode("utf-8", errors="replace")
 
 
-def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=YAML_LOADER)  # noqa: S506 - a safe loader
-
-
 def _load_file(path: Path) -> dict[str, Any]:
     return _load(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
 
 
-def _load(text: str, load: Callable[[str], Any] = _load_yaml) -> dict[str, Any]:
+def _load(text: str, load: Callable[[str], Any] = LOAD_YAML) -> dict[str, Any]:
     """The mapping in a YAML or JSON text; empty if there is none or it is damaged."""
     try:
         return _mapping(load(text))

@@ -29,23 +29,14 @@ MAX_CELL = 1 << 24  # characters; samples can exceed the csv module's default of
 
 @dataclass(frozen=True)
 class Results:
-    """The contents of a metrics folder, by path without the suffix.
+    """The contents of a metrics folder, by path without the suffix."""
 
-    Attributes:
-        metrics: values of JSON files, such as ``train`` or ``timing/train``, in pipeline order.
-        tables: text cells of CSV files, such as ``train`` or ``corpus/words``.
-        samples: Markdown written by evaluate, each sample an indented block; "" for none.
-        pictures: PNG files, by name alone.
-        pages: names of HTML pages.
-        problems: a line per file that could not be read, or only in part.
-    """
-
-    metrics: Mapping[str, Mapping[str, Value]]
-    tables: Mapping[str, pd.DataFrame]
-    samples: str
-    pictures: Mapping[str, bytes]
-    pages: tuple[str, ...]
-    problems: tuple[str, ...]
+    metrics: Mapping[str, Mapping[str, Value]]  # JSON: ``train``, ``timing/train``, in order
+    tables: Mapping[str, pd.DataFrame]  # text cells of CSV: ``train``, ``corpus/words``
+    samples: str  # Markdown written by evaluate, each sample an indented block; "" for none
+    pictures: Mapping[str, bytes]  # PNG, by name alone
+    pages: tuple[str, ...]  # names of HTML pages
+    problems: tuple[str, ...]  # a line per file that could not be read, or only in part
 
     def of(self, file: str) -> Mapping[str, Value]:
         """The metrics in one file; empty if the file is missing."""

@@ -103,16 +103,7 @@ def create_app(
     metrics_folder: Path | None = None,
     on_overflow: Overflow = "slide",
 ) -> FastAPI:
-    """Create the app that serves a model.
-
-    Args:
-        model: the model.
-        limits: of requests.
-        key: API key; None if clients need none.
-        hosts: allowed host names; None for all.
-        metrics_folder: of the project that trained the model, for its curves.
-        on_overflow: what happens at the end of the context.
-    """
+    """Create the app that serves a model; see ``Guard`` and ``ModelService`` for the options."""
     metrics = create_metrics()
     engine = Engine(model.batch(limits.slots, on_overflow), limits, metrics)
     service = ModelService(model, engine, limits, metrics, int(time.time()), metrics_folder)

@@ -79,13 +79,9 @@ class Job:
 
     ticket: Ticket
     index: int  # of the sequence in its ticket
+    sequence: TokenSequence
     deadline: float  # of time.monotonic(), first for the start, then for the end
     cancelled: bool = False
-
-    @property
-    def sequence(self) -> TokenSequence:
-        """The sequence itself."""
-        return self.ticket.sequences[self.index]
 
 
 class Engine:
@@ -135,12 +131,7 @@ class Engine:
         _deliver([(job, EngineError("stopping")) for job in unfinished])
 
     def submit(self, sequences: Sequence[TokenSequence], *, stream: bool = True) -> Ticket:
-        """Queue all sequences of a request, or none.
-
-        Args:
-            sequences: to generate.
-            stream: deliver every token at once; else several at a time.
-        """
+        """Queue all sequences of a request, or none; ``stream`` delivers every token at once."""
         deadline = time.monotonic() + self._limits.queue_timeout
         ticket = Ticket(sequences, stream=stream)
         with self._changed:
@@ -150,7 +141,9 @@ class Engine:
                 raise EngineError("engine")
             if len(sequences) > self.free:
                 raise EngineError("busy")
-            self._waiting.extend(Job(ticket, index, deadline) for index in range(len(sequences)))
+            self._waiting.extend(
+                Job(ticket, index, sequence, deadline) for index, sequence in enumerate(sequences)
+            )
             self._changed.notify()
         return ticket
 
@@ -177,12 +170,12 @@ class Engine:
                 logger.exception("the model failed; its running sequences are dropped")
                 events += self._fail_running()
             if self._metrics is not None:
-                self._metrics.record_step(
-                    prompt=sum(len(sequence.prompt) for sequence in started),
-                    completion=sum(isinstance(event, Token) for _, event in events),
-                    running=len(self._running),
-                    waiting=len(self._waiting),
-                )
+                prompts = sum(len(sequence.prompt) for sequence in started)
+                completions = sum(isinstance(event, Token) for _, event in events)
+                self._metrics.tokens.labels("prompt").inc(prompts)
+                self._metrics.tokens.labels("completion").inc(completions)
+                self._metrics.running.set(len(self._running))
+                self._metrics.waiting.set(len(self._waiting))
             if events and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_deliver, events)
 

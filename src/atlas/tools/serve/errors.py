@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from atlas.errors import AtlasError
 from atlas.tools.console import printable
 
-RETRY_AFTER = {429: "1", 503: "1"}  # seconds, by status
+RETRY_AFTER = {"Retry-After": "1"}  # seconds
 ENGINE_ERRORS = {  # status and message, by code
     "busy": (429, "too many requests are waiting; try again later"),
     "timeout": (503, "no slot became free in time; try again later"),
@@ -71,10 +71,8 @@ class APIError(HTTPException):
 
     def response(self) -> JSONResponse:
         """Return the HTTP response."""
-        headers = dict(self.headers or {})
-        if self.status_code in RETRY_AFTER:
-            headers["Retry-After"] = RETRY_AFTER[self.status_code]
-        return JSONResponse(self.body(), self.status_code, headers)
+        retry = RETRY_AFTER if self.status_code in (429, 503) else {}
+        return JSONResponse(self.body(), self.status_code, retry | dict(self.headers or {}))
 
 
 class EngineError(APIError):

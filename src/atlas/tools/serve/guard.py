@@ -58,8 +58,8 @@ class Guard:
         finally:
             if self.metrics is not None:
                 path = scope["path"] if scope["path"] in self.paths else "other"
-                duration = time.monotonic() - started
-                self.metrics.record_response(path, status or INTERNAL_ERROR, duration)
+                self.metrics.responses.labels(path, str(status or INTERNAL_ERROR)).inc()
+                self.metrics.duration.labels(path).observe(time.monotonic() - started)
 
     def _refusal(self, scope: Scope) -> APIError | None:
         """Check host name and key.

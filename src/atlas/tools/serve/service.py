@@ -86,17 +86,13 @@ class ModelService:
             raise _invalid("stop", f"{len(stops)} strings; at most {limits.max_stops}")
         if not all(0 < len(stop) <= longest for stop in stops):
             raise _invalid("stop", f"must have 1 to {longest} characters")
-        if (
-            isinstance(request, ChatRequest)
-            and request.top_logprobs is not None
-            and not request.logprobs
-        ):
-            raise _invalid("top_logprobs", "needs logprobs: true")
         if request.logit_bias:
             self.check_ids([max(request.logit_bias)], "logit_bias")
 
     def _encode(self, request: CompletionRequest | ChatRequest) -> list[list[int]]:
         if isinstance(request, ChatRequest):
+            if request.top_logprobs is not None and not request.logprobs:
+                raise _invalid("top_logprobs", "needs logprobs: true")
             messages = [message.for_template() for message in request.messages]
             prompts, param = [self.model.encode_chat(messages)], "messages"
         else:
@@ -136,7 +132,7 @@ class Generation:
         """Yield all deltas, grouped by arrival; the last of a sequence has a finish reason."""
         async for events in self._ticket.events():
             if self._metrics is not None:
-                self._metrics.record_first_token(time.monotonic() - self._submitted)
+                self._metrics.first_token.observe(time.monotonic() - self._submitted)
                 self._metrics = None
             deltas: list[Delta] = []
             for index, token in events:  # a plain loop, as a delta may finish its sequence
@@ -178,11 +174,7 @@ class Generation:
 
 
 def load_curves(metrics: Path | None) -> dict[str, list[list[float]]]:
-    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` of each curve.
-
-    Args:
-        metrics: a project's metrics folder; None for a model without one.
-    """
+    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` a curve."""
     if metrics is None:
         return {}
     curves = {
