@@ -22,6 +22,7 @@ def checkout(tmp_path_factory):
     for name, value in {"evaluate": {"val_loss": 3.5}, "timing/train": {"seconds": 2.5}}.items():
         write(checkout.root / f"metrics/{name}.json", json.dumps(value))
     checkout.git("add", "-A")
+    checkout.git("add", "-f", "metrics/timing")  # which git ignores
     checkout.git("commit", "-qm", "Results, a 'subject' <with> signs")
     write(checkout.root / "metrics/evaluate.json", json.dumps({"val_loss": 3.25}))
     checkout.set(**{"train.lr": 0.001, "model.n_layer": 1})

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line_errors
 from atlas.tools.report.results import numbers, parse_table, read_results, readable
 from atlas.tools.show import print_results
 from tests.tools.report.example_run import make_project, png, write
@@ -110,7 +110,8 @@ def test_show_prints_metrics_in_pipeline_order_and_samples(metrics, capsys):
 
 def test_show_leaves_out_damaged_files_with_a_warning(metrics, capsys):
     write(metrics / "train.json", "{")
-    print_results(metrics)
+    with one_line_errors():
+        print_results(metrics)
     printed, warnings = capsys.readouterr()
     assert "val_perplexity" in printed
     assert warnings == "warning: metrics/train.json: incomplete or damaged JSON\n"
