@@ -13,11 +13,9 @@ Both expect text that is normalised already, with plain blanks for U+2581.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
@@ -154,31 +152,23 @@ def merges(spec: ModelProto) -> Iterator[tuple[str, str]]:
                 yield whole[:cut], whole[cut:]
 
 
-def _tokenizer_json(spec: ModelProto) -> bytes:
+def _tokenizer_json(spec: ModelProto) -> str:
     """Return a tokenizer.json with what a text can become, and nothing else.
 
     Special pieces are left out: gigatoken would find their characters in a text.
     """
+    from tokenizers import AddedToken, Tokenizer, models, normalizers
+
     pieces = list(enumerate(spec.pieces))
-    added: dict[str, Any] = {"single_word": False, "lstrip": False, "rstrip": False}
-    added |= {"normalized": False, "special": False}
-    tokenizer = {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": identity, "content": piece.piece, **added}
-            for identity, piece in pieces
-            if piece.type == piece.USER_DEFINED
-        ],
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK},
-        "model": {
-            "type": "BPE",
-            "byte_fallback": True,
-            "vocab": {
-                piece.piece: identity
-                for identity, piece in pieces
-                if piece.type in (*TEXT, piece.BYTE)
-            },
-            "merges": list(merges(spec)),
-        },
-    }
-    return orjson.dumps(tokenizer)
+    vocabulary = {each.piece: i for i, each in pieces if each.type in (*TEXT, each.BYTE)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges(spec)), byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE_MARK)
+    tokenizer.add_tokens(
+        [
+            AddedToken(each.piece, normalized=False)
+            for each in spec.pieces
+            if each.type == each.USER_DEFINED
+        ]
+    )
+    text: str = tokenizer.to_str()
+    return text
