@@ -22,7 +22,7 @@ from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
-from atlas.training.distributed import STRATEGY, distributed_context
+from atlas.training.distributed import distributed_context
 from atlas.training.train_step import TrainStep
 from bench.model import config_of
 from bench.shared import ROOT
@@ -73,7 +73,7 @@ def measured(processes: int, threads: int, strategy: str, batch: int) -> float:
         cwd=ROOT,
         env={
             **os.environ,
-            STRATEGY: strategy,
+            "ATLAS_STRATEGY": strategy,
             "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": paths,
         },

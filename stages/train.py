@@ -35,9 +35,9 @@ from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState
-from atlas.training.norms import LAYER_COLUMNS
 from atlas.training.samples import Sampler, samples_page
-from atlas.training.trainer import build_model, make_trainer
+from atlas.training.train_step import LAYER_COLUMNS
+from atlas.training.trainer import Trainer, build_model
 
 TOKENS, TOKENIZER, LIVE = Path("data/tokens"), Path("models/tokenizer"), Path("metrics/live")
 
@@ -67,7 +67,7 @@ def main(run: StageRun) -> None:
                 state = fit_bigram(model, splits, run.params, checkpoints, sample)
             last = weights_of(model)
         else:
-            trainer = make_trainer(
+            trainer = Trainer(
                 model,
                 run.params,
                 splits,

@@ -16,7 +16,7 @@ from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import DistributedContext
-from atlas.training.trainer import build_model, make_trainer
+from atlas.training.trainer import Trainer, build_model
 from tests.small import small_params, write_documents, write_tokens
 
 EVALUATE = small_params(**{"evaluate.free_samples": 5, "evaluate.sample_tokens": 12}).evaluate
@@ -89,5 +89,5 @@ def train_arithmetic(
     model = build_model(params, splits["train"].index, DistributedContext(torch.device("cpu")))
     assert isinstance(model, Decoder)
     checkpoints = Checkpoints(folder / "checkpoints")
-    make_trainer(model, params, splits, checkpoints, DistributedContext(torch.device("cpu"))).fit()
+    Trainer(model, params, splits, checkpoints, DistributedContext(torch.device("cpu"))).fit()
     return Evaluator(model.eval(), tokenizer, splits, folder / "clean", params.evaluate)

@@ -10,7 +10,7 @@ from atlas.model.initialize import initialise, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import DistributedContext
-from atlas.training.trainer import Trainer, make_trainer
+from atlas.training.trainer import Trainer
 from tests.small import small_config, small_params
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def new_trainer(splits, tmp_path) -> Callable[..., Trainer]:
         params = small_params(**{f"train.{key}": value for key, value in changes.items()})
         model = make_model(small_config(dropout=dropout, **(options or {})))
         initialise(model, params.train.seed)
-        return make_trainer(
+        return Trainer(
             model,
             params,
             splits,

@@ -20,7 +20,7 @@ from atlas.model.initialize import initialise, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import distributed_context
-from atlas.training.trainer import make_trainer
+from atlas.training.trainer import Trainer
 from tests.small import small_config, small_params
 
 CHANGES = {"steps": 50, "log_every": 1, "eval_every": 25, "lr": 0.01, "optimizer": "muon"}
@@ -33,7 +33,7 @@ def main() -> None:
         model = make_model(small_config())
         initialise(model, params.train.seed)
         splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
-        training = make_trainer(model, params, splits, Checkpoints(run), context)
+        training = Trainer(model, params, splits, Checkpoints(run), context)
         learn = training.train_step.update
 
         def interrupted(batch, step, watch=None):

@@ -15,7 +15,7 @@ from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.metrics import TrainState, val_row
-from atlas.training.norms import total_norm
+from atlas.training.train_step import total_norm
 
 
 def fit_bigram(
@@ -27,8 +27,7 @@ def fit_bigram(
 ) -> TrainState:
     """Fill the table of a bigram model from all pairs of the training text.
 
-    Returns:
-        The log of a single step that reads everything; the weights are the best and the last ones.
+    Returns the log of a single step that reads everything.
     """
     length = params.model.context_length
     micro_batch = params.train.batch_size // params.train.grad_accum_steps

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import safetensors.torch
@@ -54,12 +54,7 @@ DISK_ERRORS = (AtlasError, OSError, RuntimeError, CheckpointException)  # of the
 
 
 class Checkpoints:
-    """The checkpoints of one training run.
-
-    Attributes:
-        folder: every process of the run must see it.
-        best: file of the best weights so far.
-    """
+    """The checkpoints of one training run, in a folder that all its processes see."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,11 +69,7 @@ class Checkpoints:
             _note(f"{self.best}: not written ({error}); kept in memory, training continues")
 
     def flush(self) -> None:
-        """Write the best weights if they are not on disk yet.
-
-        Raises:
-            AtlasError, OSError: the disk is still full.
-        """
+        """Write the best weights if they are not on disk yet."""
         if self._pending:
             partial = partial_path(self.best)
             write_weights(self._pending, partial)
@@ -88,8 +79,7 @@ class Checkpoints:
     def save(self, train_step: TrainStep, state: TrainState) -> bool:
         """Write a checkpoint and remove all but the newest two; every process must call it.
 
-        Returns:
-            False if the disk is full; a note says so, and the older checkpoints stay.
+        If the disk is full, print a note, keep the older checkpoints and return False.
         """
         context = train_step.context
         final = self.folder / f"step-{state.step:08d}"
@@ -126,9 +116,6 @@ class Checkpoints:
         """Restore the newest intact checkpoint, or start a new run; every process must call it.
 
         Damaged checkpoints are removed, so that a later save does not mistake them for new ones.
-
-        Raises:
-            AtlasError: it belongs to another model, or another version of PyTorch wrote it.
         """
         context = train_step.context
         for checkpoint in self.newest_first():
@@ -191,11 +178,7 @@ def _write_tensors(folder: Path, train_step: TrainStep) -> None:
 
 
 def _read_tensors(folder: Path, train_step: TrainStep) -> None:
-    """Restore weights and optimizers; every process must call it.
-
-    Raises:
-        Exception: they cannot be read, and may be restored only in part.
-    """
+    """Restore weights and optimizers; every process must call it."""
     model, members = train_step.model, train_step.optimizers.members
     rest = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
     # Optimizers before weights: PyTorch gives an empty optimizer its state by a step of size 0.
@@ -225,11 +208,7 @@ def _write_state(folder: Path, train_step: TrainStep, state: TrainState) -> None
 
 
 def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
-    """Read trainer_state.json; print a note if the environment has changed.
-
-    Raises:
-        AtlasError: it belongs to another model.
-    """
+    """Read trainer_state.json; print a note if the environment has changed."""
     values = json.loads((folder / TRAIN_STATE).read_text(encoding="utf-8"))
     before, now = values["environment"], _environment(train_step)
     different = sorted(key for key in now["model"] if now["model"][key] != before["model"].get(key))
@@ -299,16 +278,10 @@ class StopRequest:
         }
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        if kind is Stopped:
-            return
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not Stopped:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _request(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True

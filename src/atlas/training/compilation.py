@@ -1,6 +1,6 @@
 """torch.compile for speed, activation checkpointing for memory; neither changes the model."""
 
-import os
+import math
 import sys
 from functools import partial
 
@@ -13,8 +13,8 @@ from atlas.model.block import Block, CrossBlock
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.language_model import LanguageModel
+from atlas.params.settings import settings
 
-VARIABLE = "ATLAS_COMPILE"
 TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
 MIN_SECONDS = 300.0  # of training, to earn back a minute of compilation
 
@@ -39,22 +39,14 @@ def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bo
 
     ``ATLAS_COMPILE`` decides if it is 0 or 1. Otherwise the number of operations does, at a fixed
     typical speed and not the measured one: equal params must give equal results.
-
-    Raises:
-        AtlasError: ``ATLAS_COMPILE`` has another value, or is 1 without a working compiler.
     """
-    match os.environ.get(VARIABLE, "auto"):
-        case "0":
-            return False
-        case "1":
-            if not compiler_works(device):
-                raise AtlasError(f"{VARIABLE}=1: give 0 or auto, or install a C++ compiler")
-            return True
-        case "auto":
-            seconds = tokens * count(config).training_flops / TYPICAL_FLOPS.get(device.type, 1e12)
-            return seconds > MIN_SECONDS and device.type in TYPICAL_FLOPS and compiler_works(device)
-        case value:
-            raise AtlasError(f"{VARIABLE}={value}: give 0, 1 or auto")
+    choice = settings().compile
+    if choice == "auto":
+        seconds = tokens * count(config).training_flops / TYPICAL_FLOPS.get(device.type, math.inf)
+        return seconds > MIN_SECONDS and compiler_works(device)
+    if choice == "1" and not compiler_works(device):
+        raise AtlasError("ATLAS_COMPILE=1: give 0 or auto, or install a C++ compiler")
+    return choice == "1"
 
 
 def compiler_works(device: torch.device) -> bool:

@@ -36,31 +36,22 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from atlas.errors import EXIT_REFUSED, EXIT_STOPPED, AtlasError, one_line_errors
+from atlas.params.settings import settings
 from atlas.pipeline.processes import end_with_dvc
 from atlas.tokens.windows import NO_TARGET, TokenBatch
 
-STRATEGY = "ATLAS_STRATEGY"
-STRATEGIES = ("ddp", "fsdp")
-PROCESSES = "ATLAS_NPROC"
 TIMEOUT = timedelta(minutes=30)  # another process may write a checkpoint, or compile
 SECONDS_TO_STOP = 600  # for a last step and a checkpoint; torchrun allows 30
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a training run, as one of them sees it.
-
-    Attributes:
-        device: of this process.
-        rank: number of this process.
-        size: number of processes.
-        strategy: ``ddp`` or ``fsdp``; unused in a single process.
-    """
+    """The processes of a training run, as one of them sees it."""
 
     device: torch.device
-    rank: int = 0
-    size: int = 1
-    strategy: str = "ddp"
+    rank: int = 0  # number of this process
+    size: int = 1  # number of processes
+    strategy: str = "ddp"  # or "fsdp"; unused in a single process
 
     @property
     def is_main(self) -> bool:
@@ -73,15 +64,9 @@ class DistributedContext:
         return self.size > 1 and self.strategy == "fsdp"
 
     def wrap(self, loss: nn.Module, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
-        """Make the copies of a model in all processes train as one.
+        """Make the copies of a model in all processes train as one; return the module to call.
 
-        Args:
-            loss: the module that is called; it contains the model.
-            model: the model.
-            blocks: its blocks, which FSDP2 gathers one by one.
-
-        Returns:
-            The module to call instead of ``loss``.
+        ``loss`` contains ``model``, which contains ``blocks``; FSDP2 gathers those one by one.
         """
         if self.size == 1:
             return loss
@@ -140,15 +125,11 @@ class DistributedContext:
             yield own
 
     def local_rows(self, batch_size: int) -> slice:
-        """The rows of a batch that this process computes.
-
-        Raises:
-            AtlasError: the processes cannot share the batch evenly.
-        """
+        """The rows of a batch that this process computes."""
         if batch_size % self.size:
             raise AtlasError(
                 f"train.batch_size ({batch_size}) is not divisible by the {self.size} processes: "
-                f"use {batch_size + self.size - batch_size % self.size}, or another {PROCESSES}"
+                f"use {batch_size + self.size - batch_size % self.size}, or another ATLAS_NPROC"
             )
         rows = batch_size // self.size
         return slice(self.rank * rows, (self.rank + 1) * rows)
@@ -156,14 +137,8 @@ class DistributedContext:
 
 @contextmanager
 def distributed_context(device: torch.device) -> Iterator[DistributedContext]:
-    """Join the processes that torchrun started; without torchrun, a single process.
-
-    Raises:
-        AtlasError: ``ATLAS_STRATEGY`` is unknown.
-    """
-    strategy = os.environ.get(STRATEGY, "ddp")
-    if strategy not in STRATEGIES:
-        raise AtlasError(f"{STRATEGY}={strategy}: give {' or '.join(STRATEGIES)}")
+    """Join the processes that torchrun started; without torchrun, a single process."""
+    strategy = settings().strategy
     if not dist.is_torchelastic_launched():
         yield DistributedContext(device)
         return
@@ -192,25 +167,13 @@ def _clear_frames(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def process_count() -> int:
-    """``ATLAS_NPROC``, or 1.
-
-    Raises:
-        AtlasError: it is not a number above 0.
-    """
-    value = os.environ.get(PROCESSES, "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise AtlasError(f"{PROCESSES}={value}: give a number of processes, 1 or more")
-    return int(value)
-
-
 def launch(module: str, program: Callable[[], None]) -> None:
     """Run a program in this process, or start ``python -m module`` in ``ATLAS_NPROC`` processes.
 
     The processes print their own errors; this one ends with their exit code.
     """
     with one_line_errors():
-        processes = process_count()
+        processes = settings().nproc
     if processes == 1 or is_torchelastic_launched():
         program()
         return

@@ -39,10 +39,7 @@ def check_memory(
 ) -> None:
     """Reject a training run that cannot fit into ``available`` bytes, before the model is made.
 
-    Activations are counted for decoders only.
-
-    Raises:
-        AtlasError: it does not fit; the message proposes a change that does.
+    The message proposes a change that fits. Activations are counted for decoders only.
     """
     needed = _needed_bytes(config, train, context)
     if needed > available:
@@ -69,11 +66,7 @@ def suggest_change(
 
 @contextmanager
 def explain_out_of_memory(train: TrainParams, device: torch.device) -> Iterator[None]:
-    """Turn an out-of-memory error into one line with a suggestion.
-
-    Raises:
-        AtlasError: memory ran out.
-    """
+    """Turn an out-of-memory error into one line with a suggestion."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is a subclass

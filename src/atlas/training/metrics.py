@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
@@ -34,38 +33,22 @@ LIVE_SECONDS = 1.0  # between writes of metrics/live
 
 @dataclass
 class TrainState:
-    """Progress of training and everything logged so far; the same in every process.
+    """Progress of training and everything logged so far; the same in every process."""
 
-    Attributes:
-        step: steps done.
-        skipped_steps: float16 steps that overflowed and changed nothing.
-        best_step: the step after which the val loss was lowest.
-        best_loss: that val loss, nats per token.
-        evals_since_best: validations since then.
-        loss_average: moving average.
-        train_rows: metrics/train.csv.
-        val_rows: metrics/val.csv.
-        layer_rows: metrics/layers.csv.
-        speed_rows: metrics/timing/train.csv.
-        samples: step and text.
-        unlogged: loss and gradient norm of each step since the last row.
-        data_position: state of ``Batches``.
-    """
-
-    step: int = 0
+    step: int = 0  # steps done
     tokens: int = 0
-    skipped_steps: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
+    skipped_steps: int = 0  # float16 steps that overflowed and changed nothing
+    best_step: int = 0  # the step after which the val loss was lowest
+    best_loss: float = math.inf  # that val loss, nats per token
     evals_since_best: int = 0
-    loss_average: float = 0.0
-    train_rows: list[Row] = field(default_factory=list)
-    val_rows: list[Row] = field(default_factory=list)
-    layer_rows: list[dict[str, Any]] = field(default_factory=list)
-    speed_rows: list[Row] = field(default_factory=list)
-    samples: list[tuple[int, str]] = field(default_factory=list)
-    unlogged: list[tuple[float, float]] = field(default_factory=list)
-    data_position: dict[str, Any] = field(default_factory=dict)
+    loss_average: float = 0.0  # moving average
+    train_rows: list[Row] = field(default_factory=list)  # metrics/train.csv
+    val_rows: list[Row] = field(default_factory=list)  # metrics/val.csv
+    layer_rows: list[dict[str, Any]] = field(default_factory=list)  # metrics/layers.csv
+    speed_rows: list[Row] = field(default_factory=list)  # metrics/timing/train.csv
+    samples: list[tuple[int, str]] = field(default_factory=list)  # step and text
+    unlogged: list[tuple[float, float]] = field(default_factory=list)  # loss and gradient norm
+    data_position: dict[str, Any] = field(default_factory=dict)  # of ``BatchLoader``
 
     def final_metrics(self) -> dict[str, int | float | str]:
         """The contents of metrics/train.json.
@@ -152,39 +135,33 @@ class Throughput:
 
 
 class TensorBoardWriter:
-    """TensorBoard events of one run; a new run (step 0) removes those of an older one."""
+    """TensorBoard events of one run, if there is a folder for them.
 
-    def __init__(self, folder: Path, step: int) -> None:
+    A new run (step 0) removes those of an older one. After an error nothing more is written.
+    """
+
+    def __init__(self, folder: Path | None, step: int) -> None:
         self._folder = folder
         self._writer: SummaryWriter | None = None
-        self._try(lambda: self._open(step))
+        if folder is not None:
+            try:
+                if not step:
+                    remove(folder)
+                self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+            except Exception as error:
+                self._stop(error)
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        """Add a number."""
-        if (writer := self._writer) is not None:
-            self._try(lambda: writer.add_scalar(name, value, step))
+    def write(self, action: Callable[[SummaryWriter], object]) -> None:
+        """Run an action on the writer."""
+        if self._writer is not None:
+            try:
+                action(self._writer)
+            except Exception as error:  # SummaryWriter raises whatever its thread met
+                self._stop(error)
 
-    def text(self, name: str, text: str, step: int) -> None:
-        """Add a text, displayed verbatim."""
-        if (writer := self._writer) is not None:
-            self._try(lambda: writer.add_text(name, f"    {text}", step))
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        if (writer := self._writer) is not None:
-            self._try(writer.close)
-
-    def _open(self, step: int) -> None:
-        if not step:
-            remove(self._folder)
-        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
-
-    def _try(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except Exception as error:  # SummaryWriter raises whatever its thread met
-            self._writer = None
-            _warn(f"{self._folder}: TensorBoard events stop here ({one_line(error)})")
+    def _stop(self, error: Exception) -> None:
+        self._writer = None
+        _warn(f"{self._folder}: TensorBoard events stop here ({one_line(error)})")
 
 
 class LiveFiles:
@@ -194,8 +171,8 @@ class LiveFiles:
     outputs of the stage: DVC would delete outputs when the stage starts.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder: Path | None = folder
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
         self._written = -math.inf
 
     def write(self, state: TrainState, *, force: bool = False) -> None:
@@ -245,21 +222,15 @@ class MetricsLogger:
         *,
         show: bool = True,
     ) -> None:
-        """Continue after the steps of ``state``.
+        """Continue after the steps of ``state``, up to ``steps``.
 
-        Args:
-            state: receives the rows.
-            steps: total number.
-            utilisation_per_token: share of the machine used at one token per second.
-            events: folder for TensorBoard; None for no events.
-            live: folder for DVC; None for no live files.
-            show: whether to draw the progress bar.
+        ``utilisation_per_token`` is the share of the machine used at one token per second.
         """
         self.throughput = Throughput()
         self._state = state
         self._utilisation_per_token = utilisation_per_token
-        self._events = TensorBoardWriter(events, state.step) if events is not None else None
-        self._live = LiveFiles(live) if live is not None else None
+        self._events = TensorBoardWriter(events, state.step)
+        self._live = LiveFiles(live)
         if show and state.step:
             tqdm.write(f"continuing from step {state.step}", file=sys.stderr)
         self._bar: tqdm[NoReturn] = tqdm(
@@ -269,16 +240,10 @@ class MetricsLogger:
     def __enter__(self) -> "MetricsLogger":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._bar.close()
-        if self._events is not None:
-            self._events.close()
-        self._write_live(force=True)
+        self._events.write(lambda writer: writer.close())
+        self._live.write(self._state, force=True)
 
     def log_step(self, result: StepResult) -> None:
         """Count a step; a skipped one has no loss to average."""
@@ -321,7 +286,7 @@ class MetricsLogger:
         state.speed_rows.append(speed_row)
         self._write_events("train", row)
         self._write_events("speed", speed_row)
-        self._write_live()
+        self._live.write(state)
         self._bar.set_postfix_str(
             f"loss {loss:.3f} (average {row['loss_average']:.3f}), ppl {row['perplexity']:.4g}, "
             f"val {state.val_rows[-1]['loss']:.3f}, lr {lr:.1e}, "
@@ -332,20 +297,19 @@ class MetricsLogger:
         """Add a row of metrics/val.csv."""
         self._state.val_rows.append(row)
         self._write_events("val", row)
-        self._write_live(force=True)
+        self._live.write(self._state, force=True)
 
     def log_sample(self, text: str) -> None:
         """Add a sample of the model's text."""
-        self._state.samples.append((self._state.step, text))
-        if self._events is not None:
-            self._events.text("sample", text, self._state.step)
+        step = self._state.step
+        self._state.samples.append((step, text))
+        verbatim = f"    {text}"
+        self._events.write(lambda writer: writer.add_text("sample", verbatim, step))
 
     def _write_events(self, group: str, row: Row) -> None:
-        if self._events is not None:
+        def write(writer: SummaryWriter) -> None:
             for key, value in row.items():
                 if key != "step":
-                    self._events.scalar(f"{group}/{key}", value, int(row["step"]))
+                    writer.add_scalar(f"{group}/{key}", value, int(row["step"]))
 
-    def _write_live(self, *, force: bool = False) -> None:
-        if self._live is not None:
-            self._live.write(self._state, force=force)
+        self._events.write(write)

@@ -41,14 +41,8 @@ class Muon(torch.optim.Optimizer):
     """Orthogonalised Nesterov momentum for matrices.
 
     The update of a tall matrix is scaled by sqrt(rows / columns), so that its outputs change as
-    much as those of a square one. Weight decay is decoupled from the gradient, as in AdamW.
-
-    Args:
-        params: matrices (N, M), or groups of them.
-        lr: learning rate, usually 0.02.
-        momentum: decay of the running mean of the gradient.
-        weight_decay: a step shrinks the weights by ``lr * weight_decay``.
-        dtype: of the iteration; None for bfloat16 on a GPU and float32 elsewhere.
+    much as those of a square one. Weight decay is decoupled from the gradient, as in AdamW. The
+    iteration computes in ``dtype``, by default bfloat16 on a GPU and float32 elsewhere.
     """
 
     def __init__(

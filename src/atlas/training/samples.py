@@ -41,9 +41,6 @@ def continue_ids(model: LanguageModel, prompt: Sequence[int], max_tokens: int) -
     A plain loop without a KV cache: each token rereads the text. When the context is full, the
     model forgets the older half of it, as in ``atlas.inference``; an encoder-decoder stops there,
     because it would lose its question.
-
-    Raises:
-        AtlasError: a logit is NaN or infinite.
     """
     config = model.config
     generator = np.random.default_rng(SEED)

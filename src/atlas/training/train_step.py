@@ -4,6 +4,7 @@ B batch, T context length, V vocabulary.
 """
 
 import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import cross_entropy_sum
@@ -18,11 +20,11 @@ from atlas.params.schema import TrainParams
 from atlas.tokens.batches import TensorBatch
 from atlas.training.compilation import blocks_of, checkpoint_activations, compile_loss
 from atlas.training.distributed import DistributedContext
-from atlas.training.norms import LayerNormRecorder, total_norm
 from atlas.training.optimizers import Optimizers, make_optimizers
 from atlas.training.schedule import learning_rate_factor
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LAYER_COLUMNS = ("step", "layer", "weights", "gradient", "update")
 MIN_SCALE = 1.0  # an overflow below it has another cause than precision
 
 
@@ -78,23 +80,56 @@ class Precision:
             self._scaler.load_state_dict(state)
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """Result of one optimizer step.
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The L2 norm of all tensors together, including the shards of other processes."""
+    total = nn.utils.get_total_norm(list(tensors))
+    return total.full_tensor() if isinstance(total, DTensor) else total
 
-    Attributes:
-        loss: mean over the batch, nats per token.
-        grad_norm: before clipping.
-        tokens: read, in all processes.
-        updated: False if the weights did not change.
-        failed: loss or gradient is not finite, and no lower scale is left to try.
+
+class LayerNormRecorder:
+    """Measures the L2 norm of each weight tensor, its gradient and its update in one step.
+
+    Every process must call both methods: ``record`` before the update, ``rows`` after it.
     """
 
-    loss: float
-    grad_norm: float
-    tokens: int
-    updated: bool
-    failed: bool = False
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._weights: dict[str, Tensor] = {}
+        self._gradient_norms: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def record(self) -> None:
+        """Remember the weights and the norms of their gradients."""
+        for name, parameter in self._model.named_parameters():
+            self._weights[name] = parameter.detach().clone()
+            gradient = parameter.grad
+            self._gradient_norms[name] = total_norm([gradient] if gradient is not None else [])
+
+    @torch.no_grad()
+    def rows(self, step: int) -> list[dict[str, int | float | str]]:
+        """One row of metrics/layers.csv per weight tensor; none if the update was skipped."""
+        return [
+            {
+                "step": step,
+                "layer": name,
+                "weights": total_norm([self._weights[name]]).item(),
+                "gradient": self._gradient_norms[name].item(),
+                "update": total_norm([parameter.detach() - self._weights[name]]).item(),
+            }
+            for name, parameter in self._model.named_parameters()
+            if name in self._weights
+        ]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Result of one optimizer step."""
+
+    loss: float  # mean over the batch, nats per token
+    grad_norm: float  # before clipping
+    tokens: int  # read, in all processes
+    updated: bool  # False if the weights did not change
+    failed: bool = False  # loss or gradient is not finite, and no lower scale is left to try
 
 
 class ModelWithLoss(nn.Module):
@@ -110,11 +145,7 @@ class ModelWithLoss(nn.Module):
 
 
 class TrainStep:
-    """A model with its optimizers; ``update`` makes one optimizer step.
-
-    Attributes:
-        steps: total number, for the learning rate schedule.
-    """
+    """A model with its optimizers; ``steps`` is the total number, for the schedule."""
 
     def __init__(
         self,

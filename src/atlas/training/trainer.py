@@ -6,11 +6,9 @@ step, and a resumed run ends with the same bytes as an uninterrupted one.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -23,6 +21,7 @@ from atlas.model.initialize import initialise, make_model
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, tally
 from atlas.params.schema import Params, TrainParams
+from atlas.params.settings import settings
 from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows
@@ -37,46 +36,47 @@ from atlas.training.memory import (
     describe_non_finite,
 )
 from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_row
-from atlas.training.norms import LayerNormRecorder, total_norm
-from atlas.training.train_step import TrainStep
+from atlas.training.train_step import LayerNormRecorder, TrainStep, total_norm
 
 
-@dataclass
 class Trainer:
     """One training run, in every process that takes part.
 
-    Attributes:
-        train_step: the model with its optimizers.
-        data: windows to train on.
-        val: windows of val; their loss selects the best weights.
-        train_sample: windows of the training text to compare val with.
-        events: folder of TensorBoard events.
-        live: folder of the curves that DVC shows while training runs.
-        sample: returns a text that the model writes now.
+    ``events`` and ``live`` are folders for TensorBoard and for the curves that DVC shows while
+    training runs. ``sample`` returns a text that the model writes now.
     """
 
-    train_step: TrainStep
-    data: TrainingWindows
-    val: EvaluationWindows
-    train_sample: EvaluationWindows
-    checkpoints: Checkpoints
-    events: Path | None = None
-    live: Path | None = None
-    sample: Callable[[], str] | None = None
+    def __init__(
+        self,
+        model: LanguageModel,
+        params: Params,
+        splits: Mapping[Split, TokenSplit],
+        checkpoints: Checkpoints,
+        context: DistributedContext,
+        *,
+        events: Path | None = None,
+        live: Path | None = None,
+        sample: Callable[[], str] | None = None,
+    ) -> None:
+        train, length = params.train, params.model.context_length
+        self.data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
+        steps = total_steps(train, self.data.per_epoch)
+        compiled = should_compile(model.config, steps * train.batch_size * length, context.device)
+        self.train_step = TrainStep(model, train, steps, context, compiled=compiled)
+        micro_batch = train.batch_size // train.grad_accum_steps
+        self.val = EvaluationWindows(splits["val"], length, micro_batch)
+        self.train_sample = EvaluationWindows(splits["train"], length, micro_batch)
+        self.checkpoints, self.events, self.live, self.sample = checkpoints, events, live, sample
 
     def fit(self) -> TrainState:
         """Train to the last step, starting from the newest checkpoint.
 
-        The best weights are then in ``checkpoints.best``, the last ones in the model.
-
-        Raises:
-            Stopped: SIGINT or SIGTERM arrived; a checkpoint was written.
-            AtlasError: the loss or the gradient is not finite (the weights were not updated), or
-                the loss is far above that of uniform guessing.
+        The best weights are then in ``checkpoints.best``, the last ones in the model. SIGINT and
+        SIGTERM write a checkpoint and raise ``Stopped``.
         """
         train_step, params = self.train_step, self.train_step.params
         context = train_step.context
-        checkpoint_seconds = seconds_between_checkpoints()
+        checkpoint_seconds = settings().checkpoint_seconds
         rows = context.local_rows(params.batch_size)
         batches = BatchLoader(self.data, context.device, reader_count(context.device), rows)
         state = self.checkpoints.resume(train_step)
@@ -129,14 +129,14 @@ class Trainer:
 
     def _validate(self, state: TrainState, logger: MetricsLogger) -> None:
         params, model = self.train_step.params, self.train_step.model
-        val, train = self._measure(self.val, params.eval_windows), None
+        val = self._measure(self.val, params.eval_windows)
         if not val.loss < math.inf:
             raise AtlasError(
                 f"training stopped after step {state.step}: the val loss is {val.mean:g}. "
                 f"{LOWER_LR}"
             )
-        if params.eval_train_windows:
-            train = self._measure(self.train_sample, params.eval_train_windows)
+        windows = params.eval_train_windows
+        train = self._measure(self.train_sample, windows) if windows else None
         weight_norm = total_norm(model.parameters()).item()
         state.evals_since_best += 1
         if val.mean < state.best_loss:
@@ -152,10 +152,7 @@ class Trainer:
 
     def _measure(self, windows: EvaluationWindows, count: int) -> Tally:
         context = self.train_step.context
-        with (
-            torch.compiler.set_stance("force_eager"),
-            self.train_step.precision.autocast(),
-        ):
+        with torch.compiler.set_stance("force_eager"), self.train_step.precision.autocast():
             local = tally(self.train_step.model, context.split_batches(windows.spread(count)))
         return Tally(*context.sum(*local))
 
@@ -187,11 +184,7 @@ class Trainer:
 
 
 def build_model(params: Params, index: TokenIndex, context: DistributedContext) -> LanguageModel:
-    """Make the model of params.yaml for the vocabulary of the tokens, with its initial weights.
-
-    Raises:
-        AtlasError: training it would not fit into memory.
-    """
+    """Make the model of params.yaml for the vocabulary of the tokens, with its initial weights."""
     all_tokens = index.splits["train"].tokens
     config = ModelConfig(
         **params.model.model_dump(),
@@ -208,45 +201,8 @@ def build_model(params: Params, index: TokenIndex, context: DistributedContext) 
     return model.to(context.device)
 
 
-def make_trainer(
-    model: LanguageModel,
-    params: Params,
-    splits: Mapping[Split, TokenSplit],
-    checkpoints: Checkpoints,
-    context: DistributedContext,
-    *,
-    events: Path | None = None,
-    live: Path | None = None,
-    sample: Callable[[], str] | None = None,
-) -> Trainer:
-    """Set up a training run.
-
-    Raises:
-        AtlasError: the text is shorter than the context, or training ends within its warm-up.
-    """
-    train, length = params.train, params.model.context_length
-    data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
-    steps = total_steps(train, data.per_epoch)
-    compiled = should_compile(model.config, steps * train.batch_size * length, context.device)
-    micro_batch = train.batch_size // train.grad_accum_steps
-    return Trainer(
-        TrainStep(model, train, steps, context, compiled=compiled),
-        data,
-        EvaluationWindows(splits["val"], length, micro_batch),
-        EvaluationWindows(splits["train"], length, micro_batch),
-        checkpoints,
-        events,
-        live,
-        sample,
-    )
-
-
 def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
-    """``train.steps``, or the steps that ``train.epochs`` take.
-
-    Raises:
-        AtlasError: training ends within its warm-up.
-    """
+    """``train.steps``, or the steps that ``train.epochs`` take."""
     if train.epochs is None:
         return train.steps
     steps = math.ceil(train.epochs * windows_per_epoch / train.batch_size)
@@ -256,16 +212,3 @@ def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
             f"{train.epochs} epochs: the learning rate would never reach train.lr"
         )
     return steps
-
-
-def seconds_between_checkpoints() -> float:
-    """``ATLAS_CHECKPOINT_SECONDS``, or 60.
-
-    Raises:
-        AtlasError: it is not a number of seconds.
-    """
-    value = os.environ.get("ATLAS_CHECKPOINT_SECONDS", "60")
-    with suppress(ValueError):
-        if 0 <= (seconds := float(value)) < math.inf:
-            return seconds
-    raise AtlasError(f"ATLAS_CHECKPOINT_SECONDS={value}: give a number of seconds, 0 or more")
