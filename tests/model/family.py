@@ -1,6 +1,6 @@
 """Decoders with any options, and weights that look trained."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from hypothesis import strategies as st
@@ -9,10 +9,11 @@ from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise, make_model
 from atlas.model.language_model import LanguageModel
+from atlas.params.schema import ModelParams
 from tests.small import small_config
 
 POSITIONS = ["rope", "learned", "sinusoidal", "alibi", "none"]
-FEED_FORWARDS = ["swiglu", "geglu", "gelu", "silu", "relu", "relu2"]
+FEED_FORWARDS = get_args(ModelParams.model_fields["feed_forward"].annotation)
 PLACES = ["pre", "post", "reordered"]
 V, T = 60, 16
 SHAPE = {"d_model": 24, "n_layer": 2, "n_head": 4, "d_ff": 20, "context_length": T, "vocab_size": V}

@@ -30,19 +30,12 @@ from atlas.model.masks import AttentionMask, rotate
 
 @dataclass
 class LayerCache:
-    """The keys and values of one block.
+    """The keys and values of one block."""
 
-    Attributes:
-        keys: (B, K, T, D).
-        values: (B, K, T, D).
-        columns: where new ones go, (T,) or (B, T).
-        end: the first column that no row has come to.
-    """
-
-    keys: Tensor
-    values: Tensor
-    columns: Tensor | None = None
-    end: int = 0
+    keys: Tensor  # (B, K, T, D)
+    values: Tensor  # (B, K, T, D)
+    columns: Tensor | None = None  # of the new tokens, (B, T); None if the same in every row
+    end: int = 0  # first column that is free in every row
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add new keys and values (B, K, n, D); return those of all tokens."""
@@ -56,49 +49,43 @@ class LayerCache:
 
 
 class KVCache:
-    """What a decoder remembers of a batch of texts, up to the length of its context.
-
-    Attributes:
-        layers: one for each block.
-        lengths: tokens of each row so far.
-    """
+    """Keys and values of a batch of texts, up to the context length of the decoder."""
 
     def __init__(self, layers: Sequence[LayerCache], rows: int) -> None:
-        self.layers = list(layers)
-        self.lengths = [0] * rows
+        self.layers = list(layers)  # one per block
+        self.lengths = [0] * rows  # tokens in each row
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, like: Tensor) -> Self:
-        """One of so many texts, of the type and on the device of ``like``."""
+        """Make an empty cache with the dtype and device of ``like``."""
         shape = (batch, config.n_kv_head, config.context_length, config.head_size)
-        # Not like.new_zeros: of weights that are shared out (FSDP2) that would be shared out too.
+        # Not like.new_zeros: FSDP2 would shard the cache as it shards the weights.
         zeros = partial(torch.zeros, shape, dtype=like.dtype, device=like.device)
         return cls([LayerCache(zeros(), zeros()) for _ in range(config.n_layer)], batch)
 
     @property
     def longest(self) -> int:
-        """Tokens of the row that has most."""
+        """Tokens in the longest row."""
         return max(self.lengths)
 
     def row(self, number: int) -> "KVCache":
-        """One row, begun anew; it shares the memory of this one, not its lengths."""
+        """Return an empty cache that uses the memory of one row."""
         this = slice(number, number + 1)
         return KVCache([LayerCache(each.keys[this], each.values[this]) for each in self.layers], 1)
 
     def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:
         """Make room for new ids (B, T), which the blocks then fill; return their mask.
 
-        Args:
-            ids: new tokens of each row.
-            mask: which of them are tokens, (B, T), all but some on the right; None if all are.
-
-        Raises:
-            ValueError: the cache is of another number of texts, or a row is filled up elsewhere.
+        ``mask`` (B, T) is False in the padding, which must be on the right.
         """
         if len(ids) != len(self.lengths):
             raise ValueError(f"{len(ids)} texts, and the cache was made for {len(self.lengths)}")
         before, new = self.lengths, ids.shape[1]
-        counts = _counts(mask) if mask is not None else [new] * len(ids)
+        counts = [new] * len(ids)
+        if mask is not None:
+            if (mask[:, 1:] & ~mask[:, :-1]).any():
+                raise ValueError("a cache remembers rows that are filled up on the right alone")
+            counts = mask.sum(dim=1).tolist()
         even = len(set(before)) == 1
         queries = torch.arange(before[0], before[0] + new, device=ids.device)  # (T,)
         if not even:
@@ -111,24 +98,16 @@ class KVCache:
         return AttentionMask(queries, torch.arange(end, device=ids.device), queries)
 
 
-def _counts(mask: Tensor) -> list[int]:
-    if (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise ValueError("a cache remembers rows that are filled up on the right alone")
-    counts: list[int] = mask.sum(dim=1).tolist()
-    return counts
-
-
 @dataclass
 class AttentionMetadata:
-    """What the attention of every block of one forward pass shares.
+    """Inputs of attention that all blocks of a forward pass share.
 
     Attributes:
-        causal: each query sees itself and what is before it; T = S, and ``bias`` is None.
-        bias: what is added to the scores, (B or 1, H or 1, T, S), -inf where a key is hidden; None
-            where a query sees all, or all up to itself.
+        causal: each query sees itself and earlier keys; T = S, and ``bias`` is None.
+        bias: added to the scores, (B or 1, H or 1, T, S), -inf for hidden keys.
         rotation: cosines and sines of RoPE, (B or nothing, T, 1, D) each.
         weights: receives the attention weights of each block, (B, H, T, S); None for the fused
-            computation, which never has them.
+            kernel, which never has them.
     """
 
     causal: bool
@@ -161,11 +140,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(B, T, C) to (B, T, C).
 
-        Args:
-            x: that asks.
-            metadata: what it may see.
-            cache: keys and values of earlier tokens; those of ``x`` are added.
-            source: that answers, (B, S, C); None for ``x`` itself.
+        ``x`` attends to ``source`` (B, S, C), by default to itself and to the earlier tokens in
+        ``cache``.
         """
         source = x if source is None else source
         query = self._heads(self.query(x), self.query_norm)  # (B, T, H, D)
@@ -186,7 +162,7 @@ class Attention(nn.Module):
         return output
 
     def _heads(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(B, T, heads * D) to (B, T, heads, D), normed before or after as the norm is wide."""
+        """(B, T, heads * D) to (B, T, heads, D), normalised over all heads or over each."""
         if norm is not None and not self.norms_heads:
             x = norm(x)
         x = x.view(*x.shape[:2], -1, self.head_size)
@@ -196,17 +172,9 @@ class Attention(nn.Module):
 def attend(
     query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, dropout: float
 ) -> Tensor:
-    """Scaled dot-product attention in one fused operation.
+    """Scaled dot-product attention in one fused operation, (B, H, T, D).
 
-    Args:
-        query: (B, H, T, D).
-        key: (B, K, S, D).
-        value: (B, K, S, D).
-        metadata: which keys a query sees.
-        dropout: share of the weights that is dropped.
-
-    Returns:
-        (B, H, T, D).
+    Queries are (B, H, T, D), keys and values (B, K, S, D).
     """
     return F.scaled_dot_product_attention(
         query,

@@ -12,23 +12,14 @@ FILE = "config.json"
 
 
 class ModelConfig(ModelParams):
-    """The section ``model`` of params.yaml, and the ids and hash of the tokenizer.
-
-    Attributes:
-        eos: the id that ends a document and begins generation.
-        separator: the id that ends the question of a document; None for plain text.
-        add_bos_token: every text starts with ``eos``, as in training with padded windows. Packed
-            windows start anywhere.
-        tokenizer_sha256: hash of the tokenizer's model file.
-        learned_tokens: number of tokens at the start of the training text that were trained on.
-    """
+    """The section ``model`` of params.yaml, and the ids and hash of the tokenizer."""
 
     vocab_size: int
-    eos: int
-    separator: int | None
-    add_bos_token: bool
-    tokenizer_sha256: str
-    learned_tokens: int
+    eos: int  # ends a document and begins generation
+    separator: int | None  # ends the question of a document; None for plain text
+    add_bos_token: bool  # every text starts with ``eos``, as in training with padded windows
+    tokenizer_sha256: str  # of the model file
+    learned_tokens: int  # tokens at the start of the training text that were trained on
 
     @property
     def head_size(self) -> int:
@@ -50,11 +41,7 @@ class ModelConfig(ModelParams):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read config.json.
-
-        Raises:
-            AtlasError: it is missing, or from another version of Atlas.
-        """
+        """Read config.json."""
         path = folder / FILE
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
@@ -70,11 +57,7 @@ class ModelConfig(ModelParams):
 def check_tokenizer(
     config: ModelConfig, tokenizer_sha256: str, made_with: str, model: str = "models/model"
 ) -> None:
-    """Check that ``made_with``, a tokenizer or its output, matches the tokenizer of the model.
-
-    Raises:
-        AtlasError: it does not.
-    """
+    """Check that ``made_with``, a tokenizer or its output, matches the tokenizer of the model."""
     if config.tokenizer_sha256 != tokenizer_sha256:
         raise AtlasError(
             f"{made_with}: not the tokenizer that {model} was trained with; "

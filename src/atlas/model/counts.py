@@ -14,18 +14,11 @@ ADAM_MOMENTS = 2
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of a model.
+    """The size of a model."""
 
-    Attributes:
-        parameters: weights of each part; a tied head has none of its own.
-        multiplied: weights that each token is multiplied by, including a tied head. Each costs two
-            operations forward and four backward.
-        attended: operations of the attention matrix per token, forward, over a full context.
-    """
-
-    parameters: dict[str, int]
-    multiplied: int
-    attended: int
+    parameters: dict[str, int]  # weights of each part; a tied head has none of its own
+    multiplied: int  # weights that each token is multiplied by, including a tied head
+    attended: int  # operations of the attention matrix per token, forward, at full context
 
     @property
     def total_parameters(self) -> int:
@@ -74,56 +67,30 @@ def _transformer(config: ModelConfig) -> Counts:
     attentions = config.n_layer * (3 if two_sides else 1)  # encoder, decoder, cross
     feed_forwards = config.n_layer * (2 if two_sides else 1)
     final_norms = (0 if config.norm_position == "post" else 1) * (2 if two_sides else 1)
-    norms = (attentions + feed_forwards + final_norms) * _norm(config)
     vocabulary = config.vocab_size * config.d_model
     learned = config.context_length * config.d_model if config.positions == "learned" else 0
+    channels = config.d_model + config.key_channels
+    attention = config.d_model * 2 * channels  # queries and output (C, C), keys and values (KD, C)
+    qk_norms = {None: 0, "head": 2 * config.head_size, "all": channels}[config.qk_norm]
+    gates = 1 if config.feed_forward in GATES else 0
+    feed_forward = (2 + gates) * config.d_model * config.d_ff  # up, down and gate, (F, C) each
+    norm = config.d_model * (2 if config.norm == "layernorm" and config.bias else 1)
+    attention_biases, feed_forward_biases = 0, 0
+    if config.bias:
+        attention_biases = 2 * channels
+        feed_forward_biases = (1 + gates) * config.d_ff + config.d_model
     parameters = {
         "embedding": vocabulary,
         "positions": learned,
-        "attention": attentions * (_attention_matrices(config) + _attention_vectors(config)),
-        "feed_forward": feed_forwards
-        * (_feed_forward_matrices(config) + _feed_forward_biases(config)),
-        "norms": norms,
+        "attention": attentions * (attention + attention_biases + qk_norms),
+        "feed_forward": feed_forwards * (feed_forward + feed_forward_biases),
+        "norms": (attentions + feed_forwards + final_norms) * norm,
         "head": 0 if config.tied_head else vocabulary,
     }
-    multiplied = (
-        attentions * _attention_matrices(config)
-        + feed_forwards * _feed_forward_matrices(config)
-        + vocabulary
-    )
+    multiplied = attentions * attention + feed_forwards * feed_forward + vocabulary
     # Scores and averages of values: two products of T x T with the C channels of all heads.
     attended = attentions * 4 * config.context_length * config.d_model
     return Counts(parameters, multiplied, attended)
-
-
-def _attention_matrices(config: ModelConfig) -> int:
-    """Queries and output (C, C), keys and values (K * D, C)."""
-    return config.d_model * 2 * (config.d_model + config.key_channels)
-
-
-def _attention_vectors(config: ModelConfig) -> int:
-    biases = 2 * (config.d_model + config.key_channels) if config.bias else 0
-    scales = {
-        None: 0,
-        "head": 2 * config.head_size,
-        "all": config.d_model + config.key_channels,
-    }
-    return biases + scales[config.qk_norm]
-
-
-def _feed_forward_matrices(config: ModelConfig) -> int:
-    """Up, down and the gate if there is one, (F, C) each."""
-    return (3 if config.feed_forward in GATES else 2) * config.d_model * config.d_ff
-
-
-def _feed_forward_biases(config: ModelConfig) -> int:
-    wide = 2 if config.feed_forward in GATES else 1
-    return (wide * config.d_ff + config.d_model) if config.bias else 0
-
-
-def _norm(config: ModelConfig) -> int:
-    """A scale, and a shift for a LayerNorm with biases."""
-    return config.d_model * (2 if config.norm == "layernorm" and config.bias else 1)
 
 
 def cache_bytes(config: ModelConfig, batch: int) -> int:
@@ -167,25 +134,18 @@ def _saved_by_token(config: ModelConfig) -> int:
         2 * config.d_model  # input, and the input of the output matrix
         + config.d_model + 2 * config.key_channels  # queries, keys, values
         + config.n_head  # log of the sum of each softmax
-        + _saved_by_qk_norm(config)
     )  # fmt: skip
-    wide = {"swiglu": 4, "geglu": 4, "gelu": 2, "silu": 2, "relu2": 2, "relu": 1}
-    feed_forward = config.d_model + wide[config.feed_forward] * config.d_ff
-    norm = _saved_by_norm(config)
+    if config.qk_norm:
+        roots = config.n_head + config.n_kv_head if config.qk_norm == "head" else 2
+        attention += 2 * (config.d_model + config.key_channels) + roots
+    # Input and output of an activation (the two of ReLU are one), and both factors of a gate.
+    wide = 4 if config.feed_forward in GATES else 1 if config.feed_forward == "relu" else 2
+    feed_forward = config.d_model + wide * config.d_ff
+    # Input, mean and deviation of a LayerNorm; input, output and root of an RMSNorm.
+    norm = config.d_model + 2 if config.norm == "layernorm" else 2 * config.d_model + 1
     final_norm = 0 if config.norm_position == "post" else norm
     head = config.d_model + config.vocab_size  # its input, and the probabilities for the loss
     return config.n_layer * (attention + feed_forward + 2 * norm) + final_norm + head
-
-
-def _saved_by_norm(config: ModelConfig) -> int:
-    """Input, mean and deviation of a LayerNorm; input, output and root of an RMSNorm."""
-    return config.d_model + 2 if config.norm == "layernorm" else 2 * config.d_model + 1
-
-
-def _saved_by_qk_norm(config: ModelConfig) -> int:
-    values = 2 * (config.d_model + config.key_channels)
-    roots = {None: 0, "head": config.n_head + config.n_kv_head, "all": 2}
-    return (values if config.qk_norm else 0) + roots[config.qk_norm]
 
 
 def _saved_by_all(config: ModelConfig) -> int:

@@ -1,7 +1,7 @@
 """The decoder: each token is predicted from itself and the tokens before it.
 
 One class covers the whole family, from the GPT-2 shape (learned positions, LayerNorm, GELU, tied
-head) over the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads) to all that lies between.
+head) to the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads).
 
 ``Transformer`` holds what the decoder shares with the encoder-decoder: embedding, positions, head.
 """
@@ -29,9 +29,9 @@ class Transformer(LanguageModel):
 
         ids (B, T) -> embedding (+ positions) -> blocks -> norm -> head -> logits (B, T, V)
 
-    Of ``positions``, learned and sinusoidal ones are added to the embedding, RoPE turns queries
-    and keys in every block, ALiBi adds to the scores there, and without any the order of the
-    tokens is known by the causal mask alone (arXiv:2305.19466).
+    Learned and sinusoidal positions are added to the embedding, RoPE rotates queries and keys in
+    every block, and ALiBi adds to the scores there. Without positions, only the causal mask tells
+    the order of the tokens (arXiv:2305.19466).
     """
 
     sinusoids: Tensor  # (T, C)
@@ -72,20 +72,11 @@ class Transformer(LanguageModel):
         return dropped
 
     def attention_metadata(
-        self,
-        mask: AttentionMask,
-        *,
-        causal: bool,
-        weights: list[Tensor] | None = None,
+        self, mask: AttentionMask, *, causal: bool, weights: list[Tensor] | None = None
     ) -> AttentionMetadata:
         """Return the bias and rotation of self-attention, the same for every block.
 
         The fused kernel is fastest without a bias, so a plain causal mask is only a flag.
-
-        Args:
-            mask: positions and padding of queries and keys.
-            causal: hide later keys.
-            weights: receives the attention weights.
         """
         queries, keys = mask.query_positions.shape[-1], mask.key_positions.shape[-1]
         rotation = self.rotary.at(mask.query_positions) if self.rotary is not None else None
@@ -102,7 +93,7 @@ class Transformer(LanguageModel):
 
 
 class Decoder(Transformer):
-    """A decoder-only transformer. Its weights are those of ``initialise`` or of a file."""
+    """A decoder-only transformer."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -117,15 +108,8 @@ class Decoder(Transformer):
     ) -> Tensor:
         """Logits (B, T, V) of the token after each of ``ids`` (B, T).
 
-        Args:
-            ids: of texts below each other; with a cache, of what is new in them.
-            mask: which of them are tokens, (B, T), with a cache all but some on the right; None
-                if all are, or, without a cache, all but some on the right.
-            cache: of what came before; it learns these.
-            weights: receives the attention weights of each block, (B, H, T, S).
-
-        Raises:
-            ValueError: what ``check_ids`` refuses.
+        With a cache, ``ids`` are the new tokens of each text, and padding must be on the right.
+        ``weights`` receives the attention weights of each block, (B, H, T, S).
         """
         check_ids(self.config, ids, mask, cache.longest if cache is not None else 0)
         if cache is not None:

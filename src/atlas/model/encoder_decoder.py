@@ -1,9 +1,9 @@
-"""The encoder-decoder: a question is read in both directions, then its answer is written.
+"""The encoder-decoder: it reads a question in both directions, then writes the answer.
 
-    Max 3 7 1 =          the source, up to and with the separator
+    Max 3 7 1 =          the source, up to the separator
               = 7 .      the target, from the separator on
 
-Both stand in the same row of ids, so the same batches train it as train a decoder.
+Both are in the same row of ids, so it trains on the same batches as a decoder.
 """
 
 import torch
@@ -21,8 +21,8 @@ from atlas.model.masks import AttentionMask, additive_mask
 class EncoderDecoder(Transformer):
     """A transformer after Vaswani et al. 2017 (arXiv:1706.03762).
 
-    ``n_layer`` blocks read the source and as many write the target. Embedding and positions are
-    those of both; positions of the target begin anew.
+    ``n_layer`` blocks read the source and as many write the target. Both share the embedding and
+    the positions, which start at 0 in each.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -37,10 +37,7 @@ class EncoderDecoder(Transformer):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ``ids`` (B, T).
 
-        Those after a token of the source, but for its last one, mean nothing.
-
-        Raises:
-            ValueError: what ``check_ids`` refuses; a row holds no separator.
+        In the source, only those after its last token have a meaning.
         """
         check_ids(self.config, ids, mask)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
@@ -52,18 +49,9 @@ class EncoderDecoder(Transformer):
         return self.decode(ids, in_target, self.encode(ids, in_source), in_source)
 
     def encode(self, ids: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
-        """Reads the source.
+        """Encode the source: ids (B, S), where ``mask`` (B, S) is True, to (B, S, C).
 
-        Args:
-            ids: (B, S).
-            mask: which of them are of the source, (B, S).
-            weights: receives the attention weights of each block, (B, H, S, S).
-
-        Returns:
-            (B, S, C).
-
-        Raises:
-            ValueError: what ``check_ids`` refuses.
+        ``weights`` receives the attention weights of each block, (B, H, S, S).
         """
         check_ids(self.config, ids, mask)
         attention_mask = AttentionMask.from_padding(mask)
@@ -82,21 +70,11 @@ class EncoderDecoder(Transformer):
         source_mask: Tensor,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """Writes the target.
+        """Logits (B, T, V) of the token after each id (B, T) of the target, given the source.
 
-        Args:
-            ids: (B, T).
-            mask: which of them are of the target, (B, T).
-            source: what ``encode`` made, (B, S, C).
-            source_mask: which of it is the source, (B, S).
-            weights: receives the attention weights of each block: of the target to itself,
-                (B, H, T, T), then to the source, (B, H, T, S).
-
-        Returns:
-            Logits of the token after each of ``ids``, (B, T, V).
-
-        Raises:
-            ValueError: what ``check_ids`` refuses; a row has no source.
+        The masks are True for the tokens of the target, (B, T), and of ``source``, (B, S).
+        ``weights`` receives the attention weights of each block: of the target to itself,
+        (B, H, T, T), then to the source, (B, H, T, S).
         """
         check_ids(self.config, ids, mask)
         check_rows(source_mask, "has no source: leave the row out")

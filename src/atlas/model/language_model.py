@@ -13,15 +13,12 @@ from torch import Tensor, nn
 
 from atlas.errors import TORCHRUN, AtlasError
 from atlas.model.config import ModelConfig
+from atlas.params.settings import settings
 
 
 def choose_device() -> torch.device:
-    """Return the device to run on; each process of a machine gets its own GPU.
-
-    Raises:
-        AtlasError: ``ATLAS_DEVICE`` names a missing device, or one GPU for several processes.
-    """
-    name = os.environ.get("ATLAS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device to run on; each process of a machine gets its own GPU."""
+    name = settings().device or ("cuda" if torch.cuda.is_available() else "cpu")
     if TORCHRUN in os.environ and name.startswith("cuda"):
         if name != "cuda":
             raise AtlasError(f"ATLAS_DEVICE={name}: several processes need a GPU each; use cuda")
@@ -44,15 +41,10 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+        """Logits (B, T, V) of the token after each of ``ids`` (B, T), one text per row.
 
-        Args:
-            ids: one text per row.
-            mask: (B, T), False in the padding, on either side. None is fine for padding on the
-                right, which no token sees.
-
-        Raises:
-            ValueError: see ``check_ids``.
+        ``mask`` (B, T) is False in the padding, on either side. None is fine for padding on the
+        right, which no token sees.
         """
 
     @property
@@ -81,19 +73,9 @@ def _values_are_at_hand(tensor: Tensor) -> bool:
 
 
 def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int = 0) -> None:
-    """Check the inputs of a model.
+    """Check the inputs of a model, which has ``before`` tokens in its cache.
 
     Values are checked only on the CPU and outside compilation.
-
-    Args:
-        config: of the model.
-        ids: (B, T).
-        mask: (B, T), True for tokens.
-        before: number of tokens in the cache.
-
-    Raises:
-        ValueError: no tokens, or more than the context length; an id outside the vocabulary; a
-            mask of another shape, or with a row without tokens.
     """
     if ids.dim() != 2 or not ids.numel():
         raise ValueError(f"ids of shape {tuple(ids.shape)}: give (batch, tokens), each at least 1")
@@ -117,11 +99,7 @@ def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int
 
 
 def check_rows(found: Tensor, missing: str) -> None:
-    """Check that every row of ``found`` (B, T) has a True, on the CPU and outside compilation.
-
-    Raises:
-        ValueError: ``row N`` followed by ``missing``.
-    """
+    """Check that every row of ``found`` (B, T) has a True, on the CPU and outside compilation."""
     if _values_are_at_hand(found) and not found.any(dim=1).all():
         row = int(found.any(dim=1).logical_not().nonzero()[0])
         raise ValueError(f"row {row} {missing}")

@@ -19,17 +19,12 @@ MAX_LOSS = 700.0  # nats; the perplexity of a larger loss overflows a float
 class Tally(NamedTuple):
     """Sums over windows, which can be added over batches and processes.
 
-    Attributes:
-        loss: sum of cross-entropies, nats.
-        tokens: number of targets.
-        right: number of answers predicted correctly in every token. In plain text, each token is
-            an answer.
-        answers: number of answers.
+    An answer is right if all its tokens are. In plain text, each token is an answer.
     """
 
-    loss: float
-    tokens: float
-    right: float
+    loss: float  # sum of cross-entropies, nats
+    tokens: float  # number of targets
+    right: float  # number of right answers
     answers: float
 
     @property
@@ -51,11 +46,8 @@ def perplexity(loss: float) -> float:
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum of cross-entropies (nats) of logits (B, T, V) at targets (B, T), ignoring -100."""
     at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(
-        logits.flatten(0, 1).to(at_least_float32),
-        targets.flatten(),
-        reduction="sum",
-    )
+    flat = logits.flatten(0, 1).to(at_least_float32)  # (B * T, V)
+    return F.cross_entropy(flat, targets.flatten(), reduction="sum")
 
 
 @torch.no_grad()

@@ -77,19 +77,12 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 @dataclass
 class AttentionMask:
-    """Positions of queries and keys, from which masks and the ALiBi bias follow.
+    """Positions of queries and keys, from which masks and the ALiBi bias follow."""
 
-    Attributes:
-        query_positions: (T,) or (B, T).
-        key_positions: (S,) or (B, S).
-        query_columns: index of each query among the keys, (T,) or (B, T).
-        is_token: False for padding, (B, S); None if no query can see padding.
-    """
-
-    query_positions: Tensor
-    key_positions: Tensor
-    query_columns: Tensor
-    is_token: Tensor | None = None
+    query_positions: Tensor  # (T,) or (B, T)
+    key_positions: Tensor  # (S,) or (B, S)
+    query_columns: Tensor  # index of each query among the keys, (T,) or (B, T)
+    is_token: Tensor | None = None  # False for padding, (B, S); None if no query can see padding
 
     @classmethod
     def without_padding(cls, length: int, device: torch.device) -> "AttentionMask":
@@ -108,11 +101,8 @@ class AttentionMask:
     def visible(self, *, causal: bool, window: int | None) -> Tensor:
         """Return True where a query may attend to a key, (B or 1, 1, T, S).
 
-        Every query sees itself, even padding, so no row of the softmax is empty.
-
-        Args:
-            causal: hide later keys.
-            window: tokens that a query sees, itself included; None for all.
+        Every query sees itself, even padding, so no row of the softmax is empty. A window is the
+        number of tokens that a query sees, itself included.
         """
         columns = torch.arange(self.key_positions.shape[-1], device=self.key_positions.device)
         own = _with_batch(self.query_columns)[:, :, None]  # (B or 1, T, 1)

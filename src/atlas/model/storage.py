@@ -36,31 +36,19 @@ def with_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str,
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:
-    """Set all weights of a model from the result of ``weights_of``.
-
-    Raises:
-        RuntimeError: names or shapes differ.
-    """
+    """Set all weights of a model from the result of ``weights_of``."""
     model.load_state_dict(with_tied_head(model.config, weights))
 
 
 def save_weights(model: LanguageModel, path: Path) -> None:
-    """Write the weights of a model as a safetensors file.
-
-    Raises:
-        AtlasError: writing failed.
-    """
+    """Write the weights of a model as a safetensors file."""
     write_weights(weights_of(model), path)
 
 
 def write_weights(
     weights: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write weights by name as a safetensors file.
-
-    Raises:
-        AtlasError: writing failed.
-    """
+    """Write weights by name as a safetensors file."""
     try:
         safetensors.torch.save_file(weights, path, metadata)
         path.chmod(path.parent.stat().st_mode & 0o666)  # otherwise readable only by its owner
@@ -71,16 +59,7 @@ def write_weights(
 def load_model(
     folder: Path, device: torch.device, weights: Literal["best", "last"] = "best"
 ) -> LanguageModel:
-    """Load a model written by train, in eval mode.
-
-    Args:
-        folder: models/model.
-        device: device of the weights.
-        weights: ``best`` (lowest val loss during training) or ``last``.
-
-    Raises:
-        AtlasError: a file is missing or does not match config.json, or a weight is not finite.
-    """
+    """Load a model written by train, in eval mode; ``best`` has the lowest val loss."""
     config = ModelConfig.read(folder)
     model = make_model(config)
     path = folder / (LAST_WEIGHTS if weights == "last" else WEIGHTS)
