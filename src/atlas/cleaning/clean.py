@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -32,7 +32,7 @@ from atlas.cleaning.duplicates import (
     find_duplicates,
     text_key,
 )
-from atlas.cleaning.reading.read import Rejection, Unit, plan, read_piece
+from atlas.cleaning.reading.read import Item, Rejection, Unit, UnreadableFile, plan, read_piece
 from atlas.cleaning.splits import (
     plan_shards,
     resolve_split_by,
@@ -42,7 +42,10 @@ from atlas.cleaning.splits import (
 )
 from atlas.cleaning.staging import BANDS, DOCUMENTS, ROW, TABLE, StagedCorpus
 from atlas.cleaning.statistics import Statistics
-from atlas.cleaning.steps.apply import CHANGES, clean_item
+from atlas.cleaning.steps.filters import FILTERS
+from atlas.cleaning.steps.gutenberg import strip_gutenberg
+from atlas.cleaning.steps.unicode import fix_mojibake, normalise, surrogates
+from atlas.cleaning.steps.unwrapping import unwrap
 from atlas.cleaning.words import Hashes, concatenate, distinct
 from atlas.corpora.manifest import read_raw_files
 from atlas.errors import AtlasError
@@ -53,6 +56,19 @@ from atlas.pipeline.parallel import in_order
 MAX_CHUNK = 1 << 16  # documents, whose keys are held in memory at once
 RESULT, REJECTED, STATISTICS = "result.json", "rejected.jsonl", "statistics.json"
 HELD_OUT: tuple[Split, ...] = ("val", "test")
+CHANGES = (  # counts kept by the steps, in order
+    "mojibake",  # lines
+    "line_ends",
+    "surrogates",
+    "control_characters",
+    "zero_width",
+    "compose",  # documents
+    "gutenberg_header",
+    "gutenberg_footer",
+    "gutenberg_credits",
+    "transcriber_notes",
+    "unwrapped",  # documents
+)
 
 Metrics = dict[str, int | float | str]
 
@@ -107,6 +123,45 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
     return UnitResult.read(final)
 
 
+def clean_item(item: Item, clean: CleanParams, changes: Counter[str]) -> Document | Rejection:
+    """Clean a document, or explain its rejection; add to the counts in ``changes``."""
+    if isinstance(item, UnreadableFile) and clean.bad_files == "stop":
+        raise AtlasError(
+            f"{item.id}: not readable as text ({item.reason}: {item.detail}); remove it from the "
+            "corpus, or set clean.bad_files=reject to skip it"
+        )
+    if isinstance(item, Rejection):
+        return item
+    text = _clean_text(item.text, clean, changes)
+    identity = surrogates(item.id)[0]
+    if not text.strip():
+        return Rejection(identity, "empty")
+    for name in clean.filters:
+        failure = FILTERS[name](text)
+        if failure:
+            return Rejection(identity, name, failure)
+    return Document(identity, surrogates(item.source)[0], text)
+
+
+def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
+    if clean.fix_mojibake:
+        text, lines = fix_mojibake(text)
+        changes["mojibake"] += lines
+    text = normalise(text, clean, changes)
+    if clean.strip_gutenberg:
+        stripped = strip_gutenberg(text, notes=clean.remove_transcriber_notes)
+        changes["gutenberg_header"] += stripped.header
+        changes["gutenberg_footer"] += stripped.footer
+        changes["gutenberg_credits"] += stripped.credits
+        changes["transcriber_notes"] += stripped.notes
+        text = stripped.text
+    if clean.unwrap:
+        unwrapped = unwrap(text)
+        changes["unwrapped"] += unwrapped != text
+        text = unwrapped
+    return text
+
+
 def _rejection_line(rejection: Rejection) -> bytes:
     return json.dumps(asdict(rejection)).encode() + b"\n"
 
@@ -152,7 +207,7 @@ def clean_corpus(
         for result in results
         for number, count in enumerate(result.documents)
     )
-    reasons = _sum(result.reasons for result in results)
+    reasons = sum((Counter(result.reasons) for result in results), Counter[str]())
     if not len(documents):
         raise AtlasError(
             f"{raw}: no document is left of this corpus ({_summary(reasons)}); "
@@ -171,8 +226,8 @@ def clean_corpus(
     statistics, leakage = _write_splits(documents, duplicates["number"], clean, folder)
     _check_splits(statistics, clean, kept)
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
-    changes = _sum(result.changes for result in results)
-    notes = _sum(result.notes for result in results)
+    changes = sum((Counter(result.changes) for result in results), Counter[str]())
+    notes = sum((Counter(result.notes) for result in results), Counter[str]())
     metrics: Metrics = {
         "documents_in": kept + reasons.total(),
         "documents_kept": kept,
@@ -255,13 +310,6 @@ def _check_splits(statistics: dict[Split, Statistics], clean: CleanParams, docum
                 f"clean.{split}: the {split} split is empty ({documents} documents, split by "
                 f"{clean.split_by}); use more text, a larger share{other}"
             )
-
-
-def _sum(counts: Iterable[dict[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return total
 
 
 def _summary(reasons: Counter[str]) -> str:

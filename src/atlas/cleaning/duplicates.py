@@ -11,7 +11,7 @@ partitions of limited size. The first document of each group of duplicates is ke
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from atlas.cleaning.staging import StagedCorpus
+from atlas.cleaning.staging import Chunk, StagedCorpus
 from atlas.cleaning.words import MULTIPLIER, Hashes, distinct, hash_words, jaccard, ngrams
 from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
@@ -144,13 +144,8 @@ def _partitions(corpus: StagedCorpus) -> int:
 
 def _equal_texts(number: int, corpus: StagedCorpus, count: int) -> Pairs:
     """Pair each document of a partition with the first one of the same text."""
-    keys, numbers = [], []
-    for chunk in corpus.chunks:
-        key = chunk.table()["key"]
-        chosen = np.flatnonzero(key[:, 0] % np.uint64(count) == number)
-        keys.append(key[chosen])
-        numbers.append(chosen + chunk.first)
-    return _equal_keys(np.concatenate(keys), np.concatenate(numbers), neighbours=0)
+    keys, numbers = _partition(corpus, lambda chunk: chunk.table()["key"], number, count)
+    return _equal_keys(keys, numbers, neighbours=0)
 
 
 def _candidates(
@@ -160,16 +155,24 @@ def _candidates(
     number, bands = task
     pairs = []
     for band in bands:
-        keys, numbers = [], []
-        for chunk in corpus.chunks:
-            key = chunk.band(band)
-            chosen = np.flatnonzero((key % np.uint64(count) == number) & (key != NO_KEY))
-            keys.append(key[chosen, None])
-            numbers.append(chosen + chunk.first)
-        kept = ~np.isin(np.concatenate(numbers), excluded)
-        found = np.concatenate(keys)[kept], np.concatenate(numbers)[kept]
-        pairs.append(_equal_keys(*found, NEIGHBOURS))
+        keys, numbers = _partition(corpus, partial(Chunk.band, number=band), number, count)
+        kept = ~np.isin(numbers, excluded)
+        pairs.append(_equal_keys(keys[kept], numbers[kept], NEIGHBOURS))
     return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _partition(
+    corpus: StagedCorpus, read: Callable[[Chunk], Hashes], number: int, count: int
+) -> tuple[Hashes, Numbers]:
+    """Return the keys (documents, columns) of a partition, and the documents that have them."""
+    keys, numbers = [], []
+    for chunk in corpus.chunks:
+        key = read(chunk)
+        in_partition = key[:, 0] % np.uint64(count) == number
+        chosen = np.flatnonzero(in_partition & (key != NO_KEY).any(axis=1))
+        keys.append(key[chosen])
+        numbers.append(chosen + chunk.first)
+    return np.concatenate(keys), np.concatenate(numbers)
 
 
 def _equal_keys(keys: Hashes, numbers: Numbers, neighbours: int) -> Pairs:

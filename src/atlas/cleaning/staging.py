@@ -38,9 +38,9 @@ class Chunk:
         return rows
 
     def band(self, number: int) -> Hashes:
-        """Load the keys of one band. (documents,)."""
+        """Load the keys of one band. (documents, 1)."""
         keys = np.load(self.folder / BANDS, mmap_mode="r")
-        band: Hashes = np.array(keys[number])
+        band: Hashes = np.array(keys[number, :, None])
         return band
 
     def documents(self, rows: NDArray[Any]) -> Iterator[Document]:

@@ -21,28 +21,13 @@ from atlas.pipeline.files import write_records
 
 Metrics = dict[str, int | str]
 GENERATED = "made by Atlas"
-# For each corpus created on this machine: its writer, and the URL and licence in the manifest.
-GENERATORS: Mapping[str, tuple[Callable[[CorpusParams, Path], list[str]], str, str]] = {
-    "python-docs": (lambda _, folder: write_python_docs(folder), URL, LICENCE),
-    "arithmetic": (
-        lambda corpus, folder: write_arithmetic(
-            folder, corpus.arithmetic.examples, corpus.arithmetic.seed
-        ),
-        GENERATED,
-        "CC0-1.0",
-    ),
-    "modular": (
-        lambda corpus, folder: write_modular(
-            folder, corpus.modular.operation, corpus.modular.modulus
-        ),
-        GENERATED,
-        "CC0-1.0",
-    ),
-    "stories": (
-        lambda corpus, folder: write_stories(folder, corpus.stories.examples, corpus.stories.seed),
-        GENERATED,
-        "CC0-1.0",
-    ),
+GENERATED_LICENCE = "CC0-1.0"
+# The corpora that are created on this machine.
+GENERATORS: Mapping[str, Callable[[CorpusParams, Path], list[str]]] = {
+    "python-docs": lambda _, folder: write_python_docs(folder),
+    "arithmetic": lambda corpus, folder: write_arithmetic(folder, **corpus.arithmetic.model_dump()),
+    "modular": lambda corpus, folder: write_modular(folder, **corpus.modular.model_dump()),
+    "stories": lambda corpus, folder: write_stories(folder, **corpus.stories.model_dump()),
 }
 
 
@@ -68,8 +53,10 @@ def fetch_corpus(
         ]
         metrics |= {"passed_over": copies.skipped, "unreadable": copies.unreadable}
     elif corpus.name in GENERATORS:
-        write, url, licence = GENERATORS[corpus.name]
-        files = [RawFile.describe(folder, name, url, licence) for name in write(corpus, folder)]
+        written = GENERATORS[corpus.name](corpus, folder)
+        is_python = corpus.name == "python-docs"
+        origin = (URL, LICENCE) if is_python else (GENERATED, GENERATED_LICENCE)
+        files = [RawFile.describe(folder, name, *origin) for name in written]
     else:
         files = _download(corpus, folder, mirror, unfinished)
     write_manifest(folder, corpus.name, files)

@@ -7,7 +7,6 @@ import pyarrow.parquet
 import pytest
 
 from atlas.cleaning.reading import read as units
-from atlas.cleaning.reading import tables
 from atlas.cleaning.reading.read import Piece, UnreadableFile, read_piece
 from tests.cleaning.reading.raw_files import STORIES, parquet, read, read_all, table, texts
 
@@ -90,7 +89,7 @@ def test_an_open_quote_is_reported(tmp_path):
 
 @pytest.mark.parametrize("row", ["x" * 500, '"' + "x\n" * 100 + '"', '"",' * 100 + "\n"])
 def test_an_overlong_row_is_reported(tmp_path, monkeypatch, row):
-    monkeypatch.setattr(tables, "MAX_ROW", 100)
+    monkeypatch.setattr(units, "MAX_ROW", 100)
     (tmp_path / "a.csv").write_text(f"text,n\nfirst,1\n{row}\nlast,2\n")
     first, broken = read(tmp_path / "a.csv")
     assert first.text == "first"
@@ -116,5 +115,5 @@ def test_batches_of_long_parquet_rows_are_small(tmp_path):
     rows = [{"text": f"{n}" + "x" * (3 << 20)} for n in range(30)]
     path = parquet(tmp_path / "a.parquet", rows, compression="none", use_dictionary=False)
     metadata = pyarrow.parquet.read_metadata(path)
-    assert tables._batch_rows(metadata, range(metadata.num_row_groups)) == 10
+    assert units._batch_rows(metadata, range(metadata.num_row_groups)) == 10
     assert texts(read(path)) == [row["text"] for row in rows]

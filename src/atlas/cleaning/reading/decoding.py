@@ -235,9 +235,6 @@ def _guess_script(sample: bytes) -> str | None:
     best = from_bytes(sample, cp_isolation=list(SCRIPTS)).best()
     if best and best.encoding in CYRILLIC:
         # It can't tell these apart; in the wrong one small letters become capitals or signs.
-        return max(CYRILLIC, key=lambda name: _small_letters(sample, name))
+        texts = {name: sample.decode(name, errors="replace") for name in CYRILLIC}
+        return max(CYRILLIC, key=lambda name: len(SMALL_CYRILLIC.findall(texts[name])))
     return best.encoding if best else None
-
-
-def _small_letters(sample: bytes, encoding: str) -> int:
-    return len(SMALL_CYRILLIC.findall(sample.decode(encoding, errors="replace")))

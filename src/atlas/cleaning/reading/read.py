@@ -6,6 +6,8 @@ order wherever they are cleaned. ``read_piece`` then reads one file or range.
 """
 
 import codecs
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +18,14 @@ from typing import Any
 import orjson
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.reading.decoding import SAMPLE, NotTextError, decode, guess_encoding
+from atlas.cleaning.reading.decoding import (
+    REPLACEMENT,
+    SAMPLE,
+    NotTextError,
+    decode,
+    encoding_sample,
+    guess_encoding,
+)
 from atlas.cleaning.reading.streams import (
     MAX_BLOCK,
     MAX_LINE,
@@ -28,7 +37,6 @@ from atlas.cleaning.reading.streams import (
     read_blocks,
     read_lines,
 )
-from atlas.cleaning.reading.tables import EXTRA_FIELDS, read_csv, read_parquet, row_groups
 from atlas.corpora.local_files import FORMATS, GZIP_SUFFIX, Format, format_of
 from atlas.corpora.manifest import RawFile
 from atlas.pipeline.parallel import in_order
@@ -91,7 +99,7 @@ def _pieces(path: Path, name: str, size: int) -> Iterator[Piece]:
         case "zip":
             yield from _members(whole) or [whole]
         case "parquet":
-            for start, stop, unpacked in row_groups(path, step) or [(0, None, whole.bytes)]:
+            for start, stop, unpacked in _row_groups(path, step) or [(0, None, whole.bytes)]:
                 yield replace(whole, start=start, stop=stop, bytes=unpacked)
         case "jsonl" | "text" if not whole.packed:
             starts = range(0, max(whole.bytes, 1), step)
@@ -100,6 +108,26 @@ def _pieces(path: Path, name: str, size: int) -> Iterator[Piece]:
                 yield replace(whole, start=start, stop=stop, bytes=min(step, whole.bytes - start))
         case _:
             yield whole
+
+
+def _row_groups(path: Path, size: int) -> list[tuple[int, int | None, int]]:
+    """Divide a Parquet file into ranges of about ``size`` bytes: first row group, end, bytes.
+
+    Returns an empty list for an unreadable file; ``read_piece`` reports the error.
+    """
+    try:
+        metadata = _open_parquet(path).metadata
+    except BrokenFileError:
+        return []
+    ranges: list[tuple[int, int | None, int]] = []
+    start = pending = 0
+    last = metadata.num_row_groups - 1
+    for group in range(metadata.num_row_groups):
+        pending += metadata.row_group(group).total_byte_size
+        if pending >= size or group == last:
+            ranges.append((start, None if group == last else group + 1, pending))
+            start, pending = group + 1, 0
+    return ranges
 
 
 def _members(archive: Piece) -> list[Piece]:
@@ -119,13 +147,10 @@ def _number_lines(pieces: list[Piece]) -> list[Piece]:
     numbered = []
     lines = 0
     for piece in pieces:
-        if piece in counts:
-            lines = 0 if piece.start == 0 else lines
-            # The line at the start of a range belongs to the range before.
-            numbered.append(replace(piece, first_line=lines + 2 if piece.start else 1))
-            lines += counts[piece]
-        else:
-            numbered.append(piece)
+        # The line at the start of a range belongs to the range before.
+        first_line = lines + 2 if piece.start and piece in counts else 1
+        numbered.append(replace(piece, first_line=first_line))
+        lines = counts.get(piece, 0) + (lines if piece.start else 0)
     return numbered
 
 
@@ -151,6 +176,10 @@ def _group(pieces: list[Piece], size: int) -> list[Unit]:
 
 WIDE = {"utf-16": 2, "utf-32": 4}  # bytes per code unit
 SOURCE = "source"  # optional key or column
+MAX_ROW = MAX_LINE  # characters, over all lines of the row
+MAX_BATCH_ROWS = 256  # rows of a Parquet file held at once
+MAX_BATCH_BYTES = 32 << 20  # of these rows, by their mean size
+EXTRA_FIELDS = ""  # key of fields beyond the columns; no column has this name
 
 
 @dataclass(frozen=True)
@@ -285,7 +314,12 @@ def _parse_line(
     if line is None:
         return Rejection(identity, "line_too_long", f"more than {MAX_LINE:,} bytes")
     try:
-        record = _parse(line)
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = json.loads(
+                line.decode("utf-8-sig")
+            )  # accepts lone surrogates, explains errors
     except UnicodeDecodeError as error:
         return Rejection(identity, "not_utf8", str(error))
     except (ValueError, RecursionError) as error:
@@ -293,13 +327,6 @@ def _parse_line(
     if not isinstance(record, dict):
         return Rejection(identity, "no_text", f'needs an object with a string under "{text_field}"')
     return _document(record, identity, name, text_field)
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line.decode("utf-8-sig"))  # accepts lone surrogates, explains errors
 
 
 def _document(
@@ -314,19 +341,108 @@ def _document(
 
 
 def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Document | Rejection]:
+    """Yield a document or a rejection for each row; the first line names the columns."""
     with open_stream(piece.path, piece.member) as stream:
-        for number, row in read_csv(stream, text_field, notes):
-            identity = f"{piece.name}:{number}"
-            if EXTRA_FIELDS in row:
-                detail = (
-                    f"{len(row[EXTRA_FIELDS])} more than there are columns: is a quote missing?"
-                )
-                yield Rejection(identity, "too_many_fields", detail)
-            else:
-                yield _document(row, identity, piece.name, text_field)
+        sample = encoding_sample(stream)
+        guess = guess_encoding(sample, whole=False)
+        notes[f"guessed_{guess.encoding}"] += guess.guessed
+        stream.seek(0)
+        text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
+        lines = _Lines(text, notes)
+        header = sample.decode(guess.encoding, errors="replace").partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        old_limit = csv.field_size_limit(MAX_ROW)  # global, so it is restored below
+        try:
+            rows = csv.DictReader(lines, restkey=EXTRA_FIELDS, restval="", delimiter=delimiter)
+            if rows.fieldnames:
+                _check_column(text_field, list(rows.fieldnames))
+            lines.start_row()
+            for number, row in enumerate(rows, start=2):
+                lines.check_quotes(number)
+                lines.start_row()
+                identity = f"{piece.name}:{number}"
+                if EXTRA_FIELDS in row:
+                    count = len(row[EXTRA_FIELDS])
+                    detail = f"{count} more than there are columns: is a quote missing?"
+                    yield Rejection(identity, "too_many_fields", detail)
+                else:
+                    yield _document(row, identity, piece.name, text_field)
+        except csv.Error as error:
+            raise BrokenFileError("broken_csv", str(error)) from error
+        finally:
+            csv.field_size_limit(old_limit)
+            text.detach()  # open_stream closes the stream
+
+
+class _Lines:
+    """Lines of a CSV file; limits the length of a row and counts its quotes."""
+
+    def __init__(self, text: io.TextIOWrapper, notes: Counter[str]) -> None:
+        self._text = text
+        self._notes = notes
+        self._ended = False
+        self.start_row()
+
+    def start_row(self) -> None:
+        """Reset the counts for a new row."""
+        self._lines = self._quotes = self._characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(MAX_ROW + 1):
+            self._lines += 1
+            self._quotes += line.count('"')
+            self._characters += len(line)
+            self._notes["replaced_bytes"] += line.count(REPLACEMENT)
+            if self._characters > MAX_ROW:
+                raise csv.Error(f"a row of more than {MAX_ROW:,} characters")
+            yield line
+        self._ended = True
+
+    def check_quotes(self, number: int) -> None:
+        """Raise if the file ended in an open quote, which Python's reader silently accepts."""
+        if self._ended and self._lines > 1 and self._quotes % 2:
+            raise csv.Error(f"a quote in row {number} is never closed")
 
 
 def _read_parquet(piece: Piece, text_field: str) -> Iterator[Document | Rejection]:
-    rows = read_parquet(piece.path, piece.start, piece.stop, text_field, SOURCE)
-    for number, row in rows:
-        yield _document(row, f"{piece.name}:{number}", piece.name, text_field)
+    """Yield a document or a rejection for each row of a range of row groups."""
+    from pyarrow import ArrowException
+
+    file = _open_parquet(piece.path)
+    names = file.schema_arrow.names
+    _check_column(text_field, names)
+    try:
+        groups = range(piece.start, file.num_row_groups if piece.stop is None else piece.stop)
+        number = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
+        present = [name for name in names if name in (text_field, SOURCE)]
+        rows = _batch_rows(file.metadata, groups)
+        for batch in file.iter_batches(rows, row_groups=groups, columns=present):
+            for row in batch.to_pylist():
+                number += 1
+                yield _document(row, f"{piece.name}:{number}", piece.name, text_field)
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        raise BrokenFileError("broken_parquet", str(error)) from error
+
+
+def _batch_rows(metadata: Any, groups: range) -> int:
+    chosen = [metadata.row_group(group) for group in groups]
+    largest = max((each.total_byte_size // max(1, each.num_rows) for each in chosen), default=0)
+    return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(1, largest)))
+
+
+def _open_parquet(path: Path) -> Any:  # pyarrow has no type hints
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(path, memory_map=True, pre_buffer=False)
+    except (ArrowException, OSError, ValueError) as error:
+        raise BrokenFileError("broken_parquet", str(error)) from error
+
+
+def _check_column(text_field: str, names: list[str]) -> None:
+    if text_field not in names:
+        columns = ", ".join(map(str, names))
+        raise BrokenFileError(
+            "no_text_column", f'no column "{text_field}" (clean.text_field) among {columns}'
+        )
