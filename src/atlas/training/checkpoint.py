@@ -16,6 +16,7 @@ whole or not at all.
 """
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -39,14 +40,22 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from atlas.errors import AtlasError, Stopped, one_line
+from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
-from atlas.model.storage import weights_of, with_tied_head, without_tied_head, write_weights
+from atlas.model.storage import (
+    LAST_WEIGHTS,
+    WEIGHTS,
+    weights_of,
+    with_tied_head,
+    without_tied_head,
+    write_weights,
+)
 from atlas.pipeline.files import crc32, files_below, partial_path, put_in_place, remove
 from atlas.training.distributed import DistributedContext
 from atlas.training.metrics import TrainState
 from atlas.training.train_step import TrainStep
 
-WEIGHTS, OPTIMIZER, SHARDED = "model.safetensors", "optimizer.pt", "sharded"
+OPTIMIZER, SHARDED = "optimizer.pt", "sharded"
 TRAIN_STATE = "trainer_state.json"
 KEPT = 2
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -135,6 +144,12 @@ class Checkpoints:
                 ) from error
             return state
         return TrainState()
+
+    def write_model(self, folder: Path, config: ModelConfig, last: dict[str, Tensor]) -> None:
+        """Write the config, the best weights and the last weights of a model to a folder."""
+        config.write(folder)
+        shutil.copyfile(self.best, folder / WEIGHTS)
+        write_weights(last, folder / LAST_WEIGHTS)
 
     def newest_first(self) -> list[Path]:
         """Folders of the checkpoints."""

@@ -1,8 +1,13 @@
-"""torch.compile for speed, activation checkpointing for memory; neither changes the model."""
+"""Determinism, torch.compile for speed, activation checkpointing for memory.
+
+None of them changes the model.
+"""
 
 import math
+import os
 import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +22,13 @@ from atlas.params.settings import settings
 
 TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
 MIN_SECONDS = 300.0  # of training, to earn back a minute of compilation
+
+
+def make_deterministic(kernels: Path) -> None:
+    """Make equal inputs give equal bytes, also on a GPU; keep compiled kernels in a folder."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
 
+import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from atlas.errors import one_line
 from atlas.model.loss import Tally, perplexity
 from atlas.pipeline.files import remove, write_csv, write_json
-from atlas.training.train_step import StepResult
+from atlas.training.train_step import LAYER_COLUMNS, StepResult
 
 Row = dict[str, int | float]
 LEARNED, GENERALISED = 0.99, 0.95  # accuracy on train, on val
@@ -76,6 +77,19 @@ class TrainState:
             if step is not None:
                 metrics[name] = step
         return metrics
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables metrics/train.csv, val.csv and layers.csv by name."""
+        return {
+            "train": pd.DataFrame(self.train_rows),
+            "val": pd.DataFrame(self.val_rows),
+            "layers": pd.DataFrame(self.layer_rows, columns=list(LAYER_COLUMNS)),
+        }
+
+    def median_speed(self) -> dict[str, float]:
+        """Return the median of each column of metrics/timing/train.csv."""
+        medians = pd.DataFrame(self.speed_rows).drop(columns="step").median()
+        return {str(key): float(value) for key, value in medians.items()}
 
     def first_step_above(self, column: str, threshold: float) -> int | None:
         """The first validation at which a column of metrics/val.csv reached a threshold."""

@@ -12,19 +12,23 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from atlas.cleaning.documents import Split
+from atlas.cleaning.documents import SPLITS, Split
 from atlas.errors import AtlasError, Stopped
+from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.initialize import initialise, make_model
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, tally
+from atlas.model.storage import weights_of
 from atlas.params.schema import Params, TrainParams
 from atlas.params.settings import settings
 from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.shards import TokenIndex, TokenSplit
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows, layout_of
+from atlas.training.bigram import fit_bigram
 from atlas.training.checkpoint import Checkpoints, StopRequest, full_weights
 from atlas.training.compilation import should_compile
 from atlas.training.distributed import DistributedContext
@@ -183,6 +187,20 @@ class Trainer:
         )
 
 
+def open_splits(
+    folder: Path, context_length: int, max_train_tokens: int | None
+) -> dict[Split, TokenSplit]:
+    """Open the token shards of every split; reject one that is shorter than the context.
+
+    Test is checked as well, because evaluate would reject it only after the training.
+    """
+    limits = {"train": max_train_tokens}
+    splits = {split: TokenSplit(folder, split, limits.get(split)) for split in SPLITS}
+    for split in splits.values():
+        layout_of(split, context_length)
+    return splits
+
+
 def build_model(params: Params, index: TokenIndex, context: DistributedContext) -> LanguageModel:
     """Make the model of params.yaml for the vocabulary of the tokens, with its initial weights."""
     all_tokens = index.splits["train"].tokens
@@ -212,3 +230,28 @@ def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
             f"{train.epochs} epochs: the learning rate would never reach train.lr"
         )
     return steps
+
+
+def fit(
+    model: LanguageModel,
+    params: Params,
+    splits: Mapping[Split, TokenSplit],
+    checkpoints: Checkpoints,
+    context: DistributedContext,
+    sample: Callable[[], str] | None = None,
+    events: Path | None = None,
+    live: Path | None = None,
+) -> tuple[TrainState, dict[str, Tensor]]:
+    """Train a model; return the log and the last weights. Every process must call it.
+
+    A bigram model is counted by the main process.
+    """
+    if isinstance(model, Bigram):
+        state = TrainState()
+        if context.is_main:
+            state = fit_bigram(model, splits, params, checkpoints, sample)
+        return state, weights_of(model)
+    trainer = Trainer(
+        model, params, splits, checkpoints, context, events=events, live=live, sample=sample
+    )
+    return trainer.fit(), full_weights(model, context)
