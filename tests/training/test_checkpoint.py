@@ -37,11 +37,11 @@ def test_a_run_without_its_newest_checkpoint_ends_the_same(new_trainer, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["optimizer.pt", "model.safetensors", "trainer_state.json"])
-def test_a_damaged_checkpoint_is_named_and_not_used(new_trainer, monkeypatch, capsys, damage):
+def test_a_damaged_checkpoint_is_named_and_not_used(new_trainer, monkeypatch, caplog, damage):
     (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
     (written / damage).write_bytes(b"{")
     second = stopped(new_trainer, monkeypatch, 3)  # earlier than the damaged one
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "step-00000005 is damaged" in said
     assert damage == "trainer_state.json" or f"the checksum of {damage} is wrong" in said
     assert [path.name for path in second.checkpoints.newest_first()] == ["step-00000003"]
@@ -50,13 +50,13 @@ def test_a_damaged_checkpoint_is_named_and_not_used(new_trainer, monkeypatch, ca
     assert same_weights(third.train_step.model, whole.train_step.model)
 
 
-def test_a_byte_that_changed_is_damage(new_trainer, monkeypatch, capsys):
+def test_a_byte_that_changed_is_damage(new_trainer, monkeypatch, caplog):
     (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
     with (written / "model.safetensors").open("r+b") as file:
         file.seek(-9, 2)
         file.write(b"\x01\x02")
     assert new_trainer().fit().train_rows[0]["step"] == 7
-    assert "the checksum of model.safetensors is wrong" in capsys.readouterr().err
+    assert "the checksum of model.safetensors is wrong" in caplog.text
 
 
 def test_a_complete_but_unreadable_checkpoint_is_refused(new_trainer, monkeypatch):
@@ -86,7 +86,7 @@ def test_checkpoints_are_kept_few(new_trainer, monkeypatch):
     assert names(run) == ["best.safetensors", "step-00000029", "step-00000030"]
 
 
-def test_training_continues_on_a_full_disk(new_trainer, monkeypatch, capsys):
+def test_training_continues_on_a_full_disk(new_trainer, monkeypatch, caplog):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     whole = new_trainer("whole")
     expected = whole.fit()
@@ -100,7 +100,7 @@ def test_training_continues_on_a_full_disk(new_trainer, monkeypatch, capsys):
     monkeypatch.setattr(torch, "save", full)
     assert logs(run.fit()) == logs(expected)
     assert names(run) == ["best.safetensors", "step-00000003", "step-00000004"]
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "step-00000005: checkpoint not written ([Errno 28] No space left on device)" in said
     assert "the one before is kept" in said
     monkeypatch.setattr(torch, "save", save)
@@ -118,7 +118,7 @@ def test_a_stop_on_a_full_disk_names_the_previous_checkpoint(new_trainer, monkey
         run.fit()
 
 
-def test_best_weights_stay_in_memory_if_the_disk_is_full(new_trainer, monkeypatch, capsys):
+def test_best_weights_stay_in_memory_if_the_disk_is_full(new_trainer, monkeypatch, caplog):
     whole = new_trainer("whole")
     whole.fit()
     run, write, tries = new_trainer(), checkpoint.write_weights, iter(range(99))
@@ -130,7 +130,7 @@ def test_best_weights_stay_in_memory_if_the_disk_is_full(new_trainer, monkeypatc
 
     monkeypatch.setattr(checkpoint, "write_weights", full)
     run.fit()
-    assert capsys.readouterr().err.count("kept in memory") == 3
+    assert caplog.text.count("kept in memory") == 3
     assert run.checkpoints.best.read_bytes() == whole.checkpoints.best.read_bytes()
 
 
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_model_is_refused(new_trainer, monkeypatch):
         new_trainer(options={"d_ff": 96, "norm": "layernorm"}).fit()
 
 
-def test_a_checkpoint_of_another_machine_is_used_with_a_note(new_trainer, monkeypatch, capsys):
+def test_a_checkpoint_of_another_machine_is_used_with_a_note(new_trainer, monkeypatch, caplog):
     environment = checkpoint._environment
     monkeypatch.setattr(
         checkpoint, "_environment", lambda *given: environment(*given) | {"torch": "0.1"}
@@ -148,4 +148,4 @@ def test_a_checkpoint_of_another_machine_is_used_with_a_note(new_trainer, monkey
     stopped(new_trainer, monkeypatch, 5)
     monkeypatch.undo()
     assert new_trainer().fit().step == 30
-    assert "in another environment (torch 0.1, now 2" in capsys.readouterr().err
+    assert "in another environment (torch 0.1, now 2" in caplog.text

@@ -16,9 +16,9 @@ whole or not at all.
 """
 
 import json
+import logging
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +61,8 @@ KEPT = 2
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 DISK_ERRORS = (AtlasError, OSError, RuntimeError, CheckpointException)  # of the several writers
 
+logger = logging.getLogger(__name__)
+
 
 class Checkpoints:
     """The checkpoints of one training run, in a folder that all its processes see."""
@@ -75,7 +77,9 @@ class Checkpoints:
         """Save the best weights; keep them in memory if the disk is full."""
         self._pending = {name: weight.detach().clone() for name, weight in weights.items()}
         if error := _disk_error(self.flush):
-            _note(f"{self.best}: not written ({error}); kept in memory, training continues")
+            logger.warning(
+                "%s: not written (%s); kept in memory, training continues", self.best, error
+            )
 
     def flush(self) -> None:
         """Write the best weights if they are not on disk yet."""
@@ -88,7 +92,7 @@ class Checkpoints:
     def save(self, train_step: TrainStep, state: TrainState) -> bool:
         """Write a checkpoint and remove all but the newest two; every process must call it.
 
-        If the disk is full, print a note, keep the older checkpoints and return False.
+        If the disk is full, log a warning, keep the older checkpoints and return False.
         """
         context = train_step.context
         final = self.folder / f"step-{state.step:08d}"
@@ -109,9 +113,11 @@ class Checkpoints:
             error = _disk_error(action)
             if context.any(bool(error)):
                 if error:
-                    _note(
-                        f"{final}: checkpoint not written ({error}); training continues, and the "
-                        "one before is kept: free some space"
+                    logger.warning(
+                        "%s: checkpoint not written (%s); training continues, and the one before "
+                        "is kept: free some space",
+                        final,
+                        error,
                     )
                 if context.is_main:
                     remove(partial)
@@ -131,7 +137,7 @@ class Checkpoints:
             damage = find_damage(checkpoint) if context.is_main else ""
             if context.any(bool(damage)):
                 if context.is_main:
-                    _note(f"{checkpoint} is damaged ({damage}): removed")
+                    logger.warning("%s is damaged (%s): removed", checkpoint, damage)
                     remove(checkpoint)
                 continue
             state = _read_state(checkpoint, train_step)
@@ -223,7 +229,7 @@ def _write_state(folder: Path, train_step: TrainStep, state: TrainState) -> None
 
 
 def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
-    """Read trainer_state.json; print a note if the environment has changed."""
+    """Read trainer_state.json; warn if the environment has changed."""
     values = json.loads((folder / TRAIN_STATE).read_text(encoding="utf-8"))
     before, now = values["environment"], _environment(train_step)
     different = sorted(key for key in now["model"] if now["model"][key] != before["model"].get(key))
@@ -235,9 +241,10 @@ def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
     changed = [key for key in now if key != "model" and before.get(key) != now[key]]
     if changed and train_step.context.is_main:
         differences = ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed)
-        _note(
-            f"the checkpoint was written in another environment ({differences}): the result may "
-            "differ from an uninterrupted run in the last bits"
+        logger.warning(
+            "the checkpoint was written in another environment (%s): the result may differ from an "
+            "uninterrupted run in the last bits",
+            differences,
         )
     return TrainState(**values["state"])
 
@@ -271,10 +278,6 @@ def _disk_error(action: Callable[[], None]) -> str:
     except DISK_ERRORS as error:
         return one_line(error)
     return ""
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
 
 
 class StopRequest:

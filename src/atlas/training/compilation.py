@@ -3,9 +3,9 @@
 None of them changes the model.
 """
 
+import logging
 import math
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -62,14 +62,13 @@ def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bo
 
 
 def compiler_works(device: torch.device) -> bool:
-    """Try torch.compile on one operation; print the reason if it fails."""
+    """Try torch.compile on one operation; log the reason if it fails."""
     try:
         torch.compile(torch.neg)(torch.ones(8, device=device))
     except Exception as error:  # compiler, linker and Triton each raise their own kind
         reason = one_line(error)[:120]
-        print(
-            f"note: torch.compile does not work here ({reason}); training runs uncompiled",
-            file=sys.stderr,
+        logging.getLogger(__name__).warning(
+            "torch.compile does not work here (%s); training runs uncompiled", reason
         )
         return False
     return True

@@ -6,8 +6,8 @@
 Events and live files are for watching: if the disk is full, training continues without them.
 """
 
+import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -220,7 +220,7 @@ def _latest_values(state: TrainState) -> Row:
 
 
 def _warn(message: str) -> None:
-    print(f"note: {message}; training continues", file=sys.stderr)
+    logging.getLogger(__name__).warning("%s; training continues", message)
 
 
 class MetricsLogger:
@@ -246,7 +246,7 @@ class MetricsLogger:
         self._events = TensorBoardWriter(events, state.step)
         self._live = LiveFiles(live)
         if show and state.step:
-            tqdm.write(f"continuing from step {state.step}", file=sys.stderr)
+            logging.getLogger(__name__).info("continuing from step %d", state.step)
         self._bar: tqdm[NoReturn] = tqdm(
             desc="train", total=steps, initial=state.step, unit="step", disable=not show
         )
