@@ -62,7 +62,7 @@ def dot_product_attention_forward(
 
 
 def dot_product_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """(B, H, T, D) to the gradients of query, key and value.
+    """Return the gradients of query, key and value from that of the output, (B, H, T, D).
 
     H/K query heads share a key and value head, so its gradient is a sum over them.
     """
@@ -82,7 +82,7 @@ def dot_product_attention_backward(dout: Array, cache: Cache) -> tuple[Array, Ar
 def attention_forward(
     x: Array, parameters: Parameters, options: Options, mask: Array, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
-    """(B, T, C) to (B, T, C); the mask is that of ``attention_mask``, the rotation RoPE's."""
+    """Attend from x, (B, T, C), with a mask from ``attention_mask`` and RoPE's rotation, if any."""
     query, query_cache = _heads_forward(x, parameters, "query", options, rotation)  # (B, H, T, D)
     key, key_cache = _heads_forward(x, parameters, "key", options, rotation)  # (B, K, T, D)
     value, value_cache = linear_forward(x, sub_parameters(parameters, "value"))  # (B, T, K*D)
@@ -96,7 +96,7 @@ def attention_forward(
 
 
 def attention_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    """Return the gradients of x, (B, T, C), and of the weights."""
     dmerged, output = linear_backward(dout, cache["output"])  # (B, T, C)
     dmixed = split_heads(dmerged, cache["head_size"])  # (B, H, T, D)
     dquery, dkey, dvalue = dot_product_attention_backward(dmixed, cache["dot_product"])
@@ -108,12 +108,12 @@ def attention_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
 
 
 def split_heads(x: Array, head_size: int) -> Array:
-    """(B, T, H*D) to (B, H, T, D)."""
+    """Split (B, T, H*D) into heads, (B, H, T, D)."""
     return x.reshape(*x.shape[:2], -1, head_size).swapaxes(1, 2)
 
 
 def merge_heads(x: Array) -> Array:
-    """(B, H, T, D) to (B, T, H*D)."""
+    """Join heads (B, H, T, D) to (B, T, H*D)."""
     b, h, t, d = x.shape
     return x.swapaxes(1, 2).reshape(b, t, h * d)
 
@@ -136,7 +136,7 @@ def _heads_forward(
 
 
 def _heads_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """Gradient of the heads, (B, H, T, D) or (B, K, T, D), to that of x, (B, T, C)."""
+    """Return the gradient of x, (B, T, C), from that of the heads, (B, H or K, T, D)."""
     gradients: Gradients = {}
     if "rope" in cache:
         dout = rope_backward(dout, cache["rope"])  # (B, H, T, D)

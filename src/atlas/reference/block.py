@@ -38,14 +38,14 @@ Backward = Callable[[Array, Cache], tuple[Array, Gradients]]
 
 
 def feed_forward_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
-    """(B, T, C) to (B, T, C); ``kind`` is a key of ``GATES`` or ``ACTIVATIONS``."""
+    """Apply the layer to x, (B, T, C); ``kind`` is a key of ``GATES`` or ``ACTIVATIONS``."""
     if kind in GATES:
         return gated_forward(x, parameters, kind)
     return plain_forward(x, parameters, kind)
 
 
 def feed_forward_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    """Return the gradients of x, (B, T, C), and of the weights."""
     return gated_backward(dout, cache) if cache["kind"] in GATES else plain_backward(dout, cache)
 
 
@@ -60,7 +60,7 @@ def plain_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, C
 
 
 def plain_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    """Return the gradients of x, (B, T, C), and of the weights."""
     _, activation_backward = ACTIVATIONS[cache["kind"]]
     dactive, down = linear_backward(dout, cache["down"])  # (B, T, F)
     dup = activation_backward(dactive, cache["activation"])  # (B, T, F)
@@ -80,7 +80,7 @@ def gated_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, C
 
 
 def gated_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    """Return the gradients of x, (B, T, C), and of the weights."""
     _, activation_backward = GATES[cache["kind"]]
     active, up = cache["factors"]  # (B, T, F) each
     dproduct, down_gradients = linear_backward(dout, cache["down"])  # (B, T, F)
@@ -118,9 +118,9 @@ def residual_forward(
 def residual_backward(
     dout: Array, cache: Cache, f_backward: Backward
 ) -> tuple[Array, Gradients, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights of the norm and of f.
+    """Return the gradients of x, (B, T, C), of the norm's weights and of f's weights.
 
-    x reaches the output on two paths, and the gradients of both add up.
+    x reaches the output by two paths, so its gradient is the sum of both.
     """
     options = cache["options"]
     _, norm_backward = NORMS[options.norm]
@@ -143,7 +143,7 @@ def residual_backward(
 def block_forward(
     x: Array, parameters: Parameters, options: Options, mask: Array, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
-    """(B, T, C) to (B, T, C); the mask is that of ``attention_mask``, the rotation RoPE's."""
+    """Apply a block to x, (B, T, C), with a mask from ``attention_mask`` and RoPE's rotation."""
     attention = partial(
         attention_forward,
         parameters=sub_parameters(parameters, "attention"),
@@ -166,7 +166,7 @@ def block_forward(
 
 
 def block_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(B, T, C) to (B, T, C), and the gradients of the weights."""
+    """Return the gradients of x, (B, T, C), and of the weights."""
     dx, feed_forward_norm, feed_forward = residual_backward(
         dout, cache["feed_forward"], feed_forward_backward
     )

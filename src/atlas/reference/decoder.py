@@ -156,7 +156,7 @@ def decoder_forward(
 
 
 def decoder_backward(dlogits: Array, cache: Cache) -> Gradients:
-    """Gradient of the logits (B, T, V) to the gradients of all weights."""
+    """Return the gradients of all weights from that of the logits, (B, T, V)."""
     options: Options = cache["options"]
     gradients: Gradients = {}
     dx, head = linear_backward(dlogits, cache["head"])  # (B, T, C)
@@ -212,14 +212,14 @@ def generate(
 ) -> Array:
     """Generate greedily: append the most likely token, ``new_tokens`` times.
 
-    Shorter prompts are padded on the left, where the mask (B, T) is False. Every step computes the
-    whole text again, because there is no key-value cache.
+    Shorter prompts are padded on the left, where the mask (B, T) is False. Every step
+    recomputes the whole text, because there is no key-value cache.
 
     Returns:
         The new ids, (B, new_tokens).
 
     Raises:
-        ValueError: as in ``decoder_forward``, also if the new tokens do not fit the context.
+        ValueError: as in ``decoder_forward``, or the new tokens do not fit in the context.
     """
     ids = prompts
     for _ in range(new_tokens):

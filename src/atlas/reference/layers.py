@@ -39,7 +39,7 @@ def with_prefix(name: str, gradients: Gradients) -> Gradients:
 
 
 def flatten_tokens(x: Array) -> Array:
-    """(..., C) to (N, C), so that a product with a matrix is one call of BLAS."""
+    """Flatten (..., C) to (N, C), so that a matrix product is one BLAS call."""
     return x.reshape(-1, x.shape[-1])
 
 
@@ -49,7 +49,7 @@ def flatten_tokens(x: Array) -> Array:
 
 
 def linear_forward(x: Array, parameters: Parameters) -> tuple[Array, Cache]:
-    """(..., in) to (..., out) with ``weight`` (out, in) and, optionally, ``bias`` (out,)."""
+    """Map (..., in) to (..., out) with ``weight`` (out, in) and an optional ``bias`` (out,)."""
     weight = parameters["weight"]  # (out, in)
     out = flatten_tokens(x) @ weight.T  # (N, out)
     if "bias" in parameters:
@@ -58,7 +58,7 @@ def linear_forward(x: Array, parameters: Parameters) -> tuple[Array, Cache]:
 
 
 def linear_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(..., out) to (..., in), and the gradients of the weights."""
+    """Return the gradients of x, (..., in), and of the weights."""
     x, parameters = cache
     dout_flat = flatten_tokens(dout)  # (N, out)
     gradients = {"weight": dout_flat.T @ flatten_tokens(x)}  # (out, in)
@@ -73,13 +73,13 @@ def linear_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
 
 
 def embedding_forward(ids: Array, parameters: Parameters) -> tuple[Array, Cache]:
-    """Ids (B, T) to rows of ``weight`` (V, C): (B, T, C)."""
+    """Look up ids (B, T) in the rows of ``weight`` (V, C): (B, T, C)."""
     weight = parameters["weight"]
     return weight[ids], (ids, weight)
 
 
 def embedding_backward(dout: Array, cache: Cache) -> Gradients:
-    """(B, T, C) to the gradient of the weight; ids have none."""
+    """Return the gradient of the weight; ids have none."""
     ids, weight = cache
     dweight = np.zeros_like(weight)  # (V, C)
     np.add.at(dweight, ids, dout)  # unlike dweight[ids] += dout, this adds up repeated ids
@@ -92,14 +92,14 @@ def embedding_backward(dout: Array, cache: Cache) -> Gradients:
 
 
 def softmax_forward(x: Array) -> tuple[Array, Cache]:
-    """(..., V) to probabilities; -inf gets 0, and at least one x must be finite."""
+    """Turn (..., V) into probabilities; -inf gets 0; each row needs a finite value."""
     out = np.exp(x - x.max(-1, keepdims=True))  # subtracting the maximum prevents overflow
     out /= out.sum(-1, keepdims=True)
     return out, out
 
 
 def softmax_backward(dout: Array, cache: Cache) -> Array:
-    """(..., V) to (..., V)."""
+    """Return the gradient of x, (..., V)."""
     out = cache
     dx: Array = out * (dout - np.vecdot(dout, out)[..., None])
     return dx
@@ -128,7 +128,7 @@ def layer_norm_forward(x: Array, parameters: Parameters, eps: float) -> tuple[Ar
 
 
 def layer_norm_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(..., C) to (..., C), and the gradients of the weights."""
+    """Return the gradients of x, (..., C), and of the weights."""
     normed, divisor, parameters = cache
     dnormed = dout * parameters["weight"]
     dx = dnormed - dnormed.mean(-1, keepdims=True)
@@ -148,7 +148,7 @@ def rms_norm_forward(x: Array, parameters: Parameters, eps: float) -> tuple[Arra
 
 
 def rms_norm_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """(..., C) to (..., C), and the gradient of the weight."""
+    """Return the gradients of x, (..., C), and of the weight."""
     normed, divisor, parameters = cache
     dnormed = dout * parameters["weight"]
     dx = dnormed - normed * _mean_product(dnormed, normed)

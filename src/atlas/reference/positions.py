@@ -97,7 +97,7 @@ def rope_rotation(
 def rope_forward(x: Array, rotation: Rotation) -> tuple[Array, Cache]:
     """Rotate queries or keys, (B, H, T, D) to (B, H, T, D).
 
-    Channel i and channel i + D/2 are the two coordinates of a point, as in transformers' Llama.
+    Channels i and i + D/2 are the coordinates of one point, as in transformers' Llama.
     """
     cosine, sine = rotation  # (B, 1, T, D/2)
     return _rotate(x, cosine, sine), rotation
