@@ -21,19 +21,21 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Body = dict[str, Any]
 
 
-class StreamOptions(BaseModel):
-    """Options of a streamed response."""
+class StrictModel(BaseModel):
+    """A request or a part of one, without unknown fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(StrictModel):
+    """Options of a streamed response."""
 
     include_usage: bool = Field(False, description="End with a chunk of token counts.")
     include_obfuscation: bool = Field(False, description="Accepted and ignored.")
 
 
-class BaseRequest(BaseModel):
+class BaseRequest(StrictModel):
     """Fields of both kinds of completions."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     model: str = Field(description="A name from /v1/models.")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -101,19 +103,15 @@ class CompletionRequest(BaseRequest):
         return self.logprobs
 
 
-class ContentPart(BaseModel):
+class ContentPart(StrictModel):
     """One text of a message."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(StrictModel):
     """One message of a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[ContentPart] | None = None
@@ -152,10 +150,8 @@ class ChatRequest(BaseRequest):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class AttentionRequest(BaseModel):
+class AttentionRequest(StrictModel):
     """``POST /atlas/attention``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ids: TokenIds
 

@@ -23,16 +23,11 @@ HOW_TO_RESTORE = "`git checkout` restores it"
 
 
 class Snapshot:
-    """The inputs in the working tree at one moment.
-
-    Attributes:
-        params: content of params.yaml, not validated.
-        metrics: paths of the metrics files that dvc.yaml declares.
-    """
+    """The inputs in the working tree at one moment, and the metrics files of dvc.yaml."""
 
     def __init__(self, root: Path) -> None:
         pipeline = read_mapping(root, "dvc.yaml", HOW_TO_RESTORE)
-        self.params = read_mapping(root, "params.yaml", HOW_TO_RESTORE)
+        self.params = read_mapping(root, "params.yaml", HOW_TO_RESTORE)  # not validated
         stages = pipeline["stages"].values()
         outs = {
             out
