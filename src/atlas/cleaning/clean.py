@@ -167,7 +167,7 @@ def _rejection_line(rejection: Rejection) -> bytes:
 
 
 def write_chunks(documents: Iterator[Document], folder: Path, clean: CleanParams) -> list[int]:
-    """Write documents and their keys to the chunks "000", "001", ...; return the size of each."""
+    """Write documents and their keys to the chunks "000", "001", ...; return each size."""
     counts: list[int] = []
     bands = Bands.for_threshold(clean.jaccard_threshold)
     for first in documents:

@@ -1,4 +1,4 @@
-"""Find duplicate documents: exact ones by their text, near ones by their words.
+"""Find exact duplicates by text and near duplicates by words.
 
 Exact duplicates have the same text key. Near duplicates have similar sets of word 5-grams: their
 Jaccard index, the share of 5-grams that both have, reaches a threshold. MinHash signatures agree
@@ -138,12 +138,12 @@ def near_duplicates(corpus: StagedCorpus, threshold: float, excluded: Numbers) -
 
 
 def _partitions(corpus: StagedCorpus) -> int:
-    """Divide documents by the remainder of their keys, so that a task sees PARTITION of them."""
+    """Number of partitions of about PARTITION documents; keys modulo this number choose one."""
     return -(-len(corpus) // PARTITION)
 
 
 def _equal_texts(number: int, corpus: StagedCorpus, count: int) -> Pairs:
-    """Pair each document of a partition with the first one of the same text."""
+    """Pair each document of a partition with the first one that has the same text."""
     keys, numbers = _partition(corpus, lambda chunk: chunk.table()["key"], number, count)
     return _equal_keys(keys, numbers, neighbours=0)
 
@@ -151,7 +151,7 @@ def _equal_texts(number: int, corpus: StagedCorpus, count: int) -> Pairs:
 def _candidates(
     task: tuple[int, range], corpus: StagedCorpus, count: int, excluded: Numbers
 ) -> Pairs:
-    """Pair the documents of a partition that agree in one of some bands."""
+    """Pair the documents of a partition that have at least one of these bands in common."""
     number, bands = task
     pairs = []
     for band in bands:
@@ -193,7 +193,7 @@ def _equal_keys(keys: Hashes, numbers: Numbers, neighbours: int) -> Pairs:
 
 
 def _merge(batches: Iterable[Pairs]) -> Pairs:
-    """Merge batches to sorted distinct pairs, re-sorting only when they may have doubled."""
+    """Merge batches into sorted distinct pairs; sort only when their number may have doubled."""
     pairs, pending = _NO_PAIRS, [_NO_PAIRS]
     for batch in batches:
         pending.append(batch)
@@ -203,7 +203,7 @@ def _merge(batches: Iterable[Pairs]) -> Pairs:
 
 
 def _groups(pairs: Pairs) -> tuple[Numbers, Numbers, Numbers]:
-    """Find the groups of documents that pairs connect, in the order of their first documents.
+    """Find the groups of connected documents, in the order of their first documents.
 
     Return the documents of all pairs, sorted, with the group of each, and the group of each pair.
     """
@@ -238,7 +238,7 @@ def _batches(pairs: Pairs) -> Iterator[Pairs]:
 
 
 def _compare(pairs: Pairs, corpus: StagedCorpus, threshold: float) -> Edges:
-    """Compare pairs exactly, except those that are connected by others already."""
+    """Compare pairs exactly, and skip those already connected through other pairs."""
 
     @lru_cache(maxsize=MAX_CACHED)
     def shingles(number: int) -> Hashes:

@@ -167,7 +167,7 @@ async def _fetch(transfer: Transfer, mirror: Mirror | None) -> str:
 
 
 def _complete_path(file: Download, unfinished: Path) -> Path:
-    """Return where a file waits for the others, under a name for exactly this file."""
+    """Return where a complete file waits for the others; the name identifies its source."""
     identity = "\n".join([file.name, str(file.sha256), *file.urls])
     return unfinished / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.complete"
 
@@ -178,6 +178,6 @@ def _url_file(complete: Path) -> Path:
 
 
 def _matching_url(location: str, file: Download) -> str:
-    """Return the URL of a file that ends in its name on a mirror."""
+    """Find the original URL that ends in the file name of ``location``, a path on a mirror."""
     name = location.rsplit("/", 1)[-1].removesuffix(".gz")
     return next((url for url in file.urls if url.endswith(f"/{name}")), next(iter(file.urls), ""))

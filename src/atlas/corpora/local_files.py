@@ -46,7 +46,7 @@ Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder,
 
 @dataclass(frozen=True)
 class Copies:
-    """The copied files."""
+    """Result of copying the user's files."""
 
     files: dict[str, Path]  # source by name of the copy
     skipped: int  # files with other suffixes

@@ -17,7 +17,7 @@ TRAIN_COLOUR, VAL_COLOUR = "#8a6d00", "#1f6fb4"
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure without metadata that changes from run to run."""
+    """Write a figure without the metadata that would differ between runs."""
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 

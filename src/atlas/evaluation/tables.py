@@ -1,4 +1,4 @@
-"""Tables of the token scores: per document, per source, and which token is taken for which."""
+"""Tables of token scores: per document, per source, calibration and confusion."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def write_score_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> None:
-    """Write documents, sources, calibration and confusion, from scores of the table split."""
+    """Write tables of documents, sources, calibration and confusion from the scores of a split."""
     split, questions = evaluator.table_split, evaluator.has_questions
     sums = document_sums(scores, evaluator.splits[split], evaluator.documents(split))
     write_table(with_averages(sums, questions=questions), folder, "documents")
@@ -72,7 +72,7 @@ def document_sums(
 
 
 def source_sums(documents: pd.DataFrame) -> pd.DataFrame:
-    """Add up the documents of each source, the largest sources first."""
+    """Sum the scores of the documents of each source; the largest sources come first."""
     sums = documents.drop(columns="id").groupby("source", sort=True).sum().reset_index()
     order = sums["tokens"].argsort(kind="stable")[::-1]
     return sums.iloc[order[:MAX_SOURCES]].reset_index(drop=True)
@@ -94,7 +94,7 @@ def with_averages(sums: pd.DataFrame, *, questions: bool) -> pd.DataFrame:
 
 
 def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) -> pd.DataFrame:
-    """Count which token is predicted for which.
+    """Count how often each token is predicted for each actual token.
 
     Only frequent tokens have rows; all other predictions are one token, "other". Document ends are
     left out: they would be right in every answer.
@@ -124,7 +124,7 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
 
 
 def _labels(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, str]:
-    """Distinct labels: the pieces, and one for all other tokens.
+    """Make a distinct label per piece, and one for all other tokens.
 
     Pieces of answers lose their leading space where they stay distinct without it.
     """
@@ -140,5 +140,5 @@ def _labels(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, 
 
 
 def _numbers_first(labels: list[str]) -> list[str]:
-    """Sort numbers by value; the rest follow in their given order."""
+    """Sort numbers by value; other values follow in their original order."""
     return sorted(labels, key=lambda label: (0, int(label)) if label.isdecimal() else (1, 0))

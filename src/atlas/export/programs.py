@@ -43,7 +43,7 @@ class InputLayer(LayerCache):
     """Keys and values of one block that are inputs of the program, (B, K, P, D) each."""
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append those of new tokens (B, K, T, D) and return all."""
+        """Append the keys and values of new tokens, (B, K, T, D); return all."""
         self.keys = torch.cat((self.keys, key), dim=2)
         self.values = torch.cat((self.values, value), dim=2)
         return self.keys, self.values
@@ -60,7 +60,7 @@ class InputCache(KVCache):
 
     @property
     def longest(self) -> int:
-        """P."""
+        """Number of past tokens, P."""
         return self.layers[0].keys.shape[2]
 
     def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:  # noqa: ARG002
@@ -69,7 +69,7 @@ class InputCache(KVCache):
 
 
 class CachedDecoder(nn.Module):
-    """A decoder as a pure function: keys and values go in and come out."""
+    """A decoder as a pure function, with keys and values as inputs and outputs."""
 
     def __init__(self, model: Decoder) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class CachedDecoder(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Return logits (B, T, V), then keys and values of each block, (B, K, P + T, D) each.
+        """Return logits (B, T, V), then the keys and values of each block, (B, K, P + T, D).
 
         The inputs are the new tokens (B, T), a mask of all tokens with 0 for padding (B, P + T),
         and keys, then values, of each block in turn (B, K, P, D).
@@ -136,7 +136,7 @@ def trace(model: Decoder) -> ExportedProgram:
 
 
 def remove_stack_traces(program: ExportedProgram) -> ExportedProgram:
-    """Remove the source lines of each operation, because they contain paths of this machine."""
+    """Remove stack traces from the graph, because they contain local paths."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)

@@ -46,7 +46,7 @@ def generate_batch(
     samplings: Sequence[Sampling],
     on_overflow: Overflow = "slide",
 ) -> list[list[int]]:
-    """Continue prompts of any lengths together, each with its own sampling.
+    """Continue several prompts of any length at once, each with its own sampling options.
 
     Each continuation equals that of ``generate`` alone, except where two tokens are equally likely
     to the sixth digit: a batch rounds differently from a single text.

@@ -1,4 +1,4 @@
-"""From ids to text as it is generated: whole characters, and never part of a stop string."""
+"""Decode ids to text during generation: whole characters, and no part of a stop string."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,13 +15,13 @@ class IncrementalDecoder:
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int]) -> None:
-        """Start after a prompt, as the text of a token may depend on the one before."""
+        """Start after a prompt, because a token's text may depend on the one before it."""
         self._decode = decode
         self._restart(list(prompt[-1:]))
         self._pending: list[int] = []
 
     def feed(self, token: int) -> str:
-        """The text that is complete with this token, usually that of the token alone."""
+        """The text that this token completes, usually its own."""
         self._pending.append(token)
         rest = self._new_text(len(self._pending))
         if not rest.endswith(UNKNOWN):
@@ -34,7 +34,7 @@ class IncrementalDecoder:
         return complete
 
     def flush(self) -> str:
-        """The text of the ids held back, when no more will come."""
+        """The text of the ids held back; call it after the last token."""
         return self._take(len(self._pending), self._new_text(len(self._pending)))
 
     def _new_text(self, end: int) -> str:
@@ -42,7 +42,7 @@ class IncrementalDecoder:
         return self._decode([*self._shown, *self._pending[:end]])[len(self._shown_text) :]
 
     def _final_end(self, rest: str) -> int | None:
-        """The number of pending ids whose text no later id can change; None if there are none."""
+        """Number of pending ids whose text later ids can't change; None if there are none."""
         for end in range(1, len(self._pending) - MAX_CHARACTER_TOKENS + 2):
             if rest.startswith(self._new_text(end)):
                 return end
@@ -60,7 +60,7 @@ class IncrementalDecoder:
         return text
 
     def _restart(self, ids: list[int]) -> None:
-        """Forget everything before ``ids``."""
+        """Start again from ``ids`` alone."""
         self._shown, self._shown_text = ids, self._decode(ids)
 
 
@@ -73,7 +73,7 @@ class StopStringFilter:
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
-        """The text that can't be part of a stop string; nothing after one was found."""
+        """The text that can't be part of a stop string; empty once one was found."""
         if self.found is not None:
             return ""
         self._held += text
@@ -88,7 +88,7 @@ class StopStringFilter:
         return passed
 
     def flush(self) -> str:
-        """The text held back, when no more will come."""
+        """The text held back; call it after the last token."""
         held, self._held = self._held, ""
         return held
 
@@ -107,7 +107,7 @@ class TextStream:
 
     @property
     def stopped(self) -> bool:
-        """True once a stop string was found."""
+        """True once a stop string is found."""
         return self._filter.found is not None
 
     def feed(self, token: int) -> str:
@@ -115,12 +115,12 @@ class TextStream:
         return self._filter.feed(self._decoder.feed(token))
 
     def flush(self) -> str:
-        """The rest of the text, when no more tokens will come."""
+        """The rest of the text; call it after the last token."""
         return self._filter.feed(self._decoder.flush()) + self._filter.flush()
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of ``text`` that ``stop`` begins with."""
+    """The length of the longest suffix of ``text`` that is a prefix of ``stop``."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

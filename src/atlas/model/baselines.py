@@ -26,7 +26,7 @@ class Bigram(LanguageModel):
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ``ids`` (B, T)."""
+        """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it."""
         check_ids(self.config, ids, mask)
         logits: Tensor = self.table(ids)
         return logits
@@ -50,9 +50,9 @@ class TwoLayerNetwork(LanguageModel):
         self.output = nn.Linear(config.d_ff, config.vocab_size)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+        """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
-        Before the first token and in the padding, embeddings are zero.
+        Positions before the first token and in the padding have zero embeddings.
         """
         check_ids(self.config, ids, mask)
         x: Tensor = self.dropout(self.embedding(ids))  # (B, T, C)

@@ -24,7 +24,7 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         added: Tensor
         match self.place:
             case "pre":
@@ -50,7 +50,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, metadata: AttentionMetadata, cache: LayerCache | None = None
     ) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         x = self.residual(
             x, self.attention_norm, partial(self.attention, metadata=metadata, cache=cache)
         )
@@ -78,7 +78,7 @@ class CrossBlock(nn.Module):
         source: Tensor,
         source_metadata: AttentionMetadata,
     ) -> Tensor:
-        """(B, T, C) to (B, T, C), with an encoded source (B, S, C)."""
+        """Map (B, T, C) to (B, T, C), attending to an encoded source (B, S, C)."""
         attend_source = partial(self.cross_attention, metadata=source_metadata, source=source)
         x = self.residual(x, self.attention_norm, partial(self.attention, metadata=metadata))
         x = self.residual(x, self.cross_attention_norm, attend_source)

@@ -23,12 +23,12 @@ class ModelConfig(ModelParams):
 
     @property
     def head_size(self) -> int:
-        """Width D of a head."""
+        """Channels of one head, D."""
         return self.d_model // self.n_head
 
     @property
     def key_channels(self) -> int:
-        """Width K * D of the keys, and of the values, of all heads."""
+        """Channels of all keys (or all values), K * D."""
         return self.n_kv_head * self.head_size
 
     def with_bos(self, ids: Sequence[int]) -> list[int]:

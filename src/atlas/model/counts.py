@@ -16,9 +16,9 @@ ADAM_MOMENTS = 2
 class Counts:
     """The size of a model."""
 
-    parameters: dict[str, int]  # weights of each part; a tied head has none of its own
-    multiplied: int  # weights that each token is multiplied by, including a tied head
-    attended: int  # operations of the attention matrix per token, forward, at full context
+    parameters: dict[str, int]  # weights of each part; a tied head counts as 0
+    multiplied: int  # weights used in matrix products, including a tied head
+    attended: int  # forward operations per token for the attention matrix, at full context
 
     @property
     def total_parameters(self) -> int:
@@ -35,7 +35,7 @@ class Counts:
         """Operations of a forward and a backward pass per token.
 
         The backward pass costs twice the forward pass (Chowdhery et al. 2022, arXiv:2204.02311,
-        appendix B). The half of the attention matrix behind a causal mask is counted.
+        appendix B). The masked half of a causal attention matrix is counted, too.
         """
         return 3 * self.forward_flops
 
@@ -109,8 +109,8 @@ def training_bytes(
     """Bytes needed to train a decoder in float32 on ``batch`` full windows at once.
 
     Activations are the tensors that the forward pass saves for the backward pass, without dropout
-    (counted as by Korthikanti et al. 2022, arXiv:2205.05198, for GPT). Temporary memory of single
-    operations is not counted. With ``activation_checkpointing``, the activations of one block and
+    (counted as by Korthikanti et al. 2022, arXiv:2205.05198, for GPT). Temporary memory inside an
+    operation is not counted. With ``activation_checkpointing``, the activations of one block and
     the inputs of all blocks are saved. ``moments`` is the number of optimizer values per weight.
     """
     weights = count(config).total_parameters * FLOAT

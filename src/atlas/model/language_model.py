@@ -33,7 +33,7 @@ def choose_device() -> torch.device:
 
 
 class LanguageModel(nn.Module, ABC):
-    """Map the ids of texts to logits of each next token."""
+    """Base class of all models, which map ids to logits of the next token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ``ids`` (B, T), one text per row.
+        """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
         ``mask`` (B, T) is False in the padding, on either side. None is fine for padding on the
         right, which no token sees.
@@ -67,7 +67,7 @@ class LanguageModel(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _values_are_at_hand(tensor: Tensor) -> bool:
+def _values_are_cheap(tensor: Tensor) -> bool:
     """Return True if values are cheap to read: on the CPU, and not while compiling."""
     return not torch.compiler.is_compiling() and tensor.device.type == "cpu"
 
@@ -88,7 +88,7 @@ def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int
             f"a mask of {mask.dtype} of shape {tuple(mask.shape)} for ids of shape "
             f"{tuple(ids.shape)}: give a truth value for each, True for a token"
         )
-    if not _values_are_at_hand(ids):
+    if not _values_are_cheap(ids):
         return
     lowest, highest = (int(end) for end in ids.aminmax())
     if lowest < 0 or highest >= config.vocab_size:
@@ -100,6 +100,6 @@ def check_ids(config: ModelConfig, ids: Tensor, mask: Tensor | None, before: int
 
 def check_rows(found: Tensor, missing: str) -> None:
     """Check that every row of ``found`` (B, T) has a True, on the CPU and outside compilation."""
-    if _values_are_at_hand(found) and not found.any(dim=1).all():
+    if _values_are_cheap(found) and not found.any(dim=1).all():
         row = int(found.any(dim=1).logical_not().nonzero()[0])
         raise ValueError(f"row {row} {missing}")

@@ -48,7 +48,7 @@ def draw(logits: Logits, generator: np.random.Generator) -> int:
     """Draw an id with the probabilities of logits (V,).
 
     An exponential race: each id gets a random time with its probability as the rate, and the
-    earliest wins. Rounding differences, such as between one row and a batch, then hardly ever
+    earliest wins. Small rounding differences, such as those between one row and a batch, rarely
     change the winner.
     """
     times = generator.standard_exponential(len(logits), dtype=np.float32)

@@ -142,7 +142,7 @@ class CorpusParams(Section):
 
 
 class CleanParams(Section):
-    """Cleaning of each document, and the split in three."""
+    """How documents are cleaned and split into train, val and test."""
 
     separator: str | None
     text_field: Annotated[str, Field(min_length=1)]

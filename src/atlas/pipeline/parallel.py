@@ -1,8 +1,8 @@
 """Map a function over tasks: in this process, in local processes, or on a cluster.
 
 ``ATLAS_PARALLEL`` chooses the workers and never changes a result: results arrive in the order of
-the tasks. joblib runs them; on a cluster, the paths in the tasks must lead to the same files on
-every machine.
+the tasks. joblib runs them; on a cluster, every machine must see the same files under the paths in
+the tasks.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ def _run(function: Callable[[Task], Result], task: Task, expected: str) -> Resul
 
 @cache
 def code_version() -> str:
-    """Hash this package's sources: a worker on another machine must have the same."""
+    """Hash this package's source files, which must be equal on every machine."""
     sources = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         sources.update(path.read_bytes())
@@ -168,6 +168,6 @@ def _reach(address: str) -> None:
 
 
 def _prepare_worker() -> None:
-    """End a worker with its parent, and leave Ctrl+C to the parent."""
+    """Make a worker end with its parent, and let only the parent handle Ctrl+C."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What the stage scripts share.
+"""Helpers that all stage scripts share.
 
 The runner validates the params, fingerprints the inputs of the stage, publishes its outputs whole
 or not at all, and turns errors into one line and an exit code. A stage script is a recipe::
@@ -116,7 +116,7 @@ class StageRun:
     _written: list[Path] = field(default_factory=list)
 
     def output(self, path: str) -> Path:
-        """Return the place to write the output ``path`` to; it is renamed on success."""
+        """Return a temporary path for the output ``path``; it is renamed on success."""
         final = Path(path)
         if final not in self._outs:
             raise AtlasError(f"dvc.yaml: stage {self.name} declares no output {path}; add it")
@@ -134,7 +134,7 @@ class StageRun:
         return folder
 
     def write_metrics(self, metrics: Mapping[str, Metric]) -> None:
-        """Write metrics/<stage>.json: numbers that equal inputs reproduce."""
+        """Write metrics/<stage>.json: only numbers that the same inputs reproduce."""
         write_json(self.output(f"metrics/{self.name}.json"), _finite(metrics))
 
     @contextmanager
@@ -165,7 +165,7 @@ class StageRun:
 
 
 def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
-    """Run the ``main`` of a stage script in the checkout that is the current folder."""
+    """Run ``main`` of a stage script; the current folder is the checkout."""
     with one_line_errors():
         end_with_dvc()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -192,7 +192,7 @@ def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
 
 @contextmanager
 def _locked(lock_file: Path) -> Iterator[None]:
-    """Keep a second run of the same stage from the same files."""
+    """Prevent two simultaneous runs of a stage from writing the same files."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file)
     try:
@@ -225,7 +225,7 @@ def _hash(file: Path) -> str:
 
 @functools.cache
 def _hash_of_state(file: Path, *_state: int) -> str:
-    """Cache hashes by the file's state, so that checking gigabytes again costs nothing."""
+    """Hash a file; cached by its state, so that unchanged files are not read again."""
     return sha256(file)
 
 

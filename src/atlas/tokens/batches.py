@@ -42,7 +42,7 @@ class BatchLoader:
         self.next = 0  # number of the next batch
 
     def read(self) -> Generator[TensorBatch, None, None]:
-        """Yield batches without end, from ``next`` on."""
+        """Yield batches forever, starting at ``next``."""
         loader = DataLoader(
             _Steps(self.windows, self.share),
             batch_size=None,

@@ -39,10 +39,10 @@ WHOLE = re.compile(r"(?s:.+)")
 def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
     r"""Return a pattern that matches one unit after the other, up to the end of a text.
 
-    A token is never longer than a piece of the vocabulary. Where no piece spans a position, no
-    token does: BPE merges and the best path of a unigram model to its left don't depend on what is
-    to its right. If no piece has a blank after another character, a unit may start at each run of
-    blanks; if no piece but ``\n`` itself holds a line end, a line end is a unit::
+    Text can be split wherever no piece spans the position: no token spans it either, and BPE merges
+    and the best path of a unigram model on its left don't depend on the text on its right. If no
+    piece has a blank after another character, a unit may start at each run of blanks. If no piece
+    but ``\n`` itself holds a line end, a line end is a unit::
 
         text     the  lamp\nsees        units   the|  lamp|\n|sees
 

@@ -60,7 +60,7 @@ class VocabularyReport:
         return self.index.splits[split].bytes / tokens if tokens else 0.0
 
     def metrics(self) -> dict[str, int | float | str]:
-        """Return the numbers for ``dvc metrics``, and the longest and rarest pieces."""
+        """Return the numbers that ``dvc metrics`` shows, and the longest and rarest pieces."""
         metrics: dict[str, int | float | str] = {"vocab_size": self.tokenizer.vocab_size}
         for split in SPLITS:
             metrics[f"{split}_bytes_per_token"] = self.bytes_per_token(split)

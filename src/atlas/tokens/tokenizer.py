@@ -56,7 +56,7 @@ class Block:
 
 
 class Tokenizer:
-    """A vocabulary and the rules that split text into its pieces.
+    """A vocabulary, and the rules that split text into pieces.
 
     Attributes:
         bos: id before the first token of a text; the same as ``eos``, which separates documents.
@@ -70,7 +70,7 @@ class Tokenizer:
     """
 
     def __init__(self, model: bytes, name: str = MODEL_FILE) -> None:
-        """Read the content of a model file; errors call it ``name``."""
+        """Parse the content of a model file; ``name`` identifies it in errors."""
         self.spec, self.processor = _parse(model, name)
         spec = self.spec
         self.model = model
@@ -210,7 +210,7 @@ class Tokenizer:
         return Block(ids, ends)
 
     def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
-        """Split a long text into parts that can be encoded apart; mark its last part."""
+        """Split a long text into parts that can be encoded separately; mark the last one."""
         start = 0
         while len(text) - start > BLOCK:
             stop = start + BLOCK
@@ -228,7 +228,7 @@ class Tokenizer:
             yield text[start:], True
 
     def _normalize(self, text: str) -> str:
-        """Return the text as pieces are matched against it, with blanks for U+2581."""
+        """Return the normalized text that pieces match, with blanks for U+2581."""
         try:
             text.encode()
         except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 can't hold, becomes U+FFFD
@@ -244,12 +244,12 @@ class Tokenizer:
 
 
 def visible(piece: str) -> str:
-    """Return a piece with signs for its blanks, line ends and tabs."""
+    """Return a piece with visible signs for blanks, line ends and tabs."""
     return piece.translate(VISIBLE)
 
 
 def single_blanks(line: str) -> str:
-    """Return a line with one blank for each stretch of white space, and none at its ends."""
+    """Collapse runs of whitespace in a line to one blank, and strip both ends."""
     return " ".join(line.split())
 
 
@@ -271,7 +271,7 @@ def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]
 
 
 def _without_normalization(spec: ModelProto) -> ModelProto:
-    """Return a copy that takes texts as they are."""
+    """Return a copy that doesn't normalize texts."""
     plain = ModelProto()
     plain.CopyFrom(spec)
     plain.normalizer_spec.precompiled_charsmap = b""

@@ -82,7 +82,7 @@ class Layout:
         return int(self._window_ends[-1]) if len(self._window_ends) else 0
 
     def window(self, number: int) -> Window:
-        """Return a window and the token before it, which is ``eos`` at the start of a document."""
+        """Return a window preceded by one token, which is ``eos`` at the start of a document."""
         document = int(np.searchsorted(self._window_ends, number, side="right"))
         first = int(self._document_ends[document - 1]) if document else 0
         nth = number - (int(self._window_ends[document - 1]) if document else 0)
@@ -92,7 +92,7 @@ class Layout:
         return found if nth else np.concatenate([[self.tokens.index.eos], found])
 
     def per_epoch(self) -> int:
-        """Return the number of training windows: those that fit, whatever the epoch's offset."""
+        """Number of training windows that fit in an epoch with any offset."""
         if not self.packed:
             return len(self)
         if len(self.tokens) <= self.context_length:
@@ -100,7 +100,7 @@ class Layout:
         return max((len(self.tokens) - self.context_length) // self.context_length, 1)
 
     def largest_offset(self) -> int:
-        """Return the most tokens an epoch may skip at the start, so that packed epochs differ."""
+        """Max tokens that an epoch skips at the start, so that packed epochs differ."""
         if not self.packed:
             return 0
         last = self.per_epoch() * self.context_length + 1
@@ -115,7 +115,7 @@ class Layout:
 
 
 def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
-    """Cut a split into windows that have room for the longest prompt and its answer."""
+    """Cut a split into windows; each has room for the longest prompt with its answer."""
     if tokens.index.separator is not None and len(tokens):
         longest = int(np.diff(tokens.document_ends, prepend=0).max())
         if longest > context_length:
@@ -148,7 +148,7 @@ class TrainingWindows:
 
     @cached_property
     def layout(self) -> Layout:
-        """The windows to choose from."""
+        """All windows of the training split."""
         return layout_of(self.tokens, self.context_length)
 
     @property

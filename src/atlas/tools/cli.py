@@ -354,7 +354,7 @@ def report() -> None:
 
 @app.command()
 def offline_plots() -> None:
-    """Let `dvc plots` draw without network in this clone."""
+    """Make `dvc plots` work without a network in this clone."""
     from atlas.tools.report.offline_plots import write_offline_plots
 
     print(write_offline_plots(find_project()))

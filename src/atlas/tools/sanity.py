@@ -103,11 +103,11 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
 def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
     """Measure the mean gradient of each weight tensor of a new model over a few batches in float32.
 
-    With ``train.init=zero``, the model makes one step first, because layers behind a matrix of
-    zeros get no gradient at the start.
+    With ``train.init=zero``, the model is trained for one step first, because a matrix of zeros
+    blocks the gradient of the layers before it.
 
     Raises:
-        AtlasError: the data cannot be trained on.
+        AtlasError: the data is not suitable for training.
     """
     train = params.train.model_copy(update={"precision": "float32", "warmup_steps": 0})
     train_step, batches = _begin(params, train, tokens)

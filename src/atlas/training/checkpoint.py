@@ -90,7 +90,7 @@ class Checkpoints:
             self._pending = {}
 
     def save(self, train_step: TrainStep, state: TrainState) -> bool:
-        """Write a checkpoint and remove all but the newest two; every process must call it.
+        """Write a checkpoint and remove all but the newest two; every process must call this.
 
         If the disk is full, log a warning, keep the older checkpoints and return False.
         """
@@ -128,7 +128,7 @@ class Checkpoints:
         return True
 
     def resume(self, train_step: TrainStep) -> TrainState:
-        """Restore the newest intact checkpoint, or start a new run; every process must call it.
+        """Restore the newest intact checkpoint, or start a new run; every process must call this.
 
         Damaged checkpoints are removed, so that a later save does not mistake them for new ones.
         """
@@ -163,7 +163,7 @@ class Checkpoints:
 
 
 def full_weights(model: LanguageModel, context: DistributedContext) -> dict[str, Tensor]:
-    """The weights by name, gathered from all processes; every process must call it."""
+    """Gather the weights by name from all processes; every process must call this."""
     if not context.is_sharded:
         return weights_of(model)
     weights: dict[str, Any] = get_model_state_dict(model, options=FULL)
@@ -181,7 +181,7 @@ def find_damage(checkpoint: Path) -> str:
 
 
 def _write_tensors(folder: Path, train_step: TrainStep) -> None:
-    """Write weights and optimizers; every process must call it."""
+    """Write weights and optimizers; every process must call this."""
     context, optimizers = train_step.context, train_step.optimizers
     started = optimizers.has_state()
     rest: dict[str, Any] = {"scale": train_step.precision.state_dict(), "started": started}
@@ -199,7 +199,7 @@ def _write_tensors(folder: Path, train_step: TrainStep) -> None:
 
 
 def _read_tensors(folder: Path, train_step: TrainStep) -> None:
-    """Restore weights and optimizers; every process must call it."""
+    """Restore weights and optimizers; every process must call this."""
     model, members = train_step.model, train_step.optimizers.members
     rest = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
     # Optimizers before weights: PyTorch gives an empty optimizer its state by a step of size 0.

@@ -37,10 +37,10 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def checkpoint_activations(model: LanguageModel) -> None:
-    """Make each block keep only its input and recompute the rest in the backward pass.
+    """Make each block save only its input and recompute the rest in the backward pass.
 
-    Needs the memory of one block instead of all, for a third more operations (Chen et al. 2016,
-    arXiv:1604.06174).
+    Activations of one block instead of all are in memory, for a third more operations
+    (Chen et al. 2016, arXiv:1604.06174).
     """
     for block in blocks_of(model):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -49,8 +49,8 @@ def checkpoint_activations(model: LanguageModel) -> None:
 def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bool:
     """Decide whether training on this many tokens is long enough for torch.compile.
 
-    ``ATLAS_COMPILE`` decides if it is 0 or 1. Otherwise the number of operations does, at a fixed
-    typical speed and not the measured one: equal params must give equal results.
+    ``ATLAS_COMPILE`` decides if it is 0 or 1. Otherwise the estimated time does: operations divided
+    by a fixed typical speed, not the measured one, so that equal params give equal results.
     """
     choice = settings().compile
     if choice == "auto":

@@ -142,7 +142,7 @@ class Throughput:
         self._seconds += time.perf_counter() - started
 
     def take(self) -> float:
-        """Tokens per second since the last call; 0 without a step."""
+        """Tokens per second since the last call; 0 if there was no step."""
         speed = self._tokens / self._seconds if self._seconds else 0.0
         self._tokens, self._seconds = 0, 0.0
         return speed
@@ -224,7 +224,7 @@ def _warn(message: str) -> None:
 
 
 class MetricsLogger:
-    """Adds rows to a ``TrainState`` and shows them; only the main process shows anything."""
+    """Adds rows to a ``TrainState``; the main process also writes and displays them."""
 
     def __init__(
         self,
@@ -314,7 +314,7 @@ class MetricsLogger:
         self._live.write(self._state, force=True)
 
     def log_sample(self, text: str) -> None:
-        """Add a sample of the model's text."""
+        """Add a sample of generated text."""
         step = self._state.step
         self._state.samples.append((step, text))
         verbatim = f"    {text}"

@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, SGD and Muon, and which of them updates which weights.
+"""AdamW, SGD and Muon, and the choice of which one updates which weights.
 
 Muon orthogonalises the momentum of the matrices of hidden layers (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon/).
@@ -82,7 +82,7 @@ class Muon(torch.optim.Optimizer):
                 )
 
     def _directions(self, matrices: list[Tensor], momentum: float) -> Sequence[Tensor]:
-        """Nesterov momentum: the gradients moved towards their updated means."""
+        """Nesterov momentum: update the running means, and move the gradients toward them."""
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["momentum"] = torch.zeros_like(matrix)
@@ -98,7 +98,7 @@ def _gather(matrix: Tensor) -> Tensor:
 
 
 def _shard_like(update: Tensor, matrix: Tensor) -> Tensor:
-    """This process's shard of an update that every process has computed."""
+    """Return this process's shard of an update; every process computes the whole update."""
     if not isinstance(matrix, DTensor):
         return update
     mesh = matrix.device_mesh
@@ -118,7 +118,7 @@ class Optimizers:
             group[PEAK_LR] = group["lr"]
 
     def scale_lr(self, factor: float) -> None:
-        """Set each learning rate to its peak times a factor."""
+        """Set each learning rate to a factor times its peak."""
         for group in self._groups():
             group["lr"] = group[PEAK_LR] * factor
 

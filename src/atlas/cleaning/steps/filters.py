@@ -120,7 +120,7 @@ def _too_many_lines(
 
 
 def _repeated_segments(segments: list[str], name: str) -> str | None:
-    """Check for repeated lines or paragraphs; the first of equal ones doesn't count."""
+    """Check for repeated lines or paragraphs; the first occurrence doesn't count."""
     distinct = set(segments)
     characters = 1 - sum(map(len, distinct)) / max(1, sum(map(len, segments)))
     if characters > MAX_REPEATED_CHARACTERS:
@@ -159,7 +159,7 @@ def _repeated_ngrams(words: list[str]) -> str | None:
 
 
 def _ngram_ids(words: list[str]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield n = 2, 3, ... with the id of the n-gram that starts at each word."""
+    """Yield n = 2, 3, ... and, for each word, the id of the n-gram that starts there."""
     vocabulary: dict[str, int] = {}
     word_ids = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words], np.int64)
     ids = word_ids
@@ -170,7 +170,7 @@ def _ngram_ids(words: list[str]) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 
 def _top_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """Characters in all occurrences of the most frequent n-gram (of several, the longest)."""
+    """Count the characters of all occurrences of the most frequent n-gram, the longest on a tie."""
     counts = np.bincount(ids)
     highest = counts.max()
     if highest < 2:
@@ -180,7 +180,7 @@ def _top_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n:
 
 
 def _repeated_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """Characters of the words in any n-gram that occurred before, each word counted once."""
+    """Count the characters of words that belong to a repeated n-gram; each word counts once."""
     repeated = np.ones(len(ids), bool)
     repeated[np.unique(ids, return_index=True)[1]] = False
     covered = np.convolve(repeated, np.ones(n, np.int64)) > 0

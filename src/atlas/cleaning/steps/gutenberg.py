@@ -171,7 +171,7 @@ is_divider = re.compile(r"\s*(?:[*\-=_~+]\s*){3,}").fullmatch
 
 @dataclass(frozen=True)
 class Stripped:
-    """A book without Project Gutenberg's additions, or another text as it was."""
+    """A book without Project Gutenberg's additions; any other text is unchanged."""
 
     text: str  # from the first to the last non-blank line of the book
     header: bool = False  # was removed
@@ -304,7 +304,7 @@ def _ends_book(lines: list[str], i: int, trusted: bool) -> bool:
 
 
 def _extend_footer(lines: list[str], start: int, book: int) -> tuple[int, bool]:
-    """Move the start of the footer up over other end lines and credits right above it."""
+    """Move the start of the footer up to include end lines and credits right above it."""
     credited = False
     while True:
         top, stop = _paragraph_above(lines, start)
@@ -433,7 +433,7 @@ def _is_blank_or_divider(line: str) -> bool:
 
 
 def _skip(lines: list[str], start: int, condition: Callable[[str], object]) -> int:
-    """Find the first line from ``start`` on without a condition, or the number of lines."""
+    """Skip the lines from ``start`` on that meet a condition; return the line after them."""
     while start < len(lines) and condition(lines[start]):
         start += 1
     return start
@@ -448,7 +448,7 @@ def _next_blank(lines: list[str], start: int) -> int:
 
 
 def _filled(lines: list[str], start: int, stop: int) -> Iterator[tuple[int, str]]:
-    """Yield each non-blank line's index, and its text with the next line's: markers can wrap."""
+    """Yield each non-blank line's index, and its text joined with the next: markers can wrap."""
     for i in range(start, stop):
         if lines[i].strip():
             yield i, _collapse(lines[i : i + 2])
@@ -459,14 +459,14 @@ def _paragraphs(lines: list[str]) -> list[str]:
 
 
 def _paragraph_spans(lines: list[str], start: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the first line and the line after each paragraph, a run of non-blank lines."""
+    """Yield the first line of each paragraph (a run of non-blank lines) and the line after it."""
     while (top := _next_filled(lines, start)) < len(lines):
         start = _next_blank(lines, top)
         yield top, start
 
 
 def _paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
-    """Find the first line and the line after the last paragraph before ``start``, or 0, 0."""
+    """Find where the last paragraph before ``start`` begins and ends; 0, 0 if there is none."""
     stop = start
     while stop and not lines[stop - 1].strip():
         stop -= 1

@@ -1,11 +1,11 @@
 """Text in one canonical form: mojibake, line ends, control and invisible characters, NFC.
 
-Each step takes a text and returns it with the number of changes. Most texts need none of them, so
-each step first runs a cheap check.
+Each step takes a text and returns it with the number of changes. Most texts need no change, so
+each step starts with a cheap check.
 
 Mojibake is UTF-8 that was decoded in another encoding and stored that way: an apostrophe becomes
-``â€™``. ftfy detects and undoes it; none of its other fixes is used, so quotes and dashes stay as
-they are. Its detection is slow, and false alarms grow with the length of the text, so it only
+``â€™``. ftfy detects and undoes it; its other fixes are not used, so quotes and dashes stay as they
+are. Its detection is slow, and false alarms grow with the length of the text, so it only
 sees lines with a character pair that could be mojibake.
 """
 
@@ -86,7 +86,7 @@ def _suspicious_pairs(spaces: bool) -> re.Pattern[str]:
 
 
 def _misread(values: bytes, encoding: str) -> list[str]:
-    """Decode bytes one by one, regex-escaped; undefined ones as the control character."""
+    """Decode each byte and escape it for a regex; an undefined byte becomes a control character."""
     return [
         re.escape(bytes([value]).decode(encoding, errors="ignore") or chr(value))
         for value in values

@@ -43,7 +43,7 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file; ``read`` gives its values, contiguous, in float32."""
+    """A tensor of a GGUF file; ``read`` returns its values as a contiguous float32 array."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ def scale(factor: float) -> Transform:
 
 
 def interleave_halves(head_size: int) -> Transform:
-    """Reorder the rows of each head so that the two of a RoPE pair are neighbours.
+    """Reorder the rows of each head so that the two rows of a RoPE pair are adjacent.
 
     Atlas rotates rows i and i + D/2 of a head together, llama.cpp's ``llama`` rows 2i and 2i + 1.
     """
@@ -131,7 +131,7 @@ class GgufConverter:
             yield _constant(f"{block}.ffn.act.scales", (f,), k)
 
     def _module(self, ours: str, theirs: str) -> Iterator[GgufTensor]:
-        """Weight and bias of a module, where the model has it."""
+        """Weight and bias of a module; a bias that only the architecture has is zero."""
         shapes, transform = self.weights.shapes, self._transform(ours)
         for kind in ("weight", "bias"):
             name, stored = f"{theirs}.{kind}", f"{ours}.{kind}"
@@ -152,7 +152,7 @@ class GgufConverter:
         return self.architecture.always_bias or (is_norm and self.architecture.always_norm_bias)
 
     def _transform(self, ours: str) -> Transform | None:
-        """The transform that makes the architecture compute what the module computes."""
+        """Return the transform that adapts a module's weights to the architecture."""
         config, architecture = self.config, self.architecture
         match ours.split(".", 2)[-1] if ours.startswith("blocks.") else ours:
             case "embedding" if architecture.scales_embedding:
@@ -168,7 +168,7 @@ class GgufConverter:
         return None
 
     def _fused_qkv(self, number: int) -> Iterator[GgufTensor]:
-        """Queries, keys and values stacked in one tensor; a missing bias becomes zeros."""
+        """Stack queries, keys and values into one tensor; zeros replace a missing bias."""
         modules = [list(self._module(f"blocks.{number}.{name}", "")) for name in QKV]
         for kind, stack in zip(("weight", "bias"), zip(*modules, strict=True), strict=False):
             shape = (sum(each.shape[0] for each in stack), *stack[0].shape[1:])

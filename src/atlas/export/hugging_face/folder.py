@@ -65,7 +65,7 @@ NamedTensors = Iterator[tuple[str, Tensor]]
 
 
 def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass) -> None:
-    """Create a folder and write the model to it as one class of transformers."""
+    """Create a folder with the model, written for one of transformers' classes."""
     config, tokenizer = bundle.config, bundle.tokenizer
     folder.mkdir()
     tensors = HuggingFaceConverter(config, kind, bundle.weights).tensors()

@@ -18,9 +18,9 @@ class LoadedModel(ABC):
     """A model and its tokenizer.
 
     Attributes:
-        name: for people and for the API of the server.
-        engine: what runs it: ``PyTorch``, ``llama.cpp`` or ``transformers``.
-        context_length: max tokens that it sees at once.
+        name: shown to people and in the server's API.
+        engine: the runtime: ``PyTorch``, ``llama.cpp`` or ``transformers``.
+        context_length: most tokens the model sees at once.
         vocab_size: V.
         end_ids: ids that end a text.
         has_attention: whether ``attention`` is available.
@@ -46,7 +46,7 @@ class LoadedModel(ABC):
         """The text of ids: special tokens are left out, incomplete characters become U+FFFD."""
 
     def piece(self, token: int) -> str:
-        """A readable form of one id, also if it is only part of a character."""
+        """A readable form of one id, even if it is only part of a character."""
         return self.decode([token])
 
     def piece_bytes(self, token: int) -> bytes | None:
@@ -59,7 +59,7 @@ class LoadedModel(ABC):
         """A backend with room for this many texts at once."""
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids that the model reads for a conversation, ready for the next message.
+        """Encode a conversation so that the model's next message can follow.
 
         A model without a chat template does not follow instructions, so the conversation is one
         text: each message is a new line, except that an answer continues the line before it.
@@ -71,7 +71,7 @@ class LoadedModel(ABC):
         return self.encode(text)
 
     def supported_overflow(self, on_overflow: Overflow) -> Overflow:
-        """``on_overflow``, or what this model does instead."""
+        """``on_overflow``, or the behavior this model has instead."""
         return on_overflow
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:  # noqa: ARG002
@@ -121,7 +121,7 @@ def chat_template_errors(name: str) -> Iterator[None]:
     """Report an error of a chat template in one line.
 
     Raises:
-        AtlasError: the template is broken, or refuses the conversation, as some do certain roles.
+        AtlasError: the template is broken or rejects the conversation, for example a role.
     """
     try:
         yield

@@ -52,7 +52,7 @@ class HuggingFaceModel(LoadedModel):
         self.end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a prompt, begun as the tokenizer does."""
+        """The ids of a prompt, with the special tokens that the tokenizer puts first."""
         return self._at_least_bos(self._tokenizer(text, split_special_tokens=True)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -67,7 +67,7 @@ class HuggingFaceModel(LoadedModel):
         return TransformersBackend(self._model, slots, self.context_length)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """In the chat template of the tokenizer, if it has one."""
+        """The ids of a conversation in the tokenizer's chat template, if it has one."""
         if not self._tokenizer.chat_template:
             return super().encode_chat(messages)
         with chat_template_errors(self.name):
@@ -81,7 +81,7 @@ class HuggingFaceModel(LoadedModel):
 
 
 class TransformersBackend(InferenceBackend):
-    """One transformers cache per slot, read one after the other."""
+    """A transformers model with one key-value cache per slot; slots run one after the other."""
 
     def __init__(self, model: Any, slots: int, context_length: int) -> None:
         super().__init__(slots, context_length)

@@ -1,4 +1,4 @@
-"""Load a model from a path, whatever is there, into the engine that should run it."""
+"""Load a model of any format from a path, and choose the engine that runs it."""
 
 import json
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Read what the stages wrote about a run: skip what is missing, name what is damaged."""
+"""Read the metrics that the stages wrote; skip missing files and report damaged ones."""
 
 import csv
 import io
@@ -58,7 +58,7 @@ def read_results(folder: Path) -> Results:
     problems: list[str] = []
 
     def read(pattern: str, parse: Callable[[bytes], tuple[T | None, str]]) -> dict[str, T]:
-        """The files that hold something, by path without the suffix."""
+        """Non-empty files, by path without the suffix."""
         found = {}
         for path in sorted(folder.glob(pattern)):
             if path.name.startswith(".") or ("*" in pattern and not path.is_file()):
@@ -94,7 +94,7 @@ def read_results(folder: Path) -> Results:
 
 
 def parse_values(content: bytes) -> tuple[dict[str, Value] | None, str]:
-    """The numbers and texts of a JSON object, without nested values; or the problem."""
+    """Parse the numbers and texts of a JSON object, without nested values; or name the problem."""
     try:
         found: Any = json.loads(_text(content))
     except (ValueError, RecursionError):
@@ -110,7 +110,7 @@ def parse_values(content: bytes) -> tuple[dict[str, Value] | None, str]:
 
 
 def parse_table(content: bytes) -> tuple[pd.DataFrame | None, str]:
-    """A table of text cells, and a problem: rows that are cut off are left out."""
+    """Parse a table of text cells; rows that are cut off are skipped and reported as a problem."""
     limit = csv.field_size_limit(MAX_CELL)
     try:
         header, *lines = filter(None, csv.reader(io.StringIO(_text(content), newline="")))

@@ -26,7 +26,7 @@ Event = Token | None | EngineError  # a token, the end of a sequence, or the rea
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request and of all together, with the HTTP status beyond each."""
+    """Limits per request and in total; the comments give the HTTP status when exceeded."""
 
     slots: int = 16  # sequences generated at the same time; more wait
     queue_size: int = 64  # sequences waiting for a slot; 429
@@ -85,7 +85,7 @@ class Job:
 
 
 class Engine:
-    """Generate sequences in a thread, for the tasks of an event loop."""
+    """Generates sequences in a thread and passes their tokens to an event loop."""
 
     def __init__(self, batch: RunningBatch, limits: Limits, metrics: Metrics | None = None) -> None:
         self._batch = batch
@@ -110,17 +110,17 @@ class Engine:
         return capacity - len(self._running) - len(self._waiting)
 
     def start(self) -> None:
-        """Start the thread, for the running event loop."""
+        """Start the thread; tokens go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def warm_up(self, prompt: Sequence[int]) -> None:
-        """Generate two tokens, as the first ones take longer."""
+        """Generate two tokens, so that the first request is not slower."""
         for _ in self._batch.run([TokenSequence(prompt, 2, GREEDY)]):
             pass
 
     def stop(self) -> None:
-        """End after the current step; unfinished requests get an error."""
+        """Stop after the current step; unfinished requests get an error."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

@@ -42,7 +42,7 @@ class ErrorResponse(BaseModel):
 class APIError(HTTPException):
     """A request that ends in an error response.
 
-    FastAPI passes on nothing but its own exceptions from the body of a request, hence the base.
+    It extends HTTPException, because FastAPI handles no other exceptions raised in a request body.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 
 
 class Metrics:
-    """Metrics of one server, in a registry of their own."""
+    """Metrics of one server, in its own Prometheus registry."""
 
     def __init__(self) -> None:
         import prometheus_client as prometheus

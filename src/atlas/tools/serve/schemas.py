@@ -94,7 +94,7 @@ class CompletionRequest(BaseRequest):
 
     @property
     def token_limit(self) -> int:
-        """Most tokens of one completion."""
+        """Max tokens of one completion."""
         return self.max_tokens or DEFAULT_COMPLETION_TOKENS
 
     @property
@@ -141,7 +141,7 @@ class ChatRequest(BaseRequest):
 
     @property
     def token_limit(self) -> int:
-        """Most tokens of the answer."""
+        """Max tokens of the answer."""
         return self.max_completion_tokens or self.max_tokens or DEFAULT_CHAT_TOKENS
 
     @property
@@ -203,7 +203,7 @@ class ResponseBuilder:
         return self._chunk([self._choice([delta], "delta")])
 
     def usage_chunk(self, usage: Body) -> Body:
-        """Return the last chunk of a stream that reports its usage."""
+        """Return the chunk with the token usage, which ends a stream that reports it."""
         return self._chunk([]) | {"usage": usage}
 
     def _chunk(self, choices: list[Body]) -> Body:

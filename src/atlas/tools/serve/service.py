@@ -1,4 +1,4 @@
-"""The served model: checks requests against it and the limits, and generates their sequences."""
+"""The served model: checks each request, then generates its sequences."""
 
 import csv
 import math
@@ -56,7 +56,7 @@ class ModelService:
         ]
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:
-        """Refuse ids that are not in the vocabulary, or too many of them."""
+        """Reject ids outside the vocabulary, or more ids than the context holds."""
         last, context = self.model.vocab_size - 1, self.model.context_length
         if max(ids) > last:
             raise _invalid(param, f"{max(ids)} is not a token id; ids go from 0 to {last}")
@@ -70,7 +70,7 @@ class ModelService:
         return APIError(404, message, param="model", code="model_not_found")
 
     def _check(self, request: CompletionRequest | ChatRequest) -> None:
-        """Refuse what can be refused before the prompts are encoded."""
+        """Reject a request early if its options alone are invalid."""
         limits, tokens, stops = self.limits, request.token_limit, request.stop_strings()
         prompts = 1 if isinstance(request, ChatRequest) else len(request.prompts())
         count = prompts * (request.n or 1)

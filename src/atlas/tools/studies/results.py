@@ -1,4 +1,4 @@
-"""Results of a study: a CSV of runs, a table and a plot of values, and the page around them."""
+"""Results of a study: a CSV file of all runs, a plot and a page with a table."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def _read_measures(root: Path, experiment: str, measures: Sequence[str]) -> dict
 
 
 def csv_rows(study: Study, results: list[RunResult]) -> list[dict[str, object]]:
-    """Return one row per run, for programs; a missing measure is None."""
+    """Return one row per run for the CSV file; a missing measure is None."""
     return [
         {
             "experiment": result.run.name,
@@ -97,7 +97,7 @@ def csv_rows(study: Study, results: list[RunResult]) -> list[dict[str, object]]:
 
 
 def as_markdown(study: Study, results: list[RunResult]) -> str:
-    """Format one row per value, for people: mean and range of each measure, and number of runs."""
+    """Format a Markdown table with a row per value: mean and range of measures, runs."""
     spec = study.spec
     has_labels = any(row.label for row in spec.vary)
     header = [*([""] if has_labels else []), *spec.keys, *_short_names(spec.measures), "runs"]
@@ -169,7 +169,7 @@ def _label_axes(axes: Axes, study: Study, x_of: list[float]) -> None:
 def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
     """Write the CSV, the plot and the page, and return the page's path relative to the root.
 
-    An existing page keeps everything outside of the two marks.
+    In an existing page, only the text between the two markers is replaced.
     """
     page = PAGES / f"{study.name}.md"
     if (root / page).is_file():
@@ -192,7 +192,7 @@ def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
 
 
 def _results_block(study: Study, results: list[RunResult], has_plot: bool) -> str:
-    """Format what goes between the two marks."""
+    """Format the text between the two markers."""
     spec, name, file = study.spec, study.name, study_file(study.name)
     done = sum(result.state == "done" for result in results)
     presets = f"presets {', '.join(spec.presets)}; " if spec.presets else ""
