@@ -223,10 +223,10 @@ def test_help_names_each_command():
 def test_model_prints_what_params_describe():
     code, printed, _ = atlas("model")
     assert code == 0
-    assert re.search(r"in all +1,000,576\n", printed)
-    assert re.search(r"llama.cpp runs it +as +llama\n", printed)
+    assert re.search(r"total +1,000,576\n", printed)
+    assert re.search(r"llama.cpp +architecture +llama\n", printed)
     code, printed, _ = atlas("model", "small")
-    assert re.search(r"in all +100,682,496\n", printed)
+    assert re.search(r"total +100,682,496\n", printed)
     code, _, error = atlas("model", "smal")
     assert code == 1
     assert "did you mean small?" in error

@@ -1,8 +1,8 @@
-"""A training of 50 steps in as many processes as torchrun starts, for test_world.
+"""Train 50 steps in as many processes as torchrun starts, for test_distributed.
 
-    python -m tests.training.processes TOKENS RUN STRATEGY STOP_AT
+    python -m tests.training.processes TOKENS RUN STOP_AT
 
-The first process writes what was logged, and the weights' sum, to RUN/result.json. At step STOP_AT
+The main process writes its log and the sum of each weight to RUN/result.json. At step STOP_AT
 (0 for never) the last process gets a signal.
 """
 

@@ -1,12 +1,14 @@
-"""Checkpoints are complete, few, and useful if the newest is damaged or the disk is full."""
+"""Checkpoints are complete, few, and usable after damage or on a full disk; signals request one."""
 
 import errno
+import signal
 
 import pytest
 import torch
 
 from atlas.errors import AtlasError, Stopped
 from atlas.training import checkpoint
+from atlas.training.checkpoint import StopRequest
 from atlas.training.metrics import TrainState
 from tests.training.runs import logs, same_weights, stop_after
 
@@ -149,3 +151,30 @@ def test_a_checkpoint_of_another_machine_is_used_with_a_note(new_trainer, monkey
     monkeypatch.undo()
     assert new_trainer().fit().step == 30
     assert "in another environment (torch 0.1, now 2" in caplog.text
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_a_request(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.requested
+        signal.raise_signal(number)
+        assert stop.requested
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_does_not_interrupt_stopping(number):
+    with pytest.raises(Stopped), StopRequest():
+        raise Stopped
+    signal.raise_signal(number)
+
+
+def test_signal_handlers_are_restored_after_an_error():
+    with pytest.raises(OSError, match="gone"), StopRequest():
+        raise OSError("gone")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A page on the model that params.yaml describes, before anything is trained."""
+"""A summary of the model in params.yaml, without training it."""
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ NO_ID = 0
 
 
 def print_summary(params: Params) -> None:
-    """Prints weights, operations and memory, and what llama.cpp would run it as."""
+    """Print weights, operations, memory and the architecture that llama.cpp would run."""
     options = params.model.model_dump()
     config = ModelConfig(
         **options,
@@ -33,28 +33,28 @@ def print_summary(params: Params) -> None:
             table.add_row("" if number else name, key, value)
 
     weights = {part: f"{number:,}" for part, number in counts.parameters.items() if number}
-    section("weights", weights | {"in all": f"{counts.total_parameters:,}"})
+    section("weights", weights | {"total": f"{counts.total_parameters:,}"})
     if params.tokenizer.kind in ("char", "word"):
         section("vocabulary", {"at most": f"{config.vocab_size:,}"})
     section(
-        "operations a token",
+        "operations per token",
         {"forward": f"{counts.forward_flops:,}", "training": f"{counts.training_flops:,}"},
     )
     if config.kind == "decoder":
-        at_once = params.train.batch_size // params.train.grad_accum_steps
+        micro_batch = params.train.batch_size // params.train.grad_accum_steps
         memory = training_bytes(
-            config, at_once, activation_checkpointing=params.train.activation_checkpointing
+            config, micro_batch, activation_checkpointing=params.train.activation_checkpointing
         )
-        memory["in all"] = sum(memory.values())
-        section("memory of training", {key: _megabytes(size) for key, size in memory.items()})
-        section("memory of a text", {"keys and values": _megabytes(cache_bytes(config, 1))})
+        memory["total"] = sum(memory.values())
+        section("training memory", {key: _megabytes(size) for key, size in memory.items()})
+        section("cache of one sequence", {"keys and values": _megabytes(cache_bytes(config, 1))})
     architecture = architecture_of(options)
-    runs = (
+    support = (
         architecture.name
         if architecture
-        else f"not; nearest: {nearest_change(ARCHITECTURES, options)}"
+        else f"not supported; nearest: {nearest_change(ARCHITECTURES, options)}"
     )
-    section("llama.cpp runs it", {"as": runs})
+    section("llama.cpp", {"architecture": support})
     Console(highlight=False).print(table)
 
 
