@@ -47,34 +47,33 @@ def fetch_corpus(
     metrics: Metrics = {"corpus": corpus.name}
     if corpus.name == "files":
         copies = copy_files(Path(corpus.files.path), folder)
-        files = [
-            RawFile.describe(folder, name, source.as_posix(), "the user's own")
-            for name, source in copies.files.items()
-        ]
+        urls = {name: source.as_posix() for name, source in copies.files.items()}
+        licence = "the user's own"
         metrics |= {"passed_over": copies.skipped, "unreadable": copies.unreadable}
     elif corpus.name in GENERATORS:
         written = GENERATORS[corpus.name](corpus, folder)
         is_python = corpus.name == "python-docs"
-        origin = (URL, LICENCE) if is_python else (GENERATED, GENERATED_LICENCE)
-        files = [RawFile.describe(folder, name, *origin) for name in written]
+        url, licence = (URL, LICENCE) if is_python else (GENERATED, GENERATED_LICENCE)
+        urls = dict.fromkeys(written, url)
     else:
-        files = _download(corpus, folder, mirror, unfinished)
+        urls = _download(corpus, folder, mirror, unfinished)
+        licence = corpora()[corpus.name].licence
+    files = [RawFile.describe(folder, name, url, licence) for name, url in urls.items()]
     write_manifest(folder, corpus.name, files)
     return metrics | {"files": len(files), "bytes": sum(file.bytes for file in files)}
 
 
 def _download(
     corpus: CorpusParams, folder: Path, mirror: str | None, unfinished: Path
-) -> list[RawFile]:
+) -> dict[str, str]:
+    """Download a corpus; return the original URL of each file by name."""
     known = corpora()[corpus.name]
     if known.joined:
-        urls = _join_sections(known, known.joined, folder, mirror, unfinished)
-    elif corpus.name == "gutenberg":
+        return _join_sections(known, known.joined, folder, mirror, unfinished)
+    if corpus.name == "gutenberg":
         books = [book(number) for number in corpus.gutenberg.books]
-        urls = download(books, folder, mirror, unfinished)
-    else:
-        urls = download(list(known.files), folder, mirror, unfinished)
-    return [RawFile.describe(folder, name, url, known.licence) for name, url in urls.items()]
+        return download(books, folder, mirror, unfinished)
+    return download(known.files, folder, mirror, unfinished)
 
 
 def _join_sections(

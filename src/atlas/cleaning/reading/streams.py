@@ -168,7 +168,9 @@ def read_blocks(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield a range of a text in blocks of at most MAX_BLOCK bytes, each with its byte offset.
 
-    A block ends after its last separator, or else after a line, a space or a character.
+    A block ends after its last separator, or else after a line, a space or a character. Both ends
+    of the range move back to the nearest cut. ``width`` is the number of bytes per code unit.
+    The stream must be seekable unless the range is all of it.
     """
     position = _boundary(stream, start, width, separator) if start else 0
     end = None if stop is None else _boundary(stream, stop, width, separator)
