@@ -62,6 +62,16 @@ class Layout:
     tokens: TokenSplit
     context_length: int
 
+    def __post_init__(self) -> None:
+        if self.tokens.index.separator is not None and len(self.tokens):
+            longest = int(np.diff(self.tokens.document_ends, prepend=0).max())
+            if longest > self.context_length:
+                raise AtlasError(
+                    f"model.context_length is {self.context_length}: the longest prompt of "
+                    f"{self.tokens.name} has {longest} tokens with its answer; set it to at least "
+                    "that"
+                )
+
     @cached_property
     def packed(self) -> bool:
         """True if windows run across documents."""
@@ -114,18 +124,6 @@ class Layout:
         return self.tokens.read(start, start + self.context_length + 1)
 
 
-def layout_of(tokens: TokenSplit, context_length: int) -> Layout:
-    """Cut a split into windows; each has room for the longest prompt with its answer."""
-    if tokens.index.separator is not None and len(tokens):
-        longest = int(np.diff(tokens.document_ends, prepend=0).max())
-        if longest > context_length:
-            raise AtlasError(
-                f"model.context_length is {context_length}: the longest prompt of "
-                f"{tokens.name} has {longest} tokens with its answer; set it to at least that"
-            )
-    return Layout(tokens, context_length)
-
-
 @dataclass(frozen=True)
 class TrainingWindows:
     """Training windows in an order that depends only on seed and step.
@@ -149,7 +147,7 @@ class TrainingWindows:
     @cached_property
     def layout(self) -> Layout:
         """All windows of the training split."""
-        return layout_of(self.tokens, self.context_length)
+        return Layout(self.tokens, self.context_length)
 
     @property
     def per_epoch(self) -> int:
@@ -200,7 +198,7 @@ class EvaluationWindows:
     @cached_property
     def layout(self) -> Layout:
         """All windows."""
-        return layout_of(self.tokens, self.context_length)
+        return Layout(self.tokens, self.context_length)
 
     def all(self) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
         """Yield every window, in batches of at most ``batch_size``."""

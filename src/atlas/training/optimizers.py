@@ -142,15 +142,6 @@ class Optimizers:
         for member in self.members:
             member.zero_grad()
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """The state of each optimizer."""
-        return [member.state_dict() for member in self.members]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Restore saved states."""
-        for member, state in zip(self.members, states, strict=True):
-            member.load_state_dict(state)
-
     def _groups(self) -> list[dict[str, Any]]:
         return [group for member in self.members for group in member.param_groups]
 

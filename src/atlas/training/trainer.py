@@ -27,7 +27,7 @@ from atlas.params.schema import Params, TrainParams
 from atlas.params.settings import settings
 from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.shards import TokenIndex, TokenSplit
-from atlas.tokens.windows import EvaluationWindows, TrainingWindows, layout_of
+from atlas.tokens.windows import EvaluationWindows, Layout, TrainingWindows
 from atlas.training.bigram import fit_bigram
 from atlas.training.checkpoint import Checkpoints, StopRequest, full_weights
 from atlas.training.compilation import should_compile
@@ -197,7 +197,7 @@ def open_splits(
     limits = {"train": max_train_tokens}
     splits = {split: TokenSplit(folder, split, limits.get(split)) for split in SPLITS}
     for split in splits.values():
-        layout_of(split, context_length)
+        Layout(split, context_length)
     return splits
 
 
