@@ -136,7 +136,7 @@ def test_odd_lines_do_not_affect_others(run):
 
 @pytest.mark.parametrize("content", [b"", b" \n\t\n"])
 def test_an_empty_corpus_is_refused(run, content):
-    with pytest.raises(AtlasError, match=r"no document is left of this corpus \(1 empty\)"):
+    with pytest.raises(AtlasError, match=r"no documents are left after cleaning \(1 empty\)"):
         run({"a.txt": content})
 
 

@@ -138,7 +138,7 @@ def test_a_template_is_used(folder, tmp_path, tokenizer):
     for name in ("mine", "mine.gguf"):
         opened = load_model(tmp_path / name)
         assert opened.decode(opened.encode_chat(messages)) == "<user>hello\n<assistant>"
-        with pytest.raises(AtlasError, match="its chat template refuses this: users alone"):
+        with pytest.raises(AtlasError, match="its chat template rejects this: users alone"):
             opened.encode_chat([{"role": "system", "content": "hello"}])
 
 

@@ -36,7 +36,7 @@ def test_a_bad_value_is_one_line(monkeypatch, name, value, allowed):
     monkeypatch.setenv(f"ATLAS_{name}", value)
     with pytest.raises(AtlasError) as error:
         settings()
-    assert str(error.value) == f"ATLAS_{name}={value}: give {allowed}"
+    assert str(error.value) == f"ATLAS_{name}={value}: must be {allowed}"
 
 
 def test_a_misspelt_name_is_refused_with_the_right_one(monkeypatch):

@@ -48,7 +48,7 @@ def test_the_environment_names_the_engine(monkeypatch, value, engine):
 @pytest.mark.parametrize("value", ["0", "-1", "two", "dask", "dask:", "spark:x"])
 def test_anything_else_is_refused(monkeypatch, value):
     monkeypatch.setenv("ATLAS_PARALLEL", value)
-    with pytest.raises(AtlasError, match=f"ATLAS_PARALLEL={value}: give a number"):
+    with pytest.raises(AtlasError, match=f"ATLAS_PARALLEL={value}: must be a number"):
         list(in_order(square, [1, 2], "x"))
 
 

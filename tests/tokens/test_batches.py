@@ -134,5 +134,5 @@ def test_number_of_readers(monkeypatch):
     monkeypatch.setenv("ATLAS_READERS", "3")
     assert reader_count(torch.device("cpu")) == 3
     monkeypatch.setenv("ATLAS_READERS", "-1")
-    with pytest.raises(AtlasError, match="ATLAS_READERS=-1: give a number of processes"):
+    with pytest.raises(AtlasError, match="ATLAS_READERS=-1: must be a number of processes"):
         reader_count(torch.device("cpu"))

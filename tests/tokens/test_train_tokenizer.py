@@ -158,7 +158,7 @@ def test_a_folder_with_a_model_is_not_ignored(tmp_path):
     (own / ".gitkeep").touch()
     trained = make_tokenizer(tmp_path / "train", params(path=str(own), vocab_size=320))
     (own / "x.model").write_bytes(trained.model)
-    with pytest.raises(AtlasError, match=r"holds x\.model: name that file \(tokenizer\.path="):
+    with pytest.raises(AtlasError, match=r"contains x\.model: give that file \(tokenizer\.path="):
         make_tokenizer(tmp_path / "train", params(path=str(own)))
 
 

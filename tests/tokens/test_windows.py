@@ -121,7 +121,7 @@ def test_padded_windows_hold_one_document_each(make_split, shards, context, batc
 def test_evaluation_predicts_each_token_once(make_split, shards, context, batch, layout):
     split = make_split(shards, layout)
     if not len(split):
-        with pytest.raises(AtlasError, match=r"the train split holds no tokens: .*clean\.train"):
+        with pytest.raises(AtlasError, match=r"the train split has no tokens: .*clean\.train"):
             EvaluationWindows(split, context, batch)
         return
     predicted = []

@@ -92,7 +92,7 @@ def test_help_names_every_command(chat, capsys):
         ("/\x1b[2J", r"/\\x1b\[2J: no such command"),
         ("/temperature -1", "/temperature is -1: it must be greater than or equal to 0"),
         ("/temperature hot", "/temperature is hot: it must be a valid number"),
-        ("/tokens 0", "/tokens 0: give a whole number from 1 on"),
+        ("/tokens 0", "/tokens 0: must be a whole number, 1 or more"),
         ("/undo", "/undo: there is no answer yet"),
         ("/retry", "/retry: there is no answer yet"),
     ],

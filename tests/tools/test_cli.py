@@ -111,7 +111,7 @@ def test_export_and_inspect_a_model_from_anywhere(tmp_path, tokenizer):
     assert "'mit'" in printed
     code, _, error = atlas("export", "mine", *told, cwd=tmp_path)
     assert (code, error.count("\n")) == (1, 1)
-    assert "mine-export: it exists already" in error
+    assert "mine-export: already exists" in error
     code, _, error = atlas("inspect", "tokenizer/tokenizer.model", cwd=tmp_path)
     assert (code, error.count("\n")) == (1, 1)
     assert "tokenizer.model: not a GGUF file" in error
@@ -185,7 +185,7 @@ def test_wrong_options_are_refused():
     code, _, error = atlas("generate", "x", "--file", "README.md")
     assert (code, error) == (
         1,
-        "error: --file README.md: there is a prompt as well; give one of the two\n",
+        "error: --file README.md: there is also a prompt; use only one of them\n",
     )
 
 

@@ -61,7 +61,7 @@ def test_an_unsupported_format_is_refused_before_any_work(
 
 def test_an_existing_folder_is_not_changed(tmp_path, bundle):
     (tmp_path / "out").mkdir()
-    with pytest.raises(AtlasError, match="out: it exists already"):
+    with pytest.raises(AtlasError, match="out: already exists"):
         export_to(tmp_path / "out", bundle(), ["gguf:f32"], None)
     with pytest.raises(AtlasError, match=r"x/out: folder .*x does not exist"):
         export_to(tmp_path / "x/out", bundle(), ["gguf:f32"], None)

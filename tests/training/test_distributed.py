@@ -110,7 +110,7 @@ def test_one_process_needs_no_communication():
 def test_an_unknown_strategy_is_named(monkeypatch):
     monkeypatch.setenv("ATLAS_STRATEGY", "magic")
     with (
-        pytest.raises(AtlasError, match="ATLAS_STRATEGY=magic: give ddp or fsdp"),
+        pytest.raises(AtlasError, match="ATLAS_STRATEGY=magic: must be ddp or fsdp"),
         distributed_context(CPU),
     ):
         pass
@@ -121,7 +121,7 @@ def test_a_wrong_number_is_named(monkeypatch, value, capsys):
     monkeypatch.setenv("ATLAS_NPROC", value)
     with pytest.raises(SystemExit, match="1"):
         launch("stages.train", lambda: None)
-    assert f"error: ATLAS_NPROC={value}: give a number of processes" in capsys.readouterr().err
+    assert f"error: ATLAS_NPROC={value}: must be a number of processes" in capsys.readouterr().err
 
 
 def test_one_process_is_this_one(monkeypatch):

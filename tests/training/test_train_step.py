@@ -165,14 +165,14 @@ def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
     monkeypatch.setenv("ATLAS_COMPILE", "1")
     assert should_compile(config, 1, CPU)
     monkeypatch.setattr(compilation, "compiler_works", lambda _: False)
-    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=1: give 0 or auto"):
+    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=1: install a C"):
         should_compile(config, 1, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "auto")
     assert not should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "0")
     assert not should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "yes")
-    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=yes: give 0, 1 or auto"):
+    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=yes: must be 0, 1 or auto"):
         should_compile(config, 1, CPU)
 
 

@@ -210,7 +210,7 @@ def clean_corpus(
     reasons = sum((Counter(result.reasons) for result in results), Counter[str]())
     if not len(documents):
         raise AtlasError(
-            f"{raw}: no document is left of this corpus ({_summary(reasons)}); "
+            f"{raw}: no documents are left after cleaning ({_summary(reasons)}); "
             "check corpus.name and corpus.files.path"
         )
     duplicates = find_duplicates(documents, clean)

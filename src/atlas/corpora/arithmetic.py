@@ -57,7 +57,7 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
     available = len(OPERATIONS) * sum(10**length for length in LENGTHS)
     if not 0 < examples <= available:
         raise AtlasError(
-            f"corpus.arithmetic.examples is {examples}: give 1 to {available}, the number of "
+            f"corpus.arithmetic.examples is {examples}: must be 1 to {available}, the number of "
             "questions"
         )
     generator = random.Random(seed)

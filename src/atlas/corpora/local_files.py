@@ -112,7 +112,7 @@ def _locate(source: Path) -> tuple[Path, str | None]:
         ) from None
     if not stat.S_ISREG(mode):
         raise AtlasError(
-            f"corpus.files.path: {source} is neither a file nor a folder; give one of these"
+            f"corpus.files.path: {source} is neither a file nor a folder; choose another path"
         )
     return source.parent, source.name
 

@@ -33,7 +33,7 @@ def write_modular(folder: Path, operation: str, modulus: int) -> list[str]:
     if operation == "divide" and not _is_prime(modulus):
         raise AtlasError(
             f"corpus.modular.modulus is {modulus}: corpus.modular.operation=divide needs a prime "
-            "such as 97, as not every number has an inverse modulo others"
+            "such as 97, because only then every number has an inverse"
         )
     sign, result = OPERATIONS[operation]
     equations = (

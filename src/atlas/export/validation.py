@@ -86,5 +86,5 @@ def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
         texts.append(tokenizer.decode(list(ids)))
     texts = [text for text in texts if tokenizer.encode(text)]
     if not texts:
-        raise AtlasError("--text: all samples of the model are empty; give a text to check it with")
+        raise AtlasError("--text: all samples of the model are empty; pass a text to check it with")
     return texts

@@ -162,7 +162,7 @@ class Attention(nn.Module):
         return output
 
     def _heads(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(B, T, heads * D) to (B, T, heads, D), normalised over all heads or over each."""
+        """Split (B, T, heads * D) into heads (B, T, heads, D), and apply QK-norm if set."""
         if norm is not None and not self.norms_heads:
             x = norm(x)
         x = x.view(*x.shape[:2], -1, self.head_size)

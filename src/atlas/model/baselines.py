@@ -21,7 +21,7 @@ class Bigram(LanguageModel):
         if config.vocab_size > MAX_PIECES:
             raise AtlasError(
                 f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces; its "
-                f"table has the square of that, so use a tokenizer of at most {MAX_PIECES}"
+                f"table has the square of that; use a tokenizer with at most {MAX_PIECES} pieces"
             )
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
 

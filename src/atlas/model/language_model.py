@@ -21,14 +21,14 @@ def choose_device() -> torch.device:
     name = settings().device or ("cuda" if torch.cuda.is_available() else "cpu")
     if TORCHRUN in os.environ and name.startswith("cuda"):
         if name != "cuda":
-            raise AtlasError(f"ATLAS_DEVICE={name}: several processes need a GPU each; use cuda")
+            raise AtlasError(f"ATLAS_DEVICE={name}: each process needs its own GPU; use cuda")
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
         found = ", ".join(["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))])
-        raise AtlasError(f"ATLAS_DEVICE={name}: no such device here (there is {found})") from None
+        raise AtlasError(f"ATLAS_DEVICE={name}: no such device (available: {found})") from None
     return device
 
 

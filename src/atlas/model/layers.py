@@ -67,7 +67,7 @@ class PlainFeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         output: Tensor = self.down(self.activation(self.up(x)))
         return output
 
@@ -83,7 +83,7 @@ class GatedFeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         output: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
         return output
 

@@ -2,7 +2,7 @@
 
 Each class is a section; params.yaml itself documents the keys. Nothing has a default and unknown
 keys are forbidden, so params.yaml is the only source of values. Every stage validates the whole
-file first: a model that could not be trained or exported is refused before any work.
+file first: a model that could not be trained or exported is rejected before any work.
 """
 
 import contextlib

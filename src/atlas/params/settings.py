@@ -56,4 +56,4 @@ def settings() -> Settings:
 def invalid_setting(name: str, value: object) -> AtlasError:
     """Make the error for a setting whose value cannot be used."""
     allowed = Settings.model_fields[name].description
-    return AtlasError(f"{PREFIX}{name.upper()}={value}: give {allowed}")
+    return AtlasError(f"{PREFIX}{name.upper()}={value}: must be {allowed}")

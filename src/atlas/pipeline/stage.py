@@ -87,7 +87,7 @@ class StageSpec:
         }
         for dep in self.deps:
             if not dep.exists():
-                raise AtlasError(f"{dep}: missing; `dvc repro` runs the stages that make it")
+                raise AtlasError(f"{dep}: missing; `dvc repro` creates it")
             found |= {str(file): _hash(file) for file in files_below(dep)}
         return found
 

@@ -218,8 +218,8 @@ class Tokenizer:
             end = rest.end() if rest else len(text)
             if end - stop > MAX_UNIT:
                 raise AtlasError(
-                    f"a text has {(end - stop) >> 20} MB without a place to split it, from "
-                    f"{text[stop : stop + 20]!r} on, which is too long to encode at once; break it "
+                    f"a text has {(end - stop) >> 20} MB without a place to split it, starting at "
+                    f"{text[stop : stop + 20]!r}: too long to encode at once; break it "
                     "into lines, or remove its document"
                 )
             yield text[start:end], end == len(text)

@@ -67,7 +67,7 @@ def make_tokenizer(documents: Path, params: TokenizerParams) -> Tokenizer:
         for file in sorted(path.iterdir()):
             if not file.name.startswith("."):
                 raise AtlasError(
-                    f"tokenizer.path: the folder {path} holds {file.name}: name that file "
+                    f"tokenizer.path: the folder {path} contains {file.name}: give that file "
                     f"(tokenizer.path={file}), or an empty folder to train a tokenizer"
                 )
         return train_tokenizer(sample_lines(documents, params), params)

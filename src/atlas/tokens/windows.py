@@ -190,7 +190,7 @@ class EvaluationWindows:
     def __post_init__(self) -> None:
         if not len(self.tokens):
             raise AtlasError(
-                f"the {self.tokens.name} split holds no tokens: give it a larger share "
+                f"the {self.tokens.name} split has no tokens: give it a larger share "
                 f"(clean.{self.tokens.name}), cut documents (clean.split_by=position), or use "
                 "more text"
             )

@@ -131,7 +131,7 @@ class Chat:
 
     def _set_tokens(self, value: str) -> None:
         if not value.isdecimal() or not int(value):
-            raise AtlasError(f"/tokens {printable(value)}: give a whole number from 1 on")
+            raise AtlasError(f"/tokens {printable(value)}: must be a whole number, 1 or more")
         self.max_tokens = int(value)
 
     def _set_option(self, name: str, value: str) -> None:

@@ -392,7 +392,7 @@ def _overfit(windows: int | None, steps: int) -> None:
 def _unescape(stop: str) -> str:
     r"""A stop string as meant: shells pass ``\n`` on as two characters."""
     if not stop:
-        raise AtlasError("--stop is empty: give the text before which to end")
+        raise AtlasError("--stop is empty; give the text to stop before")
     parts = [part.replace("\\n", "\n").replace("\\t", "\t") for part in stop.split("\\\\")]
     return "\\".join(parts)
 
@@ -401,10 +401,10 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     """The prompt from the argument, a file or standard input."""
     if file is not None:
         if prompt is not None:
-            raise AtlasError(f"--file {file}: there is a prompt as well; give one of the two")
+            raise AtlasError(f"--file {file}: there is also a prompt; use only one of them")
         return file.read_bytes().decode("utf-8", errors="replace").removesuffix("\n")
     if prompt is None and sys.stdin.isatty():
-        raise AtlasError("there is no prompt: give one, --file, or text on standard input")
+        raise AtlasError("there is no prompt; pass one, --file, or text on standard input")
     if prompt in (None, "-"):
         return _read_text("-").removesuffix("\n")  # ends the last line, not the prompt
     return _read_text(prompt)

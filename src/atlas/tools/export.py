@@ -50,7 +50,7 @@ def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: P
 
 
 def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) -> None:
-    """Refuse before any work what cannot succeed."""
+    """Reject invalid options before doing any work."""
     for name in formats:
         try:
             known_format(name)
@@ -64,7 +64,7 @@ def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) 
     if not folder.absolute().parent.is_dir():
         raise AtlasError(f"--out {folder}: folder {folder.parent} does not exist; create it first")
     if folder.exists():
-        raise AtlasError(f"--out {folder}: it exists already; choose another name")
+        raise AtlasError(f"--out {folder}: already exists; choose another name")
 
 
 def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:

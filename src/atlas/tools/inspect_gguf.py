@@ -47,7 +47,7 @@ def open_gguf(path: Path) -> GGUFReader:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))
     except OSError as error:
-        raise AtlasError(f"{path}: {error.strerror}; name a GGUF file") from None
+        raise AtlasError(f"{path}: {error.strerror}; pass the path of a GGUF file") from None
     if magic != MAGIC:
         raise AtlasError(f"{path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r})")
     with _damage_as_error(path):

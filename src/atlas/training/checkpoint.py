@@ -146,7 +146,7 @@ class Checkpoints:
             except (Exception, CheckpointException) as error:  # each reader raises its own kind
                 raise AtlasError(
                     f"{checkpoint}: intact but not readable ({one_line(error)[:80]}); "
-                    "remove it to continue from the one before"
+                    "remove it to continue from the previous one"
                 ) from error
             return state
         return TrainState()

@@ -57,7 +57,7 @@ def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bo
         seconds = tokens * count(config).training_flops / TYPICAL_FLOPS.get(device.type, math.inf)
         return seconds > MIN_SECONDS and compiler_works(device)
     if choice == "1" and not compiler_works(device):
-        raise AtlasError("ATLAS_COMPILE=1: give 0 or auto, or install a C++ compiler")
+        raise AtlasError("ATLAS_COMPILE=1: install a C++ compiler, or use 0 or auto")
     return choice == "1"
 
 

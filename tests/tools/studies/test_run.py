@@ -33,7 +33,7 @@ def test_without_any_run_a_page_stays_as_it_is(study):
     page = study / "docs/studies/lr.md"
     page.parent.mkdir(parents=True)
     page.write_text("the table of another clone")
-    with pytest.raises(AtlasError, match="study lr: this repository has no run of it"):
+    with pytest.raises(AtlasError, match="study lr: no run in this repository"):
         write_study(study, "lr")
     assert page.read_text() == "the table of another clone"
 

@@ -93,7 +93,7 @@ def test_rows_vary_several_keys(project):
             {"measures": ["evaluated.val_loss"]},
             "no stage writes metrics/evaluated.json, the file of",
         ),
-        ({"vary": {"train.lr": [0.001, 0.001]}}, "two rows are named lr_0.001_s1: give them"),
+        ({"vary": {"train.lr": [0.001, 0.001]}}, "two rows are named lr_0.001_s1; give them"),
         ({"set": {"train.step": 2}}, "train.step is not a key of params.yaml: did you mean"),
         ({"set": {"train": {}}}, "train is not a key of params.yaml"),
         ({"presets": ["smal"]}, "preset smal: no such preset: did you mean small?"),
@@ -143,14 +143,14 @@ def test_files_missing_from_git_are_rejected(project):
     (project / "data/own/mine.txt").write_text("text")
     load(project)  # does not read it
     files = {"corpus.name": "files"}
-    assert "data/own: not all in git" in refusal(project, set=files)
+    assert "data/own: git does not track all of it" in refusal(project, set=files)
     load(project, set=files | {"corpus.files.path": str(project / "data/own")})
     before = load_study(project, "lr").runs[0].name
     (project / "data/own/mine.txt").write_text("another text")
     assert load_study(project, "lr").runs[0].name != before
     new = project / "src/atlas/model/layers.py"
     subprocess.run(["git", "rm", "-q", "--cached", str(new)], cwd=project, check=True)
-    assert "src/atlas/model/layers.py: not all in git" in refusal(project)
+    assert "src/atlas/model/layers.py: git does not track all of it" in refusal(project)
 
 
 def test_the_required_studies_exist():

@@ -62,7 +62,7 @@ def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]])
 
 
 def check_perplexity(gguf: Path, quality: Quality, expected: float) -> None:
-    """Refuse an F32 file whose perplexity is not PyTorch's, within ``PERPLEXITY_TOLERANCE``."""
+    """Reject an F32 file whose perplexity differs too much from PyTorch's."""
     if not abs(quality.perplexity / expected - 1) <= PERPLEXITY_TOLERANCE:  # NaN fails too
         raise AtlasError(
             f"{gguf}: its perplexity is {quality.perplexity:.5g} in llama.cpp and {expected:.5g} "

@@ -126,7 +126,7 @@ def chat_template_errors(name: str) -> Iterator[None]:
     try:
         yield
     except TemplateError as error:
-        raise AtlasError(f"{name}: its chat template refuses this: {one_line(error)}") from None
+        raise AtlasError(f"{name}: its chat template rejects this: {one_line(error)}") from None
 
 
 def at_least_bos(name: str, ids: list[int], bos: int | None) -> list[int]:
@@ -138,5 +138,5 @@ def at_least_bos(name: str, ids: list[int], bos: int | None) -> list[int]:
     if ids:
         return ids
     if bos is None:
-        raise AtlasError(f"{name}: the prompt is empty and this model can't begin a text: give one")
+        raise AtlasError(f"{name}: the prompt is empty, but this model needs one to start from")
     return [bos]

@@ -47,7 +47,7 @@ def load_gguf(path: Path) -> LlamaModel:
         return LlamaModel(str(path))
     except Exception:  # the reason is only in the log, among much else
         raise AtlasError(
-            f"{path}: llama.cpp can't load it; `atlas inspect {path}` shows what is in it"
+            f"{path}: llama.cpp can't load it; `atlas inspect {path}` shows its contents"
         ) from None
 
 
@@ -89,7 +89,7 @@ class GGUFModel(LoadedModel):
         return LlamaBackend(self._model, slots, self.context_length)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """In the chat template of the file, if it has one."""
+        """The ids of a conversation in the chat template of the file, if it has one."""
         if CHAT_TEMPLATE not in self._metadata:
             return super().encode_chat(messages)
         from transformers.utils.chat_template_utils import render_jinja_template

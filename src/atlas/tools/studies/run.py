@@ -53,8 +53,8 @@ def write_study(root: Path, name: str) -> None:
     results = _read_results(root, study)
     if not _count_done(results):
         raise AtlasError(
-            f"study {name}: this repository has no run of it with the current params, code and "
-            f"data; its page stays as it is. Run `atlas study {name}`"
+            f"study {name}: no run in this repository has the current params, code and "
+            f"data; its page is unchanged. Run `atlas study {name}`"
         )
     print(f"wrote {write_page(root, study, results)}")
 
@@ -63,8 +63,8 @@ def run_study(root: Path, name: str) -> None:
     """Run the missing runs of a study, then write its table, plot and page."""
     if not str(root).isascii():
         raise AtlasError(
-            f"{root}: DVC cannot run experiments in a folder whose path has other than ASCII "
-            "characters; move or clone the project to one such as ~/atlas"
+            f"{root}: DVC cannot run experiments if the path contains non-ASCII "
+            "characters; move or clone the project, for example to ~/atlas"
         )
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP

@@ -93,7 +93,7 @@ class Snapshot:
         if unknown or not known:
             file = path if is_own_text else min(unknown, default=path)
             raise AtlasError(
-                f"{file}: not all in git, and experiments run in a copy of what git tracks: "
+                f"{file}: git does not track all of it, but experiments need that: "
                 f"`git add -f {file}`, or use an absolute path"
             )
         return sorted(known)

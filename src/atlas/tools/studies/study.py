@@ -174,7 +174,7 @@ def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study
     stems = [run.name.rpartition("_")[0] for run in runs]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise AtlasError(f"{file}: vary: two rows are named {stem}: give them labels")
+            raise AtlasError(f"{file}: vary: two rows are named {stem}; give them labels")
     return Study(name, spec, runs)
 
 
