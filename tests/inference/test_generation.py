@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.inference.batch import RunningBatch, TokenSequence, visible_tokens
+from atlas.inference.batch import RunningBatch, TokenSequence, prepare_prompt, visible_tokens
 from atlas.inference.generate import CachedBackend, generate, generate_batch, torch_backend
-from atlas.inference.prompts import prepare_prompt
 from atlas.inference.sampling import GREEDY, Sampling
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialise, make_model

@@ -29,7 +29,7 @@ from atlas.evaluation.questions import is_arithmetic
 from atlas.evaluation.samples import choose_prompts
 from atlas.evaluation.scores import Metrics
 from atlas.evaluation.tables import write_table
-from atlas.inference.prompts import prepare_prompt
+from atlas.inference.batch import prepare_prompt
 from atlas.model.decoder import Decoder, Transformer
 from atlas.tokens.tokenizer import Tokenizer, visible
 from atlas.tokens.windows import EvaluationWindows

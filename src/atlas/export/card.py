@@ -1,7 +1,7 @@
 """Write the model card (README.md) and Ollama's Modelfile next to exported files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -84,6 +84,7 @@ def write_card(
         ],
         sampling=DEFAULT_SAMPLING,
         prompt=prompt_text,
+        shell_prompt=_shell_words(prompt_text),
         continuation=text.removeprefix(prompt_text),
         fence="~" * max(4, 1 + max(map(len, re.findall("~+", text)), default=0)),
     )
@@ -94,9 +95,13 @@ def write_card(
     if HUGGING_FACE in formats:
         cards[folder / hugging_face] = ([pytorch], [HUGGING_FACE], ".")
     for target, (rows, included, load_path) in cards.items():
-        usage = _usage(metadata.name, _shell_words(prompt_text), included, recommended, load_path)
-        front_matter = _front_matter(metadata, included)
-        card = render_card(files=rows, usage=list(usage), front_matter=front_matter)
+        card = render_card(
+            files=rows,
+            front_matter=_front_matter(metadata, included),
+            formats=included,
+            gguf=recommended if gguf_formats(included) else None,
+            load_path=load_path,
+        )
         write_text(target / CARD, card)
     if recommended:
         modelfile = templates.get_template("Modelfile.j2").render(
@@ -150,35 +155,3 @@ def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
 def _shell_words(prompt: str) -> str:
     """The beginning of a prompt, reduced to characters that are safe in quotes in any shell."""
     return re.sub(r"[^\w .,:+*/=-]", "", one_line(prompt))[:40].strip() or "The"
-
-
-def _usage(
-    name: str, prompt: str, formats: Sequence[str], gguf: str | None, load_path: str
-) -> Iterator[tuple[str, str, str]]:
-    """How to run the files: a title, the language of the code, and the code."""
-    if gguf and gguf_formats(formats):
-        title = "llama.cpp (`llama-cli` in builds before 2026)"
-        yield title, "sh", f'llama-completion -no-cnv -m {gguf} -p "{prompt}"'
-        yield "Ollama", "sh", f"ollama create {name} -f Modelfile && ollama run {name}"
-    if HUGGING_FACE in formats:
-        yield (
-            "transformers",
-            "python",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'tokenizer = AutoTokenizer.from_pretrained("{load_path}")\n'
-            f'model = AutoModelForCausalLM.from_pretrained("{load_path}")\n'
-            f'ids = tokenizer("{prompt}", return_tensors="pt")\n'
-            "print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))",
-        )
-    if ONNX in formats:
-        yield (
-            "onnxruntime (inputs and outputs: docs/export.md of Atlas)",
-            "python",
-            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{name}.onnx")',
-        )
-    if TORCH in formats:
-        yield (
-            "PyTorch, without the code of the model",
-            "python",
-            f'import torch\n\nmodule = torch.export.load("{name}.pt2").module()',
-        )

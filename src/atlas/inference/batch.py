@@ -9,6 +9,7 @@ import numpy as np
 
 from atlas.errors import AtlasError
 from atlas.inference.sampling import Sampling, log_softmax, next_token
+from atlas.model.config import ModelConfig
 from atlas.model.logits import Logits
 
 Overflow = Literal["slide", "stop"]
@@ -18,32 +19,21 @@ FinishReason = Literal["stop", "length", "failed"]
 class InferenceBackend(ABC):
     """A model with room for several texts at once, each in a slot and of its own length.
 
-    Attributes:
-        slots: number of slots, counted from 0.
-        context_length: max tokens per slot.
+    Slots are numbered from 0; each has room for ``context_length`` tokens.
     """
 
     def __init__(self, slots: int, context_length: int) -> None:
-        self.slots = slots
-        self.context_length = context_length
+        self.slots, self.context_length = slots, context_length
 
     @abstractmethod
     def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Replace the text of a slot by ``ids``, 1 to ``context_length`` of them.
-
-        Returns:
-            Logits (V,) of the token after them.
-        """
+        """Replace the text of a slot by at least one id; return logits (V,) of the next token."""
 
     @abstractmethod
     def step(self, tokens: Mapping[int, int]) -> Logits:
-        """Append one token to each of the given slots, which must have room for it.
+        """Append one token to each of N slots (id by slot), which must have room for it.
 
-        Args:
-            tokens: id by slot.
-
-        Returns:
-            Logits (N, V) of the token after each, in the order given.
+        Return logits (N, V) of the token after each, in the order given.
         """
 
 
@@ -51,11 +41,8 @@ class InferenceBackend(ABC):
 class Token:
     """A sampled token.
 
-    Attributes:
-        id: of the vocabulary.
-        logprob: natural log of the probability that the model gave it, before any sampling
-            option; None unless requested.
-        top_logprobs: the most likely ids at this position with their logprobs, best first.
+    A logprob is the natural log of the model's own probability, before any sampling option; None
+    unless requested. ``top_logprobs`` lists the most likely ids at this position, best first.
     """
 
     id: int
@@ -67,24 +54,16 @@ class Token:
 class TokenSequence:
     """A prompt and its continuation so far.
 
-    Attributes:
-        prompt: at least one id.
-        max_tokens: limit of the continuation.
-        sampling: how tokens are picked.
-        top_logprobs: how many of the most likely ids each ``Token`` lists; None for no logprobs
-            at all.
-        output_ids: the continuation.
-        last_token: result of the last step; None if that step ended the text.
-        finish_reason: ``stop`` at the end of a document or a stop string, ``length`` at a limit,
-            ``failed`` if the logits were not finite; None while the text grows.
+    The finish reason is ``stop`` at the end of a document or a stop string, ``length`` at a limit,
+    ``failed`` if the logits were not finite, and None while the text grows.
     """
 
-    prompt: Sequence[int]
-    max_tokens: int
+    prompt: Sequence[int]  # at least one id
+    max_tokens: int  # of the continuation
     sampling: Sampling
-    top_logprobs: int | None = None
-    output_ids: list[int] = field(default_factory=list)
-    last_token: Token | None = None
+    top_logprobs: int | None = None  # number of ids that a Token lists; None for no logprobs at all
+    output_ids: list[int] = field(default_factory=list)  # the continuation
+    last_token: Token | None = None  # of the last step; None if that step ended the text
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
@@ -92,12 +71,13 @@ class TokenSequence:
 
     def accept(self, logits: Logits, end_ids: Collection[int]) -> None:
         """Sample the next token from logits (V,), or finish."""
+        self.last_token = None
         if not np.isfinite(logits).all():
-            self.last_token, self.finish_reason = None, "failed"
+            self.finish_reason = "failed"
             return
         token = next_token(logits, self.sampling, self._generator, self.prompt, self.output_ids)
         if token in end_ids:
-            self.last_token, self.finish_reason = None, "stop"
+            self.finish_reason = "stop"
             return
         self.output_ids.append(token)
         self.last_token = self._with_logprobs(logits, token)
@@ -105,11 +85,7 @@ class TokenSequence:
             self.finish_reason = "length"
 
     def raise_if_failed(self) -> None:
-        """Stop if the logits were not finite.
-
-        Raises:
-            AtlasError: they were not.
-        """
+        """Stop if the logits were not finite."""
         if self.finish_reason == "failed":
             raise AtlasError("the model's logits are NaN or infinite; train it again")
 
@@ -120,6 +96,29 @@ class TokenSequence:
         best = np.argsort(-logprobs, kind="stable")[: self.top_logprobs]
         pairs = tuple((int(each), float(logprobs[each])) for each in best)
         return Token(token, float(logprobs[token]), pairs)
+
+
+def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
+    """Add the token that begins a text where the model expects it; an empty prompt gets it always.
+
+    An encoder-decoder only reads a question, and its answer must have room in the context.
+    """
+    if config.kind == "encoder_decoder" and config.separator not in ids:
+        raise AtlasError(
+            "the prompt is not a question, and this model only answers questions: end it with "
+            "tokenize.prompt_separator"
+        )
+    if config.kind == "encoder_decoder" and len(ids) >= config.context_length:
+        raise AtlasError(
+            f"the prompt has {len(ids)} tokens; with one to begin it and its answer it must fit in "
+            f"model.context_length ({config.context_length}): ask a shorter question"
+        )
+    return config.with_bos(ids)
+
+
+def supported_overflow(config: ModelConfig, on_overflow: Overflow) -> Overflow:
+    """``on_overflow``, except that an encoder-decoder stops: its answer needs the question."""
+    return "stop" if config.kind == "encoder_decoder" else on_overflow
 
 
 def visible_tokens(length: int, context_length: int) -> int:
@@ -165,11 +164,7 @@ class RunningBatch:
         return len(self._sequences)
 
     def add(self, sequence: TokenSequence) -> None:
-        """Prefill a sequence with the newest tokens of its prompt and sample its first token.
-
-        Raises:
-            ValueError: no slot is free.
-        """
+        """Prefill a free slot with the newest tokens of a prompt and sample its first token."""
         slots = range(self._backend.slots)
         slot = next((each for each in slots if each not in self._sequences), None)
         if slot is None:

@@ -4,8 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from atlas.inference.batch import InferenceBackend, Overflow, RunningBatch, TokenSequence
-from atlas.inference.prompts import prepare_prompt, supported_overflow
+from atlas.inference.batch import (
+    InferenceBackend,
+    Overflow,
+    RunningBatch,
+    TokenSequence,
+    prepare_prompt,
+    supported_overflow,
+)
 from atlas.inference.sampling import Sampling
 from atlas.model.attention import KVCache
 from atlas.model.decoder import Decoder
@@ -22,15 +28,7 @@ def generate(
 ) -> Iterator[int]:
     """Yield the ids that continue a prompt, up to the end of a document or ``max_tokens``.
 
-    Args:
-        model: in evaluation mode.
-        prompt: ids; the model sees the newest ``context_length``. Empty begins a new document.
-        max_tokens: at least 1.
-        sampling: how tokens are picked.
-        on_overflow: what happens when the context is full, see ``RunningBatch``.
-
-    Raises:
-        AtlasError: ``prepare_prompt`` refuses the prompt, or the logits are not finite.
+    The model sees the newest ``context_length`` ids. An empty prompt begins a new document.
     """
     sequence = TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)
     for each in _batch(model, 1, on_overflow).run([sequence]):
@@ -50,9 +48,6 @@ def generate_batch(
 
     Each continuation equals that of ``generate`` alone, except where two tokens are equally likely
     to the sixth digit: a batch rounds differently from a single text.
-
-    Raises:
-        AtlasError: as ``generate``.
     """
     sequences = [
         TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)

@@ -19,17 +19,8 @@ Ids = npt.NDArray[np.int64]
 class Sampling(BaseModel):
     """How to pick tokens.
 
-    Attributes:
-        temperature: 0 picks the most likely token, 1 samples from the model's own probabilities.
-        top_k: sample among the k most likely; 0 disables it.
-        top_p: sample among the fewest tokens whose probabilities reach p; 1 disables it.
-        min_p: sample among tokens at least p times as likely as the best; 0 disables it.
-        repetition_penalty: lowers the logits of tokens that are in the prompt or the
-            continuation; 1 disables it.
-        presence_penalty: subtracted from the logit of every token in the continuation.
-        frequency_penalty: subtracted once per occurrence in the continuation.
-        logit_bias: added to the logits, by id.
-        seed: of the random choices.
+    Temperature 0 picks the most likely token, 1 samples from the model's own probabilities. A top-k
+    of 0, a top-p of 1, a min-p of 0 and a repetition penalty of 1 have no effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

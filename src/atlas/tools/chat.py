@@ -25,19 +25,11 @@ HELP = {
 
 
 class Chat:
-    """A conversation with a model.
-
-    Attributes:
-        messages: dicts with ``role`` and ``content``.
-        sampling: of the next answer; each answer increases the seed.
-        max_tokens: of an answer.
-    """
+    """A conversation with a model; each answer increases the seed of the sampling."""
 
     def __init__(self, model: LoadedModel, sampling: Sampling, max_tokens: int) -> None:
-        self.messages: list[dict[str, str]] = []
-        self.sampling = sampling
-        self.max_tokens = max_tokens
-        self._model = model
+        self.messages: list[dict[str, str]] = []  # with role and content
+        self.sampling, self.max_tokens, self._model = sampling, max_tokens, model
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: print(help_text()),
             "/reset": self._reset,
@@ -61,30 +53,25 @@ class Chat:
 
     def handle(self, line: str) -> None:
         """Run a command, or answer a message."""
-        if not line.startswith("/"):
-            if line.strip():
-                self._send(line)
-            return
         name, _, argument = line.strip().partition(" ")
         settings = {option_name(each, "/"): each for each in SETTINGS}
-        if name in self._commands:
+        if not line.strip():
+            return
+        if not line.startswith("/"):
+            self._answer([*self.messages, {"role": "user", "content": line}])
+        elif name in self._commands:
             self._commands[name](argument.strip())
         elif name in settings:
             self._set_option(settings[name], argument.strip())
         else:
             raise AtlasError(f"{printable(name)}: no such command; /help lists them")
 
-    def _send(self, content: str) -> None:
-        self.messages.append({"role": "user", "content": content})
-        try:
-            self._answer()
-        except AtlasError:
-            self.messages.pop()
-            raise
+    def _answer(self, messages: list[dict[str, str]]) -> None:
+        """Print an answer and continue with it; after Ctrl+C, keep what there is of it.
 
-    def _answer(self) -> None:
-        """Generate and print an answer; after Ctrl+C, keep what there is of it."""
-        ids = self._model.encode_chat(self.messages)
+        An error leaves the conversation as it was.
+        """
+        ids = self._model.encode_chat(messages)
         warn_if_truncated(self._model, ids)
         parts: list[str] = []
 
@@ -97,7 +84,7 @@ class Chat:
             print_stream(recorded())
         except KeyboardInterrupt:
             print(" [stopped]")
-        self.messages.append({"role": "assistant", "content": "".join(parts)})
+        self.messages = [*messages, {"role": "assistant", "content": "".join(parts)}]
         self.sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + 1})
 
     def _reset(self, _: str) -> None:
@@ -109,12 +96,7 @@ class Chat:
 
     def _retry(self, _: str) -> None:
         self._check_answered("/retry")
-        previous = self.messages.pop()
-        try:
-            self._answer()
-        except AtlasError:
-            self.messages.append(previous)
-            raise
+        self._answer(self.messages[:-1])
 
     def _check_answered(self, command: str) -> None:
         if not self.messages or self.messages[-1]["role"] != "assistant":

@@ -361,11 +361,7 @@ def offline_plots() -> None:
 
 
 def find_project() -> Path:
-    """The project around the current folder.
-
-    Raises:
-        AtlasError: there is none.
-    """
+    """The project around the current folder."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():

@@ -37,38 +37,19 @@ FLOW_BATCHES = 4
 
 @dataclass(frozen=True)
 class Flow:
-    """Gradient of one weight tensor.
-
-    Attributes:
-        weight: root mean square of the weights.
-        gradient: root mean square of the gradient; 0 without one.
-        zeros: fraction of the gradient that is exactly 0.
-        verdict: the problem, or empty.
-    """
+    """Gradient of one weight tensor; sizes are root mean squares."""
 
     name: str
     weight: float
-    gradient: float
-    zeros: float
-    verdict: str
+    gradient: float  # 0 without one
+    zeros: float  # fraction of the gradient that is exactly 0
+    verdict: str  # the problem, or empty
 
 
 def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
-    """Train on the same few windows until the model has memorized them.
+    """Train on the same few windows until the model has memorized them; return the steps it took.
 
     Params are those of the project, without dropout, weight decay and schedule, which hinder it.
-
-    Args:
-        params: of the project.
-        tokens: folder written by tokenize.
-        windows: number of windows.
-        steps: maximum number of steps.
-
-    Returns:
-        The number of steps it took.
-
-    Raises:
-        AtlasError: the model did not memorize them, or has no gradient.
     """
     train = params.train.model_copy(
         update={
@@ -105,9 +86,6 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
 
     With ``train.init=zero``, the model is trained for one step first, because a matrix of zeros
     blocks the gradient of the layers before it.
-
-    Raises:
-        AtlasError: the data is not suitable for training.
     """
     train = params.train.model_copy(update={"precision": "float32", "warmup_steps": 0})
     train_step, batches = _begin(params, train, tokens)

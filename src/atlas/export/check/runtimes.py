@@ -48,18 +48,13 @@ class LlamaCpp(Runtime):
     def __init__(self, path: str, context_length: int) -> None:
         from cyllama.llama import llama_cpp
 
-        from atlas.inference.backends.gguf import LlamaModel
+        from atlas.inference.backends.gguf import LlamaModel, new_context
 
         llama_cpp.disable_logging()
-        params = llama_cpp.LlamaContextParams()
-        params.n_ctx = params.n_batch = params.n_ubatch = context_length
-        params.type_k = params.type_v = 0  # GGML_TYPE_F32
-        params.flash_attn_type = 0  # off
         self._new_batch = llama_cpp.LlamaBatch
         self._model = LlamaModel(path)
         self._vocabulary = self._model.get_vocab()
-        self._context = llama_cpp.LlamaContext(self._model, params)
-        self._context.set_n_threads(threads(), threads())
+        self._context = new_context(self._model, 1, context_length, exact=True)
 
     def tokenize(self, text: str) -> list[int]:
         """Tokenize a text without special tokens."""

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Self
 
 from atlas.errors import AtlasError
 from atlas.inference.backends.base import LoadedModel, Message
-from atlas.inference.batch import InferenceBackend, Overflow
-from atlas.inference.prompts import prepare_prompt, supported_overflow
+from atlas.inference.batch import (
+    InferenceBackend,
+    Overflow,
+    prepare_prompt,
+    supported_overflow,
+)
 from atlas.inference.text_stream import UNKNOWN
 from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.tokens.tokenizer import Tokenizer
@@ -32,15 +36,7 @@ class AtlasModel(LoadedModel):
         load_torch: Callable[[], "LanguageModel"],
         gguf: Path | None = None,
     ) -> None:
-        """Load the GGUF file, or the PyTorch model if there is none.
-
-        Args:
-            config: of the model.
-            tokenizer: that it was trained with.
-            name: of the model.
-            load_torch: gives the model in PyTorch.
-            gguf: F32 file exported from it, to be run by llama.cpp.
-        """
+        """Load the F32 GGUF file, to run in llama.cpp, or the PyTorch model if there is none."""
         self.config, self.tokenizer, self.name = config, tokenizer, name
         self.context_length, self.vocab_size = config.context_length, config.vocab_size
         self.end_ids = frozenset({config.eos})
@@ -57,11 +53,7 @@ class AtlasModel(LoadedModel):
 
     @classmethod
     def load(cls, folder: Path, tokenizer_path: Path, gguf: Path | None = None) -> Self:
-        """Read a folder that train wrote.
-
-        Raises:
-            AtlasError: a file is missing or damaged, or the tokenizer is another one.
-        """
+        """Read a folder that train wrote."""
         config = ModelConfig.read(folder)
         tokenizer = Tokenizer.load(tokenizer_path)
         check_tokenizer(config, tokenizer.sha256, str(tokenizer_path), str(folder))

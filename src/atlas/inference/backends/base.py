@@ -15,31 +15,18 @@ Message = Mapping[str, str]  # role and content
 
 
 class LoadedModel(ABC):
-    """A model and its tokenizer.
+    """A model and its tokenizer."""
 
-    Attributes:
-        name: shown to people and in the server's API.
-        engine: the runtime: ``PyTorch``, ``llama.cpp`` or ``transformers``.
-        context_length: most tokens the model sees at once.
-        vocab_size: V.
-        end_ids: ids that end a text.
-        has_attention: whether ``attention`` is available.
-    """
-
-    name: str
-    engine: str
+    name: str  # shown to people and in the server's API
+    engine: str  # PyTorch, llama.cpp or transformers
     context_length: int
     vocab_size: int
-    end_ids: frozenset[int]
-    has_attention: bool = False
+    end_ids: frozenset[int]  # end a text
+    has_attention: bool = False  # ``attention`` is available
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids that the model reads for a prompt, at least one.
-
-        Raises:
-            AtlasError: this model can't continue such a prompt.
-        """
+        """The ids that the model reads for a prompt, at least one."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -75,11 +62,7 @@ class LoadedModel(ABC):
         return on_overflow
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:  # noqa: ARG002
-        """Attention weights of the last of the ids, by layer, head and id.
-
-        Raises:
-            AtlasError: they are not available.
-        """
+        """Attention weights of the last of the ids, by layer, head and id."""
         raise AtlasError(f"{self.name}: {self.engine} gives no attention weights for this model")
 
     def batch(self, slots: int, on_overflow: Overflow = "slide") -> RunningBatch:
@@ -100,11 +83,7 @@ class LoadedModel(ABC):
         stops: Sequence[str] = (),
         on_overflow: Overflow = "slide",
     ) -> Iterator[str]:
-        """Yield the continuation as it is generated, up to the first stop string.
-
-        Raises:
-            AtlasError: the logits are not finite.
-        """
+        """Yield the continuation as it is generated, up to the first stop string."""
         shown = TextStream(self.decode, sequence.prompt, stops)
         for each in self.run([sequence], on_overflow):
             each.raise_if_failed()
@@ -118,11 +97,7 @@ class LoadedModel(ABC):
 
 @contextmanager
 def chat_template_errors(name: str) -> Iterator[None]:
-    """Report an error of a chat template in one line.
-
-    Raises:
-        AtlasError: the template is broken or rejects the conversation, for example a role.
-    """
+    """Report in one line that a chat template is broken or rejects the conversation."""
     try:
         yield
     except TemplateError as error:
@@ -130,11 +105,7 @@ def chat_template_errors(name: str) -> Iterator[None]:
 
 
 def at_least_bos(name: str, ids: list[int], bos: int | None) -> list[int]:
-    """The ids, or the beginning-of-text id if there are none.
-
-    Raises:
-        AtlasError: there are none and the tokenizer has no such id.
-    """
+    """The ids, or the beginning-of-text id if there are none."""
     if ids:
         return ids
     if bos is None:

@@ -21,11 +21,7 @@ def record_source(export: Path, model: Path) -> None:
 
 
 def exported_gguf(model: Path) -> Path:
-    """The F32 GGUF file of a model, in the folder ``export`` next to the model's folder.
-
-    Raises:
-        AtlasError: there is none, or it was made from another model.
-    """
+    """The F32 GGUF file of a model, in the folder ``export`` next to the model's folder."""
     export = sibling(model, "export")
     files = sorted(export.glob("*-f32.gguf"))
     if len(files) != 1:

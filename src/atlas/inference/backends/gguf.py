@@ -22,8 +22,6 @@ SPACE = "\u2581"  # in a piece of sentencepiece
 BYTE, CONTROL = 1 << 5, 1 << 3  # token attributes of llama.cpp
 BYTE_LEVEL = "gpt2"  # tokenizer.ggml.model of vocabularies that spell bytes as letters
 CHAT_TEMPLATE = "tokenizer.chat_template"
-GGML_TYPE_F32 = 0
-FLASH_ATTENTION_OFF = 0
 
 
 class LlamaModel(llama_cpp.LlamaModel):  # type: ignore[misc]
@@ -37,11 +35,7 @@ class LlamaModel(llama_cpp.LlamaModel):  # type: ignore[misc]
 
 
 def load_gguf(path: Path) -> LlamaModel:
-    """Load a file into llama.cpp.
-
-    Raises:
-        AtlasError: llama.cpp refuses it.
-    """
+    """Load a file into llama.cpp."""
     llama_cpp.disable_logging()
     try:
         return LlamaModel(str(path))
@@ -51,17 +45,32 @@ def load_gguf(path: Path) -> LlamaModel:
         ) from None
 
 
+def new_context(
+    model: LlamaModel, slots: int, context_length: int, *, exact: bool
+) -> llama_cpp.LlamaContext:
+    """Make a context for several texts of up to ``context_length`` tokens each.
+
+    An exact one keeps keys and values in float32 and computes attention as PyTorch does, instead of
+    in float16: twice the memory, logits equal to about 1e-5.
+    """
+    params = llama_cpp.LlamaContextParams()
+    params.n_seq_max = slots
+    params.n_ctx = slots * context_length
+    params.n_batch = params.n_ubatch = max(slots, context_length)
+    if exact:
+        params.type_k = params.type_v = 0  # GGML_TYPE_F32
+        params.flash_attn_type = 0  # off
+    context = llama_cpp.LlamaContext(model, params)
+    context.set_n_threads(threads(), threads())
+    return context
+
+
 class GGUFModel(LoadedModel):
     """Any GGUF file that llama.cpp runs, with the tokenizer in it."""
 
     engine = "llama.cpp"
 
     def __init__(self, path: Path) -> None:
-        """Load a file.
-
-        Raises:
-            AtlasError: llama.cpp refuses it.
-        """
         self._model = load_gguf(path)
         self._vocabulary = self._model.get_vocab()
         self._metadata: dict[str, str] = self._model.metadata()
@@ -120,7 +129,9 @@ class GGUFModel(LoadedModel):
         if attributes & BYTE:
             return bytes([int(text[1:-1], 16)])  # <0x2D>
         if self._metadata.get("tokenizer.ggml.model") == BYTE_LEVEL:
-            byte_of = _byte_level_alphabet()
+            from transformers.convert_slow_tokenizer import bytes_to_unicode  # as in GPT-2
+
+            byte_of = {letter: bytes([byte]) for byte, letter in bytes_to_unicode().items()}
             return b"".join(byte_of.get(each, each.encode()) for each in text)
         return text.replace(SPACE, " ").encode()
 
@@ -131,25 +142,8 @@ class LlamaBackend(InferenceBackend):
     def __init__(
         self, model: LlamaModel, slots: int, context_length: int, *, exact: bool = False
     ) -> None:
-        """Make a context.
-
-        Args:
-            model: that runs in it.
-            slots: number of sequences.
-            context_length: max tokens of each.
-            exact: keep keys and values in float32 and compute attention as PyTorch does, instead
-                of in float16: twice the memory, logits equal to about 1e-5.
-        """
         super().__init__(slots, context_length)
-        params = llama_cpp.LlamaContextParams()
-        params.n_seq_max = slots
-        params.n_ctx = slots * context_length
-        params.n_batch = params.n_ubatch = max(slots, context_length)
-        if exact:
-            params.type_k = params.type_v = GGML_TYPE_F32
-            params.flash_attn_type = FLASH_ATTENTION_OFF
-        self._context = llama_cpp.LlamaContext(model, params)
-        self._context.set_n_threads(threads(), threads())
+        self._context = new_context(model, slots, context_length, exact=exact)
         self._lengths = [0] * slots
 
     def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
@@ -171,14 +165,5 @@ class LlamaBackend(InferenceBackend):
             batch.add(token, self._lengths[slot], [slot], last[slot] == index)
             self._lengths[slot] += 1
         self._context.decode(batch)
-        rows: Logits = np.stack(
-            [np.array(self._context.get_logits_ith(index), np.float32) for index in last.values()]
-        )
-        return rows
-
-
-def _byte_level_alphabet() -> dict[str, bytes]:
-    """The byte that each letter of a byte-level piece stands for, as in GPT-2."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    return {letter: bytes([byte]) for byte, letter in bytes_to_unicode().items()}
+        rows = (self._context.get_logits_ith(index) for index in last.values())
+        return np.array(list(rows), np.float32)

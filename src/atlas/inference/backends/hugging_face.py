@@ -25,11 +25,6 @@ class HuggingFaceModel(LoadedModel):
     engine = "transformers"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        """Load a folder.
-
-        Raises:
-            AtlasError: transformers can't.
-        """
         import transformers
 
         transformers.utils.logging.disable_progress_bar()

@@ -17,15 +17,8 @@ NO_CYLLAMA = "llama.cpp needs the package cyllama: pip install cyllama"
 def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto") -> LoadedModel:
     """Load a folder that train wrote, a Hugging Face folder or a GGUF file.
 
-    Args:
-        path: of the folder or file.
-        tokenizer: file or folder, for a folder that train wrote; by default ``tokenizer``
-            next to that folder.
-        engine: ``auto`` runs a model of ours in llama.cpp if its F32 GGUF file is up to date,
-            else in PyTorch.
-
-    Raises:
-        AtlasError: there is no model at the path, it is damaged, or the engine can't run it.
+    A folder that train wrote is read with a tokenizer, by default ``tokenizer`` next to it. With
+    ``auto`` it runs in llama.cpp if its F32 GGUF file is up to date, else in PyTorch.
     """
     if path.suffix.lower() == GGUF and not path.is_dir():
         return _load_gguf(path, engine)
@@ -63,11 +56,7 @@ def _load_gguf(path: Path, engine: Engine) -> LoadedModel:
 
 
 def _find_gguf(folder: Path, engine: Engine) -> Path | None:
-    """The file that llama.cpp runs in place of a model of ours; None for ``auto`` without one.
-
-    Raises:
-        AtlasError: llama.cpp was asked for and can't run the model.
-    """
+    """The file that llama.cpp runs in place of a model of ours; None for ``auto`` without one."""
     try:
         if find_spec("cyllama") is None:
             raise AtlasError(f"{NO_CYLLAMA}, or use --engine torch")
