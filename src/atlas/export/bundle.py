@@ -133,8 +133,3 @@ class ModelBundle:
             kind = self.config.kind
             raise AtlasError(f"{self.folder}: only decoders can be exported, and this is a {kind}")
         return model
-
-    @property
-    def weights(self) -> StoredWeights:
-        """The weights on disk."""
-        return StoredWeights(self.folder)

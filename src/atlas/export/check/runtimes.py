@@ -58,8 +58,7 @@ class LlamaCpp(Runtime):
 
     def tokenize(self, text: str) -> list[int]:
         """Tokenize a text without special tokens."""
-        ids: list[int] = self._vocabulary.tokenize(text, add_special=False, parse_special=False)
-        return ids
+        return list(self._vocabulary.tokenize(text, add_special=False, parse_special=False))
 
     def logits(self, ids: list[int], position: int) -> Logits:
         """Compute logits (T, V) after each of ``ids`` (T)."""
@@ -89,8 +88,7 @@ class Transformers(Runtime):
 
     def tokenize(self, text: str) -> list[int]:
         """Tokenize a text without special tokens."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def logits(self, ids: list[int], position: int) -> Logits:
         """Compute logits (T, V) after each of ``ids`` (T)."""

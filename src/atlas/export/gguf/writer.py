@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from atlas.errors import AtlasError
-from atlas.export.bundle import ModelBundle, ModelMetadata
+from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights
 from atlas.export.gguf.quantize import file_type, tensor_types
 from atlas.export.gguf.tensors import GgufConverter
 from atlas.model.config import ModelConfig
@@ -42,7 +42,7 @@ def write_gguf(
     path: Path, bundle: ModelBundle, architecture: Architecture, format_name: GgufFormat
 ) -> None:
     """Write a model in a format without K types, which only llama.cpp can write."""
-    weights = bundle.weights
+    weights = StoredWeights(bundle.folder)
     tensors = list(GgufConverter(bundle.config, architecture, weights).tensors())
     types = tensor_types({tensor.name: tensor.shape for tensor in tensors}, format_name)
     writer = GGUFWriter(path, architecture.name)

@@ -68,7 +68,7 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
     """Create a folder with the model, written for one of transformers' classes."""
     config, tokenizer = bundle.config, bundle.tokenizer
     folder.mkdir()
-    tensors = HuggingFaceConverter(config, kind, bundle.weights).tensors()
+    tensors = HuggingFaceConverter(config, kind, StoredWeights(bundle.folder)).tensors()
     write_weights(dict(tensors), folder / WEIGHTS, FORMAT)
     special = {
         "bos_token_id": tokenizer.bos,

@@ -38,12 +38,8 @@ def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenize
     fast.add_special_tokens(
         [AddedToken(tokenizer.piece(i), special=True, normalized=False) for i in special]
     )
-    fast.add_tokens(
-        [
-            AddedToken(tokenizer.piece(i).replace(SPACE_MARK, " "), special=False, normalized=False)
-            for i in sorted(tokenizer.user_defined)
-        ]
-    )
+    words = (tokenizer.piece(i).replace(SPACE_MARK, " ") for i in sorted(tokenizer.user_defined))
+    fast.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     if add_bos_token:
         bos = tokenizer.piece(tokenizer.bos)
         fast.post_processor = processors.TemplateProcessing(

@@ -166,4 +166,4 @@ class LlamaBackend(InferenceBackend):
             self._lengths[slot] += 1
         self._context.decode(batch)
         rows = (self._context.get_logits_ith(index) for index in last.values())
-        return np.array(list(rows), np.float32)
+        return np.stack([np.array(row, np.float32) for row in rows])
