@@ -6,7 +6,7 @@ Legend: B batch, T context_length, C d_model, H, K, D heads, F d_ff, L n_layer, 
 from dataclasses import dataclass
 
 from atlas.model.config import ModelConfig
-from atlas.model.layers import GATES
+from atlas.model.layers import GATES, SAVE_OUTPUT_ONLY
 
 FLOAT = 4  # bytes
 ADAM_MOMENTS = 2
@@ -138,8 +138,9 @@ def _saved_by_token(config: ModelConfig) -> int:
     if config.qk_norm:
         roots = config.n_head + config.n_kv_head if config.qk_norm == "head" else 2
         attention += 2 * (config.d_model + config.key_channels) + roots
-    # Input and output of an activation (the two of ReLU are one), and both factors of a gate.
-    wide = 4 if config.feed_forward in GATES else 1 if config.feed_forward == "relu" else 2
+    wide = 1 if config.feed_forward in SAVE_OUTPUT_ONLY else 2  # input and output of an activation
+    if config.feed_forward in GATES:
+        wide = 4  # and both factors of the gate
     feed_forward = config.d_model + wide * config.d_ff
     # Input, mean and deviation of a LayerNorm; input, output and root of an RMSNorm.
     norm = config.d_model + 2 if config.norm == "layernorm" else 2 * config.d_model + 1

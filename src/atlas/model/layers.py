@@ -54,6 +54,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu2": squared_relu,
 }
+# Those whose backward pass needs only their output, which the next layer saves anyway.
+SAVE_OUTPUT_ONLY = {"relu"}
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": gelu}
 
 
