@@ -1,4 +1,4 @@
-"""Get one file from a path or over HTTP: resume, retry, reject what can't be the file.
+"""Get one file from a path or over HTTP: resume, retry, reject wrong content.
 
 Data goes to a partial file that survives broken connections and the end of the program, so a
 later try, or a later run, continues from there.
@@ -46,11 +46,11 @@ class FileMissingError(SourceError):
 
 
 class WrongFileError(SourceError):
-    """A source provides something else than the file."""
+    """A source provides something other than the file."""
 
 
 class _RetryError(Exception):
-    """A try failed, but another can succeed after a pause of at least ``pause`` seconds."""
+    """An attempt failed, but the next may succeed after at least ``pause`` seconds."""
 
     def __init__(self, reason: str, pause: float = 0.0):
         super().__init__(reason)
@@ -84,7 +84,7 @@ class _PartialFile:
 
 @dataclass
 class Transfer:
-    """One file on its way to ``complete``, with its share of the progress bar of all files."""
+    """The transfer of one file to ``complete``; updates the progress bar of all files."""
 
     client: httpx.AsyncClient
     file: Download
@@ -106,7 +106,7 @@ class Transfer:
         self.received = received
 
     def finish(self, path: Path) -> None:
-        """Count a file that arrived at once."""
+        """Count a file that was copied in one go."""
         self.expect(path.stat().st_size)
         self.update(path.stat().st_size)
 

@@ -1,6 +1,6 @@
 """Attention heads: how much weight each gives to the previous token, to repeats, to digits.
 
-A head's score for one kind of key is the weight that its queries give to keys of that kind,
+A head's score for one kind of key is the weight of its queries on keys of that kind,
 averaged over the queries that have any: from 0 to 1.
 
 Legend: B batch, H heads, T tokens, L layers, Q questions, N digits. Attention weights are
@@ -144,7 +144,7 @@ def repeated_sequence(known: Tensor, context_length: int, seed: int) -> Tensor:
 def digit_table(
     model: Decoder, selection: Sequence[Question], test: Sequence[Question]
 ) -> pd.DataFrame:
-    """Test whether a head attends to the digit that First, Second or Last asks for.
+    """Measure how often a head attends to the digit that First, Second or Last asks for.
 
     The answer is predicted at the last token of the question, so that is the query.
 

@@ -15,7 +15,7 @@ MIN_COPIED_TOKENS = 8  # and the run has at least this many tokens
 
 
 class SuffixAutomaton:
-    """All runs of tokens that occur in a few texts.
+    """An index of all substrings (runs of tokens) of a few texts.
 
     A state is a set of runs that end at the same positions. It stores the length of its longest
     run and a link to the state of the next shorter suffixes.

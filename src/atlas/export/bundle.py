@@ -46,7 +46,7 @@ class TrainingData:
         )
 
     def describe(self) -> str:
-        """Describe the corpus in one line, without a full stop."""
+        """Describe the corpus in one line."""
         licences = ", ".join(self.licences) or "unknown"
         count = "1 file" if self.files == 1 else f"{self.files} files"
         return f"{self.corpus}: {count}, {self.bytes:,} bytes; licence: {licences}"
@@ -114,7 +114,7 @@ class ModelBundle:
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Path, metadata: ModelMetadata) -> "ModelBundle":
-        """Read a model and its tokenizer, and check that they belong together."""
+        """Read a model and its tokenizer, and check that they match."""
         config = ModelConfig.read(folder)
         loaded = Tokenizer.load(tokenizer)
         check_tokenizer(config, loaded.sha256, str(tokenizer), str(folder))

@@ -50,7 +50,7 @@ PROGRAMS = {ONNX: (".onnx", ONNXRUNTIME), TORCH: (".pt2", TORCH_EXPORT)}
 
 @dataclass
 class ExportResult:
-    """Findings of an export: metrics, speeds in llama.cpp (tokens per second, by metric), files.
+    """Results of an export: metrics, speeds in llama.cpp (tokens per second), files.
 
     The files are the PyTorch model, then each GGUF file that is kept.
     """
@@ -97,7 +97,7 @@ def export_model(
 
 
 class Exporter:
-    """Exports one model, format by format, and collects the findings."""
+    """Exports one model, format by format, and collects the results."""
 
     def __init__(
         self, bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
@@ -137,7 +137,7 @@ class Exporter:
         return self._folder / f"{self._bundle.metadata.name}-{name}.gguf"
 
     def _check_gguf(self, file: Path, name: GgufFormat, tolerance: float, *, keep: bool) -> None:
-        """Check a GGUF file and add its metrics, and its row where it is kept."""
+        """Check a GGUF file and add its metrics; if it is kept, also its row."""
         agreement = compare(file, self.expected, self._model, tolerance)
         quality = measure_quality(file, self._gguf_path(EXACT), self._data.batches)
         types = _describe_types(file, name)

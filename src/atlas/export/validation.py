@@ -1,4 +1,4 @@
-"""Text for the checks: the val split, a text file, or samples of the model itself."""
+"""Text for the checks: the val split, a text file, or samples from the model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> To
 
 
 def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
-    """Let the model write texts, to check it without any other text.
+    """Generate texts with the model, to check it without other text.
 
     The texts are sampled from the model's own probabilities (temperature 1), so a KL divergence
     over them is the one to expect on what the model writes.

@@ -1,4 +1,4 @@
-"""Continuous batching: sequences that grow together, one token per step, and come and go freely."""
+"""Continuous batching: each sequence grows by a token per step and can start or end at any step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length", "failed"]
 
 
 class InferenceBackend(ABC):
-    """A model with room for several texts at once, each in a slot and of its own length.
+    """A model that runs several texts at once, each in its own slot and of any length.
 
     Slots are numbered from 0; each has room for ``context_length`` tokens.
     """
@@ -85,7 +85,7 @@ class TokenSequence:
             self.finish_reason = "length"
 
     def raise_if_failed(self) -> None:
-        """Stop if the logits were not finite."""
+        """Raise an error if the logits were not finite."""
         if self.finish_reason == "failed":
             raise AtlasError("the model's logits are NaN or infinite; train it again")
 
@@ -99,7 +99,7 @@ class TokenSequence:
 
 
 def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
-    """Add the token that begins a text where the model expects it; an empty prompt gets it always.
+    """Add the start token if the model expects it; an empty prompt always gets it.
 
     An encoder-decoder only reads a question, and its answer must have room in the context.
     """
@@ -122,7 +122,7 @@ def supported_overflow(config: ModelConfig, on_overflow: Overflow) -> Overflow:
 
 
 def visible_tokens(length: int, context_length: int) -> int:
-    """The number of newest tokens that a sliding model sees after ``length`` tokens in all.
+    """Number of newest tokens that a sliding context holds after ``length`` tokens.
 
     The closed form of what ``RunningBatch`` does step by step, for prompts within the context.
     With a context of 4 and lengths 1, 2, 3 ...: 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, ...

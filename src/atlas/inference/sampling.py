@@ -1,4 +1,4 @@
-"""From logits (V,) to the next token: pure functions in NumPy.
+"""Choose the next token from logits (V,), with pure NumPy functions.
 
 Excluded tokens have the logit -inf. ``process_logits`` applies the options in this order:
 penalties and bias, temperature, top-k, top-p, min-p.
@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.int64]
 
 
 class Sampling(BaseModel):
-    """How to pick tokens.
+    """Sampling options.
 
     Temperature 0 picks the most likely token, 1 samples from the model's own probabilities. A top-k
     of 0, a top-p of 1, a min-p of 0 and a repetition penalty of 1 have no effect.
@@ -46,7 +46,7 @@ GREEDY = Sampling(temperature=0, top_k=0, top_p=1)
 
 
 def penalize_repetition(logits: Logits, seen: Ids, penalty: float) -> Logits:
-    """Divide the logits (V,) of seen ids by the penalty, or multiply them where negative.
+    """Divide the logits (V,) of seen ids by the penalty; multiply negative ones by it.
 
     From CTRL (arXiv:1909.05858, section 4.1), extended to negative logits as in transformers.
     """

@@ -1,4 +1,4 @@
-"""Baselines: counted pairs of tokens, and a network without attention."""
+"""Baselines: bigram counts, and a network without attention."""
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Bigram(LanguageModel):
 
 
 class TwoLayerNetwork(LanguageModel):
-    """Concatenated embeddings of the last ``window`` tokens through two layers.
+    """Two layers on the concatenated embeddings of the last ``window`` tokens.
 
     The neural language model of Bengio et al. 2003 (JMLR 3, 1137-1155), without the direct
     connections from input to output::

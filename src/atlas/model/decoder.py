@@ -1,4 +1,4 @@
-"""The decoder: each token is predicted from itself and the tokens before it.
+"""The decoder: predicts each token from the tokens before it.
 
 One class covers the whole family, from the GPT-2 shape (learned positions, LayerNorm, GELU, tied
 head) to the Llama shape (RoPE, RMSNorm, SwiGLU, grouped-query heads).
@@ -62,7 +62,7 @@ class Transformer(LanguageModel):
             self.head.weight = self.embedding.weight  # arXiv:1608.05859
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """The stream (B, T, C) of ids (B, T) at positions (T,) or (B, T)."""
+        """Embed ids (B, T) at positions (T,) or (B, T): the residual stream (B, T, C)."""
         x: Tensor = self.embedding(ids)
         if self.positions is not None:
             x = x + self.positions(positions)
@@ -106,7 +106,7 @@ class Decoder(Transformer):
         cache: KVCache | None = None,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+        """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
         With a cache, ``ids`` are the new tokens of each text, and padding must be on the right.
         ``weights`` receives the attention weights of each block, (B, H, T, S).

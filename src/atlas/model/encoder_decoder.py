@@ -35,7 +35,7 @@ class EncoderDecoder(Transformer):
         self.decoder = nn.ModuleList(CrossBlock(config) for _ in range(config.n_layer))
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ``ids`` (B, T).
+        """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
         In the source, only those after its last token have a meaning.
         """

@@ -17,7 +17,7 @@ MAX_LOSS = 700.0  # nats; the perplexity of a larger loss overflows a float
 
 
 class Tally(NamedTuple):
-    """Sums over windows, which can be added over batches and processes.
+    """Sums over windows, which add up over batches and processes.
 
     An answer is right if all its tokens are. In plain text, each token is an answer.
     """

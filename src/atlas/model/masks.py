@@ -77,7 +77,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 @dataclass
 class AttentionMask:
-    """Positions of queries and keys, from which masks and the ALiBi bias follow."""
+    """Positions of queries and keys, which determine the mask and the ALiBi bias."""
 
     query_positions: Tensor  # (T,) or (B, T)
     key_positions: Tensor  # (S,) or (B, S)
@@ -114,7 +114,7 @@ class AttentionMask:
         return (visible | (columns == own))[:, None]
 
     def alibi_bias(self, slopes: Tensor) -> Tensor:
-        """Return what ALiBi adds to the scores, (B or 1, H, T, S): lower with distance."""
+        """Return ALiBi's bias for the scores, (B or 1, H, T, S), which decreases with distance."""
         return -slopes[:, None, None] * self._distances().abs()[:, None]
 
     def _distances(self) -> Tensor:
@@ -128,7 +128,7 @@ def _with_batch(positions: Tensor) -> Tensor:
 
 
 def token_positions(is_token: Tensor) -> Tensor:
-    """Return positions (B, T) that count only tokens, whichever side the padding is on."""
+    """Return positions (B, T) that count only tokens, with padding on either side."""
     return (is_token.cumsum(dim=1) - 1).clamp(min=0)
 
 

@@ -27,7 +27,7 @@ ONNX_PACKAGES = ("onnxscript", "onnxruntime")
 
 
 def known_format(name: str) -> str:
-    """Return the name of a format; a ValueError lists them if there is none of this name."""
+    """Return the name of a format; a ValueError for an unknown name lists all formats."""
     if name not in FORMATS:
         raise ValueError(f"one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     return name
@@ -44,7 +44,7 @@ def quantized_formats(formats: Iterable[str]) -> list[str]:
 
 
 def has_k_types(name: str) -> bool:
-    """Say if a format mixes K types (``q4_k_m``), or if a type is one (``q4_k``)."""
+    """Return True for a format that mixes K types (``q4_k_m``), or a K type (``q4_k``)."""
     return "_k" in name
 
 
@@ -79,7 +79,7 @@ class RuntimeSupport:
 
     @property
     def uses_rope(self) -> bool:
-        """It always applies RoPE, for a model without positions with angles of 0."""
+        """True if it always applies RoPE; without positions in the model, the angles are 0."""
         return "rope" in self.allowed["positions"]
 
     def required_changes(self, options: Options) -> dict[str, Any]:

@@ -514,7 +514,7 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
 
 
 def _unsupported_head_size(model: ModelParams, support: RuntimeSupport) -> int | None:
-    """Return a head size that the runtime can't run; RoPE has its own rule."""
+    """Return the head size if the runtime doesn't support it; RoPE has its own rule."""
     if model.positions == "rope" or model.d_model % model.n_head:
         return None
     size = model.d_model // model.n_head

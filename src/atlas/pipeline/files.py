@@ -37,12 +37,12 @@ def files_below(path: Path) -> list[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """Return the hidden name next to a file or folder that it is written under."""
+    """Return the hidden path next to a file or folder where it is first written."""
     return path.with_name(f".{path.name}.partial")
 
 
 def older_path(path: Path) -> Path:
-    """Return the name that an old folder gets while the new one replaces it."""
+    """Return the path an old folder is moved to while the new one replaces it."""
     return path.with_name(f".{path.name}.old.partial")
 
 

@@ -77,7 +77,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def threads() -> int:
-    """Return the number of threads for runtimes other than PyTorch, chosen as PyTorch does.
+    """Return the number of threads for other runtimes, the same as PyTorch's.
 
     That is ``OMP_NUM_THREADS``, or one per core. llama.cpp's default of four is slow on two cores.
     """

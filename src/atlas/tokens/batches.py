@@ -86,7 +86,7 @@ class BatchLoader:
         self.next = state["next"]
 
     def _identity(self) -> dict[str, Any]:
-        """Return everything but n that the n-th batch depends on."""
+        """Return everything the n-th batch depends on, apart from n."""
         windows, index = self.windows, self.windows.tokens.index
         return {
             "tokens": windows.tokens.checksum,
@@ -111,7 +111,7 @@ class _Steps(Dataset[Rows]):
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ignore signals that all processes get: training may still need batches to reach a save."""
+    """Ignore signals sent to all processes: training may still need batches until it can save."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

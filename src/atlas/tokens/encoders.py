@@ -1,4 +1,4 @@
-"""Encode many texts at once, with the ids that sentencepiece gives.
+"""Encode many texts at once, with the same ids as sentencepiece.
 
 Two encoders, one result:
 
@@ -37,7 +37,7 @@ WHOLE = re.compile(r"(?s:.+)")
 
 
 def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
-    r"""Return a pattern that matches one unit after the other, up to the end of a text.
+    r"""Return a pattern whose successive matches are the units of a text.
 
     Text can be split wherever no piece spans the position: no token spans it either, and BPE merges
     and the best path of a unigram model on its left don't depend on the text on its right. If no
@@ -140,7 +140,7 @@ class GigatokenEncoder:
 
 
 def merges(spec: ModelProto) -> Iterator[tuple[str, str]]:
-    """Yield every pair of pieces that makes a piece, the highest score first.
+    """Yield every pair of pieces that merges into a piece, the highest score first.
 
     sentencepiece merges the neighbours whose sum has the highest score; tokenizers and gigatoken
     merge the pair that is first in a list.
@@ -153,7 +153,7 @@ def merges(spec: ModelProto) -> Iterator[tuple[str, str]]:
 
 
 def _tokenizer_json(spec: ModelProto) -> str:
-    """Return a tokenizer.json with what a text can become, and nothing else.
+    """Return a tokenizer.json with only the pieces that occur in encoded texts.
 
     Special pieces are left out: gigatoken would find their characters in a text.
     """

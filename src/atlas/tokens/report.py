@@ -34,7 +34,7 @@ class VocabularyReport:
 
     @cached_property
     def text_pieces(self) -> list[int]:
-        """Ids of pieces of text (no special pieces, no single bytes), the rarest in train first."""
+        """Ids of text pieces (no special pieces, no single bytes), the rarest in train first."""
         every = filter(self.tokenizer.is_text, range(self.tokenizer.vocab_size))
         return sorted(every, key=lambda identity: int(self.counts["train"][identity]))
 

@@ -127,7 +127,7 @@ def round_scores(model: bytes) -> bytes:
 
 
 def without_stray_piece(model: bytes) -> bytes:
-    """Remove the line end with a blank in front, which training adds to a word model."""
+    """Remove the piece that training adds to a word model, a line end with a blank before it."""
     spec = ModelProto.FromString(model)
     spec.pieces.remove(next(piece for piece in spec.pieces if piece.piece == STRAY))
     changed: bytes = spec.SerializeToString()

@@ -42,7 +42,7 @@ class Chat:
         }
 
     def run(self, lines: Iterator[str]) -> None:
-        """Handle lines until they end or one is ``/quit``; print errors and go on."""
+        """Handle lines until ``/quit`` or the end of input; print errors and continue."""
         for line in lines:
             if line.strip() == "/quit":
                 return

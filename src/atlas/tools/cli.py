@@ -386,7 +386,7 @@ def _overfit(windows: int | None, steps: int) -> None:
 
 
 def _unescape(stop: str) -> str:
-    r"""A stop string as meant: shells pass ``\n`` on as two characters."""
+    r"""Unescape a stop string: shells pass ``\n`` as two characters."""
     if not stop:
         raise AtlasError("--stop is empty; give the text to stop before")
     parts = [part.replace("\\n", "\n").replace("\\t", "\t") for part in stop.split("\\\\")]

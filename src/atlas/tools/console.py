@@ -14,5 +14,5 @@ def plain_console() -> Console:
 
 
 def printable(text: str) -> str:
-    """Escape characters that are invisible or would control a terminal, line ends too."""
+    """Escape invisible characters, line ends and those that control a terminal."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

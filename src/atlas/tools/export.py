@@ -22,7 +22,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: Path | None) -> None:
-    """Create a folder of exported files, whole or not at all, and print the findings.
+    """Create a folder of exported files only if all succeed, and print the results.
 
     ``text`` is a file the model was not trained on; None checks it on its own samples.
     """

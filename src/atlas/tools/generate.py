@@ -24,7 +24,7 @@ def option_name(field: str, prefix: str = "--") -> str:
 def update_sampling(
     values: dict[str, Any], base: Sampling = DEFAULT_SAMPLING, prefix: str = "--"
 ) -> Sampling:
-    """Change some fields of a sampling; None keeps the value of ``base``.
+    """Change some sampling options; None keeps the value of ``base``.
 
     Errors name the option, with the prefix.
     """
@@ -84,7 +84,7 @@ def warn_if_truncated(model: LoadedModel, ids: Sequence[int]) -> None:
 
 
 def print_stream(parts: Iterator[str]) -> None:
-    """Print parts of a text as they come, then end the line."""
+    """Print a text as it is generated, then end the line."""
     for part in parts:
         print(part, end="", flush=True)
     print()

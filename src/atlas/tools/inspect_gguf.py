@@ -42,7 +42,7 @@ def print_gguf(path: Path) -> None:
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """Read a file; the values of its tensors are mapped into memory, not read."""
+    """Open a file; its tensors are memory-mapped, not read."""
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))

@@ -1,4 +1,4 @@
-"""Check in a minute that a model can learn, before spending hours on training.
+"""Check in a minute whether a model can learn, before training it for hours.
 
     atlas overfit-batch
     atlas overfit-examples 10

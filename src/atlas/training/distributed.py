@@ -46,7 +46,7 @@ SECONDS_TO_STOP = 600  # for a last step and a checkpoint; torchrun allows 30
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a training run, as one of them sees it."""
+    """One process's view of all processes of a training run."""
 
     device: torch.device
     rank: int = 0  # number of this process

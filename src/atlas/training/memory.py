@@ -107,7 +107,7 @@ def _needed_bytes(config: ModelConfig, train: TrainParams, context: DistributedC
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held on its device so far."""
+    """Peak memory of this process on its device so far, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource  # not on Windows

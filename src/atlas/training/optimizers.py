@@ -110,7 +110,7 @@ PEAK_LR = "initial_lr"  # the key that PyTorch's schedulers use
 
 
 class Optimizers:
-    """Several optimizers, each for its own weights, used as one."""
+    """Several optimizers for different weights, used like one optimizer."""
 
     def __init__(self, members: Iterable[torch.optim.Optimizer]) -> None:
         self.members = list(members)

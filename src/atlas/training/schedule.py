@@ -6,7 +6,7 @@ from atlas.params.schema import TrainParams
 
 
 def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:
-    """The factor on the peak learning rate at ``step`` (0-based) of ``steps``.
+    """The learning rate at ``step`` (0-based) of ``steps``, as a fraction of its peak.
 
     A linear warm-up reaches 1 at its last step. ``schedule`` then names the way down to
     ``min_lr_ratio`` at the last step::

@@ -44,7 +44,7 @@ from atlas.training.train_step import LayerNormRecorder, TrainStep, total_norm
 
 
 class Trainer:
-    """One training run, in every process that takes part.
+    """One training run; each of its processes has a Trainer.
 
     ``events`` and ``live`` are folders for TensorBoard and for the curves that DVC shows while
     training runs. ``sample`` returns a text that the model writes now.
@@ -242,7 +242,7 @@ def fit(
     events: Path | None = None,
     live: Path | None = None,
 ) -> tuple[TrainState, dict[str, Tensor]]:
-    """Train a model; return the log and the last weights. Every process must call it.
+    """Train a model; return the log and the last weights. Every process must call this.
 
     A bigram model is counted by the main process.
     """

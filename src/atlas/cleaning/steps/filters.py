@@ -180,7 +180,7 @@ def _top_ngram_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n:
 
 
 def _repeated_characters(ids: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> int:
-    """Count the characters of words that belong to a repeated n-gram; each word counts once."""
+    """Count the characters of words in repetitions of earlier n-grams, each word once."""
     repeated = np.ones(len(ids), bool)
     repeated[np.unique(ids, return_index=True)[1]] = False
     covered = np.convolve(repeated, np.ones(n, np.int64)) > 0

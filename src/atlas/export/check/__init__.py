@@ -1,1 +1,1 @@
-"""The check of exported files: each runtime, in a process of its own, against PyTorch."""
+"""Checks of exported files: each runtime, in its own process, against PyTorch."""

@@ -1,4 +1,4 @@
-"""The proof of an export: a runtime's tokens, logits and greedy text against PyTorch's."""
+"""Compare a runtime's tokens, logits and greedy text with PyTorch's."""
 
 import math
 import tempfile
@@ -41,7 +41,7 @@ class Expected:
 class Agreement:
     """A runtime's results compared with the expected ones, in numbers.
 
-    A tie is where the two most likely logits are closer than the tolerance explains.
+    A tie is a position where the two highest logits differ by less than the tolerance.
     """
 
     texts: int
@@ -60,8 +60,8 @@ def expect(
     """Compute the results that a runtime should give, on texts and on the nasty strings.
 
     The first ``prompts`` texts also give logits and a greedy continuation of ``greedy_tokens``, cut
-    at the end of the context. A tokenizer of words skips the nasty strings: where no word matches,
-    llama.cpp takes a word that the text begins with.
+    at the end of the context. A word tokenizer skips the nasty strings: if no
+    word matches, llama.cpp uses a word that is a prefix of the text.
     """
     length = model.config.context_length
     all_texts = [*texts, *(() if tokenizer.kind == "word" else NASTY_STRINGS)]
@@ -80,7 +80,7 @@ def expect(
 
 @torch.no_grad()
 def continue_greedily(model: Decoder, prompt: list[int], tokens: int) -> list[int]:
-    """Append the most likely token again and again, also past an end-of-text token."""
+    """Append the most likely token repeatedly, even after an end-of-text token."""
     cache = KVCache.empty(model.config, 1, model.embedding.weight)
     ids: list[int] = []
     new = prompt
@@ -157,7 +157,7 @@ def check_agreement(
     tolerance: float = math.inf,
     runtime: RuntimeProcess = LLAMA_CPP,
 ) -> None:
-    """Stop an export whose runtime does not give the expected results.
+    """Stop the export if the runtime's results are not the expected ones.
 
     Without a tolerance, as for quantized files, only the tokens must be equal.
     """

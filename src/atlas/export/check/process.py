@@ -1,4 +1,4 @@
-"""Run a runtime in a process of its own, because a failed assertion in C++ ends its process."""
+"""Run a runtime in its own process, because a failed C++ assertion ends the process."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class RuntimeProcess:
-    """A module of Atlas that runs a runtime when started by ``python -m``."""
+    """An Atlas module that runs a runtime when started with ``python -m``."""
 
     name: str  # of the runtime, for messages
     module: str

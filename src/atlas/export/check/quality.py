@@ -1,4 +1,4 @@
-"""The quality of a GGUF file: perplexity, and its divergence from the F32 file, in llama.cpp.
+"""Quality of a GGUF file in llama.cpp: perplexity, and divergence from the F32 file.
 
 llama.cpp runs in a process of its own::
 
@@ -42,7 +42,7 @@ class Quality:
 
 
 def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]]) -> Quality:
-    """Run a GGUF file over windows of text, next to the F32 file ``exact``, maybe the same file."""
+    """Run a GGUF file on windows of text and compare it with the F32 file ``exact``."""
     inputs, targets = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
     request = {
         "model": str(gguf.resolve()),

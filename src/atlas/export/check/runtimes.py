@@ -1,4 +1,4 @@
-"""The runtimes that read exported files, each started in a process of its own.
+"""The runtimes that read exported files, each started in its own process.
 
     python -m atlas.export.check.runtimes RUNTIME FOLDER
 
@@ -43,7 +43,7 @@ class Runtime(ABC):
 
 
 class LlamaCpp(Runtime):
-    """A GGUF file in llama.cpp, with every setting exact: F32 cache, no flash attention."""
+    """A GGUF file in llama.cpp with its most exact settings: F32 cache, no flash attention."""
 
     def __init__(self, path: str, context_length: int) -> None:
         from cyllama.llama import llama_cpp

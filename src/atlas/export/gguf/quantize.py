@@ -8,7 +8,7 @@ llama.cpp quantizes in a process of its own::
 
     python -m atlas.export.gguf.quantize SOURCE TARGET FILE_TYPE
 
-where FILE_TYPE is llama.cpp's number of a format.
+where FILE_TYPE is llama.cpp's numeric id of a format.
 """
 
 import sys
@@ -28,17 +28,17 @@ FINER_HEAD = ("q5_1", "q5_0", "q4_1", "q4_0")
 
 
 def file_type(name: GgufFormat) -> LlamaFileType:
-    """llama.cpp's number of a format."""
+    """llama.cpp's numeric id of a format."""
     return LlamaFileType[f"{'ALL' if name == 'f32' else 'MOSTLY'}_{name.upper()}"]
 
 
 def needs_llama_cpp(name: GgufFormat, d_model: int) -> bool:
-    """Say if a file would have K types, which only llama.cpp's own quantizer writes."""
+    """Return True if the file would have K types, which only llama.cpp's quantizer writes."""
     return has_k_types(name) or (name in FINER_HEAD and d_model % K_BLOCK_SIZE == 0)
 
 
 def may_shrink(name: str, dimensions: int) -> bool:
-    """Say if a tensor may have a smaller type: matrices, but not positions, norms and biases."""
+    """Return True for matrices that may have a smaller type, unlike positions, norms and biases."""
     return dimensions == 2 and name != POSITIONS
 
 

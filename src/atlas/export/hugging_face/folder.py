@@ -116,7 +116,7 @@ def _gpt2_shape(config: ModelConfig) -> dict[str, Any]:
 
 
 def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
-    """Hyperparameters that Llama and its relatives share, and those of the class alone."""
+    """Hyperparameters that Llama-like classes share, and those specific to the class."""
     scaling = rope_scaling(config.model_dump())
     linear = {"rope_type": "linear", "type": "linear", "factor": scaling}
     shape: dict[str, Any] = {
@@ -181,7 +181,7 @@ class HuggingFaceConverter:
             yield f"{layer}.mlp.up_proj.bias", torch.ones(f)
 
     def _module(self, ours: str, theirs: str) -> NamedTensors:
-        """Weight and bias of a module, where the model has it; a required bias may be zeros."""
+        """Weight and bias of a module; zeros if the class needs a bias that the model lacks."""
         shapes = self._weights.shapes
         for kind in ("weight", "bias"):
             name, stored = f"{theirs}.{kind}", f"{ours}.{kind}"
@@ -210,7 +210,7 @@ class HuggingFaceConverter:
         return torch.zeros(shape)
 
     def _fused_qkv(self, block: str, part: str) -> Tensor:
-        """Queries, keys and values stacked, (3C, C) or (3C,).
+        """Stack queries, keys and values, (3C, C) or (3C,).
 
         GPT-2 has as many key heads as query heads, so each key head is repeated.
         """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class AtlasModel(LoadedModel):
-    """A model of ours. PyTorch is imported, and its weights are loaded, only when needed."""
+    """A model trained by Atlas. PyTorch and the weights are loaded only when needed."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class AtlasModel(LoadedModel):
         return torch_backend(self.model, slots)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """As one text; a model that answers questions sees only the last message."""
+        """Encode all messages as one text; a question-answering model sees only the last."""
         if self.config.separator is not None:
             messages = messages[-1:]
         return super().encode_chat(messages)
 
     def supported_overflow(self, on_overflow: Overflow) -> Overflow:
-        """Stop for an encoder-decoder, else as asked."""
+        """``stop`` for an encoder-decoder, otherwise ``on_overflow``."""
         return supported_overflow(self.config, on_overflow)
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:

@@ -1,4 +1,4 @@
-"""The interface of a loaded model, wherever its files came from."""
+"""The interface of a loaded model of any format."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ class LoadedModel(ABC):
     def run(
         self, sequences: Iterable[TokenSequence], on_overflow: Overflow = "slide"
     ) -> Iterator[TokenSequence]:
-        """Generate side by side until all are finished; yield each sequence after each token."""
+        """Generate all sequences together; yield each sequence after each of its tokens."""
         waiting = list(sequences)
         return self.batch(max(1, len(waiting)), on_overflow).run(waiting)
 

@@ -16,7 +16,7 @@ SOURCE_FILES = ("config.json", "model.safetensors")
 
 
 def record_source(export: Path, model: Path) -> None:
-    """Write the hashes of a model's files into the folder of what was exported from it."""
+    """Write the hashes of a model's files into its export folder."""
     write_json(export / SOURCE, _hashes(model))
 
 
@@ -42,7 +42,7 @@ def exported_gguf(model: Path) -> Path:
 
 
 def sibling(model: Path, name: str) -> Path:
-    """The folder with this name next to the folder of a model."""
+    """The folder with this name next to a model's folder."""
     return (model if model.name else model.absolute()).parent / name
 
 

@@ -82,7 +82,7 @@ class GGUFModel(LoadedModel):
         self._pieces = [self._piece(each) for each in ids]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a prompt, begun as the file says."""
+        """The ids of a prompt, with a first token if the file asks for one."""
         return self._encode(text, add_special=True, parse_special=False)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -137,7 +137,7 @@ class GGUFModel(LoadedModel):
 
 
 class LlamaBackend(InferenceBackend):
-    """A context of llama.cpp with one sequence per slot."""
+    """A llama.cpp context with one sequence per slot."""
 
     def __init__(
         self, model: LlamaModel, slots: int, context_length: int, *, exact: bool = False

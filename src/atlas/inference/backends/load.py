@@ -56,7 +56,7 @@ def _load_gguf(path: Path, engine: Engine) -> LoadedModel:
 
 
 def _find_gguf(folder: Path, engine: Engine) -> Path | None:
-    """The file that llama.cpp runs in place of a model of ours; None for ``auto`` without one."""
+    """The GGUF file that llama.cpp runs in place of an Atlas model; None to use PyTorch."""
     try:
         if find_spec("cyllama") is None:
             raise AtlasError(f"{NO_CYLLAMA}, or use --engine torch")

@@ -78,7 +78,7 @@ def draw(
 
 
 def _element(svg: str, description: str) -> Markup:
-    """An SVG file as an element of a page: no namespaces, metadata, styles, or repeated ids."""
+    """Make a page element of an SVG file, without namespaces, metadata, styles, repeated ids."""
     root = ElementTree.fromstring(svg)  # noqa: S314 - drawn just now
     for element in root.iter():
         for child in list(element):

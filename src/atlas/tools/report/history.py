@@ -50,17 +50,17 @@ class History:
 
     @property
     def changed_params(self) -> list[tuple[str, Any, Any]]:
-        """Params of the run that differ from the last commit: key, committed, now."""
+        """Params of the run that differ from the last commit: key, committed value, value now."""
         return _differences(self.commit.params, self.params) if self.commit else []
 
     @property
     def stale_params(self) -> list[tuple[str, Any, Any]]:
-        """Params that were edited since the run: key, of the run, now."""
+        """Params edited since the run: key, value of the run, value now."""
         return _differences(self.run_params, self.current_params)
 
 
 def read_history(root: Path, metrics: Path) -> History:
-    """Ask git and dvc.lock about a project; whatever is missing or damaged there is left out."""
+    """Read the history of a project from git and dvc.lock; skip missing or damaged parts."""
     run_params: dict[str, Any] = {}
     for stage in _mapping(_load_file(root / "dvc.lock").get("stages")).values():
         params = _mapping(_mapping(stage).get("params"))

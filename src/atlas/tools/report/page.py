@@ -1,4 +1,4 @@
-"""Render the page: HTML that needs nothing but itself."""
+"""Render the page as self-contained HTML."""
 
 import functools
 import shlex
@@ -27,7 +27,7 @@ def write_report(root: Path) -> Path:
 
 
 def render(results: Results, history: History) -> str:
-    """The page as HTML, the same for the same results and the same commit."""
+    """Render the page; equal results and commits give equal HTML."""
     return _template().render(
         results=results,
         history=history,

@@ -46,7 +46,7 @@ MAIN_METRICS: tuple[tuple[str, str, str, bool | None], ...] = (
 
 
 def compared(results: Results, commit: Commit | None) -> pd.DataFrame:
-    """The main metrics and what the last commit has, by name.
+    """The main metrics by name, each with its value in the last commit.
 
     The columns are label, before, now, change ("=" for none, "" where the commit does not have
     the file) and mood (good, bad or "").
@@ -64,7 +64,7 @@ def compared(results: Results, commit: Commit | None) -> pd.DataFrame:
 
 
 def change(before: float | None, now: float | None, higher: bool | None) -> tuple[str, str]:
-    """A change in words, and its mood: good or bad if higher or lower is better."""
+    """Describe a change in words, and say if it is good or bad."""
     if before is None or now is None:
         return ("new" if before is None else "removed"), ""
     if now == before:
@@ -76,7 +76,7 @@ def change(before: float | None, now: float | None, higher: bool | None) -> tupl
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
-    """A table from a file, with numbers in the columns that hold nothing else."""
+    """A table from a file; columns with only numbers are numeric."""
     columns = {}
     for name in table:
         filled = table[name][table[name] != ""]

@@ -1,4 +1,4 @@
-"""Numbers and names, worded for people; the templates use these functions as filters."""
+"""Format numbers and names for the page; the templates use these functions as filters."""
 
 import re
 from collections.abc import Callable

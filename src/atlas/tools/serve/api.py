@@ -1,4 +1,4 @@
-"""Routes: OpenAI's API, and those that the page adds."""
+"""Routes of OpenAI's API and of the web page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -126,7 +126,7 @@ async def respond(
 
 
 class GenerationStream(StreamingResponse):
-    """A stream of chunks that frees its slots however it ends, even before its first chunk."""
+    """A stream of chunks that frees its slots whenever it ends, even before the first chunk."""
 
     def __init__(self, generation: Generation, chunks: AsyncIterator[bytes]) -> None:
         super().__init__(chunks, media_type=EVENT_STREAM, headers={"Cache-Control": "no-cache"})

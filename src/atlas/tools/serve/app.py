@@ -143,10 +143,10 @@ def create_app(
 
 
 class PageFiles(StaticFiles):
-    """The page's files; browsers check at every load that theirs are current."""
+    """The page's files; browsers revalidate them at each load."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return a file, or that it has not changed."""
+        """Return a file, or the status 304 if it has not changed."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(REVALIDATE)
         return response

@@ -97,7 +97,7 @@ def finished_experiments(root: Path) -> set[str]:
 
 
 def _run_missing(root: Path, study: Study, lock: IO[bytes]) -> None:
-    """Run what is not finished, with a line of progress per run."""
+    """Run unfinished experiments; print one line of progress for each."""
     total, finished = len(study.runs), finished_experiments(root)
     missing = [run for run in study.runs if run.name not in finished]
     print(f"{study.name}: {total} runs, {total - len(missing)} done", flush=True)
@@ -127,7 +127,7 @@ def _count_done(results: list[RunResult]) -> int:
 
 
 def _run_experiment(root: Path, run: StudyRun, snapshot: Snapshot, lock: IO[bytes]) -> bool:
-    """Run one experiment and return its success; its output goes to its log.
+    """Run one experiment and return True if it succeeds; its output goes to its log.
 
     DVC holds the lock as well: if this process is killed, no second study starts before DVC ends.
     """
@@ -197,7 +197,7 @@ def _process_group() -> Iterator[int]:
 
 @contextmanager
 def _lock(root: Path) -> Iterator[IO[bytes]]:
-    """Hold the lock that lets only one study run at a time."""
+    """Hold the lock that allows only one study at a time."""
     (root / LOCK).parent.mkdir(exist_ok=True)
     with (root / LOCK).open("wb") as lock:
         try:

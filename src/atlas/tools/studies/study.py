@@ -1,4 +1,4 @@
-"""A study: a file in ``studies/``, and the runs that it asks for.
+"""A study: a file in ``studies/``, and the runs it defines.
 
 ::
 
