@@ -16,9 +16,9 @@ def test_unset_variables_have_defaults(monkeypatch):
 def test_variables_are_read_as_their_types(monkeypatch):
     monkeypatch.setenv("ATLAS_NPROC", "2")
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0.5")
-    monkeypatch.setenv("ATLAS_DEVICE", "")
+    monkeypatch.setenv("ATLAS_DEVICE", "cpu")
     found = settings()
-    assert (found.nproc, found.checkpoint_seconds, found.device) == (2, 0.5, None)
+    assert (found.nproc, found.checkpoint_seconds, found.device) == (2, 0.5, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_an_unknown_strategy_is_named(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("value", ["0", "two", "-1", "1.5"])
+@pytest.mark.parametrize("value", ["0", "two", "-1", "1.5", ""])
 def test_a_wrong_number_is_named(monkeypatch, value, capsys):
     monkeypatch.setenv("ATLAS_NPROC", value)
     with pytest.raises(SystemExit, match="1"):

@@ -17,7 +17,7 @@ PREFIX = "ATLAS_"
 class Settings(BaseSettings):
     """The environment variables ``ATLAS_*``, checked."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     device: str | None = Field(None, description="a device of PyTorch: cpu, cuda, cuda:1, mps")
     compile: Literal["auto", "0", "1"] = Field("auto", description="0, 1 or auto")
