@@ -10,8 +10,8 @@ MAX_CHARACTER_TOKENS = 4  # bytes of a character in UTF-8; each may be a token
 class IncrementalDecoder:
     """Decodes ids one by one and holds back incomplete characters.
 
-    All parts together equal the text of all ids decoded at once, except that a tokenizer may
-    give a run of invalid bytes another number of U+FFFD than its parts.
+    Together, the parts equal the text of all ids decoded at once. Only the number of U+FFFD for a
+    run of invalid bytes may differ.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int]) -> None:

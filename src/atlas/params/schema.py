@@ -208,7 +208,7 @@ class ModelParams(Section):
 
 
 class TrainParams(Section):
-    """The optimization."""
+    """How the model is trained."""
 
     seed: Seed
     init: Literal["scaled", "normal", "zero"]

@@ -79,7 +79,7 @@ class Layout:
 
     @cached_property
     def _document_ends(self) -> npt.NDArray[np.int64]:
-        """Positions where documents end, (documents,); packed windows see one long document."""
+        """Positions where documents end, (documents,); a packed split counts as one document."""
         return np.array([len(self.tokens)]) if self.packed else self.tokens.document_ends
 
     @cached_property

@@ -27,7 +27,7 @@ def fit_bigram(
 ) -> TrainState:
     """Fill the table of a bigram model from all pairs of the training text.
 
-    Returns the log of a single step that reads everything.
+    Returns the log of one step that reads the whole text.
     """
     length = params.model.context_length
     micro_batch = params.train.batch_size // params.train.grad_accum_steps

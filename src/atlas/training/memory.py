@@ -142,7 +142,7 @@ def describe_non_finite(
 
 
 def describe_divergence(state: TrainState, vocab_size: int) -> str | None:
-    """Describe a loss far above that of uniform guessing; None if it is not."""
+    """Describe a loss far above that of uniform guessing; None for any other loss."""
     guessing = math.log(vocab_size)
     first, last = state.train_rows[0]["loss"], state.train_rows[-1]["loss"]
     if last <= DIVERGED * max(first, guessing):

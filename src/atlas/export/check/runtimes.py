@@ -7,8 +7,8 @@ RUNTIME is a key of ``RUNTIMES``. FOLDER holds ``request.json``: the file or fol
 ``prompts`` (ids) to continue greedily by ``greedy_tokens``. The process writes ``answer.json``
 (``texts`` and ``continuations`` as ids) and ``logits-N.npy``, (T, V), to the same folder.
 
-A process imports its own runtime alone, so the imports are inside the classes. The code of Atlas's
-models is never imported.
+A process imports only its own runtime, so the imports are inside the classes, and none imports the
+code of Atlas's models.
 """
 
 import json

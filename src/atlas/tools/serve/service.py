@@ -144,7 +144,7 @@ class Generation:
                 return
 
     def usage(self) -> dict[str, int]:
-        """Count tokens; a prompt counts once however large ``n`` is."""
+        """Count tokens; a prompt counts once, whatever ``n`` is."""
         prompts = {id(each.prompt): len(each.prompt) for each in self._sequences}
         prompt_tokens = sum(prompts.values())
         return {
