@@ -20,7 +20,7 @@ import torch
 
 from atlas.cleaning.documents import Split
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.params.schema import Params, load_params
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
@@ -72,7 +72,7 @@ def compare(folder: Path, layout: Layout, params: Params, steps: int, rounds: in
     windows = TrainingWindows(split, length, train.batch_size, train.seed)
     config = config_of(vocab_size=params.tokenizer.vocab_size)
     model = Decoder(config)
-    initialise(model, train.seed)
+    initialize(model, train.seed)
     train_step = TrainStep(model, train, train.steps, DistributedContext(CPU))
     reading: dict[int, list[float]] = {0: [], 1: [], 2: []}
     speeds, waits = [], []

@@ -31,7 +31,7 @@ from atlas.inference.generate import torch_backend
 from atlas.inference.sampling import GREEDY
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.storage import save_weights
 from atlas.params.presets import with_presets
 from atlas.params.runtime_support import architecture_of, class_of
@@ -203,7 +203,7 @@ def store_preset(folder: Path, preset: str, tokenizer: Tokenizer) -> None:
         learned_tokens=0,
     )
     model = Decoder(config)
-    initialise(model, 1)
+    initialize(model, 1)
     folder.mkdir()
     config.write(folder)
     save_weights(model, folder / "model.safetensors")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.params.schema import load_params
 from bench.shared import ROOT
 
@@ -111,7 +111,7 @@ def atlas(shape: Shape, family: str) -> nn.Module:
         vocab_size=shape.vocab_size,
     )
     model = Decoder(config)
-    initialise(model, 1)
+    initialize(model, 1)
     return model
 
 

@@ -19,7 +19,7 @@ import time
 import torch
 
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
 from atlas.training.distributed import distributed_context
@@ -92,7 +92,7 @@ def work(batch_size: int) -> None:
     with distributed_context(torch.device("cpu")) as context:
         config = config_of(vocab_size=params.tokenizer.vocab_size)
         model = Decoder(config)
-        initialise(model, 1)
+        initialize(model, 1)
         train_step = TrainStep(model, train, train.steps, context)
         rows = torch.randint(0, config.vocab_size, (batch_size, config.context_length + 1))
         rows = rows[context.local_rows(batch_size)]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from atlas.corpora.arithmetic import DIGITS, LENGTHS, NAME, OPERATIONS, VOCABULARY, write_arithmetic
-from atlas.reference.decoder import generate, initialise
+from atlas.reference.decoder import generate, initialize
 from atlas.reference.layers import Array, Parameters
 from atlas.reference.options import Options
 from atlas.reference.training import IGNORED, AdamW, Batch, train, warmup_cosine
@@ -75,7 +75,7 @@ def learn(steps: int = STEPS, seed: int = 0) -> float:
     def get_lr(step: int) -> float:
         return LR * warmup_cosine(step, steps, WARMUP_STEPS, MIN_LR_RATIO)
 
-    parameters = initialise(OPTIONS, seed)
+    parameters = initialize(OPTIONS, seed)
     count = sum(array.size for array in parameters.values())
     print(f"{count:,} weights; accuracy on {HELD_OUT:,} held-out questions:")
     print("  step  seconds   loss    all  " + " ".join(f"{name:>10}" for name in OPERATIONS))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
 from atlas.training.distributed import DistributedContext
@@ -174,7 +174,7 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
         }
     )
     model = Decoder(config)
-    initialise(model, 1)
+    initialize(model, 1)
     train_step = TrainStep(
         model.to(device), train, train.steps, DistributedContext(device), compiled=True
     )

@@ -12,9 +12,9 @@ from playwright.sync_api import Error as BrowserError
 # Contrast ratio of each visible element that matches a selector with its background.
 CONTRAST = """(selector) => {
   const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const painted = (...colours) => {
-    for (const colour of colours) {
-      context.fillStyle = colour;
+  const painted = (...colors) => {
+    for (const color of colors) {
+      context.fillStyle = color;
       context.fillRect(0, 0, 1, 1);
     }
     const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((each) => {

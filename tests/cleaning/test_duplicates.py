@@ -143,7 +143,7 @@ def test_bands_miss_few_pairs_at_the_threshold(threshold):
     assert 1 - (1 - threshold**bands.rows) ** bands.count >= 0.98
 
 
-def test_precision_and_recall_on_a_labelled_set(stage, corpora):
+def test_precision_and_recall_on_a_labeled_set(stage, corpora):
     lines = (corpora / "dirty/duplicates.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     expected = json.loads((corpora / "dirty/duplicates_expected.json").read_text())

@@ -6,7 +6,7 @@ import pytest
 
 from atlas.evaluation.evaluator import Evaluator
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.storage import LAST_WEIGHTS, save_weights
 from tests.evaluation.evaluators import load_evaluator
 from tests.small import small_config, write_documents, write_tokens
@@ -34,7 +34,7 @@ def stage_outputs(tmp_path_factory, tokenizer, documents) -> Path:
     config.write(folder / "model")
     for name, seed in (("model.safetensors", 0), (LAST_WEIGHTS, 1)):
         model = Decoder(config)
-        initialise(model, seed)
+        initialize(model, seed)
         save_weights(model, folder / "model" / name)
     tokenizer.save(folder / "tokenizer")
     return folder

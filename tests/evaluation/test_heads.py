@@ -15,7 +15,7 @@ from atlas.evaluation.heads import (
     rollout,
 )
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from tests.small import small_config
 
 IDS = torch.tensor([[5, 6, 7, 5, 6, 7]])
@@ -67,7 +67,7 @@ def test_each_head_has_its_own_score():
 
 def test_attention_weights_are_causal_and_sum_to_one():
     model = Decoder(small_config(dropout=0.5)).train()
-    initialise(model, 0)
+    initialize(model, 0)
     found = attention_weights(model, IDS)
     assert [tuple(each.shape) for each in found] == [(1, 2, 6, 6)] * 2
     assert all(torch.allclose(each.sum(-1), torch.ones(1, 2, 6)) for each in found)
@@ -87,7 +87,7 @@ def test_a_random_sequence_is_repeated():
 
 def test_the_table_has_one_row_per_head(monkeypatch):
     model = Decoder(small_config(n_head=4, n_kv_head=2))
-    initialise(model, 0)
+    initialize(model, 0)
     table = head_table(model, [torch.arange(3, 20), torch.arange(5, 9)], seed=1)
     assert table[["layer", "head"]].to_numpy().tolist() == [
         [layer, head] for layer in (1, 2) for head in (1, 2, 3, 4)

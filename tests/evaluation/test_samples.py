@@ -13,7 +13,7 @@ from atlas.evaluation.samples import (
     sample_continuations,
     write_samples,
 )
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import document_prompts
 from tests.evaluation.evaluators import EVALUATE
@@ -68,7 +68,7 @@ def test_a_prompt_of_a_short_document_does_not_contain_its_end(tmp_path):
 
 def test_an_encoder_decoder_needs_a_question():
     model = make_model(small_config(kind="encoder_decoder", separator=9)).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     with pytest.raises(AtlasError, match="question"):
         sample_continuations(model, [[5, 6]], EVALUATE)
 

@@ -18,7 +18,7 @@ from atlas.evaluation.scores import (
 )
 from atlas.evaluation.sliding import sliding_windows
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 from tests.small import EOS, small_config, write_tokens
@@ -29,7 +29,7 @@ LENGTH = 16
 @pytest.fixture(scope="module")
 def model():
     model = Decoder(small_config(context_length=LENGTH)).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     return model
 
 

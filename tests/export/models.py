@@ -11,7 +11,7 @@ from atlas.export.check.process import RuntimeProcess
 from atlas.export.check.runtimes import Runtime, answer_request
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.storage import load_model, save_weights
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 
@@ -51,7 +51,7 @@ def store(folder, options, tokenizer) -> Decoder:
         tokenizer_sha256=tokenizer.sha256,
     )
     model = Decoder(config).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -12,7 +12,7 @@ from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData
 from atlas.export.export import export_model
 from atlas.export.validation import ValidationData, encode_texts, sample_texts
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.storage import load_model, save_weights
 from tests.export.models import SHAPES, store
 from tests.small import small_config, text
@@ -115,7 +115,7 @@ def test_a_disagreement_stops_the_export(bundle, data, folder, monkeypatch):
 
     def write_another(path, other, *arguments):
         decoder = Decoder(small_config(**SHAPES["llama"]))
-        initialise(decoder, 1)
+        initialize(decoder, 1)
         save_weights(decoder, bundle.folder / "model.safetensors")
         write(path, other, *arguments)
 

@@ -155,13 +155,13 @@ def test_attention_of_the_last_token(ours, opened):
 
 
 def test_a_question_is_asked_alone(tokenizer):
-    from atlas.model.initialize import initialise, make_model
+    from atlas.model.initialize import initialize, make_model
     from tests.small import small_config
 
     shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}
     separator = tokenizer.encode(".")[-1]
     model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     opened = AtlasModel.from_torch(model, tokenizer, "questions")
     messages = [{"role": "user", "content": each} for each in ("one.", "two.")]
     assert opened.encode_chat(messages) == [tokenizer.eos, *tokenizer.encode("two.")]

@@ -9,7 +9,7 @@ from atlas.inference.batch import RunningBatch, TokenSequence, prepare_prompt, v
 from atlas.inference.generate import CachedBackend, generate, generate_batch, torch_backend
 from atlas.inference.sampling import GREEDY, Sampling
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from tests.small import small_config
 
 EOS = 1
@@ -22,7 +22,7 @@ def plain(seed, **options):
 @pytest.fixture(scope="module")
 def model():
     model = Decoder(small_config())
-    initialise(model, 0)
+    initialize(model, 0)
     with torch.no_grad():  # far from uniform, so that greedy has no ties
         for parameter in model.parameters():
             parameter.mul_(5)
@@ -131,14 +131,14 @@ def test_an_empty_prompt_starts_a_text(model):
 @pytest.mark.parametrize("separator", [9, None])
 def test_a_model_of_whole_documents_hears_each_from_its_beginning(separator):
     model = make_model(small_config(separator=separator, add_bos_token=True)).eval()
-    initialise(model, 3)
+    initialize(model, 3)
     assert prepare_prompt(model.config, [5, 6, 9]) == [EOS, 5, 6, 9]
     assert next(generate(model, [5, 6, 9], 1, GREEDY)) == likeliest(model, [EOS, 5, 6, 9])
 
 
 def test_an_answer_ends_where_the_context_does():
     model = make_model(small_config(kind="encoder_decoder", separator=9)).eval()
-    initialise(model, 3)
+    initialize(model, 3)
     length = model.config.context_length
     with torch.no_grad():
         model.embedding.weight[EOS] = 0  # tied: never the most likely

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.inference.generate import CachedBackend, UncachedBackend, torch_backend
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from tests.model.family import GRID, OPTIONS, T, decoder, ids_of
 from tests.small import small_config
 
@@ -74,7 +74,7 @@ def test_decoders_have_a_cache():
 )
 def test_models_without_a_cache_read_again(options):
     model = make_model(small_config(**options)).eval()
-    initialise(model, 3)
+    initialize(model, 3)
     backend = torch_backend(model, 2)
     texts = [[5, 9, 6], [7, 8, 9, 4, 3]]
     for slot, text in enumerate(texts):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from atlas.model.language_model import LanguageModel
 from atlas.params.schema import ModelParams
 from tests.small import small_config
@@ -63,7 +63,7 @@ def config_of(**options: Any) -> ModelConfig:
 def trained(config: ModelConfig, seed: int = 0) -> LanguageModel:
     """Return a model in eval mode without weights that are 0 or 1 by design."""
     model = make_model(config)
-    initialise(model, seed)
+    initialize(model, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in model.parameters():

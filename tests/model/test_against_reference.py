@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from atlas.model.storage import load_weights
 from atlas.params.schema import TrainParams
-from atlas.reference.decoder import attention_weights, decoder_forward, initialise
+from atlas.reference.decoder import attention_weights, decoder_forward, initialize
 from atlas.reference.options import Options
 from atlas.reference.training import AdamW, Batch, loss_and_gradients, train, warmup_cosine
 from atlas.tokens.windows import TokenBatch as TensorBatch
@@ -111,7 +111,7 @@ def test_logits_attention_and_every_gradient_are_equal(options, side, seed):
 def trajectory(options):
     """Return the losses of the NumPy decoder over the steps, from its own initial weights."""
     same_options = reference_options(config_of(**options))
-    weights = initialise(same_options, seed=1, dtype=np.float64)
+    weights = initialize(same_options, seed=1, dtype=np.float64)
     optimizer = AdamW(TRAIN["beta1"], TRAIN["beta2"], weight_decay=TRAIN["weight_decay"])
     losses = train(weights, same_options, batch_of_step, optimizer, lr_of_step, STEPS, CLIP)
     return list(losses)
@@ -137,7 +137,7 @@ def test_numpy_keeps_to_the_golden_trajectory(name):
 def test_pytorch_keeps_to_the_golden_trajectory(name):
     golden = json.loads(GOLDEN.read_text())[name]
     model = decoder(**SHAPES[name]).train()
-    first = initialise(reference_options(model.config), seed=1, dtype=np.float64)
+    first = initialize(reference_options(model.config), seed=1, dtype=np.float64)
     load_weights(model, {key: torch.from_numpy(value) for key, value in first.items()})
     train = TrainParams(**(small_params().train.model_dump() | TRAIN))
     train_step = TrainStep(model, train, STEPS, DistributedContext(torch.device("cpu")))

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from atlas.errors import AtlasError
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from tests.model.family import T, V, config_of, ids_of, trained
 
 
@@ -60,7 +60,7 @@ def test_a_table_too_large_for_memory_is_refused():
 
 def test_a_two_layer_network_learns():
     model, ids = make_model(config_of(kind="two_layer", window=3)), ids_of(4, T)
-    initialise(model, 0)
+    initialize(model, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
     for _ in range(60):
         loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())

@@ -6,7 +6,7 @@ import torch
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.language_model import choose_device
 from atlas.model.storage import load_model, save_weights, weights_of
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
@@ -23,7 +23,7 @@ SHAPES = [
 
 def make(options, seed=0) -> Decoder:
     model = Decoder(small_config(**options))
-    initialise(model, seed)
+    initialize(model, seed)
     return model
 
 
@@ -48,7 +48,7 @@ def test_initial_weights_have_the_documented_sizes():
 @pytest.mark.parametrize(("scheme", "factor"), [("normal", 1.0), ("zero", 0.0)])
 def test_layers_that_write_to_the_stream_are_initialized_as_configured(scheme, factor):
     model = Decoder(small_config(**LLAMA_SHAPE, d_model=128, d_ff=512, n_layer=4))
-    initialise(model, 0, scheme)
+    initialize(model, 0, scheme)
     for name, weight in weights_of(model).items():
         expected = factor if "down" in name or "output" in name else 1.0
         if weight.dim() == 2:
@@ -59,7 +59,7 @@ def test_layers_that_write_to_the_stream_are_initialized_as_configured(scheme, f
 @pytest.mark.parametrize("place", ["pre", "reordered"])
 def test_with_zero_outputs_every_block_starts_as_the_identity(place):
     model = Decoder(small_config(**GPT2_SHAPE, norm_position=place))
-    initialise(model, 0, "zero")
+    initialize(model, 0, "zero")
     ids = torch.arange(12)[None]
     stream = model.embedding(ids) + model.positions(torch.arange(12))
     logits = model(ids)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from tests.model import family
 from tests.model.family import T, V, config_of, ids_of, trained
 
@@ -124,7 +124,7 @@ def test_source_and_target_have_attention_weights():
 
 def test_each_stream_is_initialized_for_its_own_depth():
     model = make_model(config_of(kind="encoder_decoder", separator=SEPARATOR, d_ff=400, d_model=96))
-    initialise(model, 0)
+    initialize(model, 0)
     inner = model.encoder[0].feed_forward.up.weight.std()
     for block, writes in ((model.encoder[1], 4), (model.decoder[1], 6)):
         outer = block.feed_forward.down.weight.std()

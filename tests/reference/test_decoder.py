@@ -13,7 +13,7 @@ from atlas.reference.decoder import (
     decoder_backward,
     decoder_forward,
     generate,
-    initialise,
+    initialize,
     parameter_shapes,
 )
 from atlas.reference.training import Batch, loss_and_gradients
@@ -39,7 +39,7 @@ def random_decoder(changes, dtype=np.float64):
     """A decoder with random values in all weights, biases and norms too."""
     options = small_options(**changes)
     generator = np.random.default_rng(5)
-    parameters = initialise(options, 3, dtype)
+    parameters = initialize(options, 3, dtype)
     for array in parameters.values():
         array += generator.normal(0, 0.3, array.shape).astype(dtype)
     return parameters, options
@@ -248,7 +248,7 @@ def test_initial_weights_depend_on_the_seed_and_have_the_documented_sizes():
     options = small_options(
         d_model=128, d_ff=512, n_layer=4, norm="layernorm", bias=True, vocab_size=400
     )
-    weights, again, other = (initialise(options, seed) for seed in (0, 0, 1))
+    weights, again, other = (initialize(options, seed) for seed in (0, 0, 1))
     for name, weight in weights.items():
         assert np.array_equal(weight, again[name]), name
     assert not np.array_equal(weights["embedding.weight"], other["embedding.weight"])
@@ -264,7 +264,7 @@ def test_initial_weights_depend_on_the_seed_and_have_the_documented_sizes():
 
 def test_a_padded_prompt_continues_as_it_would_alone():
     options = small_options(context_length=16, tied_head=False)
-    parameters = initialise(options, 0, np.float64)
+    parameters = initialize(options, 0, np.float64)
     for array in parameters.values():
         array *= 3  # so that the next token depends on all tokens before
     prompts = np.array([[0, 0, 0, 1, 2], [5, 2, 3, 1, 1]])
@@ -278,4 +278,4 @@ def test_a_padded_prompt_continues_as_it_would_alone():
 def test_generation_beyond_the_context_is_refused():
     options = small_options()
     with pytest.raises(ValueError, match="9 tokens are more than context_length 8"):
-        generate(initialise(options, 0), options, IDS, 5)
+        generate(initialize(options, 0), options, IDS, 5)

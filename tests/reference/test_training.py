@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from atlas.reference.decoder import generate, initialise
+from atlas.reference.decoder import generate, initialize
 from atlas.reference.training import (
     SGD,
     Adam,
@@ -135,9 +135,9 @@ def test_the_first_step_of_adam_is_the_learning_rate_against_the_sign():
     assert np.allclose(weights["x"], [-0.1, 0.1, -0.1], atol=1e-6)
 
 
-def memorise(steps=120, dtype=np.float32, **changes):
+def memorize(steps=120, dtype=np.float32, **changes):
     options = small_options(**({"d_model": 32, "d_ff": 64, "n_kv_head": 4} | changes))
-    parameters = initialise(options, 0, dtype)
+    parameters = initialize(options, 0, dtype)
     optimizer = AdamW(weight_decay=0.0)
     batch = Batch(TEXTS[:, :-1], np.where(np.arange(5) < 1, -100, TEXTS[:, 1:]))
     losses = list(train(parameters, options, lambda _: batch, optimizer, lambda _: 0.01, steps))
@@ -152,28 +152,28 @@ def memorise(steps=120, dtype=np.float32, **changes):
         {"positions": "alibi", "norm_position": "post", "feed_forward": "relu2"},
     ],
 )
-def test_three_texts_are_soon_memorised(changes):
-    *_, losses = memorise(**changes)
+def test_three_texts_are_soon_memorized(changes):
+    *_, losses = memorize(**changes)
     assert losses[0] > 1.5
     assert losses[-1] < 0.05
 
 
 def test_training_in_float32_stays_in_float32():
-    parameters, _, optimizer, losses = memorise(steps=2)
+    parameters, _, optimizer, losses = memorize(steps=2)
     for arrays in (parameters, optimizer.mean, optimizer.mean_square):
         assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
     assert all(isinstance(loss, float) for loss in losses)
 
 
 def test_the_same_training_gives_the_same_weights():
-    (first, *_), (again, *_) = memorise(steps=5), memorise(steps=5)
+    (first, *_), (again, *_) = memorize(steps=5), memorize(steps=5)
     for name in first:
         assert np.array_equal(first[name], again[name]), name
 
 
 def test_a_non_finite_loss_stops_before_the_update():
     options = small_options()
-    parameters = initialise(options, 0)
+    parameters = initialize(options, 0)
     parameters["norm.weight"][0] = np.nan
     before = {name: array.copy() for name, array in parameters.items()}
     batch = Batch(TEXTS[:, :-1], TEXTS[:, 1:])
@@ -204,7 +204,7 @@ def test_clipping_equals_torch(gradient, max_norm):
 
 def test_a_step_uses_the_clipped_gradient():
     options = small_options()
-    parameters = initialise(options, 0, np.float64)
+    parameters = initialize(options, 0, np.float64)
     before = {name: array.copy() for name, array in parameters.items()}
     batch = Batch(TEXTS[:, :-1], TEXTS[:, 1:])
     list(train(parameters, options, lambda _: batch, SGD(), lambda _: 0.5, 1, max_grad_norm=0.01))
@@ -234,7 +234,7 @@ def test_the_schedule_equals_the_pipelines(step, steps, warmup_steps, min_ratio)
 
 def test_padding_changes_neither_loss_nor_gradient():
     options = small_options(positions="learned")
-    parameters = initialise(options, 0, np.float64)
+    parameters = initialize(options, 0, np.float64)
     ids, targets = TEXTS[:, :-1], TEXTS[:, 1:]
     left = ((0, 0), (2, 0))
     padded = Batch(
@@ -249,8 +249,8 @@ def test_padding_changes_neither_loss_nor_gradient():
         assert np.allclose(gradients[name], padded_gradients[name], rtol=0, atol=1e-12), name
 
 
-def test_memorised_texts_are_generated_from_prompts_of_any_length():
-    parameters, options, *_ = memorise()
+def test_memorized_texts_are_generated_from_prompts_of_any_length():
+    parameters, options, *_ = memorize()
     assert generate(parameters, options, TEXTS[:, :2], 4).tolist() == TEXTS[:, 2:].tolist()
     prompts = np.array([[0, 0, 0, 1, 2], [5, 2, 3, 1, 1]])
     mask = np.array([[False, False, False, True, True], [True] * 5])

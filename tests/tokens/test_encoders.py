@@ -203,7 +203,7 @@ def test_blanks_without_marks(models, text):
     assert Tokenizer(model).encode(text) == SentencePieceProcessor(model_proto=model).encode(text)
 
 
-def test_unknown_neighbours_stay_one_token(models):
+def test_unknown_neighbors_stay_one_token(models):
     model = models["unigram", "as Atlas trains", False]
     text = "\u2603\u65e5 \u2603\u2603a\u2603"
     ids = Tokenizer(model).encode(text)

@@ -123,13 +123,13 @@ def test_lines_are_taken_until_quit(chat, capsys):
 
 
 def test_a_line_without_a_separator_is_not_kept(tokenizer):
-    from atlas.model.initialize import initialise, make_model
+    from atlas.model.initialize import initialize, make_model
     from tests.small import small_config
 
     shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}
     separator = tokenizer.encode(".")[-1]
     model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     chat = Chat(AtlasModel.from_torch(model, tokenizer, "questions"), Sampling(), max_tokens=4)
     with pytest.raises(AtlasError, match="the prompt is not a question"):
         chat.handle("one")

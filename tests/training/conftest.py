@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import DistributedContext
@@ -40,7 +40,7 @@ def new_trainer(splits, tmp_path) -> Callable[..., Trainer]:
         changes = {"steps": 30, "eval_every": 10, "log_every": 7, "lr": 0.01} | changes
         params = small_params(**{f"train.{key}": value for key, value in changes.items()})
         model = make_model(small_config(dropout=dropout, **(options or {})))
-        initialise(model, params.train.seed)
+        initialize(model, params.train.seed)
         return Trainer(
             model,
             params,

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from atlas.errors import Stopped
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import distributed_context
@@ -31,7 +31,7 @@ def main() -> None:
     params = small_params(**{f"train.{key}": value for key, value in CHANGES.items()})
     with distributed_context(torch.device("cpu")) as context:
         model = make_model(small_config())
-        initialise(model, params.train.seed)
+        initialize(model, params.train.seed)
         splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
         training = Trainer(model, params, splits, Checkpoints(run), context)
         learn = training.train_step.update

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from atlas.model.initialize import make_model
-from atlas.training.optimizers import Muon, make_optimizers, orthogonalise
+from atlas.training.optimizers import Muon, make_optimizers, orthogonalize
 from tests.small import GPT2_SHAPE, small_config, small_params
 
 SHAPES = [(6, 6), (6, 6), (9, 4), (4, 9)]
@@ -53,13 +53,13 @@ def test_muon_in_float32_is_close_to_it():
     generator = np.random.default_rng(2)
     for shape in SHAPES:
         gradient = generator.normal(size=shape)
-        found = orthogonalise(torch.tensor(gradient, dtype=torch.float32)).numpy()
+        found = orthogonalize(torch.tensor(gradient, dtype=torch.float32)).numpy()
         assert np.abs(found - newton_schulz(gradient)).max() < 1e-4
 
 
 def test_an_update_of_muon_is_nearly_orthogonal_and_keeps_the_singular_vectors():
     gradient = torch.randn(5, 20, 12, generator=torch.Generator().manual_seed(3)).double()
-    found = orthogonalise(gradient, torch.float64)
+    found = orthogonalize(gradient, torch.float64)
     assert all(0.6 < value < 1.25 for value in torch.linalg.svdvals(found).flatten())
     left, _, right = torch.linalg.svd(gradient, full_matrices=False)
     turned = left.mT @ found @ right.mT

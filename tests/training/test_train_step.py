@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.loss import cross_entropy_sum, mean_loss, tally
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.windows import TokenBatch
@@ -194,7 +194,7 @@ def test_padding_does_not_count():
 
 def test_losses_weigh_tokens_not_batches():
     model = Decoder(small_config())
-    initialise(model, 0)
+    initialize(model, 0)
     inputs, targets = (torch.randint(0, 400, (3, 8)).numpy() for _ in range(2))
     long = TokenBatch(inputs, targets, np.ones((3, 8), bool))
     short = TokenBatch(*(part[:1, :2] for part in long))

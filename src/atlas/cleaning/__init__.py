@@ -1,1 +1,1 @@
-"""Raw bytes to documents: decoding, normalising, and the split into train, val and test."""
+"""Raw bytes to documents: decoding, normalizing, and the split into train, val and test."""

@@ -44,7 +44,7 @@ from atlas.cleaning.staging import BANDS, DOCUMENTS, ROW, TABLE, StagedCorpus
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
-from atlas.cleaning.steps.unicode import fix_mojibake, normalise, surrogates
+from atlas.cleaning.steps.unicode import fix_mojibake, normalize, surrogates
 from atlas.cleaning.steps.unwrapping import unwrap
 from atlas.cleaning.words import Hashes, concatenate, distinct
 from atlas.corpora.manifest import read_raw_files
@@ -147,7 +147,7 @@ def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     if clean.fix_mojibake:
         text, lines = fix_mojibake(text)
         changes["mojibake"] += lines
-    text = normalise(text, clean, changes)
+    text = normalize(text, clean, changes)
     if clean.strip_gutenberg:
         stripped = strip_gutenberg(text, notes=clean.remove_transcriber_notes)
         changes["gutenberg_header"] += stripped.header

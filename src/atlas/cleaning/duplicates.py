@@ -33,7 +33,7 @@ SEED = 1
 NO_KEY = np.uint64(0)  # of documents shorter than an n-gram, which only have exact duplicates
 
 PARTITION = 1 << 22  # documents whose keys are compared at once
-NEIGHBOURS = 3  # documents before it with the same key that a document is compared with
+NEIGHBORS = 3  # documents before it with the same key that a document is compared with
 TARGET_TASKS = 64  # for comparing pairs
 MIN_PAIRS = 16  # per task
 MAX_PAIRS = 1 << 16  # per task, unless one group has more
@@ -145,7 +145,7 @@ def _partitions(corpus: StagedCorpus) -> int:
 def _equal_texts(number: int, corpus: StagedCorpus, count: int) -> Pairs:
     """Pair each document of a partition with the first one that has the same text."""
     keys, numbers = _partition(corpus, lambda chunk: chunk.table()["key"], number, count)
-    return _equal_keys(keys, numbers, neighbours=0)
+    return _equal_keys(keys, numbers, neighbors=0)
 
 
 def _candidates(
@@ -157,7 +157,7 @@ def _candidates(
     for band in bands:
         keys, numbers = _partition(corpus, partial(Chunk.band, number=band), number, count)
         kept = ~np.isin(numbers, excluded)
-        pairs.append(_equal_keys(keys[kept], numbers[kept], NEIGHBOURS))
+        pairs.append(_equal_keys(keys[kept], numbers[kept], NEIGHBORS))
     return np.unique(np.concatenate(pairs), axis=0)
 
 
@@ -175,10 +175,10 @@ def _partition(
     return np.concatenate(keys), np.concatenate(numbers)
 
 
-def _equal_keys(keys: Hashes, numbers: Numbers, neighbours: int) -> Pairs:
+def _equal_keys(keys: Hashes, numbers: Numbers, neighbors: int) -> Pairs:
     """Pair documents that have the same key (documents, columns).
 
-    Each is paired with the first one of its key and with some neighbours before it.
+    Each is paired with the first one of its key and with some neighbors before it.
     """
     order = np.lexsort((numbers, *keys.T[::-1]))
     keys, numbers = keys[order], numbers[order]
@@ -186,7 +186,7 @@ def _equal_keys(keys: Hashes, numbers: Numbers, neighbours: int) -> Pairs:
     starts = np.concatenate(([True], (keys[1:] != keys[:-1]).any(axis=1)))[: len(numbers)]
     firsts = np.maximum.accumulate(np.where(starts, index, 0))
     pairs = [_NO_PAIRS]
-    for earlier in [firsts, *(index - distance for distance in range(1, neighbours + 1))]:
+    for earlier in [firsts, *(index - distance for distance in range(1, neighbors + 1))]:
         valid = (earlier >= firsts) & (earlier < index)
         pairs.append(np.stack((numbers[earlier[valid]], numbers[valid]), axis=1))
     return np.concatenate(pairs)
@@ -265,14 +265,14 @@ def _compare(pairs: Pairs, corpus: StagedCorpus, threshold: float) -> Edges:
 
 
 def _all_but_first(edges: Edges) -> Duplicates:
-    """Return all but the first document of each group, each with its nearest neighbour."""
+    """Return all but the first document of each group, each with its nearest neighbor."""
     numbers, group, _ = _groups(edges["pair"])
     _, firsts = np.unique(group, return_index=True)
-    number, neighbour = np.concatenate((edges["pair"], edges["pair"][:, ::-1])).T
+    number, neighbor = np.concatenate((edges["pair"], edges["pair"][:, ::-1])).T
     index = np.tile(edges["jaccard"], 2)
-    order = np.lexsort((neighbour, -index, number))
+    order = np.lexsort((neighbor, -index, number))
     nearest = order[np.unique(number[order], return_index=True)[1]]
     duplicates = np.zeros(len(numbers), DUPLICATE)
-    duplicates["number"], duplicates["of"] = numbers, neighbour[nearest]
+    duplicates["number"], duplicates["of"] = numbers, neighbor[nearest]
     duplicates["jaccard"] = index[nearest]
     return np.delete(duplicates, firsts)

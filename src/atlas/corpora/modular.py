@@ -3,7 +3,7 @@
     12 + 90 = 5
 
 Grokking was discovered on this task (Power et al. 2022): trained on a part of all pairs, a model
-first memorises them and much later suddenly generalises to the others. ``clean.val`` is the share
+first memorizes them and much later suddenly generalizes to the others. ``clean.val`` is the share
 of held-out pairs.
 """
 

@@ -2,7 +2,7 @@
 
 A model that has grokked addition modulo p places its numbers on a few circles: in the Fourier
 basis over the numbers, a handful of frequencies has all of the power (arXiv:2301.05217). A model
-that has memorised its training pairs has no such peaks. A product is a sum of logarithms, so for
+that has memorized its training pairs has no such peaks. A product is a sum of logarithms, so for
 products the numbers are ordered by discrete logarithm.
 """
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMeth
 Reals = npt.NDArray[np.floating]
 DPI = 110
 MAX_LABELS = 24  # an attention map of more tokens has no token labels
-TRAIN_COLOUR, VAL_COLOUR = "#8a6d00", "#1f6fb4"
+TRAIN_COLOR, VAL_COLOR = "#8a6d00", "#1f6fb4"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -44,12 +44,12 @@ def plot_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) 
     drawn = axis.imshow(image, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
     axis.spines[:].set_visible(False)
     for column in range(heads + 1):
-        centre = gap + column * (tokens + gap) + tokens / 2 - 0.5
+        center = gap + column * (tokens + gap) + tokens / 2 - 0.5
         name = f"head {column + 1}" if column < heads else "mean"
-        axis.text(centre, 0, name, ha="center", va="bottom", fontsize=9)
+        axis.text(center, 0, name, ha="center", va="bottom", fontsize=9)
     for row in range(layers):
-        centre = gap + row * (tokens + gap) + tokens / 2 - 0.5
-        axis.text(image.shape[1], centre, f"layer {row + 1}", va="center", rotation=90, fontsize=9)
+        center = gap + row * (tokens + gap) + tokens / 2 - 0.5
+        axis.text(image.shape[1], center, f"layer {row + 1}", va="center", rotation=90, fontsize=9)
     if tokens <= MAX_LABELS:
         names = [drawable(label) for label in labels]
         columns, row_starts = np.arange(tokens) + gap, np.arange(layers)[:, None] * (tokens + gap)
@@ -83,8 +83,8 @@ def plot_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylabel("layer.head")
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value < 0.6 else "black"
-        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        color = "white" if value < 0.6 else "black"
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
     axis.set_title("Mean attention weight per head")
     save(figure, path)
 
@@ -101,11 +101,11 @@ def plot_dynamics(rows: pd.DataFrame, path: Path) -> None:
     loss, accuracy, weights = figure.subplots(1, 3)
     for axis, column in ((loss, "loss"), (accuracy, "accuracy")):
         if f"train_{column}" in rows:
-            axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN_COLOUR, label="train")
-        axis.plot(rows["step"], rows[column], color=VAL_COLOUR, label="val")
+            axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN_COLOR, label="train")
+        axis.plot(rows["step"], rows[column], color=VAL_COLOR, label="val")
     best = rows.nsmallest(1, "loss")
     step, lowest = best["step"].item(), best["loss"].item()
-    loss.plot(step, lowest, "o", color=VAL_COLOUR, label=f"lowest val: {lowest:.3g}")
+    loss.plot(step, lowest, "o", color=VAL_COLOR, label=f"lowest val: {lowest:.3g}")
     for axis in (loss, accuracy):
         axis.legend(frameon=False)
     accuracy.set_ylim(-0.02, 1.02)
@@ -127,7 +127,7 @@ def plot_spectrum(table: pd.DataFrame, path: Path) -> None:
     """Plot the share of the power at each frequency."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
-    axis.bar(table["frequency"], table["share"], color=VAL_COLOUR)
+    axis.bar(table["frequency"], table["share"], color=VAL_COLOR)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set_xlabel("frequency (periods over all numbers)")
     axis.set_ylabel("share of power")

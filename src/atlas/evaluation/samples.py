@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.evaluation.evaluator import Evaluator
-from atlas.evaluation.memorisation import copied_share, longest_matches
+from atlas.evaluation.memorization import copied_share, longest_matches
 from atlas.evaluation.scores import Metrics
 from atlas.evaluation.tables import write_table
 from atlas.inference.generate import generate_batch

@@ -1,4 +1,4 @@
-"""Score a split token by token, and summarise the scores.
+"""Score a split token by token, and summarize the scores.
 
 Legend: N predicted tokens, D documents, V vocabulary.
 """

@@ -18,7 +18,7 @@ WRITERS = ("attention.output", "feed_forward.down")  # they write to the residua
 BRANCH_NORMS = ("attention_norm", "feed_forward_norm")
 
 
-def initialise(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> None:
+def initialize(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> None:
     """Draw every weight of a model; the same seed gives the same weights.
 
     Matrices and embeddings are normal with a variance of 2 / (5 C) ("SmallInit", Nguyen and
@@ -64,5 +64,5 @@ KINDS: dict[str, type[LanguageModel]] = {
 
 
 def make_model(config: ModelConfig) -> LanguageModel:
-    """Make an uninitialised model; ``initialise`` or a file sets its weights."""
+    """Make an uninitialized model; ``initialize`` or a file sets its weights."""
     return KINDS[config.kind](config)

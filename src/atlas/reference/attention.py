@@ -5,7 +5,7 @@
 Query head h uses key and value head h // (H/K). K = H is multi-head attention, K = 1 multi-query
 (arXiv:1911.02150), and anything between grouped-query (arXiv:2305.13245).
 
-Queries and keys may be normalised before their product (QK-norm, arXiv:2302.05442): each head by
+Queries and keys may be normalized before their product (QK-norm, arXiv:2302.05442): each head by
 itself, as in Qwen3, or all channels before the split into heads, as in OLMo 2.
 
 Legend: B batch, T time, C channels, H query heads, K key and value heads, D head size.
@@ -121,7 +121,7 @@ def merge_heads(x: Array) -> Array:
 def _heads_forward(
     x: Array, parameters: Parameters, name: str, options: Options, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
-    """Project (B, T, C) to queries or keys, normalise, split into heads and rotate."""
+    """Project (B, T, C) to queries or keys, normalize, split into heads and rotate."""
     cache: dict[str, Cache] = {"name": name, "qk_norm": options.qk_norm}
     norm = sub_parameters(parameters, f"{name}_norm")
     out, cache["linear"] = linear_forward(x, sub_parameters(parameters, name))  # (B, T, H*D)

@@ -44,8 +44,8 @@ from atlas.reference.positions import (
 RESIDUALS_PER_BLOCK = 2  # attention and feed-forward
 
 
-def initialise(options: Options, seed: int, dtype: npt.DTypeLike = np.float32) -> Parameters:
-    """Initialise the weights of a decoder; the same seed gives the same weights.
+def initialize(options: Options, seed: int, dtype: npt.DTypeLike = np.float32) -> Parameters:
+    """Initialize the weights of a decoder; the same seed gives the same weights.
 
     Matrices and embeddings are normal with a variance of 2 / (5 C) (SmallInit, arXiv:1910.05895).
     Those that write to the residual stream are divided by the square root of the number of
@@ -113,7 +113,7 @@ def decoder_forward(
     """Compute the logits (B, T, V) of the token after each id.
 
     Args:
-        parameters: weights from ``initialise``, or of a trained model.
+        parameters: weights from ``initialize``, or of a trained model.
         options: architecture.
         ids: (B, T), each from 0 to V - 1.
         mask: (B, T), True at tokens and False at padding, on any side; None without padding. The

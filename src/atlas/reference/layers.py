@@ -118,9 +118,9 @@ def softmax_backward(dout: Array, cache: Cache) -> Array:
 
 def layer_norm_forward(x: Array, parameters: Parameters, eps: float) -> tuple[Array, Cache]:
     """LayerNorm (arXiv:1607.06450): (..., C) to (..., C); ``bias`` (C,) is optional."""
-    centred = x - x.mean(-1, keepdims=True)
-    divisor = np.sqrt(_mean_product(centred, centred) + eps)  # (..., 1)
-    normed = centred / divisor
+    centered = x - x.mean(-1, keepdims=True)
+    divisor = np.sqrt(_mean_product(centered, centered) + eps)  # (..., 1)
+    normed = centered / divisor
     out = normed * parameters["weight"]
     if "bias" in parameters:
         out += parameters["bias"]

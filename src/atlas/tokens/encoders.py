@@ -7,7 +7,7 @@ Two encoders, one result:
 - ``GigatokenEncoder`` runs gigatoken, which is several times faster. It takes BPE models with byte
   fallback, and models of single characters, which are BPE models without merges.
 
-Both expect text that is normalised already, with plain blanks for U+2581.
+Both expect text that is normalized already, with plain blanks for U+2581.
 """
 
 import re
@@ -46,7 +46,7 @@ def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
 
         text     the  lamp\nsees        units   the|  lamp|\n|sees
 
-    Models without byte fallback join neighbouring unknown characters into one ``<unk>``, so there
+    Models without byte fallback join neighboring unknown characters into one ``<unk>``, so there
     one side of each border must be in the vocabulary. A word model has one unit per word.
     """
     if spec.trainer_spec.model_type == TrainerSpec.WORD:
@@ -142,7 +142,7 @@ class GigatokenEncoder:
 def merges(spec: ModelProto) -> Iterator[tuple[str, str]]:
     """Yield every pair of pieces that merges into a piece, the highest score first.
 
-    sentencepiece merges the neighbours whose sum has the highest score; tokenizers and gigatoken
+    sentencepiece merges the neighbors whose sum has the highest score; tokenizers and gigatoken
     merge the pair that is first in a list.
     """
     pieces = {piece.piece: piece.score for piece in spec.pieces if piece.type == piece.NORMAL}

@@ -82,7 +82,7 @@ class VocabularyReport:
         write_csv(path, rows)
 
     def write_page(self, path: Path, documents: Path) -> None:
-        """Write a page with these numbers and a coloured sample of the ``documents``."""
+        """Write a page with these numbers and a colored sample of the ``documents``."""
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
         )

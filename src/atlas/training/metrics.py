@@ -27,7 +27,7 @@ from atlas.pipeline.files import remove, write_csv, write_json
 from atlas.training.train_step import LAYER_COLUMNS, StepResult
 
 Row = dict[str, int | float]
-LEARNED, GENERALISED = 0.99, 0.95  # accuracy on train, on val
+LEARNED, GENERALIZED = 0.99, 0.95  # accuracy on train, on val
 LOSS_DECAY = 0.98  # of the moving average: about the last fifty steps
 LIVE_SECONDS = 1.0  # between writes of metrics/live
 
@@ -71,7 +71,7 @@ class TrainState:
         }
         for name, column, threshold in (
             ("learned_step", "train_accuracy", LEARNED),
-            ("generalised_step", "accuracy", GENERALISED),
+            ("generalised_step", "accuracy", GENERALIZED),
         ):
             step = self.first_step_above(column, threshold)
             if step is not None:
@@ -230,7 +230,7 @@ class MetricsLogger:
         self,
         state: TrainState,
         steps: int,
-        utilisation_per_token: float,
+        utilization_per_token: float,
         events: Path | None = None,
         live: Path | None = None,
         *,
@@ -238,11 +238,11 @@ class MetricsLogger:
     ) -> None:
         """Continue after the steps of ``state``, up to ``steps``.
 
-        ``utilisation_per_token`` is the share of the machine used at one token per second.
+        ``utilization_per_token`` is the share of the machine used at one token per second.
         """
         self.throughput = Throughput()
         self._state = state
-        self._utilisation_per_token = utilisation_per_token
+        self._utilization_per_token = utilization_per_token
         self._events = TensorBoardWriter(events, state.step)
         self._live = LiveFiles(live)
         if show and state.step:
@@ -291,11 +291,11 @@ class MetricsLogger:
         }
         state.train_rows.append(row)
         speed = self.throughput.take()
-        utilisation = speed * self._utilisation_per_token
+        utilization = speed * self._utilization_per_token
         speed_row: Row = {
             "step": state.step,
             "tokens_per_second": round(speed),
-            "flop_utilisation": round(utilisation, 3),
+            "flop_utilisation": round(utilization, 3),
         }
         state.speed_rows.append(speed_row)
         self._write_events("train", row)
@@ -304,7 +304,7 @@ class MetricsLogger:
         self._bar.set_postfix_str(
             f"loss {loss:.3f} (average {row['loss_average']:.3f}), ppl {row['perplexity']:.4g}, "
             f"val {state.val_rows[-1]['loss']:.3f}, lr {lr:.1e}, "
-            f"|g| {row['gradient_norm']:.2f}, {speed:,.0f} tok/s, {utilisation:.0%} of the machine"
+            f"|g| {row['gradient_norm']:.2f}, {speed:,.0f} tok/s, {utilization:.0%} of the machine"
         )
 
     def log_val(self, row: Row) -> None:

@@ -1,6 +1,6 @@
 """AdamW, SGD and Muon, and the choice of which one updates which weights.
 
-Muon orthogonalises the momentum of the matrices of hidden layers (Jordan et al. 2024,
+Muon orthogonalizes the momentum of the matrices of hidden layers (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon/).
 """
 
@@ -20,7 +20,7 @@ NEWTON_SCHULZ_STEPS = 5
 EPSILON = 1e-7
 
 
-def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Bring the singular values of matrices (..., N, M) to 0.7 to 1.2; keep the singular vectors.
 
     A quintic Newton-Schulz iteration, which needs only matrix products. It computes in ``dtype``:
@@ -38,7 +38,7 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum for matrices.
+    """Orthogonalized Nesterov momentum for matrices.
 
     The update of a tall matrix is scaled by sqrt(rows / columns), so that its outputs change as
     much as those of a square one. Weight decay is decoupled from the gradient, as in AdamW. The
@@ -72,7 +72,7 @@ class Muon(torch.optim.Optimizer):
                 on_gpu = matrices[0].is_cuda
                 dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
                 full = torch.stack([_gather(direction) for direction in directions])
-                updates = orthogonalise(full, dtype)
+                updates = orthogonalize(full, dtype)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(

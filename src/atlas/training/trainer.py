@@ -19,7 +19,7 @@ from atlas.errors import AtlasError, Stopped
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
-from atlas.model.initialize import initialise, make_model
+from atlas.model.initialize import initialize, make_model
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, tally
 from atlas.model.storage import weights_of
@@ -174,10 +174,10 @@ class Trainer:
         on_gpu = context.device.type == "cuda"  # a CPU is fastest in float32
         dtype = train_step.precision.dtype if on_gpu else torch.float32
         peak_flops = context.sum(matmul_flops(context.device, dtype))[0]
-        utilisation = count(train_step.model.config).training_flops / peak_flops
+        utilization = count(train_step.model.config).training_flops / peak_flops
         if not context.is_main:
-            return MetricsLogger(state, train_step.steps, utilisation, show=False)
-        return MetricsLogger(state, train_step.steps, utilisation, self.events, self.live)
+            return MetricsLogger(state, train_step.steps, utilization, show=False)
+        return MetricsLogger(state, train_step.steps, utilization, self.events, self.live)
 
     def _stop_message(self, state: TrainState, written: bool) -> str:
         place = "from there" if written else "from the checkpoint before, if there was one"
@@ -215,7 +215,7 @@ def build_model(params: Params, index: TokenIndex, context: DistributedContext) 
     )
     check_memory(config, params.train, context, available_memory(context))
     model = make_model(config)
-    initialise(model, params.train.seed, params.train.init)
+    initialize(model, params.train.seed, params.train.init)
     return model.to(context.device)
 
 

@@ -245,7 +245,7 @@ ENDS = {
     "australia": "Project Gutenberg Australia",
 }
 
-# Not enough to recognise a book without a header.
+# Not enough to recognize a book without a header.
 FAINT_ENDS = {"none", "this etext", "only small print", "australia"}
 
 NO_BOOKS = {

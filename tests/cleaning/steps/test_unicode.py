@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.steps import unicode as normalising
-from atlas.cleaning.steps.unicode import fix_mojibake, normalise, surrogates
+from atlas.cleaning.steps import unicode as normalizing
+from atlas.cleaning.steps.unicode import fix_mojibake, normalize, surrogates
 from tests.small import small_params
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -38,9 +38,9 @@ def clean(**changes):
 )
 def test_each_step(text, expected, step, count):
     changes = Counter()
-    assert normalise(text, clean(), changes) == expected
+    assert normalize(text, clean(), changes) == expected
     assert changes == {step: count}
-    assert getattr(normalising, step)(text) == (expected, count)
+    assert getattr(normalizing, step)(text) == (expected, count)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_each_step(text, expected, step, count):
 )
 def test_meaningful_characters_stay(text):
     changes = Counter()
-    assert normalise(text, clean(), changes) == text
+    assert normalize(text, clean(), changes) == text
     assert not changes
 
 
@@ -76,7 +76,7 @@ def test_meaningful_characters_stay(text):
     ],
 )
 def test_useless_joiners_and_accent_order(text, expected):
-    assert normalise(text, clean(), Counter()) == expected
+    assert normalize(text, clean(), Counter()) == expected
 
 
 def test_steps_can_be_switched_off():
@@ -84,13 +84,13 @@ def test_steps_can_be_switched_off():
     kept = clean(
         unicode_normalization=None, remove_control_characters=False, remove_zero_width=False
     )
-    assert normalise(text, kept, Counter()) == text
-    assert normalise(text + "\ud800\r", kept, Counter()) == text + "\ufffd\n"
+    assert normalize(text, kept, Counter()) == text
+    assert normalize(text + "\ud800\r", kept, Counter()) == text + "\ufffd\n"
 
 
 def test_counts_are_added_up():
     changes = Counter(line_ends=5)
-    normalise("a\r\nb", clean(), changes)
+    normalize("a\r\nb", clean(), changes)
     assert changes == {"line_ends": 6}
 
 
@@ -102,17 +102,17 @@ ODD = st.sampled_from(
 
 
 @given(st.one_of(st.text(st.characters(), max_size=200), st.text(ODD, max_size=30)))
-def test_normalise_is_idempotent(text):
-    once = normalise(text, ALL_STEPS, Counter())
+def test_normalize_is_idempotent(text):
+    once = normalize(text, ALL_STEPS, Counter())
     changes = Counter()
-    assert normalise(once, ALL_STEPS, changes) == once
+    assert normalize(once, ALL_STEPS, changes) == once
     assert not changes
     once.encode()
 
 
 def test_composing_keeps_the_class_of_characters():
     # Otherwise a joiner could stay the first time and be removed the second.
-    for letters in (normalising.JOINING_SCRIPTS, normalising.EMOJI, normalising.VIRAMA):
+    for letters in (normalizing.JOINING_SCRIPTS, normalizing.EMOJI, normalizing.VIRAMA):
         within = re.compile(f"[{letters}]").match
         for character in map(chr, range(sys.maxunicode + 1)):
             composed = unicodedata.normalize("NFC", character)

@@ -9,7 +9,7 @@ import torch
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import Agreement, check_agreement, compare_continuations
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from tests.small import small_config
 
 GOOD = Agreement(
@@ -43,7 +43,7 @@ def test_each_disagreement_stops(change):
 
 def test_only_a_tie_excuses_another_token():
     model = Decoder(small_config()).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     prompt = [5, 6, 7]
     logits = model(torch.tensor([prompt]))[0, -1].detach()
     best, second, *_, worst = logits.argsort(descending=True).tolist()

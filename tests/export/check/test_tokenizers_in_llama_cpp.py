@@ -13,7 +13,7 @@ from atlas.export.check.agreement import Expected, compare
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.gguf.writer import write_gguf
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.model.storage import save_weights
 from atlas.params.runtime_support import architecture_of
 from atlas.tokens.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ def mismatches(tokenizer: Tokenizer, texts: list[str], folder: Path) -> int:
         vocab_size=tokenizer.vocab_size, eos=tokenizer.eos, tokenizer_sha256=tokenizer.sha256
     )
     model = Decoder(config)
-    initialise(model, 0)
+    initialize(model, 0)
     (folder / "model").mkdir()
     config.write(folder / "model")
     save_weights(model, folder / "model/model.safetensors")

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialise
+from atlas.model.initialize import initialize
 from atlas.tools.serve.app import create_app
 from atlas.tools.serve.engine import Limits
 from tests.small import small_config
@@ -24,7 +24,7 @@ def opened_model(tokenizer, **options) -> AtlasModel:
     """Return a small untrained model with a real vocabulary, which never ends a text."""
     shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}
     model = Decoder(small_config(**shape, tokenizer_sha256=tokenizer.sha256, **options)).eval()
-    initialise(model, 0)
+    initialize(model, 0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)

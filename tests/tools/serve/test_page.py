@@ -56,8 +56,8 @@ def test_the_shade_of_a_token_is_its_probability(browser, server):
         generate(page, tokens=60)
         found = page.locator("#panel-a .token").evaluate_all(
             """(all) => all.map((each) => {
-                 const colour = getComputedStyle(each).backgroundColor;
-                 return [Number(each.dataset.probability), Number(colour.match(/[\\d.]+/g)[0])];
+                 const color = getComputedStyle(each).backgroundColor;
+                 return [Number(each.dataset.probability), Number(color.match(/[\\d.]+/g)[0])];
                })"""
         )
         found.sort()

@@ -77,8 +77,8 @@ def test_labels_have_a_column(study, results):
     rows = tuple(
         row.model_copy(update={"label": f"no. {i}"}) for i, row in enumerate(study.spec.vary)
     )
-    labelled = replace(study, spec=study.spec.model_copy(update={"vary": rows}))
-    assert as_markdown(labelled, results).splitlines()[2].startswith("| no. 0 | 0.001 | 3.55 ")
+    labeled = replace(study, spec=study.spec.model_copy(update={"vary": rows}))
+    assert as_markdown(labeled, results).splitlines()[2].startswith("| no. 0 | 0.001 | 3.55 ")
 
 
 def test_measures_with_the_same_last_part_keep_their_full_names(study):

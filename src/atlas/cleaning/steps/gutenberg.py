@@ -19,7 +19,7 @@ HEADER_OPENING = 3  # first paragraphs; at least one must be a known header para
 MAX_TITLE_LENGTH = 240  # characters; longer paragraphs are prose about Project Gutenberg
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
 MAX_CREDIT_LINES = 25
-MAX_WEB_CREDIT_LINES = 8  # of a credit recognised only by a web address
+MAX_WEB_CREDIT_LINES = 8  # of a credit recognized only by a web address
 FOOTER_LINES = 40  # after an end line, which must mention Project Gutenberg
 
 MAX_BRACKET_LINES = 200  # of a note in brackets

@@ -125,7 +125,7 @@ WITHIN_EMOJI = f"(?<=[{EMOJI}])\u200d(?=[{EMOJI}])"
 USELESS_JOINER = re.compile(f"(?!{AFTER_VIRAMA}|{BETWEEN_LETTERS}|{WITHIN_EMOJI})[\u200c\u200d]")
 
 
-def normalise(text: str, clean: CleanParams, changes: Counter[str]) -> str:
+def normalize(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     r"""Bring a document into canonical form; a second time changes nothing.
 
     Every line end becomes ``\n`` and every lone surrogate U+FFFD (UTF-8 can't encode it);

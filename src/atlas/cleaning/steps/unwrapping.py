@@ -29,7 +29,7 @@ GLUED_DASH = re.compile(r"[^\s\-\u2014](?:-+|\u2014)$")  # the break replaced no
 def unwrap(text: str) -> str:
     r"""Join the hard-wrapped lines of prose and keep all other lines.
 
-    A paragraph ends at a blank line, or before a line with more indentation than its neighbours.
+    A paragraph ends at a blank line, or before a line with more indentation than its neighbors.
     A line that ends in a dash is joined without a space (``well-\nknown``, ``yes--\nno``);
     hyphenation is not undone. If the result would still consist mostly of short lines, the text
     is verse, a play or a list with a little prose, and stays as it is.

@@ -45,7 +45,7 @@ export function percent(probability) {
 
 export const grouped = (number) => number.toLocaleString("en");
 
-// Colour strength of a probability or weight; the root separates the many small ones.
+// Color strength of a probability or weight; the root separates the many small ones.
 export const shade = (value) => Math.sqrt(Math.min(Math.max(value, 0), 1)).toFixed(3);
 
 // Storage ("localStorage" or "sessionStorage"), which a browser may forbid: then nothing is kept.

@@ -1,4 +1,4 @@
-"""Memorisation: how much of a text occurs word for word in the training text.
+"""Memorization: how much of a text occurs word for word in the training text.
 
 A suffix automaton of the texts (Blumer et al. 1985, Theoretical Computer Science 40) reads the
 training text once. Time grows with the length of the training text, memory does not.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.evaluation.memorisation import SuffixAutomaton, copied_share, longest_matches
+from atlas.evaluation.memorization import SuffixAutomaton, copied_share, longest_matches
 from atlas.evaluation.samples import excerpts
 from atlas.tokens.shards import TokenSplit
 from tests.small import write_tokens
