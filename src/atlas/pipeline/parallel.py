@@ -34,7 +34,7 @@ RAY_BATCH = 256  # tasks
 
 @dataclass(frozen=True)
 class Engine:
-    """Where tasks run: in local processes (None: one per core) or on a cluster at ``address``."""
+    """The place to run tasks: local processes (None: one per core), or a cluster at ``address``."""
 
     kind: Literal["processes", "dask", "ray"]
     processes: int | None = None

@@ -135,7 +135,7 @@ class Throughput:
 
     @contextmanager
     def measure(self, state: TrainState) -> Iterator[None]:
-        """Time the block and count the tokens by which ``state`` advances in it."""
+        """Time the block and count the tokens that ``state`` gains in it."""
         started, before = time.perf_counter(), state.tokens
         yield
         self._tokens += state.tokens - before

@@ -1,4 +1,4 @@
-"""AdamW, SGD and Muon, and the choice of which one updates which weights.
+"""AdamW, SGD and Muon, and the choice of the weights that each updates.
 
 Muon orthogonalizes the momentum of the matrices of hidden layers (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon/).
