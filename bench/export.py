@@ -26,14 +26,13 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.gguf.writer import write_gguf
-from atlas.model.config import ModelConfig
 from atlas.model.initialize import make_model
 from atlas.model.storage import save_weights
 from atlas.params.runtime_support import GgufFormat, architecture_of
 from atlas.params.schema import load_params
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
-from bench.shared import ROOT, measure
+from bench.shared import ROOT, config_for, measure
 
 SHAPE = {"d_model": 1280, "n_head": 20, "n_kv_head": 20, "d_ff": 3456, "context_length": 2048}
 LAYERS, VOCABULARY = 23, 32768
@@ -84,15 +83,7 @@ def make(name: str, layers: str) -> int:
     options = (
         load_params(ROOT / "params.yaml").model.model_dump() | SHAPE | {"n_layer": int(layers)}
     )
-    config = ModelConfig(
-        **options,
-        vocab_size=tokenizer.vocab_size,
-        eos=tokenizer.eos,
-        separator=None,
-        add_bos_token=False,
-        tokenizer_sha256=tokenizer.sha256,
-        learned_tokens=0,
-    )
+    config = config_for(options, tokenizer)
     model = make_model(config)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -29,7 +29,6 @@ from atlas.inference.backends.gguf import LlamaBackend, LlamaModel, load_gguf
 from atlas.inference.batch import InferenceBackend, RunningBatch, TokenSequence
 from atlas.inference.generate import torch_backend
 from atlas.inference.sampling import GREEDY
-from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialize
 from atlas.model.storage import save_weights
@@ -37,7 +36,7 @@ from atlas.params.presets import with_presets
 from atlas.params.runtime_support import architecture_of, class_of
 from atlas.pipeline.processes import threads
 from atlas.tokens.tokenizer import Tokenizer
-from bench.shared import ROOT
+from bench.shared import ROOT, config_for
 
 BATCHES = (1, 16)
 PROMPT_TOKENS = 16
@@ -193,15 +192,7 @@ def random_prompts(count: int, vocab_size: int) -> Texts:
 
 def store_preset(folder: Path, preset: str, tokenizer: Tokenizer) -> None:
     """Store a model with the shape of a preset, random weights and an existing vocabulary."""
-    config = ModelConfig(
-        **with_presets(ROOT, [preset]).model.model_dump(),
-        vocab_size=tokenizer.vocab_size,
-        eos=tokenizer.eos,
-        separator=None,
-        add_bos_token=False,
-        tokenizer_sha256=tokenizer.sha256,
-        learned_tokens=0,
-    )
+    config = config_for(with_presets(ROOT, [preset]).model.model_dump(), tokenizer)
     model = Decoder(config)
     initialize(model, 1)
     folder.mkdir()

@@ -13,6 +13,9 @@ from typing import Any
 
 import psutil
 
+from atlas.model.config import ModelConfig
+from atlas.tokens.tokenizer import Tokenizer
+
 ROOT = Path(__file__).resolve().parent.parent
 REPLACED = (0.02, 0.33)  # fractions of replaced words, alternating
 
@@ -42,6 +45,19 @@ def changed(text: str, share: float, generator: random.Random) -> str:
     for place in generator.sample(range(len(words)), round(share * len(words))):
         words[place] = words[generator.randrange(len(words))]
     return " ".join(words)
+
+
+def config_for(options: Mapping[str, Any], tokenizer: Tokenizer) -> ModelConfig:
+    """Configure an untrained model for a tokenizer; ``options`` are those of ``model``."""
+    return ModelConfig(
+        **options,
+        vocab_size=tokenizer.vocab_size,
+        eos=tokenizer.eos,
+        separator=None,
+        add_bos_token=False,
+        tokenizer_sha256=tokenizer.sha256,
+        learned_tokens=0,
+    )
 
 
 def measure(
