@@ -157,7 +157,7 @@ def test_checkpoints_are_removed_when_the_stage_has_succeeded(project):
 
 def test_a_missing_input_is_named(project, capsys):
     (project / "code.py").unlink()
-    assert refused(write, capsys).startswith("error: code.py: missing; `dvc repro` runs")
+    assert refused(write, capsys).startswith("error: code.py: missing; `dvc repro` creates")
 
 
 def test_an_undeclared_output_is_refused(project, capsys):

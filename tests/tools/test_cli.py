@@ -81,7 +81,7 @@ def test_before_the_first_run_the_commands_say_so(tmp_path):
     assert error.endswith("metrics: no results yet; run `dvc repro`\n")
     code, _, error = atlas("generate", "x", cwd=checkout.root)
     assert code == 1
-    assert "config.json: no such file; `dvc repro` makes it" in error
+    assert "config.json: no such file; `dvc repro` creates it" in error
 
 
 def test_tokenize_prints_pieces_and_ids(tmp_path, tokenizer):

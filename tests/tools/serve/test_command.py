@@ -38,7 +38,9 @@ def serving(folder, *options, **environment):
     )
     try:
         line = process.stdout.readline()
-        assert line.startswith("mine (Atlas): page at http://"), line + process.stderr.read()
+        if not line.startswith("mine (PyTorch): page at http://"):
+            process.kill()  # else its stderr would never end
+            pytest.fail(line + process.stderr.read())
         yield process, line.split()[4].rstrip(",")
     finally:
         process.kill()

@@ -48,7 +48,7 @@ def test_the_list_shows_progress_and_invalid_studies(study, capsys):
 
 def test_a_path_that_dvc_cannot_handle_is_rejected(study):
     moved = study.rename(study.with_name("größe"))
-    with pytest.raises(AtlasError, match="größe: DVC cannot run experiments in a folder"):
+    with pytest.raises(AtlasError, match="größe: DVC cannot run experiments if the path"):
         run_study(moved, "lr")
 
 
