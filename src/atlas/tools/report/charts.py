@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from atlas.tools.report.results import Results, numbers
+from atlas.tools.report.results import Results, curve_values, numbers
 from atlas.tools.report.tables import ngram_losses
 from atlas.tools.report.wording import compact, percent, spaced, title_case
 
@@ -91,15 +91,6 @@ def _element(svg: str, description: str) -> Markup:
     root.tag = "svg"
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - escaped
-
-
-def curve_values(table: pd.DataFrame | None, column: str) -> "pd.Series[float]":
-    """A column of a table by step, in the order of steps; empty if it holds no numbers."""
-    if table is None or not {"step", column} <= set(table.columns):
-        return pd.Series(dtype=float)
-    points = pd.DataFrame({"step": numbers(table["step"]), "value": numbers(table[column])})
-    points = points.dropna().drop_duplicates("step", keep="last").sort_values("step")
-    return points.set_index("step")["value"]
 
 
 def step_chart(

@@ -150,6 +150,15 @@ def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
     return values.where(values.abs() < MAX_NUMBER)
 
 
+def curve_values(table: pd.DataFrame | None, column: str) -> "pd.Series[float]":
+    """A column of a table by step, in the order of steps; empty if it holds no numbers."""
+    if table is None or not {"step", column} <= set(table.columns):
+        return pd.Series(dtype=float)
+    points = pd.DataFrame({"step": numbers(table["step"]), "value": numbers(table[column])})
+    points = points.dropna().drop_duplicates("step", keep="last").sort_values("step")
+    return points.set_index("step")["value"]
+
+
 def _pipeline_order(item: tuple[str, Any]) -> tuple[int, bool, str]:
     """Sort key of a metrics file: by stage, its timing last."""
     folder, _, stage = item[0].rpartition("/")

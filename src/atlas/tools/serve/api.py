@@ -10,22 +10,16 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from atlas.inference.batch import visible_tokens
+from atlas.tools.serve.completions import Completions
 from atlas.tools.serve.errors import APIError, EngineError, ErrorResponse
-from atlas.tools.serve.schemas import (
-    AttentionRequest,
-    ChatRequest,
-    CompletionRequest,
-    Delta,
-    ResponseBuilder,
-)
-from atlas.tools.serve.service import Generation, ModelService
+from atlas.tools.serve.schemas import AttentionRequest, ChatRequest, CompletionRequest
+from atlas.tools.serve.service import ModelService, load_curves
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 429, 500, 501, 503)
 }
 EVENT_STREAM = "text/event-stream"
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}}
-DONE = b"data: [DONE]\n\n"
 CLIENT_CLOSED_REQUEST = 499  # nginx's code; only the metrics see it
 T = TypeVar("T")
 
@@ -84,7 +78,15 @@ def create_router(service: ModelService) -> APIRouter:
     @api.get("/atlas/model")
     def describe() -> dict[str, Any]:
         """Describe the model and its training run for the page."""
-        return service.describe()
+        return {
+            "name": model.name,
+            "engine": model.engine,
+            "context_length": model.context_length,
+            "vocab_size": model.vocab_size,
+            "has_attention": model.has_attention,
+            "max_tokens": service.limits.max_tokens,
+            "curves": load_curves(service.metrics_folder),
+        }
 
     one_at_a_time = asyncio.Semaphore(1)
 
@@ -104,72 +106,38 @@ async def respond(
     service: ModelService, body: CompletionRequest | ChatRequest, request: Request
 ) -> Response:
     """Generate completions, in one response or as a stream of chunks."""
-    sequences = service.sequences(body)
-    generation = Generation(service, sequences, body.stop_strings(), stream=bool(body.stream))
-    builder = ResponseBuilder(service.model, body, [each.prompt for each in sequences])
-    groups = generation.deltas()
+    completions = Completions(service, body)
     try:
         if not body.stream:
-            deltas = await _unless_disconnected(request, _collect(groups))
-            generation.cancel()
-            content = orjson.dumps(builder.response(deltas, generation.usage()))
-            return Response(content, media_type="application/json")
-        # An error before the first chunk still gets a status of its own.
-        first = await _unless_disconnected(request, anext(groups))
+            content = await _unless_disconnected(request, completions.response())
+            return Response(orjson.dumps(content), media_type="application/json")
+        events = completions.events()
+        # An error before the first event still gets a status of its own.
+        first = await _unless_disconnected(request, anext(events))
     except BaseException:
-        generation.cancel()
+        completions.cancel()
         raise
-    options = body.stream_options
-    include_usage = options is not None and options.include_usage
-    chunks = _chunks(generation, builder, first, groups, include_usage=include_usage)
-    return GenerationStream(generation, chunks)
+    return EventStream(completions, first, events)
 
 
-class GenerationStream(StreamingResponse):
-    """A stream of chunks that frees its slots whenever it ends, even before the first chunk."""
+class EventStream(StreamingResponse):
+    """A stream of events that frees its slots whenever it ends, even before the first event."""
 
-    def __init__(self, generation: Generation, chunks: AsyncIterator[bytes]) -> None:
-        super().__init__(chunks, media_type=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
-        self._generation = generation
+    def __init__(self, completions: Completions, first: bytes, rest: AsyncIterator[bytes]) -> None:
+        async def events() -> AsyncIterator[bytes]:
+            yield first
+            async for event in rest:
+                yield event
+
+        super().__init__(events(), media_type=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+        self._completions = completions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._generation.cancel()
-
-
-async def _chunks(
-    generation: Generation,
-    builder: ResponseBuilder,
-    first: list[Delta],
-    rest: AsyncIterator[list[Delta]],
-    *,
-    include_usage: bool,
-) -> AsyncIterator[bytes]:
-    no_usage = {"usage": None} if include_usage else {}
-
-    def encode(deltas: list[Delta]) -> bytes:
-        return b"".join(_event(builder.chunk(delta) | no_usage) for delta in deltas)
-
-    try:
-        yield encode(first)
-        async for deltas in rest:
-            yield encode(deltas)
-        if include_usage:
-            yield _event(builder.usage_chunk(generation.usage()))
-    except APIError as error:
-        yield _event(error.body())
-    yield DONE
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
-
-
-async def _collect(groups: AsyncIterator[list[Delta]]) -> list[Delta]:
-    return [delta async for group in groups for delta in group]
+            self._completions.cancel()
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:

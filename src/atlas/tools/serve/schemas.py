@@ -1,16 +1,9 @@
-"""Request and response bodies: OpenAI's, with the samplers of Atlas added to the requests."""
+"""Request bodies: OpenAI's, with the samplers of Atlas added."""
 
-import functools
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atlas.inference.backends.base import LoadedModel
-from atlas.inference.batch import Token
 from atlas.inference.sampling import Sampling
 
 MAX_ALTERNATIVES = 20
@@ -154,108 +147,3 @@ class AttentionRequest(StrictModel):
     """``POST /atlas/attention``."""
 
     ids: TokenIds
-
-
-@dataclass(frozen=True)
-class Delta:
-    """The new text of one sequence after one step."""
-
-    index: int  # of the sequence
-    token: Token | None  # None if the sequence ended without a new token
-    offset: int  # characters of the sequence before the text
-    text: str  # complete characters; empty while they may be part of a stop string
-    finish_reason: str | None  # "stop" or "length"; None while the sequence runs
-
-
-class ResponseBuilder:
-    """Build the response bodies of one request from the deltas of its sequences."""
-
-    def __init__(
-        self,
-        model: LoadedModel,
-        request: CompletionRequest | ChatRequest,
-        prompts: Sequence[Sequence[int]],
-    ) -> None:
-        self._chat = chat = isinstance(request, ChatRequest)
-        self._return_token_ids = request.return_token_ids
-        self._prompts = prompts  # ids, of each sequence
-        self._piece = functools.cache(model.piece)
-        self._piece_bytes = model.piece_bytes
-        self._header = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid4().hex}",
-            "created": int(time.time()),
-            "model": model.name,
-            "system_fingerprint": None,
-        }
-        self._started: set[int] = set()
-
-    def response(self, deltas: Sequence[Delta], usage: Body) -> Body:
-        """Return the complete response."""
-        by_index: dict[int, list[Delta]] = {}
-        for delta in deltas:
-            by_index.setdefault(delta.index, []).append(delta)
-        choices = [self._choice(found, "message") for _, found in sorted(by_index.items())]
-        kind = "chat.completion" if self._chat else "text_completion"
-        return self._header | {"object": kind, "choices": choices, "usage": usage}
-
-    def chunk(self, delta: Delta) -> Body:
-        """Return one chunk of a stream."""
-        return self._chunk([self._choice([delta], "delta")])
-
-    def usage_chunk(self, usage: Body) -> Body:
-        """Return the chunk with the token usage, which ends a stream that reports it."""
-        return self._chunk([]) | {"usage": usage}
-
-    def _chunk(self, choices: list[Body]) -> Body:
-        kind = "chat.completion.chunk" if self._chat else "text_completion"
-        return self._header | {"object": kind, "choices": choices}
-
-    def _choice(self, deltas: Sequence[Delta], key: Literal["message", "delta"]) -> Body:
-        index = deltas[0].index
-        first = index not in self._started
-        self._started.add(index)
-        text = "".join(delta.text for delta in deltas)
-        scored = [delta for delta in deltas if delta.token and delta.token.logprob is not None]
-        choice: Body = {"index": index, "finish_reason": deltas[-1].finish_reason}
-        if self._chat:
-            role = {"role": "assistant"} if first else {}
-            refusal = {"refusal": None} if key == "message" else {}
-            choice[key] = role | {"content": text} | refusal
-            choice["logprobs"] = self._chat_logprobs(scored) if scored else None
-        else:
-            choice["text"] = text
-            choice["logprobs"] = self._logprobs(scored) if scored else None
-        if self._return_token_ids:
-            choice["token_ids"] = [delta.token.id for delta in deltas if delta.token]
-            if first:
-                choice["prompt_token_ids"] = list(self._prompts[index])
-        return choice
-
-    def _logprobs(self, deltas: Sequence[Delta]) -> Body:
-        tokens = [delta.token for delta in deltas if delta.token]
-        return {
-            "tokens": [self._piece(token.id) for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [
-                {self._piece(each): logprob for each, logprob in token.top_logprobs}
-                for token in tokens
-            ],
-            "text_offset": [delta.offset for delta in deltas],
-        }
-
-    def _chat_logprobs(self, deltas: Sequence[Delta]) -> Body:
-        content = [
-            self._scored_token(token.id, token.logprob)
-            | {"top_logprobs": [self._scored_token(*each) for each in token.top_logprobs]}
-            for delta in deltas
-            if (token := delta.token)
-        ]
-        return {"content": content, "refusal": None}
-
-    def _scored_token(self, token_id: int, logprob: float | None) -> Body:
-        data = self._piece_bytes(token_id)
-        return {
-            "token": self._piece(token_id),
-            "logprob": logprob,
-            "bytes": None if data is None else list(data),
-        }

@@ -1,0 +1,174 @@
+"""The completions of one request, in one response or as a stream of server-sent events."""
+
+import functools
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, NamedTuple
+from uuid import uuid4
+
+import orjson
+
+from atlas.inference.batch import Token
+from atlas.inference.text_stream import TextStream
+from atlas.tools.serve.errors import APIError
+from atlas.tools.serve.schemas import Body, ChatRequest, CompletionRequest
+from atlas.tools.serve.service import ModelService
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Delta(NamedTuple):
+    """The new text of one sequence after one step."""
+
+    index: int  # of the sequence
+    token: Token | None  # None if the sequence ended without a new token
+    offset: int  # characters of the sequence before the text
+    text: str  # complete characters; empty while they may be part of a stop string
+    finish_reason: str | None  # "stop" or "length"; None while the sequence runs
+
+
+class Completions:
+    """The running sequences of one request, decoded to text in OpenAI's response bodies."""
+
+    def __init__(self, service: ModelService, request: CompletionRequest | ChatRequest) -> None:
+        model, stops = service.model, request.stop_strings()
+        self._request, self._engine, self._metrics = request, service.engine, service.metrics
+        self._piece, self._piece_bytes = functools.cache(model.piece), model.piece_bytes
+        self._kind = "chat.completion" if isinstance(request, ChatRequest) else "text_completion"
+        self._sequences = service.sequences(request)
+        self._texts = [TextStream(model.decode, each.prompt, stops) for each in self._sequences]
+        self._offsets = [0] * len(self._sequences)
+        self._started: set[int] = set()
+        self._finished: set[int] = set()
+        self._completion_tokens = 0
+        self._header = {
+            "id": f"{'chatcmpl' if isinstance(request, ChatRequest) else 'cmpl'}-{uuid4().hex}",
+            "created": int(time.time()),
+            "model": model.name,
+            "system_fingerprint": None,
+        }
+        self._submitted = time.monotonic()
+        self._ticket = self._engine.submit(self._sequences, stream=bool(request.stream))
+
+    async def response(self) -> Body:
+        """Generate all sequences and return the complete response."""
+        deltas: list[list[Delta]] = [[] for _ in self._sequences]
+        async for group in self._deltas():
+            for delta in group:
+                deltas[delta.index].append(delta)
+        choices = [self._choice(each, "message") for each in deltas]
+        return self._body(self._kind, choices, usage=self._usage())
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield chunks as they are generated; raise an error before the first, send later ones."""
+        options = self._request.stream_options
+        include_usage = options is not None and options.include_usage
+        more = {"usage": None} if include_usage else {}
+        kind = self._kind.replace("chat.completion", "chat.completion.chunk")
+        try:
+            async for group in self._deltas():
+                choices = [self._choice([delta], "delta") for delta in group]
+                yield b"".join(_event(self._body(kind, [each], **more)) for each in choices)
+            if include_usage:
+                yield _event(self._body(kind, [], usage=self._usage()))
+        except APIError as error:
+            if not self._started:
+                raise
+            yield _event(error.body())
+        yield DONE
+
+    def cancel(self) -> None:
+        """Free the slots of unfinished sequences."""
+        self._engine.cancel(self._sequences)
+
+    async def _deltas(self) -> AsyncIterator[list[Delta]]:
+        """Yield all deltas, grouped by arrival; the last of a sequence has a finish reason."""
+        async for events in self._ticket.events():
+            if self._metrics and self._request.stream and not self._started:
+                self._metrics.first_token.observe(time.monotonic() - self._submitted)
+            deltas: list[Delta] = []
+            for index, token in events:  # a plain loop, as a delta may finish its sequence
+                if index not in self._finished:
+                    deltas.append(self._delta(index, token))
+            if deltas:
+                yield deltas
+            if len(self._finished) == len(self._sequences):
+                return
+
+    def _delta(self, index: int, token: Token | None) -> Delta:
+        stream, sequence, offset = self._texts[index], self._sequences[index], self._offsets[index]
+        text = stream.flush() if token is None else stream.feed(token.id)
+        self._completion_tokens += token is not None
+        self._offsets[index] += len(text)
+        finish_reason = None
+        if stream.stopped:
+            finish_reason = "stop"
+            self._engine.cancel([sequence])
+        elif token is None:
+            finish_reason = sequence.finish_reason
+        if finish_reason is not None:
+            self._finished.add(index)
+        return Delta(index, token, offset, text, finish_reason)
+
+    def _body(self, kind: str, choices: list[Body], **more: Body | None) -> Body:
+        return self._header | {"object": kind, "choices": choices} | more
+
+    def _usage(self) -> dict[str, int]:
+        """Count tokens; a prompt counts once, whatever ``n`` is."""
+        prompts = {id(each.prompt): len(each.prompt) for each in self._sequences}
+        prompt_tokens = sum(prompts.values())
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self._completion_tokens,
+            "total_tokens": prompt_tokens + self._completion_tokens,
+        }
+
+    def _choice(self, deltas: Sequence[Delta], key: Literal["message", "delta"]) -> Body:
+        """Format deltas of one sequence: all of them as a message, or one of a stream."""
+        index = deltas[0].index
+        first = index not in self._started
+        self._started.add(index)
+        text = "".join(delta.text for delta in deltas)
+        tokens = [delta.token for delta in deltas if delta.token]
+        offsets = [delta.offset for delta in deltas if delta.token]
+        choice: Body = {"index": index, "finish_reason": deltas[-1].finish_reason}
+        if isinstance(self._request, ChatRequest):
+            role = {"role": "assistant"} if first else {}
+            refusal = {"refusal": None} if key == "message" else {}
+            choice[key] = role | {"content": text} | refusal
+        else:
+            choice["text"] = text
+        scored = tokens and self._request.alternatives is not None
+        choice["logprobs"] = self._logprobs(tokens, offsets) if scored else None
+        if self._request.return_token_ids:
+            choice["token_ids"] = [token.id for token in tokens]
+            if first:
+                choice["prompt_token_ids"] = list(self._sequences[index].prompt)
+        return choice
+
+    def _logprobs(self, tokens: Sequence[Token], offsets: Sequence[int]) -> Body:
+        if isinstance(self._request, ChatRequest):
+            content = [
+                self._scored(token.id, token.logprob)
+                | {"top_logprobs": [self._scored(*each) for each in token.top_logprobs]}
+                for token in tokens
+            ]
+            return {"content": content, "refusal": None}
+        return {
+            "tokens": [self._piece(token.id) for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [
+                {self._piece(each): logprob for each, logprob in token.top_logprobs}
+                for token in tokens
+            ],
+            "text_offset": offsets,
+        }
+
+    def _scored(self, token: int, logprob: float | None) -> Body:
+        data = self._piece_bytes(token)
+        bytes_ = None if data is None else list(data)
+        return {"token": self._piece(token), "logprob": logprob, "bytes": bytes_}
+
+
+def _event(body: Body) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
