@@ -4,7 +4,7 @@ from atlas.errors import AtlasError
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
-from atlas.tools.chat import HELP, Chat
+from atlas.tools.chat import Chat
 from tests.export.models import SHAPES, store
 
 
@@ -81,7 +81,7 @@ def test_options_are_set_and_printed(chat, model, capsys):
 def test_help_names_every_command(chat, capsys):
     chat.handle("/help")
     printed = capsys.readouterr().out
-    for command in (*HELP, "/temperature", "/repetition-penalty"):
+    for command in (*chat.commands, "/temperature", "/repetition-penalty"):
         assert command in printed
 
 

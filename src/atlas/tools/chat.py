@@ -2,26 +2,16 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from atlas.errors import AtlasError
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.console import printable
-from atlas.tools.generate import option_name, print_stream, update_sampling, warn_if_truncated
+from atlas.tools.generate import option_name, update_sampling, warn_if_truncated
 
 SETTINGS = [name for name in Sampling.model_fields if name != "logit_bias"]  # single numbers
-HELP = {
-    "/help": "list the commands",
-    "/reset": "forget the conversation",
-    "/retry": "answer the last message again, with the next seed",
-    "/undo": "forget the last message and its answer",
-    "/history": "print the conversation",
-    "/system TEXT": "set the system message; only models with a chat template follow it",
-    "/tokens N": "limit the length of an answer",
-    "/options": "print the sampling options",
-    "/quit": "end the chat (also Ctrl+D); Ctrl+C ends an answer",
-}
 
 
 class Chat:
@@ -30,15 +20,18 @@ class Chat:
     def __init__(self, model: LoadedModel, sampling: Sampling, max_tokens: int) -> None:
         self.messages: list[dict[str, str]] = []  # with role and content
         self.sampling, self.max_tokens, self._model = sampling, max_tokens, model
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/help": lambda _: print(help_text()),
-            "/reset": self._reset,
-            "/retry": self._retry,
-            "/undo": self._undo,
-            "/history": self._print_history,
-            "/system": self._set_system,
-            "/tokens": self._set_tokens,
-            "/options": self._print_options,
+        self._settings: dict[str, Callable[[str], None]] = {
+            option_name(name, "/"): partial(self._set_option, name) for name in SETTINGS
+        }
+        self.commands: dict[str, tuple[str, Callable[[str], None]]] = {
+            "/help": ("list the commands", self._print_help),
+            "/reset": ("forget the conversation", self._reset),
+            "/retry": ("answer the last message again, with the next seed", self._retry),
+            "/undo": ("forget the last message and its answer", self._undo),
+            "/history": ("print the conversation", self._print_history),
+            "/system": ("set the system message; only chat templates know one", self._set_system),
+            "/tokens": ("limit the length of an answer to this number of tokens", self._set_tokens),
+            "/options": ("print the sampling options", self._print_options),
         }
 
     def run(self, lines: Iterator[str]) -> None:
@@ -54,15 +47,14 @@ class Chat:
     def handle(self, line: str) -> None:
         """Run a command, or answer a message."""
         name, _, argument = line.strip().partition(" ")
-        settings = {option_name(each, "/"): each for each in SETTINGS}
-        if not line.strip():
+        if not name:
             return
         if not line.startswith("/"):
             self._answer([*self.messages, {"role": "user", "content": line}])
-        elif name in self._commands:
-            self._commands[name](argument.strip())
-        elif name in settings:
-            self._set_option(settings[name], argument.strip())
+        elif name in self.commands:
+            self.commands[name][1](argument.strip())
+        elif name in self._settings:
+            self._settings[name](argument.strip())
         else:
             raise AtlasError(f"{printable(name)}: no such command; /help lists them")
 
@@ -74,18 +66,21 @@ class Chat:
         ids = self._model.encode_chat(messages)
         warn_if_truncated(self._model, ids)
         parts: list[str] = []
-
-        def recorded() -> Iterator[str]:
+        try:
             for part in self._model.stream(TokenSequence(ids, self.max_tokens, self.sampling)):
                 parts.append(part)
-                yield part
-
-        try:
-            print_stream(recorded())
+                print(part, end="", flush=True)
+            print()
         except KeyboardInterrupt:
             print(" [stopped]")
         self.messages = [*messages, {"role": "assistant", "content": "".join(parts)}]
         self.sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + 1})
+
+    def _print_help(self, _argument: str) -> None:
+        for name, (meaning, _) in self.commands.items():
+            print(f"{name:<10}{meaning}")
+        print("/quit     end the chat (also Ctrl+D); Ctrl+C ends an answer")
+        print(f"{' '.join(self._settings)}: print or set, such as /temperature 0.5")
 
     def _reset(self, _: str) -> None:
         self.messages = [each for each in self.messages if each["role"] == "system"]
@@ -117,27 +112,17 @@ class Chat:
         self.max_tokens = int(value)
 
     def _set_option(self, name: str, value: str) -> None:
+        """Set an option, or print it if there is no value."""
         if value:
             self.sampling = update_sampling({name: printable(value)}, self.sampling, prefix="/")
         else:
-            print(self._option(name))
+            now = getattr(self.sampling, name)
+            print(option_name(name, "/"), now if isinstance(now, int) else f"{now:g}")
 
     def _print_options(self, _: str) -> None:
-        for name in SETTINGS:
-            print(self._option(name))
+        for show in self._settings.values():
+            show("")
         print(f"/tokens {self.max_tokens}")
-
-    def _option(self, name: str) -> str:
-        value = getattr(self.sampling, name)
-        return f"{option_name(name, '/')} {value if isinstance(value, int) else f'{value:g}'}"
-
-
-def help_text() -> str:
-    """All commands, one per line."""
-    width = max(map(len, HELP)) + 2
-    lines = [f"{command:<{width}}{meaning}" for command, meaning in HELP.items()]
-    options = " ".join(option_name(name, "/") for name in SETTINGS)
-    return "\n".join([*lines, f"{options}: print or set, such as /temperature 0.5"])
 
 
 def read_lines() -> Iterator[str]:

@@ -20,6 +20,7 @@ from atlas.errors import AtlasError, one_line_errors
 if TYPE_CHECKING:
     from atlas.inference.backends.base import LoadedModel
     from atlas.inference.backends.load import Engine
+    from atlas.params.schema import Params
 
 PRESET_REFUSED = "the-preset-was-refused"
 SAMPLING_OPTIONS: dict[str, tuple[type, str]] = {  # fields of Sampling, with their defaults
@@ -30,14 +31,15 @@ SAMPLING_OPTIONS: dict[str, tuple[type, str]] = {  # fields of Sampling, with th
     "repetition_penalty": (float, "Above 1: make tokens of the text so far less likely. [1]"),
     "seed": (int, "The same seed gives the same text. [1]"),
 }
+MODEL, TOKENIZER = "models/model", "models/tokenizer"  # in the project
 ModelPath = Annotated[
     Path | None,
     typer.Option(
-        help="A folder written by train, a Hugging Face folder or a GGUF file. [models/model]"
+        help="A folder written by train, a Hugging Face folder or a GGUF file.", show_default=MODEL
     ),
 ]
 TokenizerPath = Annotated[
-    Path | None, typer.Option(help="Tokenizer of a folder written by train. [next to that folder]")
+    Path | None, typer.Option(help="Tokenizer, if it is not next to the folder of the model.")
 ]
 EngineName = Annotated[
     Literal["auto", "llama.cpp", "torch"],
@@ -48,6 +50,7 @@ OnOverflow = Annotated[
     typer.Option(help="When the context is full: drop its older half and go on, or stop."),
 ]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Max tokens to generate.")]
+MaxSteps = Annotated[int, typer.Option("--steps", min=1, help="Max optimizer steps.")]
 
 app = typer.Typer(
     help="Train, inspect and run your own small language model.",
@@ -75,17 +78,13 @@ def run() -> None:
 
 def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace the parameter ``sampling`` of a command by one option per sampling field."""
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name != "sampling":
-            parameters.append(parameter)
-            continue
-        parameters += [
-            parameter.replace(
-                name=name, default=None, annotation=Annotated[kind | None, typer.Option(help=text)]
-            )
-            for name, (kind, text) in SAMPLING_OPTIONS.items()
-        ]
+    parameters = dict(inspect.signature(command, eval_str=True).parameters)
+    sampling = parameters.pop("sampling")
+    options = [
+        sampling.replace(name=name, default=None, annotation=Annotated[kind | None, option])
+        for name, (kind, text) in SAMPLING_OPTIONS.items()
+        for option in [typer.Option(help=text)]
+    ]
 
     @functools.wraps(command)
     def with_options(**values: Any) -> None:
@@ -94,8 +93,9 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
         sampling = update_sampling({name: values.pop(name) for name in SAMPLING_OPTIONS})
         command(**values, sampling=sampling)
 
-    vars(with_options)["__signature__"] = inspect.Signature(parameters)
-    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    signature = inspect.Signature([*options, *parameters.values()])
+    vars(with_options)["__signature__"] = signature
+    with_options.__annotations__ = {n: each.annotation for n, each in signature.parameters.items()}
     return with_options
 
 
@@ -128,16 +128,7 @@ def generate(
     text = _read_prompt(prompt, file)
     stops = [_unescape(each) for each in stop or ()]
     loaded = _load_model(model, tokenizer, engine)
-    print_continuations(
-        loaded,
-        text,
-        sampling,
-        tokens,
-        stops=stops,
-        count=count,
-        on_overflow=on_overflow,
-        as_json=as_json,
-    )
+    print_continuations(loaded, text, sampling, tokens, stops, count, on_overflow, as_json=as_json)
 
 
 @app.command()
@@ -191,18 +182,17 @@ def serve(
 @app.command()
 def export(
     model: Annotated[
-        Path | None, typer.Argument(help="A folder written by train. [models/model]")
+        Path | None, typer.Argument(help="A folder written by train.", show_default=MODEL)
     ] = None,
     to: Annotated[
         list[str] | None,
         typer.Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch; repeatable."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New folder for the files. [NAME-export]")
+        Path | None, typer.Option(help="New folder for the files.", show_default="NAME-export")
     ] = None,
     text: Annotated[
-        Path | None,
-        typer.Option(help="Text to check the model on, not from its training data."),
+        Path | None, typer.Option(help="Text to check the model on, not from its training data.")
     ] = None,
     tokenizer: TokenizerPath = None,
     name: Annotated[str | None, typer.Option(help="Name of the model and its files.")] = None,
@@ -217,7 +207,7 @@ def export(
     from atlas.tools.export import export_to
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = model or find_project() / "models/model"
+    folder = model or find_project() / MODEL
     default_name = "atlas" if folder.resolve().name == "model" else folder.resolve().name
     metadata = ModelMetadata(name or default_name, author, license, description, source)
     bundle = ModelBundle.load(folder, tokenizer or sibling(folder, "tokenizer"), metadata)
@@ -236,14 +226,14 @@ def inspect_file(file: Annotated[Path, typer.Argument(help="Any GGUF file.")]) -
 def tokenize(
     text: Annotated[str, typer.Argument(help="Text to encode; - reads standard input.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer file or folder. [models/tokenizer]")
+        Path | None, typer.Option(help="Tokenizer file or folder.", show_default=TOKENIZER)
     ] = None,
 ) -> None:
     """Print the tokens of a text with their ids."""
     from atlas.tokens.report import print_pieces
     from atlas.tokens.tokenizer import Tokenizer
 
-    loaded = Tokenizer.load(tokenizer or find_project() / "models/tokenizer")
+    loaded = Tokenizer.load(tokenizer or find_project() / TOKENIZER)
     print_pieces(loaded, _read_text(text))
 
 
@@ -264,30 +254,31 @@ def model(
 
 
 @app.command()
-def overfit_batch(
-    steps: Annotated[int, typer.Option(min=1, help="Max optimizer steps.")] = 500,
-) -> None:
+def overfit_batch(steps: MaxSteps = 500) -> None:
     """Check that a new model can memorize one batch."""
-    _overfit(None, steps)
+    from atlas.tools.sanity import overfit
+
+    params, tokens = _load_training_data()
+    overfit(params, tokens, params.train.batch_size, steps)
 
 
 @app.command()
 def overfit_examples(
     count: Annotated[int, typer.Argument(min=1, help="Number of windows.")] = 10,
-    steps: Annotated[int, typer.Option(min=1, help="Max optimizer steps.")] = 1000,
+    steps: MaxSteps = 1000,
 ) -> None:
     """Check that a new model can memorize a few windows of the training text."""
-    _overfit(count, steps)
+    from atlas.tools.sanity import overfit
+
+    overfit(*_load_training_data(), count, steps)
 
 
 @app.command()
 def gradients() -> None:
     """Print the gradient of each weight of a new model, and warn about unusual ones."""
-    from atlas.params.schema import load_params
     from atlas.tools.sanity import gradient_flow, print_flow
 
-    root = find_project()
-    print_flow(gradient_flow(load_params(root / "params.yaml"), root / "data/tokens"))
+    print_flow(gradient_flow(*_load_training_data()))
 
 
 @app.command()
@@ -372,17 +363,15 @@ def find_project() -> Path:
 def _load_model(path: Path | None, tokenizer: Path | None, engine: "Engine") -> "LoadedModel":
     from atlas.inference.backends.load import load_model
 
-    return load_model(path or find_project() / "models/model", tokenizer, engine)
+    return load_model(path or find_project() / MODEL, tokenizer, engine)
 
 
-def _overfit(windows: int | None, steps: int) -> None:
+def _load_training_data() -> "tuple[Params, Path]":
+    """The params of the project and the folder with its tokens."""
     from atlas.params.schema import load_params
-    from atlas.tools.sanity import overfit
 
     root = find_project()
-    params = load_params(root / "params.yaml")
-    taken = overfit(params, root / "data/tokens", windows or params.train.batch_size, steps)
-    print(f"memorized in {taken} steps")
+    return load_params(root / "params.yaml"), root / "data/tokens"
 
 
 def _unescape(stop: str) -> str:

@@ -1,16 +1,27 @@
 """Print to a terminal or a pipe."""
 
 import sys
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 PIPE_WIDTH = 160
 
 
-def plain_console() -> Console:
-    """A console that prints text as it is, without markup, emoji or highlighting."""
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()
+) -> None:
+    """Print a table of plain text; ``right`` lists the columns that hold numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(titles))
+    for number, title in enumerate(titles):
+        is_last = number == len(titles) - 1
+        justify = "right" if number in right else "left"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=not is_last)
+    for row in rows:
+        table.add_row(*(printable(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def printable(text: str) -> str:

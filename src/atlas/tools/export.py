@@ -5,8 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle
@@ -15,7 +13,7 @@ from atlas.export.validation import ValidationData, encode_texts, sample_texts
 from atlas.params.runtime_support import known_format
 from atlas.params.schema import export_conflicts
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
-from atlas.tools.console import plain_console
+from atlas.tools.console import print_table
 
 PROMPTS, GREEDY_TOKENS, MAX_WINDOWS = 3, 60, 32  # of the check
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -81,13 +79,9 @@ def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:
 
 def print_result(result: ExportResult, folder: Path) -> None:
     """Print a row per file, the logit differences and the paths."""
-    console = plain_console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("file", "bytes", "perplexity", "KL divergence", "same top token", "matrices"):
-        is_text = title in ("file", "matrices")
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=title == "file")
-    for row in result.files:
-        table.add_row(
+    titles = ("file", "bytes", "perplexity", "KL divergence", "same top token", "matrices")
+    rows = [
+        (
             row.file,
             f"{row.bytes:,}",
             f"{row.perplexity:.4f}",
@@ -95,9 +89,10 @@ def print_result(result: ExportResult, folder: Path) -> None:
             f"{100 * row.top_1_agreement:.2f} %",
             row.types,
         )
-    console.print(table)
+        for row in result.files
+    ]
+    print_table(titles, rows, right=range(1, 5))
     for key, value in result.metrics.items():
         if key.endswith("logit_difference"):
-            console.print(f"{key.replace('_', ' ')}: {value:.2g}")
-    for file in files_below(folder):
-        console.print(f"{folder / file.relative_to(folder)}", soft_wrap=True)
+            print(f"{key.replace('_', ' ')}: {value:.2g}")
+    print(*files_below(folder), sep="\n")

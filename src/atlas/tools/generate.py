@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -44,11 +44,11 @@ def print_continuations(
     prompt: str,
     sampling: Sampling,
     max_tokens: int,
+    stops: Sequence[str],
+    count: int,
+    on_overflow: Overflow,
     *,
-    stops: Sequence[str] = (),
-    count: int = 1,
-    on_overflow: Overflow = "slide",
-    as_json: bool = False,
+    as_json: bool,
 ) -> None:
     """Print a prompt and its continuations as they are generated, or as a line of JSON each.
 
@@ -72,7 +72,9 @@ def print_continuations(
             continue
         if count > 1:
             print(f"--- seed {seed}")
-        print_stream(chain([prompt], parts))
+        for part in chain([prompt], parts):
+            print(part, end="", flush=True)
+        print()
 
 
 def warn_if_truncated(model: LoadedModel, ids: Sequence[int]) -> None:
@@ -81,10 +83,3 @@ def warn_if_truncated(model: LoadedModel, ids: Sequence[int]) -> None:
         logger.warning(
             "the prompt has %d tokens; the model sees the last %d", len(ids), model.context_length
         )
-
-
-def print_stream(parts: Iterator[str]) -> None:
-    """Print a text as it is generated, then end the line."""
-    for part in parts:
-        print(part, end="", flush=True)
-    print()

@@ -1,17 +1,14 @@
 """``atlas inspect``: print the contents of any GGUF file."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from gguf import GGUFReader, GGUFValueType, ReaderField
-from rich.table import Table
+from gguf import GGUFReader, GGUFValueType, ReaderField, ReaderTensor
 
 from atlas.errors import AtlasError
-from atlas.tools.console import plain_console, printable
+from atlas.tools.console import print_table
 
 MAGIC = b"GGUF"
 MAX_CHARACTERS, MAX_ITEMS = 80, 5  # printed of a value, and of a list
@@ -24,21 +21,18 @@ def print_gguf(path: Path) -> None:
         weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
         stored = sum(int(tensor.n_bytes) for tensor in reader.tensors)
         version = int(reader.fields["GGUF.version"].contents())
-        tables = (
-            _table(("key", "type", "value"), _metadata(reader)),
-            _table(("type", "tensors", "values", "bytes"), _types(reader)),
-            _table(("tensor", "type", "shape", "bytes"), _tensors(reader)),
-        )
-    console = plain_console()
-    console.print(
+        metadata, types = list(_metadata(reader)), list(_types(reader))
+        tensors = list(_tensors(reader))
+    print(
         f"{path}: GGUF version {version}, {path.stat().st_size:,} bytes, "
         f"{len(reader.tensors)} tensors of {weights:,} values, "
-        f"{8 * stored / max(weights, 1):.2f} bits each",
-        soft_wrap=True,
+        f"{8 * stored / max(weights, 1):.2f} bits each\n"
     )
-    for table in tables:
-        console.print()
-        console.print(table)
+    print_table(("key", "type", "value"), metadata)
+    print()
+    print_table(("type", "tensors", "values", "bytes"), types, right=(1, 2, 3))
+    print()
+    print_table(("tensor", "type", "shape", "bytes"), tensors, right=(3,))
 
 
 def open_gguf(path: Path) -> GGUFReader:
@@ -92,30 +86,17 @@ def _shorten(value: Any) -> str:
     return f"{text[:MAX_CHARACTERS]}... ({len(value):,} characters)"
 
 
-def _types(reader: GGUFReader) -> Iterator[tuple[str, str, str, str]]:
-    tensors: Counter[str] = Counter()
-    values: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
+def _types(reader: GGUFReader) -> Iterator[tuple[str, int, str, str]]:
+    by_type: dict[str, list[ReaderTensor]] = {}
     for tensor in reader.tensors:
-        name = tensor.tensor_type.name
-        tensors[name] += 1
-        values[name] += int(np.prod(tensor.shape))
-        sizes[name] += int(tensor.n_bytes)
-    for name, count in tensors.most_common():
-        yield name, str(count), f"{values[name]:,}", f"{sizes[name]:,}"
+        by_type.setdefault(tensor.tensor_type.name, []).append(tensor)
+    for name, tensors in sorted(by_type.items(), key=lambda item: -len(item[1])):
+        values = sum(int(tensor.n_elements) for tensor in tensors)
+        size = sum(int(tensor.n_bytes) for tensor in tensors)
+        yield name, len(tensors), f"{values:,}", f"{size:,}"
 
 
 def _tensors(reader: GGUFReader) -> Iterator[tuple[str, str, str, str]]:
     for tensor in reader.tensors:
         shape = " x ".join(str(int(size)) for size in reversed(tensor.shape))
         yield tensor.name, tensor.tensor_type.name, shape, f"{int(tensor.n_bytes):,}"
-
-
-def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        justify: Any = "right" if title in ("tensors", "values", "bytes") else "left"
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=title != "value")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    return table

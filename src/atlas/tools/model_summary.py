@@ -1,15 +1,10 @@
 """A summary of the model in params.yaml, without training it."""
 
-from rich.console import Console
-from rich.table import Table
-
 from atlas.model.config import ModelConfig
 from atlas.model.counts import cache_bytes, count, training_bytes
 from atlas.params.runtime_support import ARCHITECTURES, architecture_of, nearest_change
 from atlas.params.schema import Params
-
-NO_TOKENIZER = "0" * 64
-NO_ID = 0
+from atlas.tools.console import print_table
 
 
 def print_summary(params: Params) -> None:
@@ -18,44 +13,40 @@ def print_summary(params: Params) -> None:
     config = ModelConfig(
         **options,
         vocab_size=params.tokenizer.vocab_size,
-        eos=NO_ID,
-        separator=NO_ID,
+        eos=0,  # the ids and the tokenizer do not change the counts
+        separator=0,
         add_bos_token=False,
-        tokenizer_sha256=NO_TOKENIZER,
+        tokenizer_sha256="0" * 64,
         learned_tokens=0,
     )
     counts = count(config)
-    table = Table("", "", "", box=None, pad_edge=False, show_header=False)
-    table.columns[2].justify = "right"
-
-    def section(name: str, rows: dict[str, str]) -> None:
-        for number, (key, value) in enumerate(rows.items()):
-            table.add_row("" if number else name, key, value)
-
-    weights = {part: f"{number:,}" for part, number in counts.parameters.items() if number}
-    section("weights", weights | {"total": f"{counts.total_parameters:,}"})
+    weights = {part: number for part, number in counts.parameters.items() if number}
+    sections: dict[str, dict[str, str | int]] = {
+        "weights": weights | {"total": counts.total_parameters}
+    }
     if params.tokenizer.kind in ("char", "word"):
-        section("vocabulary", {"at most": f"{config.vocab_size:,}"})
-    section(
-        "operations per token",
-        {"forward": f"{counts.forward_flops:,}", "training": f"{counts.training_flops:,}"},
-    )
+        sections["vocabulary"] = {"at most": config.vocab_size}
+    sections["operations per token"] = {
+        "forward": counts.forward_flops,
+        "training": counts.training_flops,
+    }
     if config.kind == "decoder":
         micro_batch = params.train.batch_size // params.train.grad_accum_steps
         memory = training_bytes(
             config, micro_batch, activation_checkpointing=params.train.activation_checkpointing
         )
         memory["total"] = sum(memory.values())
-        section("training memory", {key: _megabytes(size) for key, size in memory.items()})
-        section("cache of one sequence", {"keys and values": _megabytes(cache_bytes(config, 1))})
+        sections["training memory"] = {key: _megabytes(size) for key, size in memory.items()}
+        sections["cache of one sequence"] = {"keys and values": _megabytes(cache_bytes(config, 1))}
     architecture = architecture_of(options)
-    support = (
-        architecture.name
-        if architecture
-        else f"not supported; nearest: {nearest_change(ARCHITECTURES, options)}"
-    )
-    section("llama.cpp", {"architecture": support})
-    Console(highlight=False).print(table)
+    unsupported = f"not supported; nearest: {nearest_change(ARCHITECTURES, options)}"
+    sections["llama.cpp"] = {"architecture": architecture.name if architecture else unsupported}
+    rows = [
+        ("" if number else section, key, value if isinstance(value, str) else f"{value:,}")
+        for section, values in sections.items()
+        for number, (key, value) in enumerate(values.items())
+    ]
+    print_table(("", "", ""), rows, right=(2,))
 
 
 def _megabytes(size: int) -> str:

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import nn
 
 from atlas.errors import AtlasError
 from atlas.model.language_model import choose_device
@@ -24,6 +21,7 @@ from atlas.params.schema import Params, TrainParams
 from atlas.tokens.batches import TensorBatch
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import TokenBatch, TrainingWindows
+from atlas.tools.console import print_table
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import LOWER_LR
 from atlas.training.train_step import TrainStep
@@ -73,6 +71,7 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
         if step % SHOW_EVERY == 0 or loss < MEMORIZED:
             print(f"step {step + 1}: loss {loss:.4f}, gradient {result.grad_norm:.3g}")
         if loss < MEMORIZED:
+            print(f"memorized in {step + 1} steps")
             return step + 1
     raise AtlasError(
         f"after {steps} steps the loss is still {loss:.3f} nats per token, and a sound model gets "
@@ -97,23 +96,15 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
         if parameter.grad is not None:
             parameter.grad /= FLOW_BATCHES
     parameters = dict(train_step.model.named_parameters())
-    ratios = [
-        _size(parameter.grad) / max(_size(parameter), 1e-12)
-        for parameter in parameters.values()
-        if parameter.grad is not None
-    ]
-    usual = torch.tensor(ratios).median().item() if ratios else 0.0
+    ratios = [_ratio(each) for each in parameters.values() if each.grad is not None]
+    usual = torch.tensor(ratios).median().item()
     return [_flow(name, parameter, usual) for name, parameter in parameters.items()]
 
 
 def print_flow(flows: list[Flow]) -> None:
     """Print a table of the weights, from the embedding to the head."""
-    table = Table("weights", "size", "gradient", "ratio", "zeros", "", box=None)
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for flow in flows:
-        table.add_row(
+    rows = [
+        (
             flow.name,
             f"{flow.weight:.2e}",
             f"{flow.gradient:.2e}",
@@ -121,7 +112,9 @@ def print_flow(flows: list[Flow]) -> None:
             f"{flow.zeros:.0%}",
             flow.verdict,
         )
-    Console(highlight=False).print(table)
+        for flow in flows
+    ]
+    print_table(("weights", "size", "gradient", "ratio", "zeros", ""), rows, right=range(1, 5))
     wrong = sum(bool(flow.verdict) for flow in flows)
     sound = "every weight has a sound gradient"
     print(f"{wrong} of {len(flows)} weights have a problem" if wrong else sound)
@@ -145,15 +138,13 @@ def _begin(
     return train_step, batches
 
 
-def _flow(name: str, parameter: nn.Parameter, usual: float) -> Flow:
-    weight = _size(parameter)
-    if parameter.grad is None:
+def _flow(name: str, parameter: torch.Tensor, usual: float) -> Flow:
+    weight, grad = _size(parameter), parameter.grad
+    if grad is None:
         return Flow(name, weight, 0.0, 1.0, "no gradient reaches it")
-    gradient = _size(parameter.grad)
-    zeros = (parameter.grad == 0).float().mean().item()
-    ratio = gradient / max(weight, 1e-12)
+    gradient, ratio = _size(grad), _ratio(parameter)
     verdict = ""
-    if not torch.isfinite(parameter.grad).all():
+    if not torch.isfinite(grad).all():
         verdict = "not finite"
     elif gradient == 0:
         verdict = "all zero"
@@ -161,7 +152,12 @@ def _flow(name: str, parameter: nn.Parameter, usual: float) -> Flow:
         verdict = "vanishing"
     elif weight and ratio > EXPLODING * usual:
         verdict = "exploding"
-    return Flow(name, weight, gradient, zeros, verdict)
+    return Flow(name, weight, gradient, (grad == 0).float().mean().item(), verdict)
+
+
+def _ratio(parameter: torch.Tensor) -> float:
+    """Size of the gradient relative to that of the weight."""
+    return 0.0 if parameter.grad is None else _size(parameter.grad) / max(_size(parameter), 1e-12)
 
 
 def _size(tensor: torch.Tensor) -> float:
