@@ -141,7 +141,7 @@ def chat(
     tokenizer: TokenizerPath = None,
 ) -> None:
     """Talk with a model, line by line; /help lists the commands of the chat."""
-    from atlas.tools.chat import Chat, read_lines
+    from atlas.tools.generate import Chat, read_lines
 
     loaded = _load_model(model, tokenizer, engine)
     print(f"{loaded.name} ({loaded.engine}); /help lists commands, Ctrl+D ends", file=sys.stderr)
@@ -329,7 +329,7 @@ def study(
 @app.command()
 def show() -> None:
     """Print the metrics and samples of the last run."""
-    from atlas.tools.show import print_results
+    from atlas.tools.report.results import print_results
 
     os.chdir(find_project())
     print_results(Path("metrics"))

@@ -7,7 +7,7 @@ import pytest
 
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
-from atlas.tools.serve.service import MAX_CURVE_POINTS, load_curves
+from atlas.tools.serve.api import MAX_CURVE_POINTS, load_curves
 from tests.tools.serve.support import running
 
 

@@ -10,8 +10,7 @@ from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.params.schema import leaves
-from atlas.tools.studies.snapshot import Snapshot
-from atlas.tools.studies.study import Study, available, load_study
+from atlas.tools.studies.study import Snapshot, Study, available, load_study
 from tests.code_walk import ROOT
 
 SPEC = {

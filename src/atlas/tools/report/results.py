@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import Any, TypeGuard, TypeVar
 import pandas as pd
 
 from atlas.errors import AtlasError
+from atlas.tools.console import print_table
+from atlas.tools.report.wording import exact
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Value = int | float | str | bool
 # The metrics files in pipeline order; others follow in the order of their names.
@@ -91,6 +95,24 @@ def read_results(folder: Path) -> Results:
         pages=tuple(sorted(path.name for path in folder.glob("*.html"))),
         problems=tuple(problems),
     )
+
+
+def print_results(metrics: Path) -> None:
+    """Print the metrics of every stage and the samples; damaged files are named on stderr."""
+    results = read_results(metrics)
+    if not (results.metrics and results.samples):
+        raise AtlasError(f"{metrics}: no results yet; run `dvc repro`")
+    rows: list[tuple[str, str, str]] = []
+    stage = ""
+    for file, values in results.metrics.items():
+        for name, value in values.items():
+            shown = file.removeprefix("timing/")
+            rows.append(("" if shown == stage else shown, name, exact(value)))
+            stage = shown
+    print_table(("", "metric", "value"), rows)
+    print(f"\n{results.samples}")
+    for problem in results.problems:
+        logger.warning("%s", problem)
 
 
 def parse_values(content: bytes) -> tuple[dict[str, Value] | None, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -10,10 +11,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from atlas.inference.batch import visible_tokens
-from atlas.tools.serve.completions import Completions
+from atlas.tools.serve.completions import Completions, ModelService
 from atlas.tools.serve.errors import APIError, EngineError, ErrorResponse
 from atlas.tools.serve.schemas import AttentionRequest, ChatRequest, CompletionRequest
-from atlas.tools.serve.service import ModelService, load_curves
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 404, 408, 413, 429, 500, 501, 503)
@@ -21,6 +21,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 EVENT_STREAM = "text/event-stream"
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}}
 CLIENT_CLOSED_REQUEST = 499  # nginx's code; only the metrics see it
+MAX_CURVE_POINTS = 500
+CURVES = {  # of the page: file and column
+    "train": ("train.csv", "loss"),
+    "train_average": ("train.csv", "loss_average"),
+    "val": ("val.csv", "loss"),
+}
 T = TypeVar("T")
 
 
@@ -157,3 +163,17 @@ async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def load_curves(folder: Path | None) -> dict[str, list[list[float]]]:
+    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` a curve."""
+    from atlas.tools.report.results import curve_values, parse_table  # slow: it needs pandas
+
+    curves: dict[str, list[list[float]]] = {}
+    for name, (file, column) in CURVES.items():
+        if folder and (path := folder / file).is_file():
+            table, _ = parse_table(path.read_bytes())
+            values = curve_values(table, column)
+            stride = -(-len(values) // MAX_CURVE_POINTS) or 1
+            curves[name] = values[::stride].reset_index().to_numpy().tolist()
+    return {name: points for name, points in curves.items() if points}

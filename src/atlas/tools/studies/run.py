@@ -16,13 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from rich.table import Table
-
 from atlas.errors import AtlasError, Stopped, one_line
-from atlas.tools.console import plain_console
+from atlas.tools.console import print_table
 from atlas.tools.studies.results import LOGS, RunResult, log_of, read_result, write_page
-from atlas.tools.studies.snapshot import Snapshot
-from atlas.tools.studies.study import Study, StudyRun, available, load_study
+from atlas.tools.studies.study import Snapshot, Study, StudyRun, available, load_study
 
 LOCK = Path(".ckpt/study.lock")
 CURRENT_LOG = LOGS / "current.log"
@@ -33,18 +30,17 @@ EDITED = "params, code or data were edited while the study ran"
 
 def list_studies(root: Path) -> None:
     """Print the studies of a project with their progress and questions."""
-    table = Table("study", "done", "question", box=None, pad_edge=False, header_style="bold")
+    rows: list[tuple[str, str, str]] = []
     finished, snapshot = finished_experiments(root), Snapshot(root)
     for name in available(root):
         try:
             study = load_study(root, name, snapshot)
         except AtlasError as error:  # list the others all the same
-            table.add_row(name, "invalid", str(error))
+            rows.append((name, "invalid", str(error)))
             continue
         done = sum(run.name in finished for run in study.runs)
-        question = one_line(study.spec.question)
-        table.add_row(name, f"{done} of {len(study.runs)}", question)
-    plain_console().print(table)
+        rows.append((name, f"{done} of {len(study.runs)}", one_line(study.spec.question)))
+    print_table(("study", "done", "question"), rows)
 
 
 def write_study(root: Path, name: str) -> None:
