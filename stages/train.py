@@ -16,11 +16,11 @@ from atlas.pipeline.stage import StageRun, project_root, run_stage
 from atlas.tokens.shards import TokenIndex
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.training.checkpoint import Checkpoints
-from atlas.training.compilation import make_deterministic
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState
 from atlas.training.samples import Sampler, samples_page
+from atlas.training.train_step import make_deterministic
 from atlas.training.trainer import build_model, fit, open_splits
 
 TOKENS, TOKENIZER, LIVE = Path("data/tokens"), Path("models/tokenizer"), Path("metrics/live")

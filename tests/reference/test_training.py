@@ -24,7 +24,7 @@ from atlas.reference.training import (
     train,
     warmup_cosine,
 )
-from atlas.training import schedule
+from atlas.training.optimizers import learning_rate_factor
 from tests.code_walk import ROOT
 from tests.reference.gradients import small_options
 from tests.small import small_params
@@ -229,7 +229,7 @@ def test_the_schedule_equals_the_pipelines(step, steps, warmup_steps, min_ratio)
         **{"train.warmup_steps": warmup_steps, "train.min_lr_ratio": min_ratio, "train.steps": 60}
     ).train
     factor = warmup_cosine(step, steps, warmup_steps, min_ratio)
-    assert factor == pytest.approx(schedule.learning_rate_factor(train, step, steps), abs=1e-12)
+    assert factor == pytest.approx(learning_rate_factor(train, step, steps), abs=1e-12)
 
 
 def test_padding_changes_neither_loss_nor_gradient():

@@ -10,8 +10,8 @@ from atlas.model.loss import mean_loss
 from atlas.model.storage import load_weights
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
-from atlas.training.bigram import fit_bigram
 from atlas.training.checkpoint import Checkpoints
+from atlas.training.trainer import fit_bigram
 from tests.small import EOS, small_config, small_params, write_tokens
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.training.schedule import learning_rate_factor
+from atlas.training.optimizers import learning_rate_factor
 from tests.small import small_params
 
 ROOT = math.sqrt(0.5)

@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches, precision, checkpointing, compilation."""
+"""One optimizer step: micro-batches, precision, checkpointing, train_step."""
 
 import math
 
@@ -12,9 +12,8 @@ from atlas.model.initialize import initialize
 from atlas.model.loss import cross_entropy_sum, mean_loss, tally
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.windows import TokenBatch
-from atlas.training import compilation
-from atlas.training.compilation import should_compile
-from atlas.training.train_step import Precision
+from atlas.training import train_step
+from atlas.training.train_step import Precision, should_compile
 from tests.small import small_config
 from tests.training.conftest import CPU
 
@@ -117,7 +116,7 @@ def test_half_precision_learns_nearly_the_same(new_trainer, precision, dtype):
 def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale(new_trainer):
     run = new_trainer(dropout=0.0, precision="float16", steps=8, options={"n_layer": 1})
     batch = first_batch(run)
-    scaler = run.train_step.precision._scaler
+    scaler = run.train_step.precision.scaler
     before = [parameter.clone() for parameter in run.train_step.model.parameters()]
     scaler.scale(torch.zeros(()))
     scaler.update(2.0**24)
@@ -134,19 +133,19 @@ def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale(new_trainer)
 
 def test_the_scale_is_part_of_a_checkpoint():
     first, second = Precision("float16", CPU), Precision("float16", CPU)
-    first.scale_loss(torch.zeros(()))
-    first.halve_scale()
-    second.load_state_dict(first.state_dict())
-    second.scale_loss(torch.zeros(()))
-    assert second._scaler.get_scale() == 2.0**15
+    first.scaler.scale(torch.zeros(()))
+    assert first.lower_scale()
+    second.scaler.load_state_dict(first.scaler.state_dict())
+    second.scaler.scale(torch.zeros(()))
+    assert second.scaler.get_scale() == 2.0**15
     whole = Precision("float32", CPU)
-    whole.load_state_dict(whole.state_dict())
-    assert not whole.can_lower_scale()
+    whole.scaler.load_state_dict(whole.scaler.state_dict())
+    assert not whole.lower_scale()
 
 
 @pytest.mark.slow
 def test_a_compiled_model_learns_the_same(new_trainer, monkeypatch):
-    if not compilation.compiler_works(CPU):
+    if not train_step.compiler_works(CPU):
         pytest.skip("no C++ compiler that torch.compile can use")
     plain = new_trainer("plain", dropout=0.0, steps=12, options={"n_layer": 1}).fit()
     monkeypatch.setenv("ATLAS_COMPILE", "1")
@@ -159,20 +158,20 @@ def test_a_compiled_model_learns_the_same(new_trainer, monkeypatch):
 
 def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
     config = small_config()
-    monkeypatch.setattr(compilation, "compiler_works", lambda _: True)
+    monkeypatch.setattr(train_step, "compiler_works", lambda _: True)
     assert not should_compile(config, 10**6, CPU)
     assert should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "1")
     assert should_compile(config, 1, CPU)
-    monkeypatch.setattr(compilation, "compiler_works", lambda _: False)
-    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=1: install a C"):
+    monkeypatch.setattr(train_step, "compiler_works", lambda _: False)
+    with pytest.raises(train_step.AtlasError, match="ATLAS_COMPILE=1: install a C"):
         should_compile(config, 1, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "auto")
     assert not should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "0")
     assert not should_compile(config, 10**10, CPU)
     monkeypatch.setenv("ATLAS_COMPILE", "yes")
-    with pytest.raises(compilation.AtlasError, match="ATLAS_COMPILE=yes: must be 0, 1 or auto"):
+    with pytest.raises(train_step.AtlasError, match="ATLAS_COMPILE=yes: must be 0, 1 or auto"):
         should_compile(config, 1, CPU)
 
 
@@ -181,7 +180,7 @@ def test_without_a_compiler_training_warns_and_is_eager(monkeypatch, caplog):
         raise RuntimeError("no g++\nanywhere")
 
     monkeypatch.setattr(torch, "compile", broken)
-    assert not compilation.compiler_works(CPU)
+    assert not train_step.compiler_works(CPU)
     assert "torch.compile does not work here (no g++ anywhere)" in caplog.text
 
 

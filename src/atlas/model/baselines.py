@@ -13,7 +13,7 @@ MAX_PIECES = 16_384  # a table of 1 GB, and four times that during counting
 class Bigram(LanguageModel):
     """Predict the next token from the current one only (Shannon 1948).
 
-    Its table of log-probabilities is counted, not trained: see ``atlas.training.bigram``.
+    Its table of log-probabilities is counted, not trained: see ``atlas.training.trainer``.
     """
 
     def __init__(self, config: ModelConfig) -> None:

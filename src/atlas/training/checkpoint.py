@@ -184,7 +184,7 @@ def _write_tensors(folder: Path, train_step: TrainStep) -> None:
     """Write weights and optimizers; every process must call this."""
     context, optimizers = train_step.context, train_step.optimizers
     started = optimizers.has_state()
-    rest: dict[str, Any] = {"scale": train_step.precision.state_dict(), "started": started}
+    rest: dict[str, Any] = {"scale": train_step.precision.scaler.state_dict(), "started": started}
     if context.is_sharded:
         save(_shards(train_step, started), checkpoint_id=folder / SHARDED)
     elif started:
@@ -215,7 +215,7 @@ def _read_tensors(folder: Path, train_step: TrainStep) -> None:
             optimizers = rest["optimizers"]
             set_optimizer_state_dict(model, members, optim_state_dict=optimizers, options=FULL)
         set_model_state_dict(model, dict(weights), options=FULL)
-    train_step.precision.load_state_dict(rest["scale"])
+    train_step.precision.scaler.load_state_dict(rest["scale"])
 
 
 def _write_state(folder: Path, train_step: TrainStep, state: TrainState) -> None:

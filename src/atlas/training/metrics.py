@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
@@ -30,6 +31,8 @@ Row = dict[str, int | float]
 LEARNED, GENERALIZED = 0.99, 0.95  # accuracy on train, on val
 LOSS_DECAY = 0.98  # of the moving average: about the last fifty steps
 LIVE_SECONDS = 1.0  # between writes of metrics/live
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,14 +72,11 @@ class TrainState:
             "skipped_steps": self.skipped_steps,
             "tokens_seen": self.tokens,
         }
-        for name, column, threshold in (
-            ("learned_step", "train_accuracy", LEARNED),
-            ("generalised_step", "accuracy", GENERALIZED),
-        ):
-            step = self.first_step_above(column, threshold)
-            if step is not None:
-                metrics[name] = step
-        return metrics
+        milestones = {
+            "learned_step": self.first_step_above("train_accuracy", LEARNED),
+            "generalised_step": self.first_step_above("accuracy", GENERALIZED),
+        }
+        return metrics | {name: step for name, step in milestones.items() if step is not None}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables metrics/train.csv, val.csv and layers.csv by name."""
@@ -127,100 +127,42 @@ def matmul_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> fl
     return 2 * size**3 / fastest
 
 
-class Throughput:
-    """Tokens per second of the training steps, without validation and logging."""
+class BestEffort:
+    """Writes to a folder, if there is one, until a write fails; training then continues."""
 
-    def __init__(self) -> None:
-        self._tokens, self._seconds = 0, 0.0
+    def __init__(self, contents: str, folder: Path | None) -> None:
+        self._contents, self._folder = contents, folder
 
-    @contextmanager
-    def measure(self, state: TrainState) -> Iterator[None]:
-        """Time the block and count the tokens that ``state`` gains in it."""
-        started, before = time.perf_counter(), state.tokens
-        yield
-        self._tokens += state.tokens - before
-        self._seconds += time.perf_counter() - started
-
-    def take(self) -> float:
-        """Tokens per second since the last call; 0 if there was no step."""
-        speed = self._tokens / self._seconds if self._seconds else 0.0
-        self._tokens, self._seconds = 0, 0.0
-        return speed
-
-
-class TensorBoardWriter:
-    """TensorBoard events of one run, if there is a folder for them.
-
-    A new run (step 0) removes those of an older one. After an error nothing more is written.
-    """
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self._folder = folder
-        self._writer: SummaryWriter | None = None
-        if folder is not None:
+    def __call__(self, write: Callable[[Path], object]) -> None:
+        """Call ``write`` with the folder; after its first error, warn and never write again."""
+        if self._folder is not None:
             try:
-                if not step:
-                    remove(folder)
-                self._writer = SummaryWriter(str(folder), purge_step=step + 1)
-            except Exception as error:
-                self._stop(error)
-
-    def write(self, action: Callable[[SummaryWriter], object]) -> None:
-        """Run an action on the writer."""
-        if self._writer is not None:
-            try:
-                action(self._writer)
+                write(self._folder)
             except Exception as error:  # SummaryWriter raises whatever its thread met
-                self._stop(error)
-
-    def _stop(self, error: Exception) -> None:
-        self._writer = None
-        _warn(f"{self._folder}: TensorBoard events stop here ({one_line(error)})")
+                where, reason = f"{self._folder}: {self._contents}", one_line(error)
+                logger.warning("%s stop here (%s); training continues", where, reason)
+                self._folder = None
 
 
-class LiveFiles:
-    """train.csv, val.csv and the latest values in train.json, rewritten while training runs.
+def write_live_files(state: TrainState, folder: Path) -> None:
+    """Write train.csv, val.csv and the latest values in train.json while training runs.
 
     DVC shows them in ``dvc exp show``, ``dvc plots show`` and the VS Code extension. They are not
     outputs of the stage: DVC would delete outputs when the stage starts.
     """
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._written = -math.inf
-
-    def write(self, state: TrainState, *, force: bool = False) -> None:
-        """Replace the files, at most once per second unless forced."""
-        folder, now = self._folder, time.monotonic()
-        if folder is None or (now - self._written < LIVE_SECONDS and not force):
-            return
-        self._written = now
-        try:
-            for name, rows in (("train.csv", state.train_rows), ("val.csv", state.val_rows)):
-                if rows:
-                    write_csv(folder / name, rows)
-            write_json(folder / "train.json", _latest_values(state))
-        except (OSError, ValueError) as error:
-            self._folder = None
-            _warn(f"{folder}: live metrics stop here ({one_line(error)})")
-
-
-def _latest_values(state: TrainState) -> Row:
-    values: Row = {"step": state.step, "tokens": state.tokens}
+    latest: Row = {"step": state.step, "tokens": state.tokens}
     if state.train_rows:
+        write_csv(folder / "train.csv", state.train_rows)
         row = state.train_rows[-1]
-        values |= {"loss": row["loss"], "loss_average": row["loss_average"], "lr": row["lr"]}
+        latest |= {"loss": row["loss"], "loss_average": row["loss_average"], "lr": row["lr"]}
     if state.speed_rows:
-        values["tokens_per_second"] = state.speed_rows[-1]["tokens_per_second"]
+        latest["tokens_per_second"] = state.speed_rows[-1]["tokens_per_second"]
     if state.val_rows:
+        write_csv(folder / "val.csv", state.val_rows)
         row = state.val_rows[-1]
-        values |= {"val_loss": row["loss"], "val_accuracy": row["accuracy"]}
-        values |= {"best_val_loss": state.best_loss, "best_step": state.best_step}
-    return values
-
-
-def _warn(message: str) -> None:
-    logging.getLogger(__name__).warning("%s; training continues", message)
+        latest |= {"val_loss": row["loss"], "val_accuracy": row["accuracy"]}
+        latest |= {"best_val_loss": state.best_loss, "best_step": state.best_step}
+    write_json(folder / "train.json", latest)
 
 
 class MetricsLogger:
@@ -240,13 +182,15 @@ class MetricsLogger:
 
         ``utilization_per_token`` is the share of the machine used at one token per second.
         """
-        self.throughput = Throughput()
         self._state = state
         self._utilization_per_token = utilization_per_token
-        self._events = TensorBoardWriter(events, state.step)
-        self._live = LiveFiles(live)
+        self._tokens, self._seconds = 0, 0.0  # of the steps since the last row of train.csv
+        self._events = BestEffort("TensorBoard events", events)
+        self._events(self._open_writer)
+        self._live = BestEffort("live metrics", live)
+        self._live_written = -math.inf
         if show and state.step:
-            logging.getLogger(__name__).info("continuing from step %d", state.step)
+            logger.info("continuing from step %d", state.step)
         self._bar: tqdm[NoReturn] = tqdm(
             desc="train", total=steps, initial=state.step, unit="step", disable=not show
         )
@@ -256,8 +200,16 @@ class MetricsLogger:
 
     def __exit__(self, *_error: object) -> None:
         self._bar.close()
-        self._events.write(lambda writer: writer.close())
-        self._live.write(self._state, force=True)
+        self._events(lambda _: self._writer.close())
+        self._write_live(force=True)
+
+    @contextmanager
+    def measure_speed(self) -> Iterator[None]:
+        """Time a step, without validation and logging, and count its tokens."""
+        started, before = time.perf_counter(), self._state.tokens
+        yield
+        self._tokens += self._state.tokens - before
+        self._seconds += time.perf_counter() - started
 
     def log_step(self, result: StepResult) -> None:
         """Count a step; a skipped one has no loss to average."""
@@ -290,7 +242,8 @@ class MetricsLogger:
             "gradient_norm": fmean(norms),
         }
         state.train_rows.append(row)
-        speed = self.throughput.take()
+        speed = self._tokens / self._seconds if self._seconds else 0.0
+        self._tokens, self._seconds = 0, 0.0
         utilization = speed * self._utilization_per_token
         speed_row: Row = {
             "step": state.step,
@@ -300,7 +253,7 @@ class MetricsLogger:
         state.speed_rows.append(speed_row)
         self._write_events("train", row)
         self._write_events("speed", speed_row)
-        self._live.write(state)
+        self._write_live()
         self._bar.set_postfix_str(
             f"loss {loss:.3f} (average {row['loss_average']:.3f}), ppl {row['perplexity']:.4g}, "
             f"val {state.val_rows[-1]['loss']:.3f}, lr {lr:.1e}, "
@@ -311,19 +264,31 @@ class MetricsLogger:
         """Add a row of metrics/val.csv."""
         self._state.val_rows.append(row)
         self._write_events("val", row)
-        self._live.write(self._state, force=True)
+        self._write_live(force=True)
 
     def log_sample(self, text: str) -> None:
         """Add a sample of generated text."""
         step = self._state.step
         self._state.samples.append((step, text))
-        verbatim = f"    {text}"
-        self._events.write(lambda writer: writer.add_text("sample", verbatim, step))
+        self._events(lambda _: self._writer.add_text("sample", f"    {text}", step))
+
+    def _open_writer(self, folder: Path) -> None:
+        step = self._state.step
+        if not step:  # a new run
+            remove(folder)
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def _write_events(self, group: str, row: Row) -> None:
-        def write(writer: SummaryWriter) -> None:
+        def write(_folder: Path) -> None:
             for key, value in row.items():
                 if key != "step":
-                    writer.add_scalar(f"{group}/{key}", value, int(row["step"]))
+                    self._writer.add_scalar(f"{group}/{key}", value, int(row["step"]))
 
-        self._events.write(write)
+        self._events(write)
+
+    def _write_live(self, *, force: bool = False) -> None:
+        """Replace the live files, at most once per second unless forced."""
+        now = time.monotonic()
+        if force or now - self._live_written >= LIVE_SECONDS:
+            self._live_written = now
+            self._live(partial(write_live_files, self._state))

@@ -1,9 +1,10 @@
-"""AdamW, SGD and Muon, and the choice of the weights that each updates.
+"""AdamW, SGD and Muon, the choice of the weights that each updates, and the learning rate.
 
 Muon orthogonalizes the momentum of the matrices of hidden layers (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon/).
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -198,3 +199,35 @@ def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], lis
     if len(hidden) + len(matrices) + len(vectors) != len(list(model.parameters())):
         raise AssertionError("the parameter groups do not cover the model")
     return hidden, matrices, vectors
+
+
+def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:
+    """The learning rate at ``step`` (0-based) of ``steps``, as a fraction of its peak.
+
+    A linear warm-up reaches 1 at its last step. ``schedule`` then names the way down to
+    ``min_lr_ratio`` at the last step: half a cosine (arXiv:1608.03983), a straight line, or with
+    wsd a line over the last steps alone (MiniCPM, arXiv:2404.06395). Two runs with wsd that differ
+    only in ``steps`` are the same until the shorter one starts to decay::
+
+        steps=6, warmup_steps=2, min_lr_ratio=0.0
+        cosine:                   0.5, 1.0, 0.853.., 0.5, 0.146.., 0.0
+        linear:                   0.5, 1.0, 0.75, 0.5, 0.25, 0.0
+        constant:                 0.5, 1.0, 1.0, 1.0, 1.0, 1.0
+        wsd, decay_share=1/3:     0.5, 1.0, 1.0, 1.0, 0.5, 0.0
+
+    """
+    if step < train.warmup_steps:
+        return (step + 1) / train.warmup_steps
+    done, left = step + 1 - train.warmup_steps, max(1, steps - train.warmup_steps)
+    drop = 1 - train.min_lr_ratio
+    match train.schedule:
+        case "constant":
+            return 1.0
+        case "cosine":
+            return train.min_lr_ratio + drop * (1 + math.cos(math.pi * (done / left))) / 2
+        case "linear":
+            return 1 - drop * (done / left)
+        case "wsd":
+            decay_steps = min(left, round(train.decay_share * steps))
+            decayed = done - (left - decay_steps)
+            return 1.0 if decayed <= 0 else 1 - drop * (decayed / decay_steps)

@@ -1,31 +1,83 @@
-"""One optimizer step: gradient of a batch, clipping, update.
+"""One optimizer step: gradient of a batch, clipping, update; and how it is computed.
+
+Precision, torch.compile (for speed) and activation checkpointing (for memory) are chosen here.
 
 B batch, T context length, V vocabulary.
 """
 
+import logging
 import math
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
+from atlas.errors import AtlasError, one_line
+from atlas.model.block import Block, CrossBlock
+from atlas.model.config import ModelConfig
+from atlas.model.counts import count
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import cross_entropy_sum
 from atlas.params.schema import TrainParams
+from atlas.params.settings import settings
 from atlas.tokens.batches import TensorBatch
-from atlas.training.compilation import blocks_of, checkpoint_activations, compile_loss
 from atlas.training.distributed import DistributedContext
-from atlas.training.optimizers import Optimizers, make_optimizers
-from atlas.training.schedule import learning_rate_factor
+from atlas.training.optimizers import learning_rate_factor, make_optimizers
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 LAYER_COLUMNS = ("step", "layer", "weights", "gradient", "update")
 MIN_SCALE = 1.0  # an overflow below it has another cause than precision
+TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
+MIN_SECONDS = 300.0  # of training, to earn back a minute of compilation
+
+
+def make_deterministic(kernels: Path) -> None:
+    """Make equal inputs give equal bytes, also on a GPU; keep compiled kernels in a folder."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a model, first to last; empty for other models."""
+    return [part for part in model.modules() if isinstance(part, Block | CrossBlock)]
+
+
+def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bool:
+    """Decide whether training on this many tokens is long enough for torch.compile.
+
+    ``ATLAS_COMPILE`` decides if it is 0 or 1. Otherwise the estimated time does: operations divided
+    by a fixed typical speed, not the measured one, so that equal params give equal results.
+    """
+    choice = settings().compile
+    if choice == "auto":
+        seconds = tokens * count(config).training_flops / TYPICAL_FLOPS.get(device.type, math.inf)
+        return seconds > MIN_SECONDS and compiler_works(device)
+    if choice == "1" and not compiler_works(device):
+        raise AtlasError("ATLAS_COMPILE=1: install a C++ compiler, or use 0 or auto")
+    return choice == "1"
+
+
+def compiler_works(device: torch.device) -> bool:
+    """Try torch.compile on one operation; log the reason if it fails."""
+    try:
+        torch.compile(torch.neg)(torch.ones(8, device=device))
+    except Exception as error:  # compiler, linker and Triton each raise their own kind
+        reason = one_line(error)[:120]
+        logging.getLogger(__name__).warning(
+            "torch.compile does not work here (%s); training runs uncompiled", reason
+        )
+        return False
+    return True
 
 
 class Precision:
@@ -39,45 +91,20 @@ class Precision:
     def __init__(self, name: str, device: torch.device) -> None:
         self._device = device.type
         self.dtype = DTYPES.get(name, torch.float32)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Run the forward pass in this precision."""
         full = self.dtype == torch.float32
         return nullcontext() if full else torch.autocast(self._device, self.dtype)
 
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        """Return the loss to start the backward pass from."""
-        scaled: Tensor = self._scaler.scale(loss)
-        return scaled
-
-    def unscale(self, optimizers: Optimizers) -> None:
-        """Bring the gradients back to their true size."""
-        if self._scaler.is_enabled():
-            for member in optimizers.members:
-                self._scaler.unscale_(member)
-
-    def step(self, optimizers: Optimizers) -> None:
-        """Update the weights; the gradients must be finite."""
-        optimizers.step()
-        self._scaler.update()
-
-    def can_lower_scale(self) -> bool:
-        """True if the scale may be the reason for a gradient that is not finite."""
-        return self._scaler.is_enabled() and self._scaler.get_scale() > MIN_SCALE
-
-    def halve_scale(self) -> None:
-        """Halve the scale for the next step."""
-        self._scaler.update(self._scaler.get_scale() / 2)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the scaler; empty unless float16."""
-        return self._scaler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a saved state."""
-        if state:
-            self._scaler.load_state_dict(state)
+    def lower_scale(self) -> bool:
+        """Halve the scale after an overflow; return False if the scale cannot be its cause."""
+        scale = self.scaler.get_scale()
+        if not self.scaler.is_enabled() or scale <= MIN_SCALE:
+            return False
+        self.scaler.update(scale / 2)
+        return True
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
@@ -94,30 +121,28 @@ class LayerNormRecorder:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._weights: dict[str, Tensor] = {}
-        self._gradient_norms: dict[str, Tensor] = {}
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}  # weights, norm of the gradient
 
     @torch.no_grad()
     def record(self) -> None:
         """Remember the weights and the norms of their gradients."""
         for name, parameter in self._model.named_parameters():
-            self._weights[name] = parameter.detach().clone()
-            gradient = parameter.grad
-            self._gradient_norms[name] = total_norm([gradient] if gradient is not None else [])
+            gradients = [] if parameter.grad is None else [parameter.grad]
+            self._before[name] = parameter.detach().clone(), total_norm(gradients)
 
     @torch.no_grad()
     def rows(self, step: int) -> list[dict[str, int | float | str]]:
         """One row of metrics/layers.csv per weight tensor; none if the update was skipped."""
+        after = dict(self._model.named_parameters())
         return [
             {
                 "step": step,
                 "layer": name,
-                "weights": total_norm([self._weights[name]]).item(),
-                "gradient": self._gradient_norms[name].item(),
-                "update": total_norm([parameter.detach() - self._weights[name]]).item(),
+                "weights": total_norm([weights]).item(),
+                "gradient": gradient_norm.item(),
+                "update": total_norm([after[name].detach() - weights]).item(),
             }
-            for name, parameter in self._model.named_parameters()
-            if name in self._weights
+            for name, (weights, gradient_norm) in self._before.items()
         ]
 
 
@@ -158,13 +183,20 @@ class TrainStep:
     ) -> None:
         self.model = model.train()
         self.params, self.steps, self.context = params, steps, context
+        blocks = blocks_of(model)
         if params.activation_checkpointing:
-            checkpoint_activations(model)
-        self.compiled = compiled
+            # Save only the input of each block, and recompute the rest in the backward pass: a
+            # third more operations (Chen et al. 2016, arXiv:1604.06174).
+            for block in blocks:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         loss = ModelWithLoss(model)
+        self.compiled = compiled
         if compiled:
-            compile_loss(loss, context.size)
-        self._loss = context.wrap(loss, model, blocks_of(model))
+            # In several processes each block on its own, so that its gradients can be sent while
+            # those of the next block are computed.
+            for module in blocks if context.size > 1 else [loss]:
+                module.compile(dynamic=False)
+        self._loss = context.wrap(loss, model, blocks)
         self.optimizers = make_optimizers(model, params)  # after FSDP2 has replaced the parameters
         self.precision = Precision(params.precision, context.device)
 
@@ -181,7 +213,8 @@ class TrainStep:
         if self.model.config.dropout:
             self._seed_dropout(step)
         loss, tokens = self.backward(batch)
-        self.precision.unscale(self.optimizers)
+        for member in self.optimizers.members:
+            self.precision.scaler.unscale_(member)
         norm = total_norm(p.grad for p in parameters if p.grad is not None)
         loss_value, grad_norm = torch.stack([loss, norm]).tolist()  # waits for a GPU
         finite = math.isfinite(loss_value) and math.isfinite(grad_norm)
@@ -191,10 +224,9 @@ class TrainStep:
             limit = params.max_grad_norm
             if limit is not None and limit < grad_norm:  # else each would be multiplied by 1
                 nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-            self.precision.step(self.optimizers)
-        elif self.precision.can_lower_scale():
-            self.precision.halve_scale()
-        else:
+            self.optimizers.step()
+            self.precision.scaler.update()
+        elif not self.precision.lower_scale():
             return StepResult(loss_value, grad_norm, int(tokens), updated=False, failed=True)
         self.optimizers.zero_grad()
         return StepResult(loss_value, grad_norm, int(tokens), updated=finite)
@@ -215,7 +247,7 @@ class TrainStep:
                 with self.precision.autocast():
                     loss = self._loss(x, y) / predicted
                 # The processes average their gradients; multiplying by their number gives the sum.
-                scaled = self.precision.scale_loss(loss * self.context.size)
+                scaled = self.precision.scaler.scale(loss * self.context.size)
                 scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return self.context.all_reduce(torch.stack(losses).sum()), read

@@ -26,11 +26,10 @@ from atlas.model.storage import weights_of
 from atlas.params.schema import Params, TrainParams
 from atlas.params.settings import settings
 from atlas.tokens.batches import BatchLoader, reader_count
+from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, Layout, TrainingWindows
-from atlas.training.bigram import fit_bigram
 from atlas.training.checkpoint import Checkpoints, StopRequest, full_weights
-from atlas.training.compilation import should_compile
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import (
     LOWER_LR,
@@ -40,7 +39,7 @@ from atlas.training.memory import (
     describe_non_finite,
 )
 from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_row
-from atlas.training.train_step import LayerNormRecorder, TrainStep, total_norm
+from atlas.training.train_step import LayerNormRecorder, TrainStep, should_compile, total_norm
 
 
 class Trainer:
@@ -98,7 +97,7 @@ class Trainer:
                 norms = None
                 if params.log_layers and (state.step + 1) % params.log_layers == 0:
                     norms = LayerNormRecorder(train_step.model)
-                with logger.throughput.measure(state):
+                with logger.measure_speed():
                     result = train_step.update(next(reader), state.step, norms)
                     if result.failed:
                         model = train_step.model
@@ -255,3 +254,41 @@ def fit(
         model, params, splits, checkpoints, context, events=events, live=live, sample=sample
     )
     return trainer.fit(), full_weights(model, context)
+
+
+def fit_bigram(
+    model: Bigram,
+    splits: Mapping[Split, TokenSplit],
+    params: Params,
+    checkpoints: Checkpoints,
+    sample: Callable[[], str] | None = None,
+) -> TrainState:
+    """Fill the table of a bigram model from all pairs of the training text.
+
+    Returns the log of one step that reads the whole text.
+    """
+    length = params.model.context_length
+    micro_batch = params.train.batch_size // params.train.grad_accum_steps
+    started = time.perf_counter()
+    pairs = BigramCounts.count(splits["train"], length)
+    with torch.no_grad():
+        model.table.weight.copy_(torch.from_numpy(pairs.bigram_table()))
+    losses = pairs.bigram_losses(pairs.first, pairs.second)
+    seconds = time.perf_counter() - started
+    checkpoints.keep_best(weights_of(model))
+    checkpoints.flush()
+    train_loss = float(pairs.counts @ losses) / int(pairs.counts.sum())
+    val = tally(model, EvaluationWindows(splits["val"], length, micro_batch).all())
+    data = EvaluationWindows(splits["train"], length, micro_batch)
+    windows = params.train.eval_train_windows
+    train = tally(model, data.spread(windows)) if windows else None
+    return TrainState(
+        step=1,
+        best_step=1,
+        best_loss=val.mean,
+        train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
+        val_rows=[val_row(1, val, train, total_norm(model.parameters()).item())],
+        speed_rows=[{"step": 1, "tokens_per_second": round(pairs.read / seconds)}],
+        samples=[(1, sample())] if sample is not None else [],
+        tokens=pairs.read,
+    )
