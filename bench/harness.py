@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 from atlas.errors import AtlasError, one_line_errors
-from atlas.evaluation.scores import score_batches
-from atlas.evaluation.sliding import sliding_windows
+from atlas.evaluation.scores import score_batches, sliding_windows
 from atlas.model.storage import load_model
 from atlas.tokens.shards import TokenSplit
 

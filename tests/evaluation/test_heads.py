@@ -11,6 +11,7 @@ from atlas.evaluation.heads import (
     digit_table,
     head_scores,
     head_table,
+    key_masks,
     repeated_sequence,
     rollout,
 )
@@ -40,7 +41,7 @@ HEADS = {
 
 @pytest.mark.parametrize("kind", KEY_KINDS)
 def test_a_head_with_one_role_has_a_high_score_for_it_alone(kind):
-    scores = {name: head_scores(HEADS[kind], KEY_KINDS[name](IDS)).item() for name in KEY_KINDS}
+    scores = {name: head_scores(HEADS[kind], key_masks(IDS)[name]).item() for name in KEY_KINDS}
     assert scores.pop(kind) == 1
     assert max(scores.values()) < 0.5  # some keys coincide at the first tokens
 
@@ -48,13 +49,13 @@ def test_a_head_with_one_role_has_a_high_score_for_it_alone(kind):
 def test_scores_average_over_the_queries_that_have_such_a_key():
     uniform = torch.ones(6, 6).tril() / torch.arange(1, 7)[:, None]
     weights = uniform.expand(1, 1, 6, 6)
-    assert head_scores(weights, KEY_KINDS["previous"](IDS)).item() == pytest.approx(
+    assert head_scores(weights, key_masks(IDS)["previous"]).item() == pytest.approx(
         sum(1 / n for n in range(2, 7)) / 5
     )
-    assert head_scores(weights, KEY_KINDS["same"](IDS)).item() == pytest.approx(
+    assert head_scores(weights, key_masks(IDS)["same"]).item() == pytest.approx(
         (1 / 4 + 1 / 5 + 1 / 6) / 3
     )
-    assert head_scores(weights, KEY_KINDS["induction"](IDS)).item() == pytest.approx(
+    assert head_scores(weights, key_masks(IDS)["induction"]).item() == pytest.approx(
         (1 / 4 + 1 / 5 + 1 / 6) / 3
     )
     assert head_scores(weights, torch.zeros(1, 6, 6)).item() == 0
@@ -62,7 +63,7 @@ def test_scores_average_over_the_queries_that_have_such_a_key():
 
 def test_each_head_has_its_own_score():
     both = torch.cat([HEADS["first"], HEADS["previous"]], dim=1)
-    assert head_scores(both, KEY_KINDS["first"](IDS)).tolist() == pytest.approx([1, 0.2])
+    assert head_scores(both, key_masks(IDS)["first"]).tolist() == pytest.approx([1, 0.2])
 
 
 def test_attention_weights_are_causal_and_sum_to_one():

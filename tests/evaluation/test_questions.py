@@ -84,7 +84,7 @@ def test_other_languages_have_no_edge_cases(evaluator):
     assert not is_arithmetic(evaluator.tokenizer, None, ["Max"])
     assert not is_arithmetic(evaluator.tokenizer, evaluator.tokenizer.eos, ["Max"])
     train = evaluator.questions("train")
-    cases = edge_case_table(evaluator.model, evaluator.tokenizer, ["Max", "Add"], train, train)
+    cases = edge_case_table(evaluator, ["Max", "Add"])
     assert set(cases["source"]) == {"Max", "Add"}
     known = {tuple(ids) for ids in train.prompts}
     seen = [tuple(evaluator.tokenizer.encode(each)) in known for each in cases["question"]]

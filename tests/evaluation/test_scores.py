@@ -15,8 +15,8 @@ from atlas.evaluation.scores import (
     calibration_table,
     loss_metrics,
     score_batches,
+    sliding_windows,
 )
-from atlas.evaluation.sliding import sliding_windows
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialize
 from atlas.tokens.shards import TokenSplit

@@ -32,7 +32,6 @@ from atlas.reference.layers import (
     linear_forward,
     softmax_backward,
     softmax_forward,
-    sub_parameters,
 )
 from atlas.reference.positions import attention_mask, rope_backward, rope_forward, rope_rotation
 from atlas.reference.training import cross_entropy_backward, cross_entropy_forward
@@ -208,18 +207,17 @@ def residual(position):
     options = small_options(d_model=4, norm="layernorm", norm_position=position, positions="none")
 
     def run(arrays):
-        f, norm = sub_parameters(arrays, "f"), sub_parameters(arrays, "norm")
-        out, cache = residual_forward(arrays["x"], norm, options, lambda x: linear_forward(x, f))
+        out, cache = residual_forward(arrays["x"], arrays, "f", options, linear_forward)
 
         def back(dout):
-            dx, norm, f = residual_backward(dout, cache, linear_backward)
-            return {"x": dx, "norm.weight": norm["weight"], "f.weight": f["weight"]}
+            dx, gradients = residual_backward(dout, cache, linear_backward)
+            return {"x": dx} | gradients
 
         return out, back
 
     def equation(t):
         def norm(x):
-            return F.layer_norm(x, (4,), t["norm.weight"], eps=options.norm_eps)
+            return F.layer_norm(x, (4,), t["f_norm.weight"], eps=options.norm_eps)
 
         def f(x):
             return F.linear(x, t["f.weight"])
@@ -229,7 +227,7 @@ def residual(position):
             position
         ]
 
-    return LayerCase({"x": (2, 3, 4), "norm.weight": (4,), "f.weight": (4, 4)}, run, equation)
+    return LayerCase({"x": (2, 3, 4), "f_norm.weight": (4,), "f.weight": (4, 4)}, run, equation)
 
 
 LAYERS = {

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 from atlas.reference.layers import (
     embedding_backward,
     embedding_forward,
+    join,
     softmax_forward,
     sub_parameters,
-    with_prefix,
 )
 from tests.reference.gradients import central_difference, relative_error
 from tests.reference.layer_cases import LAYERS
@@ -96,8 +96,8 @@ def test_softmax_gives_0_to_minus_infinity():
     assert probabilities.tolist() == [0.5, 0, 0.5]
 
 
-def test_sub_parameters_removes_the_prefix_and_with_prefix_adds_it():
+def test_sub_parameters_removes_the_prefix_and_join_adds_it():
     parameters = {f"blocks.{i}.up.{n}": np.array(i) for i in (1, 10) for n in ("weight", "bias")}
     up = sub_parameters(parameters, "blocks.1.up")
     assert up == {"weight": 1, "bias": 1}
-    assert with_prefix("blocks.1.up", up).items() <= parameters.items()
+    assert join({"blocks.1.up": up}).items() <= parameters.items()

@@ -9,16 +9,16 @@ import torch
 
 from atlas.cleaning.documents import SPLITS, Document, Split, read_documents
 from atlas.evaluation.scores import (
-    DocumentScores,
     Metrics,
     Scores,
     baseline_metrics,
     calibration_error,
     calibration_table,
+    document_scores,
     loss_metrics,
     score_batches,
+    sliding_windows,
 )
-from atlas.evaluation.sliding import sliding_windows
 from atlas.model.config import check_tokenizer
 from atlas.model.language_model import LanguageModel
 from atlas.model.storage import load_model
@@ -144,7 +144,10 @@ class Evaluator:
         """Compute all metrics of a split: model, sliding windows, baselines and calibration."""
         tokens = self.splits[split]
         metrics = loss_metrics(scores.total_loss, len(scores), tokens) | {"tokens": len(scores)}
-        metrics["accuracy"] = self._accuracy(scores, tokens)
+        right = scores.correct  # tokens, or whole answers
+        if self.has_questions:
+            right = document_scores(scores, tokens)["all_correct"].to_numpy()
+        metrics["accuracy"] = float(right.mean())
         metrics["calibration_error"] = calibration_error(calibration_table(scores))
         metrics |= baseline_metrics(scores, self.bigram_counts, tokens)
         if self.params.stride is not None and not self.has_questions:
@@ -155,9 +158,3 @@ class Evaluator:
             sliding_metrics = loss_metrics(sliding.total_loss, len(sliding), tokens)
             metrics |= {f"sliding_{name}": value for name, value in sliding_metrics.items()}
         return metrics
-
-    def _accuracy(self, scores: Scores, tokens: TokenSplit) -> float:
-        """Share of tokens predicted correctly, or of questions answered correctly."""
-        if not self.has_questions:
-            return float(scores.correct.mean())
-        return float(DocumentScores.from_scores(scores, tokens).all_correct.mean())

@@ -7,13 +7,14 @@ Legend: B batch, H heads, T tokens, L layers, Q questions, N digits. Attention w
 (B, H, T, T), queries down and keys across; ids are (B, T).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from atlas.model.decoder import Decoder
@@ -30,47 +31,33 @@ Bools = npt.NDArray[np.bool_]
 Question = tuple[str, list[int]]  # operation and ids
 
 
-def previous_keys(ids: Tensor) -> Tensor:
-    """Mark the token before each query, (B, T, T)."""
-    return torch.ones(ids.shape[1], ids.shape[1]).tril(-1).triu(-1).expand(len(ids), -1, -1)
-
-
-def first_keys(ids: Tensor) -> Tensor:
-    """Mark the first token for each later query, (B, T, T)."""
-    keys = torch.zeros(len(ids), ids.shape[1], ids.shape[1])
-    keys[:, 1:, 0] = 1
-    return keys
-
-
-def own_keys(ids: Tensor) -> Tensor:
-    """Mark each query itself, except the first, (B, T, T)."""
-    keys = torch.eye(ids.shape[1]).repeat(len(ids), 1, 1)
-    keys[:, 0] = 0
-    return keys
-
-
-def same_keys(ids: Tensor) -> Tensor:
-    """Mark earlier tokens equal to the query, (B, T, T)."""
-    return (ids[:, :, None] == ids[:, None, :]).float().tril(-1)
-
-
-def induction_keys(ids: Tensor) -> Tensor:
-    """Mark tokens that followed an earlier copy of the query, (B, T, T) (arXiv:2209.11895)."""
-    keys = torch.zeros_like(same_keys(ids))
-    keys[:, :, 1:] = same_keys(ids)[:, :, :-1]
-    return keys.tril(-1)
-
-
-KEY_KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "previous": previous_keys,
-    "first": first_keys,
-    "itself": own_keys,
-    "same": same_keys,
-    "induction": induction_keys,
-}
+KEY_KINDS = ("previous", "first", "itself", "same", "induction")
 # In real text a token is seldom followed by the same token again, so these need repeated text.
 REPETITION_KINDS = ("same", "induction")
 TEXT_KINDS = ("previous", "first", "itself")
+
+
+def key_masks(ids: Tensor) -> dict[str, Tensor]:
+    """Mark the keys of each kind for every query, (B, T, T).
+
+    - previous: the token before the query.
+    - first: the first token, for each later query.
+    - itself: the query, except the first.
+    - same: earlier tokens equal to the query.
+    - induction: tokens that followed an earlier copy of the query (arXiv:2209.11895).
+    """
+    b, t = ids.shape
+    first, itself = torch.zeros(t, t), torch.eye(t)
+    first[1:, 0] = 1
+    itself[0] = 0
+    same = (ids[:, :, None] == ids[:, None, :]).float().tril(-1)
+    return {
+        "previous": torch.ones(t, t).tril(-1).triu(-1).expand(b, -1, -1),
+        "first": first.expand(b, -1, -1),
+        "itself": itself.expand(b, -1, -1),
+        "same": same,
+        "induction": F.pad(same, (1, 0))[..., :-1].tril(-1),
+    }
 
 
 def head_scores(weights: Tensor, keys: Tensor) -> Tensor:
@@ -111,9 +98,9 @@ def head_table(model: Decoder, windows: list[Tensor], seed: int) -> pd.DataFrame
     random_ids = repeated_sequence(torch.cat(windows), model.config.context_length, seed)
     texts = [(ids[None, :MAX_WINDOW], TEXT_KINDS) for ids in windows]
     for ids, kinds in [*texts, (random_ids, REPETITION_KINDS)]:
-        weights = attention_weights(model, ids)
+        weights, masks = attention_weights(model, ids), key_masks(ids)
         for kind in kinds:
-            keys = KEY_KINDS[kind](ids)
+            keys = masks[kind]
             count = count_queries(keys)
             sums[kind] += count * np.stack([head_scores(each, keys).numpy() for each in weights])
             queries[kind] += count
@@ -159,24 +146,22 @@ def digit_table(
         gets more), and flow (the same share for attention rollout through all layers and heads).
     """
     rows = []
-    for operation in POSITIONAL:
+    for operation, position in POSITIONAL.items():
         select_ids = [ids for name, ids in selection if name == operation]
         test_ids = [ids for name, ids in test if name == operation]
         if not (select_ids and test_ids):
             continue
-        weights = _digit_attention(model, select_ids, operation).weight.mean(axis=0)  # (L, H)
+        weights = _digit_attention(model, select_ids, position)["weight"].mean(axis=0)  # (L, H)
         layer, head = np.unravel_index(int(weights.argmax()), weights.shape)
-        attention = _digit_attention(model, test_ids, operation)
+        found = _digit_attention(model, test_ids, position)
         rows.append(
             {
                 "operation": operation,
                 "layer": int(layer) + 1,
                 "head": int(head) + 1,
                 "questions": len(test_ids),
-                "weight": attention.weight[:, layer, head].mean(),
-                "others": attention.others[:, layer, head].mean(),
-                "found": attention.found[:, layer, head].mean(),
-                "flow": attention.flow.mean(),
+                **{key: found[key][:, layer, head].mean() for key in ("weight", "others", "found")},
+                "flow": found["flow"].mean(),
             }
         )
     return pd.DataFrame(rows)
@@ -196,26 +181,15 @@ def rollout(weights: Sequence[Reals]) -> Reals:
     return reached
 
 
-class _DigitAttention(NamedTuple):
+def _digit_attention(
+    model: Decoder, questions: Sequence[list[int]], position: int
+) -> dict[str, npt.NDArray[Any]]:
     """Attention from the last token of each question to its digits.
 
-    Attributes:
-        weight: on the requested digit, (Q, L, H).
-        others: on all other digits together, (Q, L, H).
-        found: no digit gets more weight than the requested one, (Q, L, H).
-        flow: the same for rollout, (Q,).
+    Returns:
+        The weight on the digit at ``position`` and on all others together, (Q, L, H); found, True
+        where no digit gets more, (Q, L, H); and flow, the same for rollout, (Q,).
     """
-
-    weight: Reals
-    others: Reals
-    found: Bools
-    flow: Bools
-
-
-def _digit_attention(
-    model: Decoder, questions: Sequence[list[int]], operation: str
-) -> _DigitAttention:
-    position = POSITIONAL[operation]
     parts = []
     for length in sorted({len(ids) for ids in questions}):  # equal lengths need no padding
         batch = torch.tensor([ids for ids in questions if len(ids) == length])
@@ -225,10 +199,15 @@ def _digit_attention(
             [_digits(rollout([each[row] for each in weights])[-1]) for row in range(len(batch))]
         )  # (Q, N)
         weight = last[..., position]
-        others = last.sum(axis=-1) - weight
-        found, flow = _is_largest(last, position), _is_largest(reached, position)
-        parts.append(_DigitAttention(weight, others, found, flow))
-    return _DigitAttention(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+        parts.append(
+            {
+                "weight": weight,
+                "others": last.sum(axis=-1) - weight,
+                "found": _is_largest(last, position),
+                "flow": _is_largest(reached, position),
+            }
+        )
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _digits(row: Reals) -> Reals:

@@ -88,7 +88,7 @@ def _write_heads(evaluator: Evaluator, model: Decoder, tables: Path, plots: Path
     ids = [torch.from_numpy(batch.inputs[batch.mask]) for batch in windows.spread(HEAD_WINDOWS)]
     table = head_table(model, ids, evaluator.params.seed)
     write_table(table, tables, "heads")
-    plot_heads(table, list(KEY_KINDS), plots / "heads.png")
+    plot_heads(table, KEY_KINDS, plots / "heads.png")
 
 
 def _write_digits(evaluator: Evaluator, model: Decoder, tables: Path) -> Metrics:

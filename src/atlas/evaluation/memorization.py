@@ -37,15 +37,8 @@ class SuffixAutomaton:
 
     def longest_matches(self, other: Iterable[int]) -> list[int]:
         """Length of the longest run of each text that occurs in ``other``, in tokens."""
-        longest = self._longest_per_state(other)
-        return [
-            max((longest[state] for state in states), default=0) for states in self._states_of_texts
-        ]
-
-    def _longest_per_state(self, other: Iterable[int]) -> list[int]:
-        """Length of the longest run of each state that occurs in ``other``."""
         transitions, link, length = self._transitions, self._link, self._length
-        longest = [0] * len(transitions)
+        longest = [0] * len(transitions)  # per state
         state, matched = ROOT, 0
         for token in other:
             following = transitions[state].get(token)
@@ -64,7 +57,9 @@ class SuffixAutomaton:
                 longest[link[state]] = length[link[state]]  # suffixes of a match occur as well
         for state in by_length:
             longest[state] = longest[state] or longest[link[state]]
-        return longest
+        return [
+            max((longest[state] for state in states), default=0) for states in self._states_of_texts
+        ]
 
     def _append(self, last: int, token: int) -> int:
         """Extend the text that ends in state ``last``, and return its new last state."""

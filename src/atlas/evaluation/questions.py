@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 
 from atlas.corpora.arithmetic import DIGITS, EQUALS, OPERATIONS, solve
-from atlas.evaluation.evaluator import Evaluator, Questions
+from atlas.evaluation.evaluator import Evaluator
 from atlas.evaluation.samples import generate_in_batches
-from atlas.evaluation.scores import DocumentScores, Metrics, Scores
+from atlas.evaluation.scores import Metrics, Scores, document_scores
 from atlas.evaluation.tables import write_table
 from atlas.inference.sampling import GREEDY
-from atlas.model.language_model import LanguageModel
 from atlas.tokens.tokenizer import Tokenizer
 
 MAX_FAILURES = 1000
@@ -40,58 +39,43 @@ def write_question_tables(evaluator: Evaluator, scores: Scores, folder: Path) ->
     """
     if not evaluator.has_questions:
         return {}
-    model, tokenizer = evaluator.model, evaluator.tokenizer
-    questions = evaluator.questions(evaluator.table_split)
+    write_table(failure_table(evaluator, scores), folder, "failures")
     sources = evaluator.sources(evaluator.table_split)
-    sums = DocumentScores.from_scores(scores, evaluator.splits[evaluator.table_split])
-    write_table(failure_table(model, tokenizer, questions, sources, sums), folder, "failures")
-    if not is_arithmetic(tokenizer, model.config.separator, sources):
+    if not is_arithmetic(evaluator.tokenizer, evaluator.model.config.separator, sources):
         return {}
-    training = evaluator.questions("train")
-    cases = edge_case_table(model, tokenizer, sorted(set(sources)), training, questions)
+    cases = edge_case_table(evaluator, sorted(set(sources)))
     write_table(cases, folder, "edge_cases")
     return {"edge_case_accuracy": float(cases["right"].mean())}
 
 
-def failure_table(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    questions: Questions,
-    sources: Sequence[str],
-    sums: DocumentScores,
-) -> pd.DataFrame:
+def failure_table(evaluator: Evaluator, scores: Scores) -> pd.DataFrame:
     """List the questions of a split that were answered wrong, the most confident mistakes first.
 
     Returns:
         Columns source, question, expected, answered, and probability (of the correct answer).
     """
-    wrong = np.flatnonzero(~sums.all_correct)
-    chosen = wrong[np.argsort(-sums.nats[wrong], kind="stable")][:MAX_FAILURES].tolist()
-    answers = answer(model, tokenizer, [questions.prompts[each] for each in chosen], questions)
-    rows = [
-        (
-            sources[each],
-            tokenizer.decode(questions.prompts[each]),
-            tokenizer.decode(questions.answers[each]).strip(),
-            answered,
-            float(np.exp(-sums.nats[each])),
-        )
-        for each, answered in zip(chosen, answers, strict=True)
-    ]
-    columns = ["source", "question", "expected", "answered", "probability"]
-    return pd.DataFrame(rows, columns=columns)
+    split, decode = evaluator.table_split, evaluator.tokenizer.decode
+    questions, sources = evaluator.questions(split), evaluator.sources(split)
+    sums = document_scores(scores, evaluator.splits[split])
+    wrong = sums[~sums["all_correct"]].sort_values("nats", ascending=False, kind="stable")
+    chosen = wrong.index[:MAX_FAILURES].tolist()
+    return pd.DataFrame(
+        {
+            "source": [sources[each] for each in chosen],
+            "question": [decode(questions.prompts[each]) for each in chosen],
+            "expected": [decode(questions.answers[each]).strip() for each in chosen],
+            "answered": answer(evaluator, [questions.prompts[each] for each in chosen]),
+            "probability": np.exp(-sums["nats"][chosen]).to_numpy(),
+        }
+    )
 
 
-def answer(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    prompts: Sequence[list[int]],
-    questions: Questions,
-) -> list[str]:
-    """Answer prompts greedily; the longest answer in ``questions`` limits the length."""
-    max_tokens = max(map(len, questions.answers), default=0) + EXTRA_TOKENS
-    answers = generate_in_batches(model, prompts, max_tokens, [GREEDY] * len(prompts))
-    return [tokenizer.decode(ids).strip() for ids in answers]
+def answer(evaluator: Evaluator, prompts: Sequence[list[int]]) -> list[str]:
+    """Answer prompts greedily; the longest answer of the table split limits the length."""
+    longest = max(map(len, evaluator.questions(evaluator.table_split).answers), default=0)
+    samplings = [GREEDY] * len(prompts)
+    answers = generate_in_batches(evaluator.model, prompts, longest + EXTRA_TOKENS, samplings)
+    return [evaluator.tokenizer.decode(ids).strip() for ids in answers]
 
 
 def is_arithmetic(tokenizer: Tokenizer, separator: int | None, sources: Sequence[str]) -> bool:
@@ -102,13 +86,7 @@ def is_arithmetic(tokenizer: Tokenizer, separator: int | None, sources: Sequence
     return all(len(each) == 1 and each[0] != tokenizer.unk for each in ids)
 
 
-def edge_case_table(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    operations: Sequence[str],
-    training: Questions,
-    questions: Questions,
-) -> pd.DataFrame:
+def edge_case_table(evaluator: Evaluator, operations: Sequence[str]) -> pd.DataFrame:
     """Test operations of the arithmetic language on the digits of ``EDGE_DIGITS``.
 
     Returns:
@@ -116,12 +94,11 @@ def edge_case_table(
         is in the training text).
     """
     cases = [(name, f"{name} {digits} {EQUALS}") for name in operations for digits in EDGE_DIGITS]
-    prompts = [tokenizer.encode(question) for _, question in cases]
-    known = {tuple(each) for each in training.prompts}
-    answers = answer(model, tokenizer, prompts, questions)
-    rows = [
-        (operation, question, solve(question), found, found == solve(question), tuple(ids) in known)
-        for (operation, question), ids, found in zip(cases, prompts, answers, strict=True)
-    ]
-    columns = ["source", "question", "expected", "answered", "right", "seen"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(cases, columns=["source", "question"])
+    table["expected"] = table["question"].map(solve)
+    prompts = [evaluator.tokenizer.encode(question) for question in table["question"]]
+    table["answered"] = answer(evaluator, prompts)
+    table["right"] = table["answered"] == table["expected"]
+    known = {tuple(ids) for ids in evaluator.questions("train").prompts}
+    table["seen"] = [tuple(ids) in known for ids in prompts]
+    return table

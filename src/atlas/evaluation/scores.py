@@ -1,11 +1,12 @@
-"""Score a split token by token, and summarize the scores.
+"""Score a split token by token, in adjacent or sliding windows, and summarize the scores.
 
 Legend: N predicted tokens, D documents, V vocabulary.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from atlas.model.language_model import LanguageModel
 from atlas.model.loss import perplexity
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
-from atlas.tokens.windows import NO_TARGET, TokenBatch
+from atlas.tokens.windows import NO_TARGET, Rows, TokenBatch
 
 CALIBRATION_BINS = 10
 
@@ -102,13 +103,8 @@ def loss_metrics(total_loss: float, predicted: int, tokens: TokenSplit) -> Metri
     loss = total_loss / predicted
     metrics: Metrics = {"loss": loss, "perplexity": perplexity(loss)}
     if tokens.index.separator is None:
-        metrics["bits_per_byte"] = bits_per_byte(total_loss, tokens.bytes)
+        metrics["bits_per_byte"] = total_loss / math.log(2) / tokens.bytes
     return metrics
-
-
-def bits_per_byte(nats: float, size: int) -> float:
-    """Convert the total loss of a text of ``size`` bytes."""
-    return nats / math.log(2) / size
 
 
 def baseline_metrics(scores: Scores, bigrams: BigramCounts, tokens: TokenSplit) -> Metrics:
@@ -146,34 +142,23 @@ def calibration_error(table: pd.DataFrame) -> float:
     return float((gaps * table["tokens"]).sum() / table["tokens"].sum())
 
 
-@dataclass(frozen=True)
-class DocumentScores:
-    """The scores of a split, summed per document.
+def document_scores(scores: Scores, tokens: TokenSplit) -> pd.DataFrame:
+    """Sum the scores of a whole split per document.
 
-    Attributes:
-        tokens: tokens predicted, (D,).
-        nats: total loss, (D,).
-        correct: tokens predicted correctly, (D,).
+    Returns:
+        Columns tokens (predicted), nats (their total loss), correct (tokens predicted correctly)
+        and all_correct (True if all are: for a question, its whole answer).
     """
-
-    tokens: npt.NDArray[np.int64]
-    nats: npt.NDArray[np.float64]
-    correct: npt.NDArray[np.float64]
-
-    @classmethod
-    def from_scores(cls, scores: Scores, tokens: TokenSplit) -> "DocumentScores":
-        """Sum the scores of a whole split."""
-        documents, count = document_numbers(tokens), len(tokens.document_ends)
-        nats, correct = (
-            np.bincount(documents, weights, count).astype(np.float64)
-            for weights in (scores.losses.astype(np.float64), scores.correct)
-        )
-        return cls(np.bincount(documents, minlength=count), nats, correct)
-
-    @property
-    def all_correct(self) -> npt.NDArray[np.bool_]:
-        """True where every predicted token is right: for a question, its whole answer, (D,)."""
-        return np.equal(self.correct, self.tokens)
+    documents, count = document_numbers(tokens), len(tokens.document_ends)
+    table = pd.DataFrame(
+        {
+            "tokens": np.bincount(documents, minlength=count),
+            "nats": np.bincount(documents, scores.losses, count),
+            "correct": np.bincount(documents, scores.correct, count),
+        }
+    )
+    table["all_correct"] = table["correct"] == table["tokens"]
+    return table
 
 
 def document_numbers(tokens: TokenSplit) -> npt.NDArray[np.int64]:
@@ -193,3 +178,67 @@ def document_numbers(tokens: TokenSplit) -> npt.NDArray[np.int64]:
         separators_before > separators_before[starts][numbers]
     ]
     return answered
+
+
+def sliding_windows(
+    tokens: TokenSplit, context_length: int, stride: int, batch_size: int
+) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
+    """Yield batches that predict each token of a split once, with nearly a full context before it.
+
+    In adjacent windows the first tokens have little context, so the loss is higher than a reader
+    of the whole text would have. Sliding windows overlap, and only the new tokens of each are
+    scored. The last window reaches back to be full, as in lm-evaluation-harness::
+
+        T = 4, stride = 2       |a b c d|          scored: a b c d
+                                    |c d e f|              e f
+                                        |e f g h|          g h
+
+    Windows stay within a document if the split was tokenized with padded windows.
+
+    Args:
+        tokens: the split.
+        context_length: T.
+        stride: tokens scored per window, except the first window of a text; 1 to T.
+        batch_size: windows per batch.
+    """
+    rows = (
+        _window(tokens, first, begin, end, context_length)
+        for first, last in _texts(tokens)
+        for begin, end in _scored_ranges(last - first, context_length, stride)
+    )
+    while batch := list(islice(rows, batch_size)):
+        inputs, targets = (np.stack(each) for each in zip(*batch, strict=True))
+        mask = inputs != NO_TARGET
+        padded: Rows = np.where(mask, inputs, tokens.index.pad)
+        yield TokenBatch(padded, targets, mask)
+
+
+def _texts(tokens: TokenSplit) -> Iterator[tuple[int, int]]:
+    """Start and end of each document, or of the whole split if its windows are packed."""
+    if tokens.index.windows == "packed":
+        yield 0, len(tokens)
+        return
+    yield from pairwise([0, *map(int, tokens.document_ends)])
+
+
+def _scored_ranges(length: int, context_length: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Start and end of the tokens that each window of a text scores."""
+    begin, end = 0, min(context_length, length)
+    while begin < length:
+        yield begin, end
+        begin, end = end, min(end + stride, length)
+
+
+def _window(
+    tokens: TokenSplit, first: int, begin: int, end: int, context_length: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Inputs and targets of one window, (T,) each, padded on the right with ``NO_TARGET``."""
+    start = max(0, end - context_length)
+    if start:
+        window = tokens.read(first + start - 1, first + end)
+    else:  # a text follows the end of another
+        window = np.concatenate([[tokens.index.eos], tokens.read(first, first + end)])
+    inputs, targets = (np.full(context_length, NO_TARGET, np.int64) for _ in range(2))
+    inputs[: end - start] = window[:-1]
+    targets[begin - start : end - start] = window[1 + begin - start :]
+    return inputs, targets

@@ -1,5 +1,6 @@
 """Tables of token scores: per document, per source, calibration and confusion."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluator import Evaluator
-from atlas.evaluation.scores import DocumentScores, Scores, bits_per_byte, calibration_table
+from atlas.evaluation.scores import Scores, calibration_table, document_scores
 from atlas.tokens.encoders import SPACE_MARK
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer, visible
@@ -53,22 +54,22 @@ def document_sums(
             f"data/clean/{tokens.name} has {len(documents)} documents, but data/tokens has "
             f"{len(tokens.document_ends)}; run `dvc repro tokenize`"
         )
-    sums = DocumentScores.from_scores(scores, tokens)
+    sums = document_scores(scores, tokens)
     table = pd.DataFrame(
         {
             "id": [document.id for document in documents],
             "source": [document.source for document in documents],
             "documents": 1,
-            "tokens": sums.tokens,
+            "tokens": sums["tokens"],
             "bytes": [len(document.text.encode()) for document in documents],
-            "nats": sums.nats,
+            "nats": sums["nats"],
         }
     )
     if tokens.index.separator is None:
-        table["correct"], table["answers"] = sums.correct, sums.tokens
+        table["correct"], table["answers"] = sums["correct"], sums["tokens"]
     else:
-        table["correct"], table["answers"] = sums.all_correct, 1
-    return table[sums.tokens > 0].reset_index(drop=True)
+        table["correct"], table["answers"] = sums["all_correct"], 1
+    return table[sums["tokens"] > 0].reset_index(drop=True)
 
 
 def source_sums(documents: pd.DataFrame) -> pd.DataFrame:
@@ -85,10 +86,8 @@ def with_averages(sums: pd.DataFrame, *, questions: bool) -> pd.DataFrame:
     """
     table = sums.drop(columns=["nats", "correct", "answers"])
     table["loss"] = sums["nats"] / sums["tokens"]
-    table["bits_per_byte"] = [
-        bits_per_byte(nats, size) if size and not questions else np.nan
-        for nats, size in zip(sums["nats"], sums["bytes"], strict=True)
-    ]
+    bits = sums["nats"] / math.log(2)
+    table["bits_per_byte"] = np.nan if questions else bits / sums["bytes"].replace(0, np.nan)
     table["accuracy"] = sums["correct"] / sums["answers"]
     return table
 

@@ -20,6 +20,7 @@ from atlas.reference.layers import (
     Cache,
     Gradients,
     Parameters,
+    join,
     linear_backward,
     linear_forward,
     rms_norm_backward,
@@ -27,7 +28,6 @@ from atlas.reference.layers import (
     softmax_backward,
     softmax_forward,
     sub_parameters,
-    with_prefix,
 )
 from atlas.reference.options import Options
 from atlas.reference.positions import Rotation, rope_backward, rope_forward
@@ -103,7 +103,7 @@ def attention_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     dx_query, query = _heads_backward(dquery, cache["query"])  # (B, T, C)
     dx_key, key = _heads_backward(dkey, cache["key"])
     dx_value, value = linear_backward(merge_heads(dvalue), cache["value"])
-    gradients = query | key | with_prefix("value", value) | with_prefix("output", output)
+    gradients = query | key | join({"value": value, "output": output})
     return dx_query + dx_key + dx_value, gradients
 
 
@@ -137,15 +137,14 @@ def _heads_forward(
 
 def _heads_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     """Return the gradient of x, (B, T, C), from that of the heads, (B, H or K, T, D)."""
-    gradients: Gradients = {}
+    layers: dict[str, Gradients] = {}
+    name = cache["name"]
     if "rope" in cache:
         dout = rope_backward(dout, cache["rope"])  # (B, H, T, D)
     if cache["qk_norm"] == "head":
-        dout, norm = rms_norm_backward(dout, cache["norm"])
-        gradients |= with_prefix(f"{cache['name']}_norm", norm)
+        dout, layers[f"{name}_norm"] = rms_norm_backward(dout, cache["norm"])
     dout = merge_heads(dout)  # (B, T, H*D)
     if cache["qk_norm"] == "all":
-        dout, norm = rms_norm_backward(dout, cache["norm"])
-        gradients |= with_prefix(f"{cache['name']}_norm", norm)
-    dx, linear = linear_backward(dout, cache["linear"])  # (B, T, C)
-    return dx, gradients | with_prefix(cache["name"], linear)
+        dout, layers[f"{name}_norm"] = rms_norm_backward(dout, cache["norm"])
+    dx, layers[name] = linear_backward(dout, cache["linear"])  # (B, T, C)
+    return dx, join(layers)

@@ -14,7 +14,6 @@ Legend: B batch, T time, C channels, F feed-forward width.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from atlas.reference.attention import attention_backward, attention_forward
 from atlas.reference.layers import (
@@ -25,104 +24,76 @@ from atlas.reference.layers import (
     Cache,
     Gradients,
     Parameters,
+    join,
     linear_backward,
     linear_forward,
     sub_parameters,
-    with_prefix,
 )
 from atlas.reference.options import Options
 from atlas.reference.positions import Rotation
 
-Forward = Callable[[Array], tuple[Array, Cache]]
+Forward = Callable[[Array, Parameters], tuple[Array, Cache]]
 Backward = Callable[[Array, Cache], tuple[Array, Gradients]]
 
 
 def feed_forward_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
     """Apply the layer to x, (B, T, C); ``kind`` is a key of ``GATES`` or ``ACTIVATIONS``."""
+    activation_forward, _ = {**GATES, **ACTIVATIONS}[kind]
+    cache: dict[str, Cache] = {"kind": kind}
+    hidden, cache["up"] = linear_forward(x, sub_parameters(parameters, "up"))  # (B, T, F)
     if kind in GATES:
-        return gated_forward(x, parameters, kind)
-    return plain_forward(x, parameters, kind)
+        gate, cache["gate"] = linear_forward(x, sub_parameters(parameters, "gate"))  # (B, T, F)
+        active, cache["activation"] = activation_forward(gate)  # (B, T, F)
+        cache["factors"] = (active, hidden)
+        hidden = active * hidden  # (B, T, F)
+    else:
+        hidden, cache["activation"] = activation_forward(hidden)  # (B, T, F)
+    out, cache["down"] = linear_forward(hidden, sub_parameters(parameters, "down"))  # (B, T, C)
+    return out, cache
 
 
 def feed_forward_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     """Return the gradients of x, (B, T, C), and of the weights."""
-    return gated_backward(dout, cache) if cache["kind"] in GATES else plain_backward(dout, cache)
-
-
-def plain_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
-    """down(act(up(x)))."""
-    activation_forward, _ = ACTIVATIONS[kind]
-    up, up_cache = linear_forward(x, sub_parameters(parameters, "up"))  # (B, T, F)
-    active, activation_cache = activation_forward(up)  # (B, T, F)
-    out, down_cache = linear_forward(active, sub_parameters(parameters, "down"))  # (B, T, C)
-    cache = {"kind": kind, "up": up_cache, "activation": activation_cache, "down": down_cache}
-    return out, cache
-
-
-def plain_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """Return the gradients of x, (B, T, C), and of the weights."""
-    _, activation_backward = ACTIVATIONS[cache["kind"]]
-    dactive, down = linear_backward(dout, cache["down"])  # (B, T, F)
-    dup = activation_backward(dactive, cache["activation"])  # (B, T, F)
-    dx, up = linear_backward(dup, cache["up"])  # (B, T, C)
-    return dx, with_prefix("up", up) | with_prefix("down", down)
-
-
-def gated_forward(x: Array, parameters: Parameters, kind: str) -> tuple[Array, Cache]:
-    """down(act(gate(x)) * up(x))."""
-    activation_forward, _ = GATES[kind]
-    gate, gate_cache = linear_forward(x, sub_parameters(parameters, "gate"))  # (B, T, F)
-    up, up_cache = linear_forward(x, sub_parameters(parameters, "up"))  # (B, T, F)
-    active, activation_cache = activation_forward(gate)  # (B, T, F)
-    out, down_cache = linear_forward(active * up, sub_parameters(parameters, "down"))  # (B, T, C)
-    cache = {"kind": kind, "factors": (active, up), "activation": activation_cache}
-    return out, cache | {"gate": gate_cache, "up": up_cache, "down": down_cache}
-
-
-def gated_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """Return the gradients of x, (B, T, C), and of the weights."""
-    _, activation_backward = GATES[cache["kind"]]
-    active, up = cache["factors"]  # (B, T, F) each
-    dproduct, down_gradients = linear_backward(dout, cache["down"])  # (B, T, F)
-    dgate = activation_backward(dproduct * up, cache["activation"])  # (B, T, F)
-    dx_gate, gate_gradients = linear_backward(dgate, cache["gate"])  # (B, T, C)
-    dx_up, up_gradients = linear_backward(dproduct * active, cache["up"])  # (B, T, C)
-    gradients = (
-        with_prefix("gate", gate_gradients)
-        | with_prefix("up", up_gradients)
-        | with_prefix("down", down_gradients)
-    )
-    return dx_gate + dx_up, gradients
+    _, activation_backward = {**GATES, **ACTIVATIONS}[cache["kind"]]
+    dhidden, down = linear_backward(dout, cache["down"])  # (B, T, F)
+    if cache["kind"] not in GATES:
+        dup = activation_backward(dhidden, cache["activation"])  # (B, T, F)
+        dx, up = linear_backward(dup, cache["up"])  # (B, T, C)
+        return dx, join({"up": up, "down": down})
+    active, factor = cache["factors"]  # (B, T, F) each
+    dgate = activation_backward(dhidden * factor, cache["activation"])  # (B, T, F)
+    dx_gate, gate = linear_backward(dgate, cache["gate"])  # (B, T, C)
+    dx_up, up = linear_backward(dhidden * active, cache["up"])  # (B, T, C)
+    return dx_gate + dx_up, join({"gate": gate, "up": up, "down": down})
 
 
 def residual_forward(
-    x: Array, norm: Parameters, options: Options, f: Forward
+    x: Array, parameters: Parameters, name: str, options: Options, f: Forward
 ) -> tuple[Array, Cache]:
-    """Apply a layer ``f`` with its norm and residual connection: (B, T, C) to (B, T, C)."""
+    """Apply the layer ``name``, f, with its norm and residual: (B, T, C) to (B, T, C)."""
     norm_forward, _ = NORMS[options.norm]
+    weights, norm = (sub_parameters(parameters, key) for key in (name, f"{name}_norm"))
     match options.norm_position:
         case "pre":
             normed, norm_cache = norm_forward(x, norm, options.norm_eps)
-            out, f_cache = f(normed)
+            out, f_cache = f(normed, weights)
             out = x + out
         case "post":
-            out, f_cache = f(x)
+            out, f_cache = f(x, weights)
             out, norm_cache = norm_forward(x + out, norm, options.norm_eps)
         case "reordered":
-            out, f_cache = f(x)
+            out, f_cache = f(x, weights)
             out, norm_cache = norm_forward(out, norm, options.norm_eps)
             out = x + out
-    return out, {"options": options, "norm": norm_cache, "f": f_cache}
+    return out, {"name": name, "options": options, "norm": norm_cache, "f": f_cache}
 
 
-def residual_backward(
-    dout: Array, cache: Cache, f_backward: Backward
-) -> tuple[Array, Gradients, Gradients]:
-    """Return the gradients of x, (B, T, C), of the norm's weights and of f's weights.
+def residual_backward(dout: Array, cache: Cache, f_backward: Backward) -> tuple[Array, Gradients]:
+    """Return the gradients of x, (B, T, C), and of the weights of the norm and of f.
 
     x reaches the output by two paths, so its gradient is the sum of both.
     """
-    options = cache["options"]
+    options, name = cache["options"], cache["name"]
     _, norm_backward = NORMS[options.norm]
     match options.norm_position:
         case "pre":
@@ -137,44 +108,30 @@ def residual_backward(
             dbranch, norm = norm_backward(dout, cache["norm"])
             dx, f = f_backward(dbranch, cache["f"])
             dx = dx + dout
-    return dx, norm, f
+    return dx, join({f"{name}_norm": norm, name: f})
 
 
 def block_forward(
     x: Array, parameters: Parameters, options: Options, mask: Array, rotation: Rotation | None
 ) -> tuple[Array, Cache]:
     """Apply a block to x, (B, T, C), with a mask from ``attention_mask`` and RoPE's rotation."""
-    attention = partial(
-        attention_forward,
-        parameters=sub_parameters(parameters, "attention"),
-        options=options,
-        mask=mask,
-        rotation=rotation,
+
+    def attention(x: Array, weights: Parameters) -> tuple[Array, Cache]:
+        return attention_forward(x, weights, options, mask, rotation)
+
+    def feed_forward(x: Array, weights: Parameters) -> tuple[Array, Cache]:
+        return feed_forward_forward(x, weights, options.feed_forward)
+
+    cache: dict[str, Cache] = {}
+    x, cache["attention"] = residual_forward(x, parameters, "attention", options, attention)
+    x, cache["feed_forward"] = residual_forward(
+        x, parameters, "feed_forward", options, feed_forward
     )
-    feed_forward = partial(
-        feed_forward_forward,
-        parameters=sub_parameters(parameters, "feed_forward"),
-        kind=options.feed_forward,
-    )
-    x, attention_cache = residual_forward(
-        x, sub_parameters(parameters, "attention_norm"), options, attention
-    )
-    x, feed_forward_cache = residual_forward(
-        x, sub_parameters(parameters, "feed_forward_norm"), options, feed_forward
-    )
-    return x, {"attention": attention_cache, "feed_forward": feed_forward_cache}
+    return x, cache
 
 
 def block_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
     """Return the gradients of x, (B, T, C), and of the weights."""
-    dx, feed_forward_norm, feed_forward = residual_backward(
-        dout, cache["feed_forward"], feed_forward_backward
-    )
-    dx, attention_norm, attention = residual_backward(dx, cache["attention"], attention_backward)
-    gradients = (
-        with_prefix("attention_norm", attention_norm)
-        | with_prefix("attention", attention)
-        | with_prefix("feed_forward_norm", feed_forward_norm)
-        | with_prefix("feed_forward", feed_forward)
-    )
-    return dx, gradients
+    dx, feed_forward = residual_backward(dout, cache["feed_forward"], feed_forward_backward)
+    dx, attention = residual_backward(dx, cache["attention"], attention_backward)
+    return dx, attention | feed_forward

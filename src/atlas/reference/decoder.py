@@ -28,10 +28,10 @@ from atlas.reference.layers import (
     Parameters,
     embedding_backward,
     embedding_forward,
+    join,
     linear_backward,
     linear_forward,
     sub_parameters,
-    with_prefix,
 )
 from atlas.reference.options import Options
 from atlas.reference.positions import (
@@ -158,23 +158,21 @@ def decoder_forward(
 def decoder_backward(dlogits: Array, cache: Cache) -> Gradients:
     """Return the gradients of all weights from that of the logits, (B, T, V)."""
     options: Options = cache["options"]
-    gradients: Gradients = {}
+    layers: dict[str, Gradients] = {}
     dx, head = linear_backward(dlogits, cache["head"])  # (B, T, C)
     if options.norm_position != "post":
         _, norm_backward = NORMS[options.norm]
-        dx, norm = norm_backward(dx, cache["norm"])
-        gradients |= with_prefix("norm", norm)
+        dx, layers["norm"] = norm_backward(dx, cache["norm"])
     for index in reversed(range(options.n_layer)):
-        dx, block = block_backward(dx, cache["blocks"][index])  # (B, T, C)
-        gradients |= with_prefix(f"blocks.{index}", block)
+        dx, layers[f"blocks.{index}"] = block_backward(dx, cache["blocks"][index])  # (B, T, C)
     if options.positions == "learned":
-        gradients |= with_prefix("positions", embedding_backward(dx, cache["positions"]))
-    gradients |= with_prefix("embedding", embedding_backward(dx, cache["embedding"]))
+        layers["positions"] = embedding_backward(dx, cache["positions"])
+    layers["embedding"] = embedding_backward(dx, cache["embedding"])
     if options.tied_head:  # used twice, so both gradients add up
-        gradients["embedding.weight"] += head["weight"]
+        layers["embedding"]["weight"] += head["weight"]
     else:
-        gradients |= with_prefix("head", head)
-    return gradients
+        layers["head"] = head
+    return join(layers)
 
 
 def attention_weights(cache: Cache) -> list[Array]:

@@ -4,7 +4,7 @@ The weights of a model are one dict with PyTorch's names. A layer gets its own, 
 
     parameters                              {"blocks.0.attention.query.weight": ..., ...}
     sub_parameters(parameters, "blocks.0")  {"attention.query.weight": ..., ...}
-    with_prefix("blocks.0", gradients)      {"blocks.0.attention.query.weight": ..., ...}
+    join({"blocks.0": gradients})           {"blocks.0.attention.query.weight": ..., ...}
 
 Legend: B batch, T time, C channels, V vocabulary, N tokens (B*T); ``...`` any axes.
 """
@@ -26,16 +26,15 @@ Cache = Any  # values of the forward pass that only its backward pass reads
 def sub_parameters(parameters: Parameters, name: str) -> Parameters:
     """Select the weights of the layer ``name``, and remove the prefix from their names."""
     prefix = f"{name}."
+    selected = (key for key in parameters if key.startswith(prefix))
+    return {key.removeprefix(prefix): parameters[key] for key in selected}
+
+
+def join(layers: Mapping[str, Gradients]) -> Gradients:
+    """Join the gradients of layers, named as in the model: the inverse of ``sub_parameters``."""
     return {
-        key.removeprefix(prefix): array
-        for key, array in parameters.items()
-        if key.startswith(prefix)
+        f"{name}.{key}": array for name, layer in layers.items() for key, array in layer.items()
     }
-
-
-def with_prefix(name: str, gradients: Gradients) -> Gradients:
-    """Add the prefix ``name`` to the names of gradients: the inverse of ``sub_parameters``."""
-    return {f"{name}.{key}": array for key, array in gradients.items()}
 
 
 def flatten_tokens(x: Array) -> Array:

@@ -22,48 +22,28 @@ SIZES = ("vocab_size", "context_length", "d_model", "n_layer", "n_head", "n_kv_h
 class Options:
     """Architecture of a decoder; the defaults are Llama's.
 
-    Attributes:
-        vocab_size: V, number of token ids.
-        context_length: maximum T.
-        d_model: C, channels of the residual stream.
-        n_layer: number of blocks.
-        n_head: H, query heads.
-        n_kv_head: K, key and value heads; divides H.
-        d_ff: F, inner width of the feed-forward layer.
-        positions: position encoding (``positions.py``).
-        rope_theta: base of RoPE's angles.
-        rope_scaling: RoPE divides positions by this (position interpolation, arXiv:2306.15595).
-        norm: a key of ``NORMS`` (``layers.py``).
-        norm_position: where a block has its norms (``block.py``); ``post`` has no final norm.
-        norm_eps: keeps norms from dividing by 0.
-        feed_forward: a key of ``GATES`` or ``ACTIVATIONS`` (``layers.py``).
-        qk_norm: RMSNorm of queries and keys, per ``head`` or over ``all`` channels.
-        bias: give linear layers and LayerNorm a bias; the head never has one.
-        tied_head: use the embedding as the head (arXiv:1608.05859).
-        window: number of tokens a query sees, itself included; None for all.
-
     Raises:
         ValueError: a value is not allowed, or two values are incompatible.
     """
 
-    vocab_size: int
-    context_length: int
-    d_model: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    d_ff: int
-    positions: Positions = "rope"
-    rope_theta: float = 10_000.0
-    rope_scaling: float = 1.0
-    norm: str = "rmsnorm"
-    norm_position: NormPosition = "pre"
-    norm_eps: float = 1e-5
-    feed_forward: str = "swiglu"
-    qk_norm: QkNorm | None = None
-    bias: bool = False
-    tied_head: bool = True
-    window: int | None = None
+    vocab_size: int  # V
+    context_length: int  # maximum T
+    d_model: int  # C, channels of the residual stream
+    n_layer: int  # number of blocks
+    n_head: int  # H, query heads
+    n_kv_head: int  # K, key and value heads; divides H
+    d_ff: int  # F, inner width of the feed-forward layer
+    positions: Positions = "rope"  # positions.py
+    rope_theta: float = 10_000.0  # base of RoPE's angles
+    rope_scaling: float = 1.0  # divides positions (position interpolation, arXiv:2306.15595)
+    norm: str = "rmsnorm"  # a key of NORMS
+    norm_position: NormPosition = "pre"  # block.py; "post" has no final norm
+    norm_eps: float = 1e-5  # keeps norms from dividing by 0
+    feed_forward: str = "swiglu"  # a key of GATES or ACTIVATIONS
+    qk_norm: QkNorm | None = None  # RMSNorm of queries and keys, per head or over all channels
+    bias: bool = False  # of linear layers and LayerNorm; the head never has one
+    tied_head: bool = True  # use the embedding as the head (arXiv:1608.05859)
+    window: int | None = None  # tokens a query sees, itself included; None for all
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():

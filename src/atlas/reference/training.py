@@ -81,24 +81,16 @@ class SGD:
 class Adam:
     """Adam (arXiv:1412.6980): each weight moves by its mean gradient over the root mean square.
 
-        m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2
-        w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-
-    Attributes:
-        beta1: decay of the mean.
-        beta2: decay of the mean square.
-        eps: keeps the quotient finite.
-        step: t, updates so far.
-        mean: m, running mean of the gradients.
-        mean_square: v, running mean of their squares.
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2
+    w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    step: int = 0
-    mean: dict[str, Array] = field(default_factory=dict)
-    mean_square: dict[str, Array] = field(default_factory=dict)
+    step: int = 0  # t, updates so far
+    mean: dict[str, Array] = field(default_factory=dict)  # m
+    mean_square: dict[str, Array] = field(default_factory=dict)  # v
 
     def update(self, parameters: Parameters, gradients: Gradients, lr: float) -> None:
         """Update the weights in place."""
@@ -137,17 +129,11 @@ class AdamW(Adam):
 
 
 class Batch(NamedTuple):
-    """Data of one training step.
+    """Data of one training step."""
 
-    Attributes:
-        ids: (B, T).
-        targets: (B, T), the token after each id; -100 to ignore it.
-        mask: (B, T), True at tokens and False at padding; None without padding.
-    """
-
-    ids: Array
-    targets: Array
-    mask: Array | None = None
+    ids: Array  # (B, T)
+    targets: Array  # (B, T), the token after each id; -100 to ignore it
+    mask: Array | None = None  # (B, T), True at tokens and False at padding
 
 
 def train(
