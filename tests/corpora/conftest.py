@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas.corpora import transfer
+from atlas.corpora import download
 from atlas.corpora.registry import Download
 from tests.corpora import faulty_server
 from tests.corpora.downloading import pinned, unpinned
@@ -25,7 +25,7 @@ def pauses(monkeypatch) -> list[float]:
     async def note(seconds: float) -> None:
         noted.append(seconds)
 
-    monkeypatch.setattr(transfer, "_pause", note)
+    monkeypatch.setattr(download.asyncio, "sleep", note)
     return noted
 
 

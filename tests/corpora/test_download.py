@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from atlas.corpora import download as module
-from atlas.corpora import transfer
 from atlas.corpora.registry import Download
 from tests.corpora.downloading import fetch, pinned, received, refusal, unpinned
 from tests.corpora.faulty_server import CONTENT, Answer
@@ -184,7 +183,7 @@ def test_a_full_disk_raises(server, file, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(transfer, "_accept", full)
+    monkeypatch.setattr(module, "_accept", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(tmp_path, file)
 
@@ -230,7 +229,7 @@ def test_client_errors_are_not_retried(server, file, tmp_path, status):
 def test_repeated_server_errors_are_an_error(server, file, tmp_path):
     server.script = [Answer(500)] * 10
     assert "returned 500 Internal Server Error (tried 4 times)" in refusal(tmp_path, file)
-    assert len(server.requests) == transfer.TRIES
+    assert len(server.requests) == module.TRIES
 
 
 def test_a_body_that_always_breaks_is_an_error(server, file, tmp_path):
@@ -245,7 +244,7 @@ def test_a_silent_server_is_an_error(server, file, tmp_path, monkeypatch):
 
 
 def test_a_slow_server_is_an_error(server, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "SPEED_WINDOW", 0.05)
+    monkeypatch.setattr(module, "SPEED_WINDOW", 0.05)
     server.script = [Answer(pace=0.01)] * 10
     assert "too slow" in refusal(tmp_path, file)
 
@@ -295,7 +294,7 @@ def test_too_many_bytes_are_rejected(server, tmp_path, announced):
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_unpinned_files_have_a_size_limit(server, tmp_path, monkeypatch, announced):
-    monkeypatch.setattr(transfer, "MAX_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
     server.script = [Answer(announced=announced)]
     assert "sends more than the 1000 bytes" in refusal(tmp_path, unpinned(server))
 

@@ -29,8 +29,6 @@ GENERATORS: Mapping[str, Callable[[CorpusParams, Path], list[str]]] = {
     "modular": lambda corpus, folder: write_modular(folder, **corpus.modular.model_dump()),
     "stories": lambda corpus, folder: write_stories(folder, **corpus.stories.model_dump()),
 }
-
-
 SECTION_COLUMN = "text"
 SECTION_SUFFIX = "-story.csv"
 

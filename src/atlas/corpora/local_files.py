@@ -53,10 +53,6 @@ class Copies:
     unreadable: int  # files and folders
 
 
-class _UnreadableError(Exception):
-    """A file can't be copied; the message says why."""
-
-
 def copy_files(source: Path, folder: Path) -> Copies:
     """Copy every text file below ``source`` into ``folder``, byte for byte.
 
@@ -75,17 +71,16 @@ def copy_files(source: Path, folder: Path) -> Copies:
     chosen = [name for name in files if name.lower().endswith(SUFFIXES)]
     sources = {}
     for name in chosen:
-        try:
-            _copy(base / name, folder / name)
+        if reason := _copy(base / name, folder / name):
+            skip(name, reason)
+        else:
             sources[name] = base / name
-        except _UnreadableError as error:
-            skip(name, str(error))
+    if unreadable and not sources:
+        raise AtlasError(
+            f"corpus.files.path: nothing in {source} could be read ({len(unreadable)} skipped, "
+            "listed above); fix that, or choose another corpus.name"
+        )
     if not sources:
-        if unreadable:
-            raise AtlasError(
-                f"corpus.files.path: nothing in {source} could be read ({len(unreadable)} skipped, "
-                "listed above); fix that, or choose another corpus.name"
-            )
         raise AtlasError(
             f"corpus.files.path: {source} contains no {', '.join(GZIPPABLE)} (or .gz of one), "
             ".parquet or .zip; put your texts there, or choose another corpus.name (queued "
@@ -148,32 +143,32 @@ def _walk(base: Path, skip: Skip) -> Iterator[str]:
                 skip(name, "its name is not UTF-8; rename it")
             elif entry.is_dir(follow_symlinks=False):
                 subfolders.append(name)
-            elif entry.is_symlink() and _is_folder_link(base / name):
+            elif os.path.isdir(entry.path):  # noqa: PTH112 - Path.is_dir can raise for a link
                 links.append(name)
             else:
                 yield name
         pending += reversed(subfolders)
 
 
-def _copy(source: Path, copy: Path) -> None:
-    """Copy a file."""
+def _copy(source: Path, copy: Path) -> str | None:
+    """Copy a file; return the reason if that is impossible."""
     try:
         if not stat.S_ISREG(source.stat().st_mode):
-            raise _UnreadableError("it is a pipe, a socket or a device")
+            return "it is a pipe, a socket or a device"
         copy.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(TRIES):
             if _copy_unchanged(source, copy):
-                return
+                return None
             copy.unlink()
     except FileExistsError:
-        raise _UnreadableError("its name equals that of another file on this disk") from None
+        return "its name equals that of another file on this disk"
     except OSError as error:
         with contextlib.suppress(OSError):  # its name can be too long for this disk
             copy.unlink()
         if error.errno in NO_ROOM:
             raise
-        raise _UnreadableError(_reason(error)) from None
-    raise _UnreadableError("it changes while it is read; wait until it is complete")
+        return _reason(error)
+    return "it changes while it is read; wait until it is complete"
 
 
 def _copy_unchanged(source: Path, copy: Path) -> bool:
@@ -184,13 +179,6 @@ def _copy_unchanged(source: Path, copy: Path) -> bool:
         after = os.fstat(original.fileno())
         unchanged = before.st_mtime_ns == after.st_mtime_ns
         return unchanged and before.st_size == after.st_size == out.tell()
-
-
-def _is_folder_link(link: Path) -> bool:
-    try:
-        return link.is_dir()
-    except OSError:  # is_dir() handles dangling links, but not ones without permission
-        return False
 
 
 def _reason(error: OSError) -> str:
