@@ -87,7 +87,7 @@ def test_another_process_maps_the_files_itself(make_split):
 def test_an_epoch_visits_each_packed_window_once(make_split, context, batch, extra, seed):
     split = make_split(of(context + 1 + extra))
     windows = TrainingWindows(split, context, batch, seed)
-    per_epoch = windows.layout.per_epoch()
+    per_epoch = windows.per_epoch
     for epoch in range(2):
         places = [windows._place(epoch * per_epoch + visit) for visit in range(per_epoch)]
         numbers, offsets = zip(*places, strict=True)
@@ -106,8 +106,8 @@ def test_padded_windows_hold_one_document_each(make_split, shards, context, batc
     document_of = [n for n, length in enumerate(chain.from_iterable(shards)) for _ in range(length)]
     windows = TrainingWindows(split, context, batch, seed=0)
     seen = []
-    for visit in range(windows.layout.per_epoch()):
-        window = windows.layout.training_window(*windows._place(visit))
+    for visit in range(windows.per_epoch):
+        window = windows.training_window(*windows._place(visit))
         assert len(window) <= context + 1
         targets = window[1:] - FIRST
         assert len({document_of[target] for target in targets}) == 1
@@ -148,7 +148,7 @@ def test_windows_are_as_drawn(make_split):
     }
     for layout, windows in expected.items():
         split = make_split([[6, 2]], layout)
-        found = EvaluationWindows(split, 3, 1).layout
+        found = EvaluationWindows(split, 3, 1)
         assert [found.window(number).tolist() for number in range(len(found))] == windows
 
 
@@ -177,7 +177,7 @@ def test_a_question_longer_than_the_context_is_refused(tmp_path):
     documents = [[5, 9, 6, 1], [5, 5, 5, 9, 7, 1]]
     tokens = write_tokens(tmp_path, {"train": [documents]}, windows="padded", separator=9)
     split = TokenSplit(tokens, "train")
-    assert len(TrainingWindows(split, 6, 1, 0).layout) == 2
+    assert len(TrainingWindows(split, 6, 1, 0)) == 2
     with pytest.raises(AtlasError, match="longest prompt of train has 6 tokens"):
         TrainingWindows(split, 5, 1, 0)
     with pytest.raises(AtlasError, match="longest prompt of train has 6 tokens"):
@@ -203,7 +203,7 @@ def test_a_batch_depends_only_on_seed_and_step(make_split):
 
 def test_epochs_begin_at_different_places(make_split):
     windows = TrainingWindows(make_split(of(1000)), 16, 4, seed=1)
-    per_epoch = windows.layout.per_epoch()
+    per_epoch = windows.per_epoch
     assert len({windows._place(epoch * per_epoch)[1] for epoch in range(8)}) > 3
 
 

@@ -45,7 +45,7 @@ class ValidationData:
     ) -> "ValidationData":
         """Load documents and up to ``max_windows`` windows spread over their tokens."""
         windows = EvaluationWindows(split, context_length, BATCH_SIZE)
-        batches = list(windows.spread(max_windows or len(windows.layout)))
+        batches = list(windows.spread(max_windows or len(windows)))
         tokens = sum(batch.num_targets() for batch in batches)
         texts, characters = [], MAX_CHARACTERS
         for document in documents:

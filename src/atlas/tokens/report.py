@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ SAMPLE_CHARACTERS, SAMPLE_DOCUMENTS = 1500, 20
 STYLES = ("black on cyan", "black on green", "black on yellow", "black on magenta")
 
 
-@dataclass(frozen=True)
+@dataclass
 class VocabularyReport:
     """How often the pieces of a vocabulary are used."""
 
@@ -32,27 +31,13 @@ class VocabularyReport:
     index: TokenIndex
     counts: Mapping[Split, Counts]
 
-    @cached_property
-    def text_pieces(self) -> list[int]:
-        """Ids of text pieces (no special pieces, no single bytes), the rarest in train first."""
-        every = filter(self.tokenizer.is_text, range(self.tokenizer.vocab_size))
-        return sorted(every, key=lambda identity: int(self.counts["train"][identity]))
-
-    @cached_property
-    def unused(self) -> list[int]:
-        """Ids of text pieces that don't occur in train."""
-        return [identity for identity in self.text_pieces if not self.counts["train"][identity]]
-
-    @cached_property
-    def rarest(self) -> list[int]:
-        """Ids of text pieces that occur in train, the rarest first."""
-        return self.text_pieces[len(self.unused) :]
-
-    @cached_property
-    def longest(self) -> list[int]:
-        """Ids of text pieces, the longest first."""
-        every = sorted(self.text_pieces)
-        return sorted(every, key=lambda identity: -len(self.tokenizer.piece(identity)))
+    def __post_init__(self) -> None:
+        # Ids of text pieces: no special pieces, no single bytes.
+        text = list(filter(self.tokenizer.is_text, range(self.tokenizer.vocab_size)))
+        in_train = self.counts["train"].tolist()
+        self.unused = [identity for identity in text if not in_train[identity]]
+        self.rarest = sorted(filter(in_train.__getitem__, text), key=in_train.__getitem__)
+        self.longest = sorted(text, key=lambda identity: -len(self.tokenizer.piece(identity)))
 
     def bytes_per_token(self, split: Split) -> float:
         """Return the bytes of text per token, without the tokens that end documents."""
@@ -61,12 +46,11 @@ class VocabularyReport:
 
     def metrics(self) -> dict[str, int | float | str]:
         """Return the numbers that ``dvc metrics`` shows, and the longest and rarest pieces."""
-        metrics: dict[str, int | float | str] = {"vocab_size": self.tokenizer.vocab_size}
-        for split in SPLITS:
-            metrics[f"{split}_bytes_per_token"] = self.bytes_per_token(split)
-        for split in SPLITS:
-            metrics[f"{split}_unknown_tokens"] = int(self.counts[split][self.tokenizer.unk])
-        return metrics | {
+        unknown = self.tokenizer.unk
+        return {
+            "vocab_size": self.tokenizer.vocab_size,
+            **{f"{split}_bytes_per_token": self.bytes_per_token(split) for split in SPLITS},
+            **{f"{split}_unknown_tokens": int(self.counts[split][unknown]) for split in SPLITS},
             "unused_pieces": len(self.unused),
             "longest_pieces": self._names(self.longest),
             "rarest_pieces": self._names(self.rarest),

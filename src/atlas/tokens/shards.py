@@ -36,7 +36,6 @@ MAGIC, VERSION = b"ATLASTOK", 2
 HEADER = struct.Struct("<8sIIQQ32sI12x")
 ALIGNMENT = END_WIDTH = 8
 CHECKSUM = slice(64, 68)  # position in the header
-CHUNK = 1 << 24  # bytes read at once
 INDEX_FILE = "index.json"
 HINT = "`dvc repro -f tokenize` writes it again"
 
@@ -100,16 +99,16 @@ class Shard:
 
 
 def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
-    """Map a shard into memory, once header, size and checksum are verified."""
+    """Map a shard into memory, and verify its header, size and checksum."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            raw = file.read(HEADER.size)
+        data = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
     except FileNotFoundError:
         raise AtlasError(f"{path}: no such token shard; {HINT}") from None
-    if len(raw) < HEADER.size or raw[: len(MAGIC)] != MAGIC:
+    header = bytearray(data[: HEADER.size])
+    if size < HEADER.size or not header.startswith(MAGIC):
         raise AtlasError(f"{path}: not a token shard; {HINT}")
-    _, version, width, held, documents, tokenizer, checksum = HEADER.unpack(raw)
+    _, version, width, held, documents, tokenizer, checksum = HEADER.unpack(header)
     if version != VERSION or width not in (2, 4):
         raise AtlasError(
             f"{path}: version {version} with {width} bytes per id, but this program reads version "
@@ -126,21 +125,11 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
             f"{path}: {size} bytes with {held} tokens, expected {expected} with {tokens}: the file "
             f"is cut short or damaged; {HINT}"
         )
-    if _checksum(path) != checksum:
+    header[CHECKSUM] = bytes(4)
+    if zlib.crc32(header, zlib.crc32(data[HEADER.size :])) != checksum:
         raise AtlasError(f"{path}: wrong checksum, the file is damaged; {HINT}")
-    data = np.memmap(path, np.uint8, "r")  # a single map, as each keeps a file open
     ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
     return Shard(ids, data[first_end:].view("<u8"), checksum)
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        header = bytearray(file.read(HEADER.size))
-        header[CHECKSUM] = bytes(4)
-        while chunk := file.read(CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return zlib.crc32(header, checksum)
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,8 @@ class Tokenizer:
         bos: id before the first token of a text; the same as ``eos``, which separates documents.
         eos: id that ends a text. No text encodes to it, not even its own characters.
         pad: id that fills short rows of a batch; ``eos`` if the model has no padding piece.
-        unk: id of what the vocabulary can't express.
+        unk: id of what the vocabulary can't express, unless that becomes bytes (``has_bytes``).
         normalizer: how sentencepiece changes a text before splitting it.
-        has_bytes: True if characters without a piece become bytes instead of ``unk``.
         user_defined: ids of pieces that are split off before all others.
         spec, processor: the model as its file describes it, and as sentencepiece runs it.
     """
@@ -90,8 +89,7 @@ class Tokenizer:
                 "tokenizer.kind=word and tokenizer.path=models/own"
             )
         self.bos = self.eos
-        pad: int = self.processor.pad_id()
-        self.pad = self.eos if pad < 0 else pad
+        self.pad: int = self.eos if self.processor.pad_id() < 0 else self.processor.pad_id()
         self.unk: int = self.processor.unk_id()
         self.normalizer: NormalizerSpec = spec.normalizer_spec
         self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)
@@ -128,7 +126,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode one text with sentencepiece, without special ids."""
-        blocks = self._blocks([text], self._unit_encoder)
+        blocks = self.blocks([text], encoder=self._unit_encoder)
         return [identity for block in blocks for identity in block.ids.tolist()]
 
     def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
@@ -145,9 +143,33 @@ class Tokenizer:
                 beginning = []
             beginning.append(rest)
 
-    def blocks(self, texts: Iterable[str], *, with_eos: bool = False) -> Iterator[Block]:
+    def blocks(
+        self, texts: Iterable[str], *, with_eos: bool = False, encoder: Encoder | None = None
+    ) -> Iterator[Block]:
         """Encode any number of texts in bounded memory; ``with_eos`` adds ``eos`` to each."""
-        yield from self._blocks(texts, self._bulk_encoder, with_eos=with_eos)
+        encode = encoder or self._bulk_encoder
+        parts: list[str] = []
+        complete: list[bool] = []  # False for a part whose text continues in the next block
+
+        def block() -> Block:
+            ids, lengths = encode(parts)
+            ends = np.cumsum(lengths)[complete]
+            if with_eos:
+                ids = np.insert(ids, ends, self.eos)
+                ends += np.arange(1, len(ends) + 1)
+            return Block(ids, ends)
+
+        size = 0
+        for text in map(self._normalize, texts):
+            for part, is_last in self._parts(text):
+                if parts and size + len(part) > BLOCK:
+                    yield block()
+                    parts, complete, size = [], [], 0
+                parts.append(part)
+                complete.append(is_last)
+                size += len(part)
+        if parts:
+            yield block()
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """Return the text of ids.
@@ -183,31 +205,6 @@ class Tokenizer:
             except ImportError as error:
                 logger.warning("encoding with sentencepiece, which is slower: %s", error)
         return self._unit_encoder
-
-    def _blocks(
-        self, texts: Iterable[str], encoder: Encoder, *, with_eos: bool = False
-    ) -> Iterator[Block]:
-        parts: list[str] = []
-        complete: list[bool] = []  # False for a part whose text continues in the next block
-        size = 0
-        for text in map(self._normalize, texts):
-            for part, is_last in self._parts(text):
-                if parts and size + len(part) > BLOCK:
-                    yield self._block(encoder(parts), complete, with_eos)
-                    parts, complete, size = [], [], 0
-                parts.append(part)
-                complete.append(is_last)
-                size += len(part)
-        if parts:
-            yield self._block(encoder(parts), complete, with_eos)
-
-    def _block(self, encoded: tuple[Ids, Lengths], complete: list[bool], with_eos: bool) -> Block:
-        ids, lengths = encoded
-        ends = np.cumsum(lengths)[complete]
-        if with_eos:
-            ids = np.insert(ids, ends, self.eos)
-            ends += np.arange(1, len(ends) + 1)
-        return Block(ids, ends)
 
     def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
         """Split a long text into parts that can be encoded separately; mark the last one."""
@@ -254,7 +251,6 @@ def single_blanks(line: str) -> str:
 
 
 def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]:
-    error = AtlasError(f"{name}: not a sentencepiece model; {HINT}")
     try:
         spec = ModelProto.FromString(model)
         pieces = Counter(piece.piece for piece in spec.pieces)
@@ -267,7 +263,7 @@ def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]
             )
         return spec, SentencePieceProcessor(model_proto=model)
     except (DecodeError, RuntimeError, AttributeError, TypeError, ValueError):
-        raise error from None  # damaged in one of many ways
+        raise AtlasError(f"{name}: not a sentencepiece model; {HINT}") from None
 
 
 def _without_normalization(spec: ModelProto) -> ModelProto:

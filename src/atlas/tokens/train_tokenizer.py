@@ -105,11 +105,18 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
         )
     except RuntimeError as error:
         raise AtlasError(_explain(str(error), params)) from None
-    finish = {"unigram": round_scores, "word": without_stray_piece}.get(params.kind, bytes)
-    return Tokenizer(finish(model.getvalue()))
+    spec = ModelProto.FromString(model.getvalue())
+    match params.kind:
+        case "unigram":
+            round_scores(spec)
+        case "word":  # training adds a line end with a blank before it
+            spec.pieces.remove(next(piece for piece in spec.pieces if piece.piece == STRAY))
+        case _:
+            return Tokenizer(model.getvalue())
+    return Tokenizer(spec.SerializeToString())
 
 
-def round_scores(model: bytes) -> bytes:
+def round_scores(spec: ModelProto) -> None:
     """Round the scores of a unigram model to multiples of 1/256.
 
     The sum of such scores is exact, so the most probable split of a text is the same whether they
@@ -117,21 +124,10 @@ def round_scores(model: bytes) -> bytes:
     (sentencepiece, exact up to a sum of 65,536). Line ends and tabs become ordinary pieces, as the
     scores of user-defined ones are not such multiples.
     """
-    spec = ModelProto.FromString(model)
     for piece in spec.pieces:
         if piece.piece in SINGLE:
             piece.type, piece.score = piece.NORMAL, 0
         piece.score = round(piece.score * SCORE_STEPS) / SCORE_STEPS
-    changed: bytes = spec.SerializeToString()
-    return changed
-
-
-def without_stray_piece(model: bytes) -> bytes:
-    """Remove the piece that training adds to a word model, a line end with a blank before it."""
-    spec = ModelProto.FromString(model)
-    spec.pieces.remove(next(piece for piece in spec.pieces if piece.piece == STRAY))
-    changed: bytes = spec.SerializeToString()
-    return changed
 
 
 def sample_lines(folder: Path, params: TokenizerParams) -> Iterator[str]:
@@ -180,47 +176,37 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
 
     ``export`` compares all ids in llama.cpp and decides, but only after training.
     """
-    normalizer = tokenizer.normalizer
-    merges = tokenizer.kind in ("bpe", "char")
-    if merges and not tokenizer.has_bytes:
-        yield "it has no pieces for single bytes (byte_fallback), without which llama.cpp aborts"
-    if merges and (normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces):
-        yield "it normalizes text or removes blanks, which llama.cpp doesn't do for this kind"
-    if merges and normalizer.add_dummy_prefix and tokenizer.user_defined:
-        yield "it adds a blank in front and has user-defined pieces, which llama.cpp reads apart"
-    if merges and any(
-        blank in tokenizer.piece(each) for each in tokenizer.user_defined for blank in BLANKS
-    ):
-        yield "it has user-defined pieces with blanks, which llama.cpp reads differently"
-    if merges and (control := next(_mergeable(tokenizer.spec), "")):
-        yield (
-            f"text can be merged into its control piece {control}, which llama.cpp then takes for "
-            "the special token"
-        )
-    if tokenizer.kind == "unigram" and tokenizer.has_bytes:
-        yield "llama.cpp gives <unk> where a unigram model with byte_fallback gives bytes"
-    if tokenizer.kind == "unigram" and any(
-        piece.score * SCORE_STEPS % 1 for piece in tokenizer.spec.pieces
-    ):
-        yield (
-            f"its scores are not multiples of 1/{SCORE_STEPS}, so rounding decides between "
-            "equally likely ways to split a text"
-        )
-    if tokenizer.kind == "word" and any(
-        "\n" in document.text for document in islice(documents, INSPECTED)
-    ):
+    normalizer, pieces = tokenizer.normalizer, tokenizer.spec.pieces
+    user_defined = [tokenizer.piece(each) for each in tokenizer.user_defined]
+    if tokenizer.kind in ("bpe", "char"):
+        if not tokenizer.has_bytes:
+            yield "it has no pieces for single bytes (byte_fallback), which llama.cpp needs"
+        if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces:
+            yield "it normalizes text or removes blanks, which llama.cpp doesn't do for this kind"
+        if normalizer.add_dummy_prefix and user_defined:
+            yield "it adds a blank in front and has user-defined pieces: llama.cpp reads them apart"
+        if any(blank in piece for piece in user_defined for blank in BLANKS):
+            yield "it has user-defined pieces with blanks, which llama.cpp reads differently"
+        texts = {piece.piece for piece in pieces if piece.type in TEXT}
+        for control in (piece.piece for piece in pieces if piece.type == piece.CONTROL):
+            if any({control[:cut], control[cut:]} <= texts for cut in range(1, len(control))):
+                yield (
+                    f"text can be merged into its control piece {control}, which llama.cpp then "
+                    "takes for the special token"
+                )
+    elif tokenizer.kind == "unigram":
+        if tokenizer.has_bytes:
+            yield "llama.cpp gives <unk> where a unigram model with byte_fallback gives bytes"
+        if any(piece.score * SCORE_STEPS % 1 for piece in pieces):
+            yield (
+                f"its scores are not multiples of 1/{SCORE_STEPS}, so rounding decides between "
+                "equally likely ways to split a text"
+            )
+    elif any("\n" in document.text for document in islice(documents, INSPECTED)):
         yield (
             "its documents have several lines, and llama.cpp finds no word of tokenizer.kind=word "
             "after a line end"
         )
-
-
-def _mergeable(spec: ModelProto) -> Iterator[str]:
-    """Yield control pieces that are the sum of two text pieces."""
-    texts = {piece.piece for piece in spec.pieces if piece.type in TEXT}
-    for control in (piece.piece for piece in spec.pieces if piece.type == piece.CONTROL):
-        if any({control[:cut], control[cut:]} <= texts for cut in range(1, len(control))):
-            yield control
 
 
 def _explain(message: str, params: TokenizerParams) -> str:

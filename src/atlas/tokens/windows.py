@@ -53,7 +53,7 @@ class TokenBatch(NamedTuple, Generic[Array]):
 
 
 @dataclass(frozen=True)
-class Layout:
+class Windows:
     """A split cut into windows, as ``tokenize.windows`` sets: packed or padded.
 
     ``len`` is the number of windows that predict every token exactly once.
@@ -61,6 +61,7 @@ class Layout:
 
     tokens: TokenSplit
     context_length: int
+    batch_size: int
 
     def __post_init__(self) -> None:
         if self.tokens.index.separator is not None and len(self.tokens):
@@ -101,20 +102,37 @@ class Layout:
         found = self.tokens.read(start - 1 if nth else start, stop)
         return found if nth else np.concatenate([[self.tokens.index.eos], found])
 
+
+@dataclass(frozen=True)
+class TrainingWindows(Windows):
+    """Training windows in an order that depends only on seed and step.
+
+    An epoch visits each window once, in random order. There is no state between steps, so a resumed
+    run sees the same data. Packed epochs differ in the tokens that they skip at the start.
+    """
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.per_epoch:
+            raise AtlasError(
+                f"model.context_length: a window of {self.context_length} is longer than the "
+                f"training text ({len(self.tokens)} tokens); use a shorter one, or more text"
+            )
+
+    @cached_property
     def per_epoch(self) -> int:
-        """Number of training windows that fit in an epoch with any offset."""
+        """Number of windows in an epoch, which fit with any offset."""
         if not self.packed:
             return len(self)
-        if len(self.tokens) <= self.context_length:
-            return 0
-        return max((len(self.tokens) - self.context_length) // self.context_length, 1)
+        spare = len(self.tokens) - self.context_length
+        return max(spare // self.context_length, 1) if spare > 0 else 0
 
-    def largest_offset(self) -> int:
-        """Max tokens that an epoch skips at the start, so that packed epochs differ."""
-        if not self.packed:
-            return 0
-        last = self.per_epoch() * self.context_length + 1
-        return min(len(self.tokens) - last, self.context_length - 1)
+    def rows(self, step: int, share: slice = slice(None)) -> Rows:
+        """Return the windows of a step, or a share of them, (B, T + 1)."""
+        windows = [self.training_window(*place) for place in self.places(step)[share]]
+        return stack(windows, self.context_length)
 
     def training_window(self, number: int, offset: int) -> Window:
         """Return a window of an epoch that skips ``offset`` tokens: T + 1 tokens if packed."""
@@ -123,42 +141,6 @@ class Layout:
         start = offset + number * self.context_length
         return self.tokens.read(start, start + self.context_length + 1)
 
-
-@dataclass(frozen=True)
-class TrainingWindows:
-    """Training windows in an order that depends only on seed and step.
-
-    An epoch visits each window once, in random order. There is no state between steps, so a resumed
-    run sees the same data.
-    """
-
-    tokens: TokenSplit
-    context_length: int
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not self.per_epoch:
-            raise AtlasError(
-                f"model.context_length: a window of {self.context_length} is longer than the "
-                f"training text ({len(self.tokens)} tokens); use a shorter one, or more text"
-            )
-
-    @cached_property
-    def layout(self) -> Layout:
-        """All windows of the training split."""
-        return Layout(self.tokens, self.context_length)
-
-    @property
-    def per_epoch(self) -> int:
-        """Number of windows in an epoch."""
-        return self.layout.per_epoch()
-
-    def rows(self, step: int, share: slice = slice(None)) -> Rows:
-        """Return the windows of a step, or a share of them, (B, T + 1)."""
-        windows = [self.layout.training_window(*place) for place in self.places(step)[share]]
-        return stack(windows, self.context_length)
-
     def places(self, step: int) -> list[tuple[int, int]]:
         """Return the number and offset of each window of a step."""
         first = step * self.batch_size
@@ -166,28 +148,27 @@ class TrainingWindows:
 
     def _place(self, visit: int) -> tuple[int, int]:
         epoch, position = divmod(visit, self.per_epoch)
-        offset, order = _epoch_order(self.seed, epoch, self.per_epoch, self.layout.largest_offset())
+        spare = len(self.tokens) - self.per_epoch * self.context_length - 1
+        max_offset = min(spare, self.context_length - 1) if self.packed else 0
+        offset, order = _epoch_order(self.seed, epoch, self.per_epoch, max_offset)
         return int(order[position]), offset
 
 
 @lru_cache(maxsize=2)
 def _epoch_order(
-    seed: int, epoch: int, windows: int, largest_offset: int
+    seed: int, epoch: int, windows: int, max_offset: int
 ) -> tuple[int, npt.NDArray[np.int64]]:
     generator = np.random.default_rng([seed, epoch])
-    offset = int(generator.integers(largest_offset + 1))
+    offset = int(generator.integers(max_offset + 1))
     return offset, generator.permutation(windows)
 
 
 @dataclass(frozen=True)
-class EvaluationWindows:
+class EvaluationWindows(Windows):
     """Consecutive windows that predict each token of a split exactly once."""
 
-    tokens: TokenSplit
-    context_length: int
-    batch_size: int
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not len(self.tokens):
             raise AtlasError(
                 f"the {self.tokens.name} split has no tokens: give it a larger share "
@@ -195,25 +176,22 @@ class EvaluationWindows:
                 "more text"
             )
 
-    @cached_property
-    def layout(self) -> Layout:
-        """All windows."""
-        return Layout(self.tokens, self.context_length)
-
     def all(self) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
         """Yield every window, in batches of at most ``batch_size``."""
-        return self._batches(range(len(self.layout)))
+        return self.spread(len(self))
 
     def spread(self, count: int) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
         """Yield at most ``count`` windows, spread evenly over the split; always the same."""
-        windows = len(self.layout)
-        chosen = np.linspace(0, windows - 1, min(count, windows)).round().astype(int)
-        return self._batches([int(number) for number in chosen])
-
-    def _batches(self, numbers: Sequence[int]) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
-        for first in range(0, len(numbers), self.batch_size):
-            windows = [self.layout.window(n) for n in numbers[first : first + self.batch_size]]
+        chosen = spread(len(self), count)
+        for first in range(0, len(chosen), self.batch_size):
+            windows = [self.window(number) for number in chosen[first : first + self.batch_size]]
             yield TokenBatch.from_rows(stack(windows, self.context_length), self.tokens.index)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Choose at most ``count`` of ``total`` numbers, spread evenly."""
+    chosen: list[int] = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+    return chosen
 
 
 def stack(windows: Sequence[Window], context_length: int) -> Rows:
@@ -230,9 +208,8 @@ def document_prompts(split: TokenSplit, count: int) -> list[list[int]]:
     They don't include the end-of-text token, after which a model starts another document.
     """
     ends = split.document_ends
-    chosen = np.linspace(0, len(ends) - 1, min(count, len(ends))).round().astype(int)
     prompts = []
-    for number in chosen:
+    for number in spread(len(ends), count):
         ids = split.read(int(ends[number - 1]) if number else 0, int(ends[number])).tolist()
         separator = split.index.separator
         if separator is not None:

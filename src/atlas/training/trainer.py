@@ -28,7 +28,7 @@ from atlas.params.settings import settings
 from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenIndex, TokenSplit
-from atlas.tokens.windows import EvaluationWindows, Layout, TrainingWindows
+from atlas.tokens.windows import EvaluationWindows, TrainingWindows, Windows
 from atlas.training.checkpoint import Checkpoints, StopRequest, full_weights
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import (
@@ -196,7 +196,7 @@ def open_splits(
     limits = {"train": max_train_tokens}
     splits = {split: TokenSplit(folder, split, limits.get(split)) for split in SPLITS}
     for split in splits.values():
-        Layout(split, context_length)
+        Windows(split, context_length, batch_size=1)
     return splits
 
 
