@@ -11,7 +11,7 @@ partitions of limited size. The first document of each group of duplicates is ke
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from atlas.cleaning.staging import Chunk, StagedCorpus
+from atlas.cleaning.staging import StagedCorpus
 from atlas.cleaning.words import MULTIPLIER, Hashes, distinct, hash_words, jaccard, ngrams
 from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
@@ -31,6 +31,7 @@ RECALL = 0.98  # of pairs exactly at the threshold; pairs above it have more
 HASH_BATCH = 1 << 20  # characters hashed at once
 SEED = 1
 NO_KEY = np.uint64(0)  # of documents shorter than an n-gram, which only have exact duplicates
+TEXT_KEY = (None,)  # the kind of key that finds exact duplicates; bands find near ones
 
 PARTITION = 1 << 22  # documents whose keys are compared at once
 NEIGHBORS = 3  # documents before it with the same key that a document is compared with
@@ -108,9 +109,9 @@ def find_duplicates(corpus: StagedCorpus, clean: CleanParams) -> Duplicates:
 
 def exact_duplicates(corpus: StagedCorpus) -> Duplicates:
     """Find every document whose text equals an earlier one."""
-    count = _partitions(corpus)
-    find = partial(_equal_texts, corpus=corpus, count=count)
-    pairs = np.concatenate([_NO_PAIRS, *in_order(find, range(count), "exact duplicates")])
+    tasks = [(partition, TEXT_KEY) for partition in range(_partitions(corpus))]
+    find = partial(_candidates, corpus=corpus, excluded=np.empty(0, np.int64), neighbors=0)
+    pairs = np.concatenate([_NO_PAIRS, *in_order(find, tasks, "exact duplicates")])
     duplicates = np.zeros(len(pairs), DUPLICATE)
     duplicates["of"], duplicates["number"] = pairs.T
     duplicates["jaccard"], duplicates["exact"] = 1, True
@@ -123,14 +124,14 @@ def near_duplicates(corpus: StagedCorpus, threshold: float, excluded: Numbers) -
     Pairs with a Jaccard index of at least ``threshold`` are linked; every document of a linked
     group except the first is a duplicate. ``excluded`` documents are ignored.
     """
-    count, bands = _partitions(corpus), Bands.for_threshold(threshold).count
+    bands = Bands.for_threshold(threshold).count
     bands_per_task = max(1, PARTITION // max(1, len(corpus)))
     tasks = [
-        (number, range(first, min(first + bands_per_task, bands)))
+        (partition, range(first, min(first + bands_per_task, bands)))
         for first in range(0, bands, bands_per_task)
-        for number in range(count)
+        for partition in range(_partitions(corpus))
     ]
-    find = partial(_candidates, corpus=corpus, count=count, excluded=excluded)
+    find = partial(_candidates, corpus=corpus, excluded=excluded, neighbors=NEIGHBORS)
     pairs = _merge(in_order(find, tasks, "candidates for near duplicates"))
     compare = partial(_compare, corpus=corpus, threshold=threshold)
     edges = in_order(compare, list(_batches(pairs)), "near duplicates")
@@ -142,37 +143,24 @@ def _partitions(corpus: StagedCorpus) -> int:
     return -(-len(corpus) // PARTITION)
 
 
-def _equal_texts(number: int, corpus: StagedCorpus, count: int) -> Pairs:
-    """Pair each document of a partition with the first one that has the same text."""
-    keys, numbers = _partition(corpus, lambda chunk: chunk.table()["key"], number, count)
-    return _equal_keys(keys, numbers, neighbors=0)
-
-
 def _candidates(
-    task: tuple[int, range], corpus: StagedCorpus, count: int, excluded: Numbers
+    task: tuple[int, Sequence[int | None]], corpus: StagedCorpus, excluded: Numbers, neighbors: int
 ) -> Pairs:
-    """Pair the documents of a partition that have at least one of these bands in common."""
-    number, bands = task
+    """Pair the documents of a partition that have at least one of these keys in common."""
+    partition, kinds = task
+    count = np.uint64(_partitions(corpus))
     pairs = []
-    for band in bands:
-        keys, numbers = _partition(corpus, partial(Chunk.band, number=band), number, count)
-        kept = ~np.isin(numbers, excluded)
-        pairs.append(_equal_keys(keys[kept], numbers[kept], NEIGHBORS))
+    for kind in kinds:
+        keys, numbers = [], []
+        for chunk in corpus.chunks:
+            key = chunk.keys(kind)
+            in_partition = key[:, 0] % count == partition
+            chosen = np.flatnonzero(in_partition & (key != NO_KEY).any(axis=1))
+            chosen = chosen[~np.isin(chosen + chunk.first, excluded)]
+            keys.append(key[chosen])
+            numbers.append(chosen + chunk.first)
+        pairs.append(_equal_keys(np.concatenate(keys), np.concatenate(numbers), neighbors))
     return np.unique(np.concatenate(pairs), axis=0)
-
-
-def _partition(
-    corpus: StagedCorpus, read: Callable[[Chunk], Hashes], number: int, count: int
-) -> tuple[Hashes, Numbers]:
-    """Return the keys (documents, columns) of a partition, and the documents that have them."""
-    keys, numbers = [], []
-    for chunk in corpus.chunks:
-        key = read(chunk)
-        in_partition = key[:, 0] % np.uint64(count) == number
-        chosen = np.flatnonzero(in_partition & (key != NO_KEY).any(axis=1))
-        keys.append(key[chosen])
-        numbers.append(chosen + chunk.first)
-    return np.concatenate(keys), np.concatenate(numbers)
 
 
 def _equal_keys(keys: Hashes, numbers: Numbers, neighbors: int) -> Pairs:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,23 +100,13 @@ def mark_seen(held_out: Hashes, training: Hashes, seen: NDArray[np.bool_]) -> No
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Documents ``first`` to ``last`` of a chunk, without the excluded ones (by number)."""
-
-    chunk: Chunk
-    first: int
-    last: int
-    excluded: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Shard:
-    """A shard to write."""
+    """A shard to write: documents of some chunks, by their indices in the chunk."""
 
     split: Split
     number: int
     bytes: int  # approximate if documents are cut
-    slices: tuple[Slice, ...]  # documents to select from
+    documents: tuple[tuple[Chunk, NDArray[np.intp]], ...]
 
 
 @dataclass(frozen=True)
@@ -132,35 +122,31 @@ def plan_shards(
     corpus: StagedCorpus, excluded: NDArray[np.int64], clean: CleanParams, split: Split
 ) -> list[Shard]:
     """Divide the documents of a split into shards, without the (sorted) excluded ones."""
-    shards: list[Shard] = []
-    slices: list[Slice] = []
-    size = 0
     target = min(max(corpus.size() // TARGET_SHARDS, MIN_SHARD), MAX_SHARD)
-    share = 1.0
-    if clean.split_by == "position":
-        held_out = {"val": clean.val, "test": clean.test}
-        share = held_out.get(split, 1 - clean.val - clean.test)
-    if not share:
-        return []
-    for chunk in corpus.chunks:
+    shares = {"train": 1 - clean.val - clean.test, "val": clean.val, "test": clean.test}
+    share = shares[split] if clean.split_by == "position" else 1.0  # of each document
+    shards: list[Shard] = []
+    documents: list[tuple[Chunk, NDArray[np.intp]]] = []
+    size = 0
+    for chunk in corpus.chunks if share else ():
         table = chunk.table()
-        gone = excluded[slice(*np.searchsorted(excluded, [chunk.first, chunk.first + chunk.count]))]
-        selected = _selected(chunk, table, gone, clean, split)
-        ends = size + np.cumsum(np.where(selected, table["length"] * share, 0)).astype(np.int64)
-        first = 0
-        while first < chunk.count:
-            last = first + int(np.searchsorted(ends[first:], target, side="left")) + 1
-            last = min(last, chunk.count)
-            slices.append(Slice(chunk, first, last, gone))
-            size = int(ends[last - 1])
+        selected = np.ones(chunk.count, bool)
+        if clean.split_by == "document":
+            selected = table["split"] == SPLITS.index(split)
+        first, last = np.searchsorted(excluded, [chunk.first, chunk.first + chunk.count])
+        selected[excluded[first:last] - chunk.first] = False
+        indices = np.flatnonzero(selected)
+        ends = size + np.cumsum(table["length"][indices] * share).astype(np.int64)
+        while len(indices):
+            count = min(int(np.searchsorted(ends, target)) + 1, len(indices))
+            documents.append((chunk, indices[:count]))
+            size = int(ends[count - 1])
+            indices, ends = indices[count:], ends[count:]
             if size >= target:
-                shards.append(Shard(split, len(shards), size, tuple(slices)))
-                slices = []
-                ends = ends - size
-                size = 0
-            first = last
-    if slices and (size or clean.split_by == "position"):
-        shards.append(Shard(split, len(shards), size, tuple(slices)))
+                shards.append(Shard(split, len(shards), size, tuple(documents)))
+                documents, ends, size = [], ends - size, 0
+    if documents:
+        shards.append(Shard(split, len(shards), size, tuple(documents)))
     return shards
 
 
@@ -193,29 +179,10 @@ def write_shard(
 
 
 def _documents(shard: Shard, clean: CleanParams) -> Iterator[Document]:
-    for each in shard.slices:
-        table = each.chunk.table()
-        selected = _selected(each.chunk, table, each.excluded, clean, shard.split)
-        selected[: each.first] = False
-        selected[each.last :] = False
-        for document in each.chunk.documents(table[selected]):
+    for chunk, indices in shard.documents:
+        for document in chunk.documents(indices):
             if clean.split_by == "document":
                 yield document
             else:
                 parts = cut_document(document, clean)
                 yield from (part for split, part in parts if split == shard.split)
-
-
-def _selected(
-    chunk: Chunk,
-    table: NDArray[Any],
-    excluded: NDArray[np.int64],
-    clean: CleanParams,
-    split: Split,
-) -> NDArray[np.bool_]:
-    """Mark the documents of a chunk that belong to a split, in whole or in part. (documents,)."""
-    selected: NDArray[np.bool_] = np.ones(chunk.count, bool)
-    if clean.split_by == "document":
-        selected = table["split"] == SPLITS.index(split)
-    selected[excluded - chunk.first] = False
-    return selected

@@ -6,7 +6,7 @@ keys; ``bands.npy`` has the keys that find near duplicates. Texts are only read 
 """
 
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,30 +37,26 @@ class Chunk:
         rows: NDArray[Any] = np.load(self.folder / TABLE)
         return rows
 
-    def band(self, number: int) -> Hashes:
-        """Load the keys of one band. (documents, 1)."""
-        keys = np.load(self.folder / BANDS, mmap_mode="r")
-        band: Hashes = np.array(keys[number, :, None])
-        return band
+    def keys(self, band: int | None) -> Hashes:
+        """Load the keys of a band, (documents, 1), or of the texts, (documents, 2)."""
+        if band is None:
+            keys: Hashes = self.table()["key"]
+        else:
+            keys = np.array(np.load(self.folder / BANDS, mmap_mode="r")[band, :, None])
+        return keys
 
-    def documents(self, rows: NDArray[Any]) -> Iterator[Document]:
-        """Read some documents, given their rows of the table."""
-        with (self.folder / DOCUMENTS).open("rb") as file:
-            for offset, length in rows[["offset", "length"]].tolist():
-                file.seek(offset)
-                yield Document.from_line(file.read(length))
-
-    def document(self, index: int) -> Document:
-        """Read one document by its index in the chunk."""
-        rows, file = _open(self.folder, (self.folder / DOCUMENTS).stat().st_ino)
-        file.seek(int(rows["offset"][index]))
-        return Document.from_line(file.read(int(rows["length"][index])))
+    def documents(self, indices: Sequence[int] | NDArray[np.intp]) -> Iterator[Document]:
+        """Read some documents by their indices in the chunk."""
+        table, file = _open(self.folder, (self.folder / DOCUMENTS).stat().st_ino)
+        for offset, length in table[indices][["offset", "length"]].tolist():
+            file.seek(offset)
+            yield Document.from_line(file.read(length))
 
 
 @lru_cache(maxsize=MAX_OPEN_CHUNKS)
 def _open(folder: Path, _inode: int) -> tuple[NDArray[Any], BinaryIO]:
-    rows: NDArray[Any] = np.load(folder / TABLE, mmap_mode="r")
-    return rows, (folder / DOCUMENTS).open("rb")
+    table: NDArray[Any] = np.load(folder / TABLE, mmap_mode="r")
+    return table, (folder / DOCUMENTS).open("rb")
 
 
 @dataclass(frozen=True)
@@ -88,4 +84,4 @@ class StagedCorpus:
     def document(self, number: int) -> Document:
         """Read a document by its number."""
         chunk = self.chunks[bisect(self.chunks, number, key=lambda chunk: chunk.first) - 1]
-        return chunk.document(number - chunk.first)
+        return next(chunk.documents([number - chunk.first]))

@@ -76,7 +76,7 @@ class Statistics:
             "distinct_words_is_lower_bound": self.truncated,
             "scripts": dict(self.scripts().most_common()),
             "document_lengths": dict(self.document_lengths()),
-            "most_frequent_characters": dict(self.frequent_characters()),
+            "most_frequent_characters": dict(_top(self.characters)),
             "most_frequent_words": dict(self.frequent_words()),
         }
 
@@ -94,15 +94,11 @@ class Statistics:
         ranges = ["0", "1", *(f"{1 << n - 1}-{(1 << n) - 1}" for n in range(2, longest + 1))]
         return [(label, self.lengths[bits]) for bits, label in enumerate(ranges[: longest + 1])]
 
-    def frequent_characters(self) -> list[tuple[str, int]]:
-        """Return the most frequent characters with their counts."""
-        return _ranked(self.characters)[:TOP]
-
     def frequent_words(self) -> list[tuple[str, int]]:
         """Return the most frequent words with their counts."""
         indices = np.searchsorted(self.word_hashes, np.array(list(self.spelled), np.uint64))
         counts = self.word_counts[indices].tolist()
-        return _ranked(dict(zip(self.spelled.values(), counts, strict=True)))[:TOP]
+        return _top(dict(zip(self.spelled.values(), counts, strict=True)))
 
     def _add_words(self, hashes: Hashes, counts: NDArray[np.int64]) -> None:
         all_hashes = np.concatenate((self.word_hashes, hashes))
@@ -123,9 +119,9 @@ def _top_indices(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return np.argsort(-counts, kind="stable")[:limit]
 
 
-def _ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Sort by count and then by name, the same on every machine."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def _top(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the largest counts with their names; ties by name, the same on every machine."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
 
 
 PLOT_ROWS = 40  # that are still readable
@@ -138,7 +134,7 @@ def plot_tables(splits: Iterable[Statistics]) -> dict[str, list[Row]]:
     total = Statistics()
     for split in splits:
         total.merge(split)
-    characters = [(NAMES.get(each, each), n) for each, n in total.frequent_characters()[:PLOT_ROWS]]
+    characters = [(NAMES.get(each, each), n) for each, n in _top(total.characters)[:PLOT_ROWS]]
     return {
         "words": _rows("word", "count", total.frequent_words()[:PLOT_ROWS]),
         "characters": _rows("character", "count", characters),

@@ -263,7 +263,7 @@ class Transfer:
     def show(self, received: int, expected: int | None = None) -> None:
         """Show the bytes received so far, fewer than before after a restart; correct the total."""
         if expected is not None:
-            self.bar.total += expected - self.expected
+            self.bar.total = (self.bar.total or 0) + expected - self.expected
             self.expected = expected
         self.bar.update(received - self.received)
         self.received = received

@@ -126,7 +126,7 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
             f"is cut short or damaged; {HINT}"
         )
     header[CHECKSUM] = bytes(4)
-    if zlib.crc32(header, zlib.crc32(data[HEADER.size :])) != checksum:
+    if zlib.crc32(header, zlib.crc32(data.data[HEADER.size :])) != checksum:
         raise AtlasError(f"{path}: wrong checksum, the file is damaged; {HINT}")
     ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
     return Shard(ids, data[first_end:].view("<u8"), checksum)
