@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from atlas.export.hugging_face.folder import BLOCK_NAMES, OWN_BLOCK_NAMES
+from atlas.export.tensors import BLOCK_NAMES, HUGGING_FACE_OWN
 from tests.model.family import T, V, decoder, ids_of
 
 transformers = pytest.importorskip("transformers", reason="of the extra `dev`")
 
+NAMES = {module: name for module, (_, name) in BLOCK_NAMES.items()}
 COMMON = {"vocab_size": V, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
-def llama_weights(model, layer=BLOCK_NAMES):
+def llama_weights(model, layer=NAMES):
     """Rename our weights to those of Llama and its descendants."""
     renamed = {}
     for name, weight in model.state_dict().items():
@@ -121,7 +122,7 @@ def test_olmo2():
     ours = decoder(norm_position="reordered", qk_norm="all")
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
     config = transformers.Olmo2Config(**llama_shape(ours.config), rope_parameters=rope)
-    weights = llama_weights(ours, BLOCK_NAMES | OWN_BLOCK_NAMES["olmo2"])
+    weights = llama_weights(ours, NAMES | HUGGING_FACE_OWN["olmo2"])
     compare(ours, transformers.Olmo2ForCausalLM(config), weights)
 
 

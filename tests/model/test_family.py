@@ -166,7 +166,7 @@ def test_dropout_acts_at_each_place_and_only_in_training(place, explicit):
         case "attention weights":
             model.blocks[1].attention.dropout = 0.5
         case "branch":
-            model.blocks[1].residual.dropout.p = 0.5
+            model.blocks[1].dropout.p = 0.5
     assert not torch.allclose(model(ids, **weights), expected, atol=1e-3)
     model.eval()
     assert torch.allclose(model(ids, **weights), expected, atol=1e-6)
@@ -176,7 +176,7 @@ def test_every_layer_has_the_configured_dropout():
     model = decoder(dropout=0.25)
     assert model.dropout.p == 0.25
     for block in model.blocks:
-        assert block.residual.dropout.p == block.attention.dropout == 0.25
+        assert block.dropout.p == block.attention.dropout == 0.25
     assert trained(config_of(kind="two_layer", window=2, dropout=0.25)).dropout.p == 0.25
 
 

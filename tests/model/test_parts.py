@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from atlas.model.attention import Attention, AttentionMetadata
 from atlas.model.block import Block
-from atlas.model.layers import make_feed_forward, make_norm
+from atlas.model.layers import FeedForward, make_norm
 from atlas.model.masks import (
     AttentionMask,
     RotaryPositions,
@@ -128,7 +128,7 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "swiglu", "geglu"])
 def test_feed_forwards(name, bias):
     config = small_config(bias=bias, feed_forward=name)
-    part, x = make_feed_forward(config), torch.randn(3, config.d_model)
+    part, x = FeedForward(config), torch.randn(3, config.d_model)
     if name in ACTIVATIONS:
         inner = ACTIVATIONS[name](part.up(x))
     else:

@@ -98,9 +98,9 @@ class StoredWeights:
             tensor: Tensor = file.get_tensor(name)
         return tensor.float()
 
-    def parameter_count(self) -> int:
-        """Count the weights, a tied head once."""
-        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+    def empty(self, name: str) -> Tensor:
+        """A tensor of the same shape without values, on the device ``meta``."""
+        return torch.empty(self.shapes[name], device="meta")
 
 
 @dataclass(frozen=True)

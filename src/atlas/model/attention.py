@@ -154,7 +154,15 @@ class Attention(nn.Module):
             key, value = cache.extend(key, value)
         dropout = self.dropout if self.training else 0.0
         if metadata.weights is None:
-            mixed = attend(query, key, value, metadata, dropout)  # (B, H, T, D)
+            mixed = F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=metadata.bias,
+                dropout_p=dropout,
+                is_causal=metadata.causal,
+                enable_gqa=self.n_head != self.n_kv_head,
+            )  # (B, H, T, D)
         else:
             mixed, weights = attend_explicitly(query, key, value, metadata, dropout)
             metadata.weights.append(weights)
@@ -169,28 +177,13 @@ class Attention(nn.Module):
         return norm(x) if norm is not None and self.norms_heads else x
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, dropout: float
-) -> Tensor:
-    """Scaled dot-product attention in one fused operation, (B, H, T, D).
-
-    Queries are (B, H, T, D), keys and values (B, K, S, D).
-    """
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=metadata.bias,
-        dropout_p=dropout,
-        is_causal=metadata.causal,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-
-
 def attend_explicitly(
     query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    """The same as ``attend``, line by line, with the weights (B, H, T, S)."""
+    """Scaled dot-product attention, line by line: the result (B, H, T, D), weights (B, H, T, S).
+
+    Queries are (B, H, T, D), keys and values (B, K, S, D).
+    """
     queries_per_key = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(queries_per_key, dim=1)  # (B, H, S, D)
     value = value.repeat_interleave(queries_per_key, dim=1)  # (B, H, S, D)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.model.attention import AttentionMetadata
-from atlas.model.block import Block, CrossBlock
+from atlas.model.block import Block
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Transformer
 from atlas.model.language_model import check_ids, check_rows
@@ -32,7 +32,7 @@ class EncoderDecoder(Transformer):
         self.separator = config.separator
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.encoder_norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
-        self.decoder = nn.ModuleList(CrossBlock(config) for _ in range(config.n_layer))
+        self.decoder = nn.ModuleList(Block(config, cross=True) for _ in range(config.n_layer))
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
@@ -84,6 +84,6 @@ class EncoderDecoder(Transformer):
         hidden = additive_mask(source_mask[:, None, None, :], source)  # (B, 1, 1, S)
         source_metadata = AttentionMetadata(causal=False, bias=hidden, weights=weights)
         for block in self.decoder:
-            x = block(x, metadata, source, source_metadata)  # (B, T, C)
+            x = block(x, metadata, None, source, source_metadata)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)
         return logits

@@ -25,17 +25,13 @@ def make_qk_norms(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | No
     ``head`` norms the D channels of each head with one scale for all heads (Qwen 3), ``all`` the
     channels of all heads together (OLMo 2).
     """
-    match config.qk_norm:
-        case "head":
-            query_width = key_width = config.head_size
-        case "all":
-            query_width, key_width = config.d_model, config.key_channels
-        case _:
-            return None, None
-    return (
-        nn.RMSNorm(query_width, eps=config.norm_eps),
-        nn.RMSNorm(key_width, eps=config.norm_eps),
-    )
+    if config.qk_norm is None:
+        return None, None
+    widths = (config.d_model, config.key_channels)
+    if config.qk_norm == "head":
+        widths = (config.head_size, config.head_size)
+    query_norm, key_norm = (nn.RMSNorm(width, eps=config.norm_eps) for width in widths)
+    return query_norm, key_norm
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -59,38 +55,27 @@ SAVE_OUTPUT_ONLY = {"relu"}
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": gelu}
 
 
-class PlainFeedForward(nn.Module):
-    """down(activation(up(x))) (Vaswani et al. 2017, arXiv:1706.03762, 3.3)."""
+class FeedForward(nn.Module):
+    """Two layers, or three with a gate.
+
+    Plain: down(activation(up(x))) (Vaswani et al. 2017, arXiv:1706.03762, 3.3). SwiGLU and GEGLU:
+    down(activation(gate(x)) * up(x)) (arXiv:2002.05202).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.feed_forward]
+        self.activation = (ACTIVATIONS | GATES)[config.feed_forward]
+        self.gate: nn.Linear | None = None
+        if config.feed_forward in GATES:
+            self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        output: Tensor = self.down(self.activation(self.up(x)))
+        if self.gate is None:
+            hidden = self.activation(self.up(x))  # (B, T, F)
+        else:
+            hidden = self.activation(self.gate(x)) * self.up(x)  # (B, T, F)
+        output: Tensor = self.down(hidden)
         return output
-
-
-class GatedFeedForward(nn.Module):
-    """down(activation(gate(x)) * up(x)): SwiGLU and GEGLU (arXiv:2002.05202)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.activation = GATES[config.feed_forward]
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, C) to (B, T, C)."""
-        output: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
-        return output
-
-
-def make_feed_forward(config: ModelConfig) -> nn.Module:
-    """Make the layer that ``feed_forward`` names."""
-    gated = config.feed_forward in GATES
-    return GatedFeedForward(config) if gated else PlainFeedForward(config)

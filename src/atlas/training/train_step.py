@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from atlas.errors import AtlasError, one_line
-from atlas.model.block import Block, CrossBlock
+from atlas.model.block import Block
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.language_model import LanguageModel
@@ -49,7 +49,7 @@ def make_deterministic(kernels: Path) -> None:
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a model, first to last; empty for other models."""
-    return [part for part in model.modules() if isinstance(part, Block | CrossBlock)]
+    return [part for part in model.modules() if isinstance(part, Block)]
 
 
 def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bool:

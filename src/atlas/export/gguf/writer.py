@@ -4,6 +4,7 @@ gguf-py writes the file, with one tensor in memory at a time. Names, shapes and 
 come first, so all of them are announced before the first tensor is read.
 """
 
+import math
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -21,8 +22,9 @@ from tqdm import tqdm
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights
 from atlas.export.gguf.quantize import file_type, tensor_types
-from atlas.export.gguf.tensors import GgufConverter
+from atlas.export.tensors import TensorConverter
 from atlas.model.config import ModelConfig
+from atlas.model.counts import count
 from atlas.model.masks import ALIBI_EXPONENT
 from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat, rope_scaling
 from atlas.pipeline.processes import threads
@@ -43,25 +45,25 @@ def write_gguf(
 ) -> None:
     """Write a model in a format without K types, which only llama.cpp can write."""
     weights = StoredWeights(bundle.folder)
-    tensors = list(GgufConverter(bundle.config, architecture, weights).tensors())
-    types = tensor_types({tensor.name: tensor.shape for tensor in tensors}, format_name)
+    recipes = dict(TensorConverter.for_gguf(bundle.config, weights.shapes, architecture).recipes())
+    shapes = {name: tuple(recipe(weights.empty).shape) for name, recipe in recipes.items()}
+    types = tensor_types(shapes, format_name)
     writer = GGUFWriter(path, architecture.name)
     writer.add_file_type(file_type(format_name))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_general(writer, bundle.metadata, weights.parameter_count())
+    add_general(writer, bundle.metadata, count(bundle.config).total_parameters)
     add_hyperparameters(writer, bundle.config, architecture)
     add_tokenizer(writer, bundle.tokenizer, add_bos_token=bundle.config.add_bos_token)
-    for tensor in tensors:
-        kind = types[tensor.name]
-        size = int(np.prod(gguf.quant_shape_to_byte_shape(tensor.shape, kind)))
-        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, kind)
+    for name, shape in shapes.items():
+        size = math.prod(gguf.quant_shape_to_byte_shape(shape, types[name]))
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), size, types[name])
     try:
         with closing(writer), ThreadPoolExecutor(threads()) as pool:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for tensor in tqdm(tensors, path.name):
-                writer.write_tensor_data(encode(tensor.read(), types[tensor.name], pool))
+            for name, recipe in tqdm(recipes.items(), path.name):
+                writer.write_tensor_data(encode(recipe(weights.read), types[name], pool))
     except OSError as error:
         reason = error.strerror or error  # NumPy gives no strerror for a short write
         raise AtlasError(f"{path}: not written ({reason}); free some space and run again") from None
