@@ -8,7 +8,7 @@ import pytest
 
 from atlas.errors import AtlasError
 from atlas.pipeline import parallel
-from atlas.pipeline.parallel import Engine, in_order
+from atlas.pipeline.parallel import in_order
 
 
 def square(number):
@@ -34,15 +34,15 @@ def die(number):
 @pytest.mark.parametrize(
     ("value", "engine"),
     [
-        ("", Engine("processes")),
-        ("3", Engine("processes", 3)),
-        ("dask:tcp://10.0.0.1:8786", Engine("dask", address="tcp://10.0.0.1:8786")),
-        ("ray:auto", Engine("ray", address="auto")),
+        ("", ("loky", "")),
+        ("3", ("loky", "3")),
+        ("dask:tcp://10.0.0.1:8786", ("dask", "tcp://10.0.0.1:8786")),
+        ("ray:auto", ("ray", "auto")),
     ],
 )
 def test_the_environment_names_the_engine(monkeypatch, value, engine):
     monkeypatch.setenv("ATLAS_PARALLEL", value)
-    assert Engine.from_settings() == engine
+    assert parallel.workers() == engine
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "dask", "dask:", "spark:x"])

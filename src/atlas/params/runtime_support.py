@@ -133,34 +133,22 @@ HALF_PRECISION_GELU = 5e-3  # ggml computes GELU from a half-precision table
 class Architecture(RuntimeSupport):
     """An architecture of llama.cpp; its name is ``general.architecture`` in a GGUF file.
 
-    Attributes:
-        adjacent_rope: RoPE rotates adjacent pairs of a head instead of its two halves, so the rows
-            of query and key weights are reordered.
-        fused_qkv: queries, keys and values are one tensor.
-        always_bias: the file must have biases; zeros for a model without.
-        always_norm_bias: the file must have biases of norms.
-        always_head: the file must have the head; a copy of the embedding where it is tied.
-        always_positions: the file must have a position table; zeros for a model without.
-        always_gated: the feed-forward part has a gate. A plain activation is written as a gate next
-            to an ``up`` that is the same for every input.
-        relu_scale: without ReLU in the architecture, its own activation of ``relu_scale`` times the
-            input, divided by it again, is almost ReLU. A larger factor would lose small values.
-        scales_scores: attention scores are divided by sqrt(D).
-        scales_embedding: the embedding is multiplied by sqrt(C).
-        logit_tolerance: largest difference of F32 logits from PyTorch's that rounding explains.
+    A file that must have a part the model lacks gets zeros, or the embedding as the head. Without
+    ReLU in an architecture, its own activation of ``relu_scale`` times the input, divided by it
+    again, is almost ReLU; a larger factor would lose small values.
     """
 
-    adjacent_rope: bool = False
-    fused_qkv: bool = False
-    always_bias: bool = False
-    always_norm_bias: bool = False
-    always_head: bool = False
-    always_positions: bool = False
-    always_gated: bool = False
+    adjacent_rope: bool = False  # RoPE rotates adjacent pairs, so the rows of q and k are reordered
+    fused_qkv: bool = False  # queries, keys and values are one tensor
+    always_bias: bool = False  # the file must have biases
+    always_norm_bias: bool = False  # the file must have biases of norms
+    always_head: bool = False  # the file must have the head
+    always_positions: bool = False  # the file must have a position table
+    always_gated: bool = False  # a plain activation is the gate of an ``up`` that is constant
     relu_scale: float = 1.0
-    scales_scores: bool = True
-    scales_embedding: bool = False
-    logit_tolerance: float = 1e-4
+    scales_scores: bool = True  # attention scores are divided by sqrt(D)
+    scales_embedding: bool = False  # the embedding is multiplied by sqrt(C)
+    logit_tolerance: float = 1e-4  # largest difference of F32 logits that rounding explains
 
 
 ROTARY = ("rope", "none")  # without positions: RoPE with every angle scaled to 0
@@ -169,6 +157,8 @@ RMSNORM = {"norm": ("rmsnorm",)}
 LAYERNORM = {"norm": ("layernorm",)}
 LLAMA_LIKE = {"positions": ROTARY, **RMSNORM}
 NO_BIAS = {"bias": (False,)}
+QWEN3 = {**LLAMA_LIKE, "qk_norm": ("head",), **NO_BIAS}
+OLMO2 = {**LLAMA_LIKE, "norm_position": ("reordered",), "qk_norm": ("all",), **NO_BIAS}
 
 ARCHITECTURES = (
     Architecture(
@@ -178,20 +168,8 @@ ARCHITECTURES = (
         always_gated=True,
         relu_scale=4096.0,
     ),
-    Architecture(
-        "qwen3", {**LLAMA_LIKE, "feed_forward": ("swiglu",), "qk_norm": ("head",), **NO_BIAS}
-    ),
-    Architecture(
-        "olmo2",
-        {
-            **LLAMA_LIKE,
-            "norm_position": ("reordered",),
-            "feed_forward": ("swiglu",),
-            "qk_norm": ("all",),
-            **NO_BIAS,
-        },
-        always_head=True,
-    ),
+    Architecture("qwen3", {**QWEN3, "feed_forward": ("swiglu",)}),
+    Architecture("olmo2", {**OLMO2, "feed_forward": ("swiglu",)}, always_head=True),
     Architecture(
         "arcee", {**LLAMA_LIKE, "feed_forward": ("relu2",), **NO_BIAS}, adjacent_rope=True
     ),
@@ -277,22 +255,8 @@ class HuggingFaceClass(RuntimeSupport):
 
 CLASSES = (
     HuggingFaceClass("LlamaForCausalLM", LLAMA_LIKE, "llama"),
-    HuggingFaceClass(
-        "Qwen3ForCausalLM",
-        {**LLAMA_LIKE, "feed_forward": GATED, "qk_norm": ("head",), **NO_BIAS},
-        "qwen3",
-    ),
-    HuggingFaceClass(
-        "Olmo2ForCausalLM",
-        {
-            **LLAMA_LIKE,
-            "norm_position": ("reordered",),
-            "feed_forward": GATED,
-            "qk_norm": ("all",),
-            **NO_BIAS,
-        },
-        "olmo2",
-    ),
+    HuggingFaceClass("Qwen3ForCausalLM", {**QWEN3, "feed_forward": GATED}, "qwen3"),
+    HuggingFaceClass("Olmo2ForCausalLM", {**OLMO2, "feed_forward": GATED}, "olmo2"),
     HuggingFaceClass(
         "GPT2LMHeadModel", {"positions": TABLE, **LAYERNORM, "feed_forward": PLAIN}, "gpt2"
     ),

@@ -61,6 +61,7 @@ FilterName = Literal[
 ]
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]  # a list, in YAML
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 Download = Literal[
@@ -107,7 +108,7 @@ class Section(BaseModel):
 class FilesParams(Section):
     """The user's own text."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
 
 
 class GutenbergParams(Section):
@@ -145,7 +146,7 @@ class CleanParams(Section):
     """How documents are cleaned and split into train, val and test."""
 
     separator: str | None
-    text_field: Annotated[str, Field(min_length=1)]
+    text_field: Text
     fix_mojibake: bool
     unicode_normalization: Literal["NFC"] | None
     remove_control_characters: bool
@@ -166,7 +167,7 @@ class CleanParams(Section):
 class TokenizerParams(Section):
     """The tokenizer and its training."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     kind: Literal["bpe", "unigram", "char", "word"]
     vocab_size: Positive
     character_coverage: Annotated[Real, Field(gt=0, le=1)]
@@ -246,13 +247,13 @@ class EvaluateParams(Section):
     weights: Literal["best", "last"]
     batch_size: Positive
     stride: Annotated[Real, Field(gt=0, le=1)] | None
-    prompts: Annotated[tuple[str, ...], Field(strict=False)]
+    prompts: Texts
     sample_tokens: Positive
     temperature: Annotated[Real, Field(ge=0, le=100)]
     top_k: Positive | None
     top_p: Annotated[Real, Field(gt=0, le=1)]
     free_samples: Count
-    attention_prompts: Annotated[tuple[str, ...], Field(strict=False)]
+    attention_prompts: Texts
     seed: Seed
 
 
@@ -371,23 +372,20 @@ def conflicts(params: Params) -> Iterator[str]:
     }.items():
         if len(set(listed)) < len(listed):
             yield f"{key} twice: {', '.join(map(str, listed))}"
-    held_out = clean.val + clean.test
-    if held_out >= 1:
+    if (held_out := clean.val + clean.test) >= 1:
         yield f"clean.val + clean.test is {held_out:g}: keep it below 1, to leave text to train on"
-    fixed = FIXED_PIECES[tokenizer.kind]
-    if tokenizer.vocab_size <= fixed:
+    size, fixed = tokenizer.vocab_size, FIXED_PIECES[tokenizer.kind]
+    if size <= fixed:
+        content = "special or single bytes" if fixed > BYTES else "special"
         yield (
-            f"tokenizer.vocab_size is {tokenizer.vocab_size}: {fixed} pieces of tokenizer.kind="
-            f"{tokenizer.kind} are special{' or single bytes' if fixed > BYTES else ''}, so give "
-            f"at least {fixed + 1}, plus one for each character of the text"
+            f"tokenizer.vocab_size is {size}: {fixed} pieces of tokenizer.kind={tokenizer.kind} "
+            f"are {content}; give at least {fixed + 1}, and one more for each character"
         )
-    yield from _model_conflicts(params)
+    yield from _model_conflicts(params.model, params.export.formats)
     yield from _question_conflicts(params)
-    if train.batch_size % train.grad_accum_steps:
-        yield (
-            f"train.batch_size ({train.batch_size}) is not divisible by "
-            f"train.grad_accum_steps ({train.grad_accum_steps})"
-        )
+    batch, parts = train.batch_size, train.grad_accum_steps
+    if batch % parts:
+        yield f"train.batch_size ({batch}) is not divisible by train.grad_accum_steps ({parts})"
     if train.warmup_steps > train.steps and not train.epochs:
         yield (
             f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
@@ -402,11 +400,25 @@ def conflicts(params: Params) -> Iterator[str]:
         yield f"export.formats: {problem}"
 
 
-def _model_conflicts(params: Params) -> Iterator[str]:
-    model = params.model
+def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
     window, context = model.window, model.context_length
     if model.kind in ("decoder", "encoder_decoder"):
-        yield from _width_conflicts(model, params.export.formats)
+        width, heads, key_heads = model.d_model, model.n_head, model.n_kv_head
+        fix = f"try model.d_model={fitting_width(model, formats)}"
+        if width % heads:
+            yield f"model.d_model ({width}) is not divisible by model.n_head ({heads}): {fix}"
+        elif model.positions == "rope" and (width // heads) % 2:
+            yield (
+                f"model.d_model / model.n_head is {width // heads}: RoPE rotates pairs, so the "
+                f"head size must be even: {fix}"
+            )
+        if heads % key_heads:
+            yield (
+                f"model.n_head ({heads}) is not divisible by model.n_kv_head ({key_heads}): each "
+                "key head must serve the same number of query heads"
+            )
+        if model.positions == "sinusoidal" and width % 2:
+            yield f"model.d_model is {width}: sinusoids come in pairs, so make it even: {fix}"
         if model.rope_scaling != 1 and model.positions != "rope":
             yield (
                 f"model.rope_scaling is {model.rope_scaling:g} with model.positions="
@@ -420,30 +432,6 @@ def _model_conflicts(params: Params) -> Iterator[str]:
         yield (
             f"model.window is {window or 'null'}: the two-layer network reads this many tokens, so "
             f"give 1 to {context}, such as model.window=8"
-        )
-
-
-def _width_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
-    try_width = f"try model.d_model={fitting_width(model, formats)}"
-    if model.d_model % model.n_head:
-        yield (
-            f"model.d_model ({model.d_model}) is not divisible by model.n_head ({model.n_head}): "
-            f"{try_width}"
-        )
-    elif model.positions == "rope" and (model.d_model // model.n_head) % 2:
-        yield (
-            f"model.d_model / model.n_head is {model.d_model // model.n_head}: RoPE rotates pairs, "
-            f"so the head size must be even: {try_width}"
-        )
-    if model.n_head % model.n_kv_head:
-        yield (
-            f"model.n_head ({model.n_head}) is not divisible by model.n_kv_head "
-            f"({model.n_kv_head}): each key head must serve the same number of query heads"
-        )
-    if model.positions == "sinusoidal" and model.d_model % 2:
-        yield (
-            f"model.d_model is {model.d_model}: sinusoids come in pairs, so make it even: "
-            f"{try_width}"
         )
 
 
@@ -501,11 +489,10 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
             f"drop {', '.join(programs)}"
         )
     packed = quantized_formats(formats)
-    widths = {
-        "d_model": (model.d_model, fitting_width(model, formats)),
-        "d_ff": (model.d_ff, _round_up(model.d_ff, BLOCK_SIZE)),
-    }
-    for key, (value, fits) in widths.items():
+    for key, value, fits in (
+        ("d_model", model.d_model, fitting_width(model, formats)),
+        ("d_ff", model.d_ff, _round_up(model.d_ff, BLOCK_SIZE)),
+    ):
         if packed and value % BLOCK_SIZE:
             yield (
                 f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {value}: try "

@@ -62,15 +62,12 @@ def put_in_place(partial: Path, final: Path) -> None:
     """
     for path in [partial, *partial.rglob("*")]:
         _fsync(path)
-    if partial.is_dir():
-        if final.exists():
-            old = older_path(final)
-            remove(old)
-            final.rename(old)
-            partial.rename(final)
-            remove(old)
-        else:
-            partial.rename(final)
+    if partial.is_dir() and final.exists():
+        old = older_path(final)
+        remove(old)
+        final.rename(old)
+        partial.rename(final)
+        remove(old)
     else:
         partial.replace(final)
     _fsync(final.parent)

@@ -10,10 +10,9 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -27,31 +26,19 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 VARIABLE = "ATLAS_PARALLEL"
 PACKAGE = Path(atlas.__file__).parent
-CLUSTERS: tuple[Literal["dask", "ray"], ...] = ("dask", "ray")
 CONNECT_TIMEOUT = 10  # seconds
 RAY_BATCH = 256  # tasks
 
 
-@dataclass(frozen=True)
-class Engine:
-    """The place to run tasks: local processes (None: one per core), or a cluster at ``address``."""
-
-    kind: Literal["processes", "dask", "ray"]
-    processes: int | None = None
-    address: str = ""
-
-    @classmethod
-    def from_settings(cls) -> "Engine":
-        """Read ``ATLAS_PARALLEL``: unset for all cores, a number, dask:ADDRESS or ray:ADDRESS."""
-        value = (settings().parallel or "").strip()
-        if not value:
-            return cls("processes")
-        if value.isdecimal() and int(value) > 0:
-            return cls("processes", int(value))
-        for cluster in CLUSTERS:
-            if value.startswith(f"{cluster}:") and (address := value.partition(":")[2]):
-                return cls(cluster, address=address)
+def workers() -> tuple[str, str]:
+    """Read ``ATLAS_PARALLEL``: joblib's backend, and the number of processes or an address."""
+    value = (settings().parallel or "").strip()
+    backend, _, address = value.partition(":")
+    if backend in ("dask", "ray") and address:
+        return backend, address
+    if value and not (value.isdecimal() and int(value)):
         raise invalid_setting("parallel", value)
+    return "loky", value
 
 
 def in_order(
@@ -63,16 +50,17 @@ def in_order(
     single task runs in this process, where starting workers would not pay off. ``description``
     labels the progress bar.
     """
-    engine = Engine.from_settings()
-    if len(tasks) < 2 or engine == Engine("processes", 1):
+    backend, where = workers()
+    if len(tasks) < 2 or (backend, where) == ("loky", "1"):
         results = map(function, tasks)
         yield from tqdm(results, desc=description, total=len(tasks), disable=not tasks)
         return
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     try:
-        with _backend(engine, len(tasks)):
-            yield from tqdm(_elsewhere(engine, function, tasks), desc=description, total=len(tasks))
+        with _connected(backend, where, len(tasks)):
+            results = _elsewhere(backend, function, tasks)
+            yield from tqdm(results, desc=description, total=len(tasks))
     except TerminatedWorkerError as error:
         raise AtlasError(
             f"{description}: a worker process was killed, most likely because memory ran out; run "
@@ -81,12 +69,12 @@ def in_order(
 
 
 def _elsewhere(
-    engine: Engine, function: Callable[[Task], Result], tasks: Sequence[Task]
+    backend: str, function: Callable[[Task], Result], tasks: Sequence[Task]
 ) -> Iterator[Result]:
     from joblib import Parallel, delayed
 
     # Ray's backend returns nothing until all tasks are done, so it gets a few at a time.
-    together, kind = (RAY_BATCH, "list") if engine.kind == "ray" else (len(tasks), "generator")
+    together, kind = (RAY_BATCH, "list") if backend == "ray" else (len(tasks), "generator")
     for start in range(0, len(tasks), together):
         yield from Parallel(return_as=kind, batch_size=1)(
             delayed(_run)(function, task, code_version())
@@ -112,30 +100,24 @@ def code_version() -> str:
     return sources.hexdigest()
 
 
-def _backend(engine: Engine, tasks: int) -> AbstractContextManager[Any]:
+@contextmanager
+def _connected(backend: str, where: str, tasks: int) -> Iterator[None]:
+    """Make joblib use a backend: so many local processes (default: all cores), or a cluster."""
     from joblib import cpu_count, parallel_config
 
-    if engine.kind != "processes":
-        return _cluster(engine.kind, engine.address)
-    processes = min(engine.processes or cpu_count(), tasks)
-    local: AbstractContextManager[Any] = parallel_config(
-        "loky", n_jobs=processes, initializer=_prepare_worker
-    )
-    return local
-
-
-@contextmanager
-def _cluster(kind: Literal["dask", "ray"], address: str) -> Iterator[None]:
-    from joblib import parallel_config
-
+    if backend == "loky":
+        processes = min(int(where or cpu_count()), tasks)
+        with parallel_config(backend, n_jobs=processes, initializer=_prepare_worker):
+            yield
+        return
     try:
-        connection = (_dask if kind == "dask" else _ray)(address)
+        connection = (_dask if backend == "dask" else _ray)(where)
     except ImportError:
-        message = f"{VARIABLE}: {kind} is not installed: pip install 'atlas[{kind}]'"
+        message = f"{VARIABLE}: {backend} is not installed: pip install 'atlas[{backend}]'"
         raise AtlasError(message) from None
     except (OSError, ValueError) as error:
-        raise AtlasError(f"{VARIABLE}={kind}:{address}: no cluster there ({error})") from None
-    with connection, parallel_config(kind, n_jobs=-1):
+        raise AtlasError(f"{VARIABLE}={backend}:{where}: no cluster there ({error})") from None
+    with connection, parallel_config(backend, n_jobs=-1):
         yield
 
 

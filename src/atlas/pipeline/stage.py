@@ -64,19 +64,15 @@ class StageSpec:
     def from_dvc_yaml(cls, name: str, values: Mapping[str, Any]) -> "StageSpec":
         """Read the entry of a stage; ``values``, by dotted key, fill in ``${...}`` in deps."""
         stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+        deps = [
+            re.sub(r"\$\{([\w.]+)\}", lambda m: str(values[m[1]]), dep) for dep in stage["deps"]
+        ]
         outs = [
             next(iter(out)) if isinstance(out, dict) else out
             for kind in ("outs", "metrics", "plots")
             for out in stage.get(kind, [])
         ]
-        return cls(
-            params=tuple(stage.get("params", [])),
-            deps=tuple(
-                Path(re.sub(r"\$\{([\w.]+)\}", lambda key: str(values[key[1]]), dep))
-                for dep in stage["deps"]
-            ),
-            outs=tuple(Path(out) for out in outs),
-        )
+        return cls(tuple(stage.get("params", [])), tuple(map(Path, deps)), tuple(map(Path, outs)))
 
     def inputs(self) -> dict[str, str]:
         """Map each param and file that the stage reads to its value or hash."""
@@ -96,22 +92,17 @@ class StageSpec:
 class StageRun:
     """One execution of a stage.
 
-    Attributes:
-        checkpoints: folder for whatever lets an interrupted run resume. It belongs to exactly
-            these params, code and inputs, and is removed when the stage succeeds. Experiments
-            that DVC runs in copies of the project share it.
-        events: folder for TensorBoard, in the user's checkout even for those experiments.
-        timing: speeds, for metrics/timing/<stage>.json. They differ from run to run, so the file
-            is not an output of the stage: equal runs have equal hashes.
-        timing_rows: speeds by step, for metrics/timing/<stage>.csv.
+    The folder of checkpoints belongs to exactly these params, code and inputs, and is removed when
+    the stage succeeds; experiments that DVC runs in copies of the project share it. Speeds differ
+    from run to run, so their files are not outputs of the stage: equal runs have equal hashes.
     """
 
     name: str
     params: Params
-    checkpoints: Path
-    events: Path
-    timing: dict[str, Metric] = field(default_factory=dict)
-    timing_rows: list[dict[str, int | float]] = field(default_factory=list)
+    checkpoints: Path  # whatever lets an interrupted run resume
+    events: Path  # for TensorBoard, in the user's checkout even for experiments
+    timing: dict[str, Metric] = field(default_factory=dict)  # metrics/timing/<stage>.json
+    timing_rows: list[dict[str, int | float]] = field(default_factory=list)  # and .csv, by step
     _outs: tuple[Path, ...] = ()
     _written: list[Path] = field(default_factory=list)
 
