@@ -7,6 +7,7 @@ an uninterrupted run. ``ATLAS_DEVICE`` chooses the device, ``ATLAS_NPROC`` the n
 docs/training.md has the rest.
 """
 
+from functools import partial
 from pathlib import Path
 
 from atlas.model.config import check_tokenizer
@@ -19,7 +20,7 @@ from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState
-from atlas.training.samples import Sampler, samples_page
+from atlas.training.samples import sample_text, samples_page
 from atlas.training.train_step import make_deterministic
 from atlas.training.trainer import build_model, fit, open_splits
 
@@ -39,7 +40,7 @@ def main(run: StageRun) -> None:
         model = build_model(params, TokenIndex.read(TOKENS), context)
         check_tokenizer(model.config, tokenizer.sha256, str(TOKENIZER))
         length = train.sample_tokens
-        sample = Sampler(model, tokenizer, splits["val"], length) if length else None
+        sample = partial(sample_text, model, tokenizer, splits["val"], length) if length else None
         checkpoints = Checkpoints(run.checkpoints)
         if context.is_main:
             remove(LIVE)

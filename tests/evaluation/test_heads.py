@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.evaluation.heads import (
+from atlas.evaluation.interpretability import (
     KEY_KINDS,
     POSITIONAL,
     attention_weights,
@@ -100,7 +100,7 @@ def test_the_table_has_one_row_per_head(monkeypatch):
         weights[:, :, :, 0] = 1
         return [weights, weights]
 
-    monkeypatch.setattr("atlas.evaluation.heads.attention_weights", only_first)
+    monkeypatch.setattr("atlas.evaluation.interpretability.attention_weights", only_first)
     table = head_table(model, [torch.arange(3, 20)], seed=1)
     assert set(table["role"]) == {"first"}
     assert table["first"].tolist() == pytest.approx([1.0] * 8)
@@ -141,7 +141,7 @@ def one_head_per_position(positions):
 def attention(monkeypatch):
     def set_to(positions):
         fake = one_head_per_position(positions)
-        monkeypatch.setattr("atlas.evaluation.heads.attention_weights", fake)
+        monkeypatch.setattr("atlas.evaluation.interpretability.attention_weights", fake)
 
     return set_to
 
@@ -167,7 +167,7 @@ def test_without_attention_to_digits_nothing_flows(monkeypatch):
     def own_token(_model, ids):
         return [torch.eye(ids.shape[1]).expand(len(ids), 3, -1, -1)]
 
-    monkeypatch.setattr("atlas.evaluation.heads.attention_weights", own_token)
+    monkeypatch.setattr("atlas.evaluation.interpretability.attention_weights", own_token)
     table = digit_table(None, QUESTIONS, QUESTIONS)
     assert (table[["weight", "found", "flow"]] == 0).all().all()
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlas.evaluation.heads import POSITIONAL
 from atlas.evaluation.interpretability import (
+    POSITIONAL,
     circle_order,
     inspect_model,
     is_modular,

@@ -1,8 +1,8 @@
 """The evaluator: a trained model, its tokenizer and the splits to measure it on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -31,15 +31,10 @@ from atlas.tokens.windows import EvaluationWindows
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions and answers of a split, as ids.
+    """The questions and answers of a split, as ids."""
 
-    Attributes:
-        prompts: each question, up to and including the separator.
-        answers: each answer, without the end-of-text token.
-    """
-
-    prompts: list[list[int]]
-    answers: list[list[int]]
+    prompts: list[list[int]]  # each question, up to and including the separator
+    answers: list[list[int]]  # each answer, without the end-of-text token
 
     @classmethod
     def from_split(cls, tokens: TokenSplit) -> "Questions":
@@ -55,23 +50,15 @@ class Questions:
         return cls(prompts, answers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluator:
-    """A trained model and the text to measure it on.
-
-    Attributes:
-        splits: tokens of train (those the model was trained on), val and test.
-        documents_folder: clean documents that the tokens were made from.
-        params: the section ``evaluate`` of params.yaml.
-    """
+    """A trained model and the text to measure it on."""
 
     model: LanguageModel
     tokenizer: Tokenizer
-    splits: Mapping[Split, TokenSplit]
-    documents_folder: Path
+    splits: Mapping[Split, TokenSplit]  # train (what the model was trained on), val and test
+    documents_folder: Path  # clean documents that the tokens were made from
     params: EvaluateParams
-    _documents: dict[Split, list[Document]] = field(default_factory=dict, init=False, repr=False)
-    _questions: dict[Split, Questions] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def load(
@@ -83,12 +70,7 @@ class Evaluator:
         params: EvaluateParams,
         device: torch.device,
     ) -> "Evaluator":
-        """Read the outputs of the earlier stages.
-
-        Raises:
-            AtlasError: a file is missing or damaged, or the model or tokens belong to another
-                tokenizer.
-        """
+        """Read the outputs of the earlier stages; refuse those of another tokenizer."""
         tokenizer = Tokenizer.load(tokenizer_folder)
         model = load_model(model_folder, device, params.weights)
         check_tokenizer(model.config, tokenizer.sha256, str(tokenizer_folder))
@@ -118,21 +100,19 @@ class Evaluator:
         """Counts of token pairs in the training text, for the n-gram baselines."""
         return BigramCounts.count(self.splits["train"], self.model.config.context_length)
 
+    @cache  # noqa: B019 - an evaluator lives as long as its process
     def documents(self, split: Split) -> list[Document]:
         """Documents of a split, in the order of its tokens."""
-        if split not in self._documents:
-            self._documents[split] = list(read_documents(self.documents_folder / split))
-        return self._documents[split]
+        return list(read_documents(self.documents_folder / split))
 
     def sources(self, split: Split) -> list[str]:
         """Source of each document of a split."""
         return [document.source for document in self.documents(split)]
 
+    @cache  # noqa: B019
     def questions(self, split: Split) -> Questions:
         """Questions of a split, in the order of its documents."""
-        if split not in self._questions:
-            self._questions[split] = Questions.from_split(self.splits[split])
-        return self._questions[split]
+        return Questions.from_split(self.splits[split])
 
     def score(self, split: Split) -> Scores:
         """Score a split in adjacent windows."""

@@ -4,7 +4,8 @@ A suffix automaton of the texts (Blumer et al. 1985, Theoretical Computer Scienc
 training text once. Time grows with the length of the training text, memory does not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from atlas.tokens.shards import TokenSplit
 
@@ -92,7 +93,10 @@ class SuffixAutomaton:
 
 def longest_matches(texts: Sequence[Sequence[int]], training: TokenSplit) -> list[int]:
     """Length of the longest run of each text that occurs in the training text, in tokens."""
-    return SuffixAutomaton(texts).longest_matches(_stream(training))
+    starts = range(0, len(training), CHUNK_TOKENS)
+    chunks = (training.read(at, min(at + CHUNK_TOKENS, len(training))) for at in starts)
+    tokens = chain.from_iterable(chunk.tolist() for chunk in chunks)
+    return SuffixAutomaton(texts).longest_matches(tokens)
 
 
 def copied_share(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> float:
@@ -102,8 +106,3 @@ def copied_share(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> floa
         for text, match in zip(texts, matches, strict=True)
     )
     return copies / len(texts)
-
-
-def _stream(split: TokenSplit) -> Iterator[int]:
-    for start in range(0, len(split), CHUNK_TOKENS):
-        yield from split.read(start, min(start + CHUNK_TOKENS, len(split))).tolist()

@@ -25,11 +25,7 @@ def plot_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) 
     """Plot the attention map of each head and of their mean, one row per layer.
 
     All maps are drawn as one image: an axis for each takes matplotlib ten times as long.
-
-    Args:
-        weights: causal attention weights of each layer, (H, T, T).
-        labels: the T tokens.
-        path: PNG file to write.
+    ``weights`` are those of each layer, (H, T, T); ``labels`` are the T tokens.
     """
     layers, (heads, tokens) = len(weights), weights[0].shape[:2]
     maps = np.array([[*layer, layer.mean(axis=0)] for layer in weights])  # (layers, H + 1, T, T)
@@ -90,12 +86,7 @@ def plot_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
 
 
 def plot_dynamics(rows: pd.DataFrame, path: Path) -> None:
-    """Plot loss, accuracy and weight norm over training, with a logarithmic step axis.
-
-    Args:
-        rows: rows of metrics/val.csv.
-        path: PNG file to write.
-    """
+    """Plot loss, accuracy and weight norm of metrics/val.csv over a logarithmic step axis."""
     rows = rows[rows["step"] > 0]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, accuracy, weights = figure.subplots(1, 3)

@@ -58,15 +58,9 @@ def sample_continuations(
     model: LanguageModel, prompts: Sequence[list[int]], params: EvaluateParams
 ) -> Texts:
     """Sample one continuation per prompt; the n-th uses the seed ``params.seed + n``."""
-    samplings = [
-        Sampling(
-            temperature=params.temperature,
-            top_k=params.top_k or 0,
-            top_p=params.top_p,
-            seed=seed,
-        )
-        for seed in range(params.seed, params.seed + len(prompts))
-    ]
+    sampling = Sampling(temperature=params.temperature, top_k=params.top_k or 0, top_p=params.top_p)
+    seeds = range(params.seed, params.seed + len(prompts))
+    samplings = [sampling.model_copy(update={"seed": seed}) for seed in seeds]
     return generate_in_batches(model, prompts, params.sample_tokens, samplings)
 
 
@@ -114,12 +108,9 @@ def free_sample_table(
 
 
 def text_metrics(name: str, texts: Sequence[Sequence[int]], matches: Sequence[int]) -> Metrics:
-    """Measure how much texts repeat themselves and the training text.
+    """Measure how much texts repeat themselves and the training text; ``name`` is a prefix.
 
-    Args:
-        name: prefix of each metric.
-        texts: samples, or real text for comparison.
-        matches: longest match of each text in the training text, in tokens.
+    ``matches`` are the longest matches of the texts in the training text, in tokens.
     """
     if not texts:
         return {}

@@ -28,21 +28,13 @@ Metrics = dict[str, float | int]
 
 @dataclass(frozen=True)
 class Scores:
-    """The model's prediction of each token of a split, in the order of the text.
+    """The model's prediction of each token of a split, in the order of the text, (N,) each."""
 
-    Attributes:
-        previous: the token before the target, (N,).
-        targets: the actual token, (N,).
-        predicted: the most likely token, (N,).
-        losses: negative log probability of the target in nats, (N,).
-        confidences: probability of the most likely token, (N,).
-    """
-
-    previous: npt.NDArray[np.int32]
-    targets: npt.NDArray[np.int32]
-    predicted: npt.NDArray[np.int32]
-    losses: npt.NDArray[np.float32]
-    confidences: npt.NDArray[np.float32]
+    previous: npt.NDArray[np.int32]  # the token before the target
+    targets: npt.NDArray[np.int32]  # the actual token
+    predicted: npt.NDArray[np.int32]  # the most likely token
+    losses: npt.NDArray[np.float32]  # negative log probability of the target, nats
+    confidences: npt.NDArray[np.float32]  # probability of the most likely token
 
     @property
     def loss(self) -> float:
@@ -89,16 +81,11 @@ def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> tuple[Tensor, 
 
 
 def loss_metrics(total_loss: float, predicted: int, tokens: TokenSplit) -> Metrics:
-    """Compute loss (nats per token), perplexity and bits per byte.
+    """Compute loss (nats per token), perplexity and bits per byte from a total loss in nats.
 
     Bits per byte do not depend on the tokenizer: the loss of all tokens, document ends included,
     over the size of the text in UTF-8. They are left out for questions and answers, because the
     tokens of the questions are not scored.
-
-    Args:
-        total_loss: sum of the losses in nats.
-        predicted: number of tokens scored.
-        tokens: the split.
     """
     loss = total_loss / predicted
     metrics: Metrics = {"loss": loss, "perplexity": perplexity(loss)}
@@ -193,13 +180,8 @@ def sliding_windows(
                                     |c d e f|              e f
                                         |e f g h|          g h
 
-    Windows stay within a document if the split was tokenized with padded windows.
-
-    Args:
-        tokens: the split.
-        context_length: T.
-        stride: tokens scored per window, except the first window of a text; 1 to T.
-        batch_size: windows per batch.
+    Windows stay within a document if the split was tokenized with padded windows. ``stride``, 1 to
+    T, is the number of tokens scored per window, except in the first window of a text.
     """
     rows = (
         _window(tokens, first, begin, end, context_length)

@@ -107,11 +107,9 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
     limit = MAX_ANSWER_TOKENS if questions else MAX_TEXT_TOKENS
     frequent = np.sort(tokens[np.argsort(-counts, kind="stable")[:limit]])
     labels = _labels(tokenizer, frequent.tolist(), questions)
-    kept = np.isin(actual, frequent)
     grouped = np.where(np.isin(predicted, frequent), predicted, OTHER_ID)
-    pairs = np.stack([actual[kept], grouped[kept]])
-    (first, second), pair_counts = np.unique(pairs, axis=1, return_counts=True)
-    table = pd.DataFrame({"actual": first, "predicted": second, "count": pair_counts})
+    pairs = pd.DataFrame({"actual": actual, "predicted": grouped})[np.isin(actual, frequent)]
+    table = pairs.value_counts().reset_index()
     for column in ("actual", "predicted"):
         table[column] = table[column].map(labels)
     order = {label: rank for rank, label in enumerate(_numbers_first(list(labels.values())))}

@@ -19,10 +19,10 @@ import json
 import logging
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import safetensors.torch
@@ -280,26 +280,23 @@ def _disk_error(action: Callable[[], None]) -> str:
     return ""
 
 
-class StopRequest:
-    """Makes SIGINT and SIGTERM set ``requested`` instead of ending the process.
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of ending the process.
 
     After ``Stopped`` the handlers stay: the process is ending, and a second signal, as a launcher
     sends, would only cut it short.
     """
-
-    requested = False
-
-    def __enter__(self) -> "StopRequest":
-        self._before = {
-            number: signal.signal(number, self._request)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is not Stopped:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-
-    def _request(self, _number: int, _frame: FrameType | None) -> None:
-        self.requested = True
+    requests: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: requests.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield requests
+    except Stopped:
+        before = {}
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -72,10 +72,11 @@ def explain_out_of_memory(train: TrainParams, device: torch.device) -> Iterator[
     except RuntimeError as error:  # torch.OutOfMemoryError is a subclass
         if not isinstance(error, torch.OutOfMemoryError) and CPU_OUT_OF_MEMORY not in str(error):
             raise
-        checkpointing = train.activation_checkpointing
-        advice = SMALLER_MODEL if checkpointing else "train.activation_checkpointing=true"
-        for steps in _possible_accumulations(train)[1:2]:
-            advice = f"train.grad_accum_steps={steps}"
+        advice = "train.activation_checkpointing=true"
+        if more := _possible_accumulations(train)[1:]:
+            advice = f"train.grad_accum_steps={more[0]}"
+        elif train.activation_checkpointing:
+            advice = SMALLER_MODEL
         raise AtlasError(
             f"train.batch_size: {train.batch_size // train.grad_accum_steps} windows at once need "
             f"more memory than {device} has; try {advice} (the last checkpoint is kept)"

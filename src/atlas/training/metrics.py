@@ -9,6 +9,7 @@ Events and live files are for watching: if the disk is full, training continues 
 import logging
 import math
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,19 +113,14 @@ def val_row(step: int, val: Tally, train: Tally | None, weight_norm: float) -> R
 
 # Large enough to reach a device's full speed, small enough to take milliseconds.
 MATMUL_SIZES = {"cpu": 1536, "cuda": 8192}
-MATMUL_TRIES = 5
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Measure the floating point operations per second of a large matrix product: best of five."""
     size = MATMUL_SIZES.get(device.type, MATMUL_SIZES["cpu"])
     a = torch.ones(size, size, device=device, dtype=dtype)
-    fastest = math.inf
-    for _ in range(MATMUL_TRIES):
-        started = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for a GPU
-        fastest = min(fastest, time.perf_counter() - started)
-    return 2 * size**3 / fastest
+    tries = timeit.repeat(lambda: (a @ a)[0, 0].item(), number=1, repeat=5)  # item waits for a GPU
+    return 2 * size**3 / min(tries)
 
 
 class BestEffort:
@@ -176,23 +172,24 @@ class MetricsLogger:
         events: Path | None = None,
         live: Path | None = None,
         *,
-        show: bool = True,
+        is_main: bool = True,
     ) -> None:
         """Continue after the steps of ``state``, up to ``steps``.
 
-        ``utilization_per_token`` is the share of the machine used at one token per second.
+        ``utilization_per_token`` is the share of the machine used at one token per second. Only
+        the main process writes to the folders of events and live files.
         """
         self._state = state
         self._utilization_per_token = utilization_per_token
         self._tokens, self._seconds = 0, 0.0  # of the steps since the last row of train.csv
-        self._events = BestEffort("TensorBoard events", events)
+        self._events = BestEffort("TensorBoard events", events if is_main else None)
         self._events(self._open_writer)
-        self._live = BestEffort("live metrics", live)
+        self._live = BestEffort("live metrics", live if is_main else None)
         self._live_written = -math.inf
-        if show and state.step:
+        if is_main and state.step:
             logger.info("continuing from step %d", state.step)
         self._bar: tqdm[NoReturn] = tqdm(
-            desc="train", total=steps, initial=state.step, unit="step", disable=not show
+            desc="train", total=steps, initial=state.step, unit="step", disable=not is_main
         )
 
     def __enter__(self) -> "MetricsLogger":

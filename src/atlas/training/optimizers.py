@@ -186,19 +186,12 @@ def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], lis
     linear = {
         f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
-    hidden: list[Tensor] = []
-    matrices: list[Tensor] = []
-    vectors: list[Tensor] = []
+    groups: dict[str, list[Tensor]] = {"hidden": [], "matrix": [], "vector": []}
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2:
-            vectors.append(parameter)
-        elif name in linear and name not in HEADS:
-            hidden.append(parameter)
-        else:
-            matrices.append(parameter)
-    if len(hidden) + len(matrices) + len(vectors) != len(list(model.parameters())):
-        raise AssertionError("the parameter groups do not cover the model")
-    return hidden, matrices, vectors
+        is_hidden = name in linear and name not in HEADS
+        kind = "vector" if parameter.dim() < 2 else "hidden" if is_hidden else "matrix"
+        groups[kind].append(parameter)
+    return groups["hidden"], groups["matrix"], groups["vector"]
 
 
 def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:

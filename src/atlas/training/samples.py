@@ -15,23 +15,17 @@ from atlas.tokens.windows import document_prompts
 TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 50, 0.95, 1
 
 
-class Sampler:
-    """Continues the first val document, always with the same random numbers.
+def sample_text(
+    model: LanguageModel, tokenizer: Tokenizer, val: TokenSplit, max_tokens: int
+) -> str:
+    """Return the beginning of the first val document and its continuation.
 
-    The generator is its own, so sampling never changes training.
+    The random numbers are always the same ones, of a generator that training does not use.
     """
-
-    def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, val: TokenSplit, max_tokens: int
-    ) -> None:
-        self._model, self._tokenizer, self._max_tokens = model, tokenizer, max_tokens
-        self._prompt = (document_prompts(val, 1) or [[]])[0]
-
-    def __call__(self) -> str:
-        """Return the prompt and its continuation as text."""
-        with self._model.evaluating():
-            ids = continue_ids(self._model, self._prompt, self._max_tokens)
-        return self._tokenizer.decode([*self._prompt, *ids])
+    prompt = (document_prompts(val, 1) or [[]])[0]
+    with model.evaluating():
+        ids = continue_ids(model, prompt, max_tokens)
+    return tokenizer.decode([*prompt, *ids])
 
 
 @torch.no_grad()

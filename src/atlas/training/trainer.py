@@ -29,7 +29,7 @@ from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows, Windows
-from atlas.training.checkpoint import Checkpoints, StopRequest, full_weights
+from atlas.training.checkpoint import Checkpoints, full_weights, stop_requests
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import (
     LOWER_LR,
@@ -86,7 +86,7 @@ class Trainer:
         if state.data_position:
             batches.load_state_dict(state.data_position)
         with (
-            StopRequest() as stop,
+            stop_requests() as stops,
             self._logger(state) as logger,
             closing(batches.read()) as reader,
         ):
@@ -111,13 +111,17 @@ class Trainer:
                     self._validate(state, logger)
                 # All processes stop and save together.
                 overdue = context.is_main and time.monotonic() - saved >= checkpoint_seconds
-                stopping, saving = context.sum(stop.requested, overdue)
+                stopping, saving = context.sum(bool(stops), overdue)
                 if stopping or saving:
                     state.data_position = batches.state_dict()
                     written = self.checkpoints.save(train_step, state)
                     saved = time.monotonic()
                 if stopping:
-                    raise Stopped(self._stop_message(state, written))
+                    place = "there" if written else "the checkpoint before, if there was one"
+                    raise Stopped(
+                        f"stopped after step {state.step} of {train_step.steps}; `dvc repro`, or "
+                        f"the same `dvc exp run`, continues from {place}"
+                    )
             if state.unlogged:  # training has ended early
                 self._log(state, logger)
         if context.is_main:
@@ -174,15 +178,8 @@ class Trainer:
         dtype = train_step.precision.dtype if on_gpu else torch.float32
         peak_flops = context.sum(matmul_flops(context.device, dtype))[0]
         utilization = count(train_step.model.config).training_flops / peak_flops
-        if not context.is_main:
-            return MetricsLogger(state, train_step.steps, utilization, show=False)
-        return MetricsLogger(state, train_step.steps, utilization, self.events, self.live)
-
-    def _stop_message(self, state: TrainState, written: bool) -> str:
-        place = "from there" if written else "from the checkpoint before, if there was one"
-        return (
-            f"stopped after step {state.step} of {self.train_step.steps}; "
-            f"`dvc repro`, or the same `dvc exp run`, continues {place}"
+        return MetricsLogger(
+            state, train_step.steps, utilization, self.events, self.live, is_main=context.is_main
         )
 
 
