@@ -59,8 +59,8 @@ def in_order(
 
     try:
         with _connected(backend, where, len(tasks)):
-            results = _elsewhere(backend, function, tasks)
-            yield from tqdm(results, desc=description, total=len(tasks))
+            found = _elsewhere(backend, function, tasks)
+            yield from tqdm(found, desc=description, total=len(tasks))
     except TerminatedWorkerError as error:
         raise AtlasError(
             f"{description}: a worker process was killed, most likely because memory ran out; run "

@@ -247,8 +247,7 @@ class TrainStep:
                 with self.precision.autocast():
                     loss = self._loss(x, y) / predicted
                 # The processes average their gradients; multiplying by their number gives the sum.
-                scaled = self.precision.scaler.scale(loss * self.context.size)
-                scaled.backward()  # type: ignore[no-untyped-call]
+                self.precision.scaler.scale(loss * self.context.size).backward()
             losses.append(loss.detach())
         return self.context.all_reduce(torch.stack(losses).sum()), read
 
