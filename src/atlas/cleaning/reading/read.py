@@ -208,42 +208,36 @@ def read_piece(
     Lines and a row of a table are one document each, with its text under ``text_field``.
     ``notes`` counts guessed encodings (``guessed_cp1252``) and ``replaced_bytes``.
     """
-    empty = True
-    for item in _read(piece, text_field, separator, notes):
-        empty = False
-        yield item
-    if empty and piece.whole:
-        yield Rejection(piece.name, "empty")
-
-
-def _read(
-    piece: Piece, text_field: str, separator: str | None, notes: Counter[str]
-) -> Iterator[Item]:
+    items: Iterator[Item] = iter(())
+    item = None
     try:
         if piece.packed and piece.format is not None:
             check_packed(piece.path, piece.member)
         match piece.format:
             case "text":
-                yield from _read_text(piece, separator, notes)
+                items = _read_text(piece, separator, notes)
             case "jsonl":
-                yield from _read_jsonl(piece, text_field)
+                items = _read_jsonl(piece, text_field)
             case "csv":
-                yield from _read_csv(piece, text_field, notes)
+                items = _read_csv(piece, text_field, notes)
             case "parquet" if piece.member is None:
-                yield from _read_parquet(piece, text_field)
+                items = _read_parquet(piece, text_field)
             case "zip" if piece.member is None:
                 members(piece.path)  # raises again: plan() kept the archive whole
             case _:
                 known = ", ".join(FORMATS)
                 yield Rejection(piece.name, "unknown_kind", f"known are {known}, also as .gz")
+                return
+        for item in items:
+            yield item
     except (NotTextError, BrokenFileError) as error:
         yield UnreadableFile(piece.name, error.reason, str(error))
+        return
+    if item is None and piece.whole:
+        yield Rejection(piece.name, "empty")
 
 
-def _read_text(
-    piece: Piece, separator: str | None, notes: Counter[str]
-) -> Iterator[Document | Rejection]:
-    """Read a text file as one document, or several if it is very long or has separators."""
+def _read_text(piece: Piece, separator: str | None, notes: Counter[str]) -> Iterator[Item]:
     with open_stream(piece.path, piece.member) as stream:
         head = stream.read(SAMPLE)
     wide = _wide_encoding(head)
@@ -287,8 +281,7 @@ def _wide_encoding(head: bytes) -> str | None:
     return encoding if encoding.startswith(tuple(WIDE)) else None
 
 
-def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Document | Rejection]:
-    """Yield a document or a rejection for each line."""
+def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Item]:
     first: Rejection | None = None
     found = piece.start > 0  # only the start of a file shows that it is not JSON Lines
     with open_stream(piece.path, piece.member) as stream:
@@ -308,18 +301,14 @@ def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Document | Rejection]
         raise NotTextError(f"no line is a document; {first.id}: {first.reason}, {first.detail}")
 
 
-def _parse_line(
-    line: bytes | None, identity: str, name: str, text_field: str
-) -> Document | Rejection:
+def _parse_line(line: bytes | None, identity: str, name: str, text_field: str) -> Item:
     if line is None:
         return Rejection(identity, "line_too_long", f"more than {MAX_LINE:,} bytes")
     try:
         try:
             record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = json.loads(
-                line.decode("utf-8-sig")
-            )  # accepts lone surrogates, explains errors
+        except orjson.JSONDecodeError:  # json accepts lone surrogates and explains errors
+            record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return Rejection(identity, "not_utf8", str(error))
     except (ValueError, RecursionError) as error:
@@ -329,9 +318,7 @@ def _parse_line(
     return _document(record, identity, name, text_field)
 
 
-def _document(
-    record: dict[str, Any], identity: str, name: str, text_field: str
-) -> Document | Rejection:
+def _document(record: dict[str, Any], identity: str, name: str, text_field: str) -> Item:
     text, source = record.get(text_field), record.get(SOURCE)
     if not isinstance(text, str):
         return Rejection(identity, "no_text", f'needs a string under "{text_field}"')
@@ -340,8 +327,7 @@ def _document(
     return Document(identity, source if isinstance(source, str) and source else name, text)
 
 
-def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Document | Rejection]:
-    """Yield a document or a rejection for each row; the first line names the columns."""
+def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Item]:
     with open_stream(piece.path, piece.member) as stream:
         sample = encoding_sample(stream)
         guess = guess_encoding(sample, whole=False)
@@ -358,8 +344,7 @@ def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Do
                 _check_column(text_field, list(rows.fieldnames))
             lines.start_row()
             for number, row in enumerate(rows, start=2):
-                lines.check_quotes(number)
-                lines.start_row()
+                lines.end_row(number)
                 identity = f"{piece.name}:{number}"
                 if EXTRA_FIELDS in row:
                     count = len(row[EXTRA_FIELDS])
@@ -398,14 +383,14 @@ class _Lines:
             yield line
         self._ended = True
 
-    def check_quotes(self, number: int) -> None:
+    def end_row(self, number: int) -> None:
         """Raise if the file ended in an open quote, which Python's reader silently accepts."""
         if self._ended and self._lines > 1 and self._quotes % 2:
             raise csv.Error(f"a quote in row {number} is never closed")
+        self.start_row()
 
 
-def _read_parquet(piece: Piece, text_field: str) -> Iterator[Document | Rejection]:
-    """Yield a document or a rejection for each row of a range of row groups."""
+def _read_parquet(piece: Piece, text_field: str) -> Iterator[Item]:
     from pyarrow import ArrowException
 
     file = _open_parquet(piece.path)

@@ -14,6 +14,7 @@ import functools
 import gzip
 import lzma
 import struct
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -82,13 +83,11 @@ def members(path: Path) -> list[tuple[str, int]]:
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size):
         raise BrokenFileError("swells", f"it says that it unpacks to {unpacked:,} bytes")
-    visible = [
-        (entry.filename, entry.file_size) for entry in entries if _is_visible(entry.filename)
-    ]
-    for name, count in Counter(name for name, _ in visible).items():
+    sizes = [(each.filename, each.file_size) for each in entries if _is_visible(each.filename)]
+    for name, count in Counter(name for name, _ in sizes).items():
         if count > 1:
             raise BrokenFileError("repeated_names", f"{count} files in it are called {name}")
-    return sorted(visible)
+    return sorted(sizes)
 
 
 @contextmanager
@@ -118,10 +117,8 @@ def _opened_archive(path: Path, _size: int, _mtime: int) -> zipfile.ZipFile:
 
 
 def _is_visible(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] != "__MACOSX" and not any(
-        part.startswith(".") for part in parts if part != ".."
-    )
+    hidden = (part.startswith(".") and part != ".." for part in name.split("/"))
+    return not name.startswith("__MACOSX/") and not any(hidden)
 
 
 def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
@@ -173,21 +170,15 @@ def read_blocks(
     The stream must be seekable unless the range is all of it.
     """
     position = _boundary(stream, start, width, separator) if start else 0
-    end = None if stop is None else _boundary(stream, stop, width, separator)
-    if position:
+    end = sys.maxsize if stop is None else _boundary(stream, stop, width, separator)
+    if start or stop is not None:
         stream.seek(position)
-    elif end is not None:
-        stream.seek(0)
     pending = b""
-    remaining = end - position if end is not None else None
     while True:
-        size = MAX_BLOCK - len(pending)
-        if remaining is not None:
-            size = min(size, remaining)
-            remaining -= size
-        new = _read(stream, size)
+        size = min(MAX_BLOCK, end - position) - len(pending)
+        new = stream.read(size)
         block = pending + new
-        last = remaining == 0 or len(new) < size
+        last = len(new) < size or position + len(block) == end
         cut = len(block) if last else _cut(block, width, separator)
         if cut:
             yield position, block[:cut]
@@ -200,7 +191,7 @@ def _boundary(stream: BinaryIO, offset: int, width: int, separator: bytes) -> in
     """Find the nearest cut before an offset, the same for the ranges on both sides."""
     start = max(0, offset - (MAX_BLOCK if separator else LOOK_BACK))
     stream.seek(start)
-    window = _read(stream, offset - start + 1)
+    window = stream.read(offset - start + 1)
     if len(window) <= offset - start:
         return start + len(window)  # the end of the file
     return start + _cut(window[:-1], width, separator)
@@ -226,15 +217,6 @@ def _cut(block: bytes, width: int, separator: bytes) -> int:
     if cut > tail and block[cut - 1] >= 0xC0:
         return cut - 1  # ... to before the lead byte
     return len(block)
-
-
-def _read(stream: BinaryIO, size: int) -> bytes:
-    """Read ``size`` bytes unless the stream ends; one read of a packed stream can return fewer."""
-    chunks = []
-    while size > 0 and (chunk := stream.read(size)):
-        chunks.append(chunk)
-        size -= len(chunk)
-    return b"".join(chunks)
 
 
 def _skip_line(stream: BinaryIO) -> int:

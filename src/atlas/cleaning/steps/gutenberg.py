@@ -9,6 +9,7 @@ and a text without a header or a footer is not a Gutenberg book.
 Transcriber's notes come in brackets, in boxes, under headings, or as paragraphs.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from itertools import accumulate, takewhile
 
 WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
 HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
-MAX_TITLE_LENGTH = 240  # characters; longer paragraphs are prose about Project Gutenberg
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
 MAX_CREDIT_LINES = 25
 MAX_WEB_CREDIT_LINES = 8  # of a credit recognized only by a web address
@@ -37,14 +37,18 @@ GUTENBERG = r"(?:copyrighted )?project gutenberg"
 ETEXT = r"e-?(?:text|book)"
 
 
-def _starts_with(*patterns: str) -> Callable[[str], bool]:
+def _starts_with(*patterns: str, max_length: float = math.inf) -> Callable[[str], bool]:
     pattern = re.compile(rf"[\W_]*(?:{'|'.join(patterns)})", re.IGNORECASE)
-    return lambda line: pattern.match(line) is not None
+    return lambda text: len(text) <= max_length and pattern.match(text) is not None
 
 
 def _contains(*patterns: str) -> Callable[[str], bool]:
     pattern = re.compile("|".join(patterns), re.IGNORECASE)
-    return lambda paragraph: pattern.search(paragraph) is not None
+    return lambda text: pattern.search(text) is not None
+
+
+def _any_of(*predicates: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda text: any(predicate(text) for predicate in predicates)
 
 
 # The last line of a header.
@@ -70,13 +74,7 @@ is_plain_end = _starts_with(
     r"more information about this book is at the top of this file",
     rf"this is a {GUTENBERG} {ETEXT}, details above",
 )
-
-
-def is_end(line: str) -> bool:
-    """Match the first line of a footer that ends the book."""
-    return is_bold_end(line) or is_plain_end(line)
-
-
+is_end = _any_of(is_bold_end, is_plain_end)
 is_footer = _starts_with(
     r"this file should be named",  # ***** This file should be named 1065.txt or 1065.zip *****
     r"updated editions will replace",
@@ -94,6 +92,7 @@ is_title = _starts_with(
     # The Project Gutenberg EBook of ..., by ...   *** A Project Gutenberg of Australia eBook ***
     r"|['\u2019]s (?!.*[.!?:;]$)"  # Project Gutenberg's ..., by ...; a sentence is no title
     r"|(?: of)? australia\b)",
+    max_length=240,  # longer paragraphs are prose about Project Gutenberg
 )
 is_licence = _starts_with(
     rf"this {ETEXT} is (?:for the use of anyone|made available at no cost)",
@@ -113,6 +112,7 @@ is_metadata = _starts_with(
     r"|credits|other information and formats) ?:",  # Release date: June 1, 2021 [eBook #1]
     r"(?:\w+,? )?\d{4} \[e-?(?:book|text) #\d",  # March, 1994 [Etext #11]
 )
+is_header_paragraph = _any_of(is_title, is_licence, is_metadata)
 has_number = _contains(r"\[e-?(?:book|text) #\d+\]", r"\be-?book no\.:")
 mentions_gutenberg = _contains(
     r"project gutenberg", r"gutenberg\.(?:org|net)", r"\be-?(?:book|text)"
@@ -129,6 +129,7 @@ is_credit = _starts_with(
     r"this file was first posted|(?:most recently|last|date last) updated",  # [Last updated: ...]
     rf"portions of this (?:{ETEXT}|header)",  # [Portions of this header are copyright ...
 )
+is_known_paragraph = _any_of(is_header_paragraph, is_credit, mentions_gutenberg)
 mentions_web = _contains(  # thanks and sources, never on the title page of an old book
     r"https?://|\bwww[.:]|\w@[\w.-]{1,80}\.\w|\bpgdp\b",
     r"distributed proofread|internet archive|gallica\.bnf",
@@ -194,13 +195,13 @@ def strip_gutenberg(text: str, notes: bool) -> Stripped:
     footer, credited = _footer_start(lines, start, has_header=header > 0)
     if header == 0 and footer == len(lines):
         return Stripped(text)
-    credited = credited or start > header
+    credited |= start > header
     book = lines[start:footer]
     removed = 0
     if notes:
         book, removed = _remove_notes(book)
         start = _credits_end(book, 0)
-        credited = credited or start > 0
+        credited |= start > 0
         book = book[start:]
     body = "".join(f"{line}\n" for line in _trim(book))
     return Stripped(body, header > 0, footer < len(lines), credited, removed)
@@ -210,11 +211,9 @@ def _header_end(lines: list[str]) -> int:
     """Find the first line after the header, or 0."""
     small_print = rights = 0
     for i, line in _filled(lines, 0, _lines_in_window(lines)):
-        if is_end(line):
-            break
-        if is_start(line):
-            if _is_header(lines[:i]):
-                return _marker_end(lines, i)
+        if is_start(line) and _is_header(lines[:i]):
+            return _marker_end(lines, i)
+        if is_start(line) or is_end(line):
             break
         if is_small_print_end(line):
             small_print = small_print or i + 1
@@ -222,10 +221,8 @@ def _header_end(lines: list[str]) -> int:
             rights = rights or i + 1
     if _starts_header(_paragraphs(lines[:rights])):
         return rights
-    # Small print at the end of the file is a footer.
-    if _starts_header(_paragraphs(lines[:small_print])) and any(
-        map(str.strip, lines[small_print:])
-    ):
+    at_the_end = not any(map(str.strip, lines[small_print:]))  # of the file: a footer
+    if _starts_header(_paragraphs(lines[:small_print])) and not at_the_end:
         return small_print
     return _header_without_marker(lines)
 
@@ -239,24 +236,12 @@ def _lines_in_window(lines: list[str]) -> int:
 def _is_header(lines: list[str]) -> bool:
     """Check that the lines before a start marker are empty or mostly known header paragraphs."""
     paragraphs = _paragraphs(lines)
-    known = sum(map(_is_known, paragraphs))
+    known = sum(map(is_known_paragraph, paragraphs))
     return not paragraphs or (_starts_header(paragraphs) and 2 * known >= len(paragraphs))
 
 
 def _starts_header(paragraphs: list[str]) -> bool:
-    return any(map(_is_header_paragraph, paragraphs[:HEADER_OPENING]))
-
-
-def _is_known(paragraph: str) -> bool:
-    return _is_header_paragraph(paragraph) or is_credit(paragraph) or mentions_gutenberg(paragraph)
-
-
-def _is_header_paragraph(paragraph: str) -> bool:
-    return _is_title(paragraph) or is_licence(paragraph) or is_metadata(paragraph)
-
-
-def _is_title(paragraph: str) -> bool:
-    return is_title(paragraph) and len(paragraph) <= MAX_TITLE_LENGTH
+    return any(map(is_header_paragraph, paragraphs[:HEADER_OPENING]))
 
 
 def _header_without_marker(lines: list[str]) -> int:
@@ -265,7 +250,7 @@ def _header_without_marker(lines: list[str]) -> int:
     certain = False
     for start, stop in _paragraph_spans(lines):
         paragraph = _collapse(lines[start:stop])
-        if not (_is_known(paragraph) if count else _is_header_paragraph(paragraph)):
+        if not (is_known_paragraph if count else is_header_paragraph)(paragraph):
             break
         certain = certain or is_licence(paragraph) or has_number(paragraph)
         end, count = stop, count + 1
@@ -324,17 +309,14 @@ def _credits_end(lines: list[str], start: int) -> int:
     """Find the line after the credits at ``start``, or ``start`` if there are none."""
     end = start
     for top, stop in _paragraph_spans(lines, start):
-        paragraph = _collapse(lines[top:stop])
-        if _note_end(lines, top) is not None or not _is_credit_paragraph(paragraph, stop - top):
+        paragraph, count = _collapse(lines[top:stop]), stop - top
+        named = is_credit(paragraph) or is_html_note(paragraph)
+        linked = mentions_web(paragraph) and count <= MAX_WEB_CREDIT_LINES
+        is_credits = is_title(paragraph) or linked or (named and count <= MAX_CREDIT_LINES)
+        if not is_credits or _note_end(lines, top) is not None:
             break
         end = stop
     return end
-
-
-def _is_credit_paragraph(paragraph: str, lines: int) -> bool:
-    if lines <= MAX_CREDIT_LINES and (is_credit(paragraph) or is_html_note(paragraph)):
-        return True
-    return (lines <= MAX_WEB_CREDIT_LINES and mentions_web(paragraph)) or _is_title(paragraph)
 
 
 def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
