@@ -133,7 +133,7 @@ def test_a_document_without_a_separator_is_refused(questions):
     lines[3] = lines[3].replace("=", "+")
     lines[99] = lines[99].replace("=", "+")
     shard.write_text("\n".join(lines) + "\n")
-    with pytest.raises(AtlasError, match=r"2 of 100 documents of \S*clean/val don't"):
+    with pytest.raises(AtlasError, match=r"2 of 100 documents of \S*clean/val lack the token '='"):
         encode(questions, windows="padded", prompt_separator="=")
 
 

@@ -287,7 +287,7 @@ def test_a_control_piece_that_text_can_become_is_reported():
     piece = next(p for p in spec.pieces if {p.piece[:1], p.piece[1:]} <= normal)
     piece.type = piece.CONTROL
     (warning,) = compatibility_warnings(Tokenizer(spec.SerializeToString()), [])
-    assert warning.startswith(f"text can be merged into its control piece {piece.piece}, ")
+    assert warning.startswith(f"text can merge into its control piece {piece.piece}, ")
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "word"])

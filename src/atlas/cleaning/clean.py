@@ -201,7 +201,11 @@ def clean_corpus(
     """
     folder.mkdir(parents=True)
     folder = folder.resolve()
-    results = _clean_units(raw, clean, unfinished.resolve() / "units")
+    units = unfinished.resolve() / "units"
+    for partial in units.glob(".*.partial"):  # left by killed workers
+        remove(partial)
+    clean_one = functools.partial(clean_unit, clean=clean, folder=units)
+    results = list(in_order(clean_one, plan(raw.resolve(), read_raw_files(raw)), "clean"))
     documents = StagedCorpus.from_folders(
         (result.folder / f"{number:03d}", count)
         for result in results
@@ -241,13 +245,6 @@ def clean_corpus(
         metrics[f"{split}_characters"] = counts.characters.total()
         metrics[f"{split}_words"] = counts.words
     return metrics | leakage, statistics
-
-
-def _clean_units(raw: Path, clean: CleanParams, folder: Path) -> list[UnitResult]:
-    units = plan(raw.resolve(), read_raw_files(raw))
-    for partial in folder.glob(".*.partial"):  # left by killed workers
-        remove(partial)
-    return list(in_order(functools.partial(clean_unit, clean=clean, folder=folder), units, "clean"))
 
 
 def _write_rejected(

@@ -6,7 +6,7 @@ network. Sources are parsed, never imported.
 
 import ast
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pydoc_data import topics
 
@@ -23,7 +23,10 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 def write_python_docs(folder: Path) -> list[str]:
     """Write topics.jsonl and docstrings.jsonl and return their names."""
     library = Path(sysconfig.get_path("stdlib"))
-    documents = {"topics.jsonl": language_reference(), "docstrings.jsonl": docstrings(library)}
+    documents: dict[str, Iterable[tuple[str, str]]] = {
+        "topics.jsonl": sorted(topics.topics.items()),  # the language reference of help()
+        "docstrings.jsonl": docstrings(library),
+    }
     for name, texts in documents.items():
         records = ({"source": source, "text": text} for source, text in texts)
         if not write_records(folder / name, records):
@@ -32,12 +35,6 @@ def write_python_docs(folder: Path) -> list[str]:
                 "use the CPython of your system or of python.org, or another corpus"
             )
     return list(documents)
-
-
-def language_reference() -> Iterator[tuple[str, str]]:
-    """Yield the topics of ``help()`` as (topic, text)."""
-    for topic in sorted(topics.topics):
-        yield topic, topics.topics[topic]
 
 
 def docstrings(library: Path) -> Iterator[tuple[str, str]]:

@@ -55,20 +55,12 @@ def encode_corpus(
         counts[split] += occurrences
         if without_separator:
             raise AtlasError(
-                f"tokenize.prompt_separator: {without_separator} of {size.documents} "
-                f"documents of {clean / split} don't contain {params.prompt_separator!r} as a "
-                "token of its own; a blank before it may be part of the token "
-                f"({' ' + str(params.prompt_separator)!r})"
+                f"tokenize.prompt_separator: {without_separator} of {size.documents} documents of "
+                f"{clean / split} lack the token {params.prompt_separator!r}; a blank before it "
+                f"may be part of the token ({' ' + str(params.prompt_separator)!r})"
             )
-    index = TokenIndex(
-        loaded.vocab_size,
-        loaded.eos,
-        loaded.pad,
-        separator,
-        loaded.sha256,
-        params.windows,
-        splits,
-    )
+    special = (loaded.eos, loaded.pad, separator)
+    index = TokenIndex(loaded.vocab_size, *special, loaded.sha256, params.windows, splits)
     index.write(folder)
     return index, counts
 

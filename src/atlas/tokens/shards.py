@@ -105,31 +105,31 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
         data = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
     except FileNotFoundError:
         raise AtlasError(f"{path}: no such token shard; {HINT}") from None
-    header = bytearray(data[: HEADER.size])
-    if size < HEADER.size or not header.startswith(MAGIC):
-        raise AtlasError(f"{path}: not a token shard; {HINT}")
-    _, version, width, held, documents, tokenizer, checksum = HEADER.unpack(header)
-    if version != VERSION or width not in (2, 4):
-        raise AtlasError(
-            f"{path}: version {version} with {width} bytes per id, but this program reads version "
-            f"{VERSION} with 2 or 4; {HINT}"
-        )
-    if tokenizer.hex() != tokenizer_sha256:
-        raise AtlasError(
-            f"{path}: written with a tokenizer other than that of {INDEX_FILE}; {HINT}"
-        )
+    header = bytearray(data[: HEADER.size]).ljust(HEADER.size, b"\0")
+    magic, version, width, held, documents, tokenizer, checksum = HEADER.unpack(header)
+    header[CHECKSUM] = bytes(4)
     first_end = HEADER.size + -(-held * width // ALIGNMENT) * ALIGNMENT
     expected = first_end + documents * END_WIDTH
-    if held != tokens or size != expected:
-        raise AtlasError(
-            f"{path}: {size} bytes with {held} tokens, expected {expected} with {tokens}: the file "
-            f"is cut short or damaged; {HINT}"
+    if size < HEADER.size or magic != MAGIC:
+        problem = "not a token shard"
+    elif version != VERSION or width not in (2, 4):
+        problem = (
+            f"version {version} with {width} bytes per id, but this program reads version "
+            f"{VERSION} with 2 or 4"
         )
-    header[CHECKSUM] = bytes(4)
-    if zlib.crc32(header, zlib.crc32(data.data[HEADER.size :])) != checksum:
-        raise AtlasError(f"{path}: wrong checksum, the file is damaged; {HINT}")
-    ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
-    return Shard(ids, data[first_end:].view("<u8"), checksum)
+    elif tokenizer.hex() != tokenizer_sha256:
+        problem = f"written with a tokenizer other than that of {INDEX_FILE}"
+    elif held != tokens or size != expected:
+        problem = (
+            f"{size} bytes with {held} tokens, expected {expected} with {tokens}: the file is cut "
+            "short or damaged"
+        )
+    elif zlib.crc32(header, zlib.crc32(data.data[HEADER.size :])) != checksum:
+        problem = "wrong checksum, the file is damaged"
+    else:
+        ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
+        return Shard(ids, data[first_end:].view("<u8"), checksum)
+    raise AtlasError(f"{path}: {problem}; {HINT}")
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,8 @@ class Tokenizer:
         self.eos: int = self.processor.eos_id()
         if self.eos < 0:
             raise AtlasError(
-                f"{name}: this model has no end-of-sentence piece (eos_id), which separates "
-                "documents; train it with one, or let Atlas train a tokenizer "
-                "(tokenizer.path=models/own)"
+                f"{name}: this model has no end-of-sentence piece (eos_id) to separate documents; "
+                "train it with one, or let Atlas train a tokenizer (tokenizer.path=models/own)"
             )
         if self.kind == "word" and self.processor.piece_to_id("\n") == self.processor.unk_id():
             raise AtlasError(
@@ -216,8 +215,7 @@ class Tokenizer:
             if end - stop > MAX_UNIT:
                 raise AtlasError(
                     f"a text has {(end - stop) >> 20} MB without a place to split it, starting at "
-                    f"{text[stop : stop + 20]!r}: too long to encode at once; break it "
-                    "into lines, or remove its document"
+                    f"{text[stop : stop + 20]!r}: too long to encode; break it or remove it"
                 )
             yield text[start:end], end == len(text)
             start = end

@@ -190,23 +190,14 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
         texts = {piece.piece for piece in pieces if piece.type in TEXT}
         for control in (piece.piece for piece in pieces if piece.type == piece.CONTROL):
             if any({control[:cut], control[cut:]} <= texts for cut in range(1, len(control))):
-                yield (
-                    f"text can be merged into its control piece {control}, which llama.cpp then "
-                    "takes for the special token"
-                )
+                yield f"text can merge into its control piece {control}, special to llama.cpp"
     elif tokenizer.kind == "unigram":
         if tokenizer.has_bytes:
             yield "llama.cpp gives <unk> where a unigram model with byte_fallback gives bytes"
         if any(piece.score * SCORE_STEPS % 1 for piece in pieces):
-            yield (
-                f"its scores are not multiples of 1/{SCORE_STEPS}, so rounding decides between "
-                "equally likely ways to split a text"
-            )
+            yield f"its scores are not multiples of 1/{SCORE_STEPS}: rounding can change the split"
     elif any("\n" in document.text for document in islice(documents, INSPECTED)):
-        yield (
-            "its documents have several lines, and llama.cpp finds no word of tokenizer.kind=word "
-            "after a line end"
-        )
+        yield "its documents have several lines, and llama.cpp finds no word after a line end"
 
 
 def _explain(message: str, params: TokenizerParams) -> str:

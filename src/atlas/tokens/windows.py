@@ -69,8 +69,7 @@ class Windows:
             if longest > self.context_length:
                 raise AtlasError(
                     f"model.context_length is {self.context_length}: the longest prompt of "
-                    f"{self.tokens.name} has {longest} tokens with its answer; set it to at least "
-                    "that"
+                    f"{self.tokens.name} has {longest} tokens with its answer; set it to {longest}"
                 )
 
     @cached_property
@@ -171,9 +170,8 @@ class EvaluationWindows(Windows):
         super().__post_init__()
         if not len(self.tokens):
             raise AtlasError(
-                f"the {self.tokens.name} split has no tokens: give it a larger share "
-                f"(clean.{self.tokens.name}), cut documents (clean.split_by=position), or use "
-                "more text"
+                f"the {self.tokens.name} split has no tokens: use more text, a larger share "
+                f"(clean.{self.tokens.name}), or cut documents (clean.split_by=position)"
             )
 
     def all(self) -> Iterator[TokenBatch[npt.NDArray[Any]]]:

@@ -63,18 +63,16 @@ def _guess_western(sample: bytes) -> tuple[str, float]:
 
     The score is 1 if all characters are in place, and negative if most are not.
     """
-    scores = {name: _score(sample.decode(name, errors="replace")) for name in WESTERN}
-    encoding = max(WESTERN, key=lambda name: scores[name])
+    scores = {}
+    for name in WESTERN:
+        text = sample.decode(name, errors="replace")
+        scores[name] = len(IN_PLACE.findall(text)) - sum(map(len, OUT_OF_PLACE.findall(text)))
+    encoding = max(WESTERN, key=scores.__getitem__)
     return encoding, scores[encoding] / _count_non_ascii(sample)
 
 
 def _count_non_ascii(data: bytes) -> int:
     return len(data) - len(data.decode("ascii", errors="ignore"))
-
-
-def _score(text: str) -> int:
-    out_of_place = sum(len(match) for match in OUT_OF_PLACE.findall(text))
-    return len(IN_PLACE.findall(text)) - out_of_place
 
 
 BYTE_ORDER_MARKS = (

@@ -6,6 +6,7 @@ order wherever they are cleaned. ``read_piece`` then reads one file or range.
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -18,25 +19,9 @@ from typing import Any
 import orjson
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.reading.decoding import (
-    REPLACEMENT,
-    SAMPLE,
-    NotTextError,
-    decode,
-    encoding_sample,
-    guess_encoding,
-)
-from atlas.cleaning.reading.streams import (
-    MAX_BLOCK,
-    MAX_LINE,
-    BrokenFileError,
-    check_packed,
-    count_lines,
-    members,
-    open_stream,
-    read_blocks,
-    read_lines,
-)
+from atlas.cleaning.reading import decoding, streams
+from atlas.cleaning.reading.decoding import NotTextError
+from atlas.cleaning.reading.streams import MAX_BLOCK, MAX_LINE, BrokenFileError, open_stream
 from atlas.corpora.local_files import FORMATS, GZIP_SUFFIX, Format, format_of
 from atlas.corpora.manifest import RawFile
 from atlas.pipeline.parallel import in_order
@@ -92,52 +77,39 @@ def plan(raw: Path, files: list[RawFile]) -> list[Unit]:
     return _group(_number_lines(pieces), size)
 
 
-def _pieces(path: Path, name: str, size: int) -> Iterator[Piece]:
+def _pieces(path: Path, name: str, size: int) -> list[Piece]:
     whole = Piece(path, name, bytes=path.stat().st_size)
     step = max(size, MIN_RANGE)
-    match whole.format:
-        case "zip":
-            yield from _members(whole) or [whole]
-        case "parquet":
-            for start, stop, unpacked in _row_groups(path, step) or [(0, None, whole.bytes)]:
-                yield replace(whole, start=start, stop=stop, bytes=unpacked)
-        case "jsonl" | "text" if not whole.packed:
-            starts = range(0, max(whole.bytes, 1), step)
-            for start in starts:
-                stop = start + step if start + step in starts else None
-                yield replace(whole, start=start, stop=stop, bytes=min(step, whole.bytes - start))
-        case _:
-            yield whole
+    pieces = []
+    with contextlib.suppress(BrokenFileError):  # read_piece reports it
+        match whole.format:
+            case "zip":
+                pieces = [
+                    Piece(path, f"{name}/{member}", member, bytes=unpacked)
+                    for member, unpacked in streams.members(path)
+                ]
+            case "parquet":
+                pieces = _row_groups(whole, step)
+            case "jsonl" | "text" if not whole.packed:
+                for start in range(0, whole.bytes, step):
+                    stop = start + step if start + step < whole.bytes else None
+                    length = min(step, whole.bytes - start)
+                    pieces.append(replace(whole, start=start, stop=stop, bytes=length))
+    return pieces or [whole]
 
 
-def _row_groups(path: Path, size: int) -> list[tuple[int, int | None, int]]:
-    """Divide a Parquet file into ranges of about ``size`` bytes: first row group, end, bytes.
-
-    Returns an empty list for an unreadable file; ``read_piece`` reports the error.
-    """
-    try:
-        metadata = _open_parquet(path).metadata
-    except BrokenFileError:
-        return []
-    ranges: list[tuple[int, int | None, int]] = []
-    start = pending = 0
-    last = metadata.num_row_groups - 1
-    for group in range(metadata.num_row_groups):
-        pending += metadata.row_group(group).total_byte_size
-        if pending >= size or group == last:
-            ranges.append((start, None if group == last else group + 1, pending))
-            start, pending = group + 1, 0
-    return ranges
-
-
-def _members(archive: Piece) -> list[Piece]:
-    try:
-        return [
-            Piece(archive.path, f"{archive.name}/{name}", name, bytes=size)
-            for name, size in members(archive.path)
-        ]
-    except BrokenFileError:
-        return []  # read_piece reports the error
+def _row_groups(whole: Piece, size: int) -> list[Piece]:
+    """Divide a Parquet file into ranges of row groups with about ``size`` unpacked bytes."""
+    metadata = _open_parquet(whole.path).metadata
+    pieces = []
+    start = unpacked = 0
+    for stop in range(1, metadata.num_row_groups + 1):
+        unpacked += metadata.row_group(stop - 1).total_byte_size
+        last = stop == metadata.num_row_groups
+        if unpacked >= size or last:
+            pieces.append(replace(whole, start=start, stop=None if last else stop, bytes=unpacked))
+            start, unpacked = stop, 0
+    return pieces
 
 
 def _number_lines(pieces: list[Piece]) -> list[Piece]:
@@ -159,7 +131,7 @@ def _lines_before_next(piece: Piece) -> int:
     if piece.stop is None:
         return 0
     with open_stream(piece.path, None) as stream:
-        return count_lines(stream, max(piece.start - 1, 0), piece.stop - 1)
+        return streams.count_lines(stream, max(piece.start - 1, 0), piece.stop - 1)
 
 
 def _group(pieces: list[Piece], size: int) -> list[Unit]:
@@ -212,7 +184,7 @@ def read_piece(
     item = None
     try:
         if piece.packed and piece.format is not None:
-            check_packed(piece.path, piece.member)
+            streams.check_packed(piece.path, piece.member)
         match piece.format:
             case "text":
                 items = _read_text(piece, separator, notes)
@@ -223,7 +195,7 @@ def read_piece(
             case "parquet" if piece.member is None:
                 items = _read_parquet(piece, text_field)
             case "zip" if piece.member is None:
-                members(piece.path)  # raises again: plan() kept the archive whole
+                streams.members(piece.path)  # raises again: plan() kept the archive whole
             case _:
                 known = ", ".join(FORMATS)
                 yield Rejection(piece.name, "unknown_kind", f"known are {known}, also as .gz")
@@ -239,7 +211,7 @@ def read_piece(
 
 def _read_text(piece: Piece, separator: str | None, notes: Counter[str]) -> Iterator[Item]:
     with open_stream(piece.path, piece.member) as stream:
-        head = stream.read(SAMPLE)
+        head = stream.read(decoding.SAMPLE)
     wide = _wide_encoding(head)
     if wide and piece.start:
         return  # the first range reads the whole file: code units can't be found from within
@@ -247,10 +219,10 @@ def _read_text(piece: Piece, separator: str | None, notes: Counter[str]) -> Iter
     decoder = codecs.getincrementaldecoder(wide or "utf-8")(errors="replace")
     with open_stream(piece.path, piece.member) as stream:
         mark = separator.encode() if separator and width == 1 else b""
-        for offset, block in read_blocks(stream, piece.start, stop, width, mark):
+        for offset, block in streams.read_blocks(stream, piece.start, stop, width, mark):
             identity = f"{piece.name}@{offset}" if offset else piece.name
             try:
-                decoded = decode(block) if not wide or offset == 0 else None
+                decoded = decoding.decode(block) if not wide or offset == 0 else None
             except NotTextError as error:
                 if offset == 0:
                     raise
@@ -275,7 +247,7 @@ def _split(identity: str, source: str, text: str, separator: str | None) -> Iter
 def _wide_encoding(head: bytes) -> str | None:
     """Return an encoding with code units of two or four bytes, None for any other."""
     try:
-        encoding = guess_encoding(head, whole=False).encoding
+        encoding = decoding.guess_encoding(head, whole=False).encoding
     except NotTextError:
         return None  # decided block by block
     return encoding if encoding.startswith(tuple(WIDE)) else None
@@ -285,7 +257,7 @@ def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Item]:
     first: Rejection | None = None
     found = piece.start > 0  # only the start of a file shows that it is not JSON Lines
     with open_stream(piece.path, piece.member) as stream:
-        lines = read_lines(stream, piece.start, piece.stop)
+        lines = streams.read_lines(stream, piece.start, piece.stop)
         for number, line in enumerate(lines, start=piece.first_line):
             if line is not None and not line.strip():
                 continue
@@ -329,8 +301,8 @@ def _document(record: dict[str, Any], identity: str, name: str, text_field: str)
 
 def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[Item]:
     with open_stream(piece.path, piece.member) as stream:
-        sample = encoding_sample(stream)
-        guess = guess_encoding(sample, whole=False)
+        sample = decoding.encoding_sample(stream)
+        guess = decoding.guess_encoding(sample, whole=False)
         notes[f"guessed_{guess.encoding}"] += guess.guessed
         stream.seek(0)
         text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
@@ -377,7 +349,7 @@ class _Lines:
             self._lines += 1
             self._quotes += line.count('"')
             self._characters += len(line)
-            self._notes["replaced_bytes"] += line.count(REPLACEMENT)
+            self._notes["replaced_bytes"] += line.count(decoding.REPLACEMENT)
             if self._characters > MAX_ROW:
                 raise csv.Error(f"a row of more than {MAX_ROW:,} characters")
             yield line

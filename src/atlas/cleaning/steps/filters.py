@@ -47,9 +47,8 @@ def word_length(text: str) -> str | None:
     words = text.split()
     mean = sum(map(len, words)) / max(1, len(words))
     low, high = MEAN_WORD_LENGTH
-    if low <= mean <= high:
-        return None
-    return f"mean word length {mean:.1f}, not between {low} and {high}"
+    good = low <= mean <= high
+    return None if good else f"mean word length {mean:.1f}, not between {low} and {high}"
 
 
 def symbols(text: str) -> str | None:
@@ -145,16 +144,16 @@ def _repeated_ngrams(words: list[str]) -> str | None:
     total = int(lengths.sum())
     for n, ids in _ngram_ids(words):
         if n in MAX_TOP_NGRAM:
-            share, limit = _top_ngram_characters(ids, lengths, n) / total, MAX_TOP_NGRAM[n]
-            if share > limit:
-                return f"{share:.0%} in the most frequent {n}-gram, more than {limit:.0%}"
-        elif n in MAX_REPEATED_NGRAMS:
-            share, limit = _repeated_characters(ids, lengths, n) / total, MAX_REPEATED_NGRAMS[n]
-            if share > limit:
-                return f"{share:.0%} in repeated {n}-grams, more than {limit:.0%}"
-            # Repeated longer n-grams contain repeated shorter ones, so they can't cover more.
-            if share <= min(MAX_REPEATED_NGRAMS.values()):
-                return None
+            found, limit = f"the most frequent {n}-gram", MAX_TOP_NGRAM[n]
+            share = _top_ngram_characters(ids, lengths, n) / total
+        else:
+            found, limit = f"repeated {n}-grams", MAX_REPEATED_NGRAMS[n]
+            share = _repeated_characters(ids, lengths, n) / total
+        if share > limit:
+            return f"{share:.0%} in {found}, more than {limit:.0%}"
+        # Repeated longer n-grams contain repeated shorter ones, so they can't cover more.
+        if n in MAX_REPEATED_NGRAMS and share <= min(MAX_REPEATED_NGRAMS.values()):
+            return None
     return None
 
 

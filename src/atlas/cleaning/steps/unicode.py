@@ -68,29 +68,21 @@ def _suspicious_pairs(spaces: bool) -> re.Pattern[str]:
 
     ``spaces`` adds A0_AS_SPACE, which is much slower to search for.
     """
-    pairs = [
-        (
-            _misread(CYRILLIC_LEAD_BYTES if name == "cp1251" else LEAD_BYTES, name),
-            _misread(CONTINUATION_BYTES, name),
-        )
-        for name in MISREAD_AS
-    ]
-    either = [f"[{''.join(leads)}][{''.join(continuations)}]" for leads, continuations in pairs]
-    # The lookahead, any lead before any continuation, quickly skips nearly all text.
-    lookahead = "".join(
-        f"[{''.join(sorted({c for part in parts for c in part}))}]"
-        for parts in zip(*pairs, strict=True)
-    )
+    leads = {name: CYRILLIC_LEAD_BYTES if name == "cp1251" else LEAD_BYTES for name in MISREAD_AS}
+    first = [_misread(leads[name], name) for name in MISREAD_AS]
+    second = [_misread(CONTINUATION_BYTES, name) for name in MISREAD_AS]
+    either = "|".join(f"[{a}][{b}]" for a, b in zip(first, second, strict=True))
     space = f"|{A0_AS_SPACE.pattern}" if spaces else ""
-    return re.compile(f"(?={lookahead})(?:{'|'.join(either)}){space}")
+    # The lookahead, any lead before any continuation, quickly skips nearly all text.
+    return re.compile(f"(?=[{''.join(first)}][{''.join(second)}])(?:{either}){space}")
 
 
-def _misread(values: bytes, encoding: str) -> list[str]:
+def _misread(values: bytes, encoding: str) -> str:
     """Decode each byte and escape it for a regex; an undefined byte becomes a control character."""
-    return [
-        re.escape(bytes([value]).decode(encoding, errors="ignore") or chr(value))
-        for value in values
-    ]
+    characters = (
+        bytes([value]).decode(encoding, errors="ignore") or chr(value) for value in values
+    )
+    return "".join(map(re.escape, characters))
 
 
 Step = Callable[[str], tuple[str, int]]
