@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atlas.corpora import download
-from atlas.corpora.registry import Download
+from atlas.corpora.download import Download
 from tests.corpora import faulty_server
 from tests.corpora.downloading import pinned, unpinned
 

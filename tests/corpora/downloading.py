@@ -4,8 +4,7 @@ import hashlib
 
 import pytest
 
-from atlas.corpora.download import download
-from atlas.corpora.registry import Download
+from atlas.corpora.download import Download, download
 from atlas.errors import AtlasError
 from tests.corpora.faulty_server import CONTENT
 

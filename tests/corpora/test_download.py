@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from atlas.corpora import download as module
-from atlas.corpora.registry import Download
+from atlas.corpora.download import Download
 from tests.corpora.downloading import fetch, pinned, received, refusal, unpinned
 from tests.corpora.faulty_server import CONTENT, Answer
 
@@ -193,7 +193,7 @@ def test_ctrl_c_stops_concurrent_and_keeps_partial_files(server, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from atlas.corpora.download import download\n"
-        "from atlas.corpora.registry import Download\n"
+        "from atlas.corpora.download import Download\n"
         "file = Download('a.txt', (sys.argv[1],))\n"
         "Path(sys.argv[2], 'raw').mkdir()\n"
         "download([file], Path(sys.argv[2], 'raw'), None, Path(sys.argv[2], 'unfinished'))\n"

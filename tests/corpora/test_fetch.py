@@ -4,11 +4,11 @@ import json
 import pytest
 
 from atlas.corpora import fetch as module
-from atlas.corpora.fetch import GENERATORS, fetch_corpus
+from atlas.corpora.download import Download
+from atlas.corpora.fetch import BOOK_URLS, GENERATORS, Corpus, book, fetch_corpus
+from atlas.corpora.fetch import corpora as registry
 from atlas.corpora.manifest import read_raw_files
 from atlas.corpora.python_docs import docstrings
-from atlas.corpora.registry import BOOK_URLS, Corpus, Download, book
-from atlas.corpora.registry import corpora as registry
 from atlas.errors import AtlasError
 from tests.small import small_params
 
@@ -95,7 +95,7 @@ def test_books_are_pinned_or_found_by_number():
 
 def test_unpinned_books_are_recorded_in_the_manifest(tmp_path, server, monkeypatch):
     urls = tuple(url.replace("https://www.gutenberg.org", server.url) for url in BOOK_URLS)
-    monkeypatch.setattr("atlas.corpora.registry.BOOK_URLS", urls)
+    monkeypatch.setattr("atlas.corpora.fetch.BOOK_URLS", urls)
     server.files = {"/files/99/99-8.txt": TEXT, "/cache/epub/98/pg98.txt": TEXT * 2}
     fetch(tmp_path, "gutenberg", books=[99, 98])
     files = read_raw_files(tmp_path / "raw")

@@ -3,8 +3,7 @@ import hashlib
 
 import pytest
 
-from atlas.corpora.download import download
-from atlas.corpora.registry import Download
+from atlas.corpora.download import Download, download
 from atlas.errors import AtlasError
 
 CONTENT = b"line\n" * 1000

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -86,8 +85,7 @@ class UnitResult:
     @classmethod
     def read(cls, folder: Path) -> "UnitResult":
         """Read the result in a finished folder."""
-        values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return cls(folder, **values)
+        return cls(folder, **json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
 def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
@@ -279,16 +277,16 @@ def _write_splits(
     samples: dict[Split, list[Hashes]] = {split: [] for split in HELD_OUT}
     tasks = [shard for split in HELD_OUT for shard in shards[split]]
     written = in_order(write, tasks, "write val and test")
-    for shard, result in zip(tasks, written, strict=True):
-        statistics[shard.split].merge(result.statistics)
-        samples[shard.split].append(result.ngrams)
-    held_out = {split: distinct(concatenate(found)) for split, found in samples.items()}
+    for shard, (counts, ngrams, _) in zip(tasks, written, strict=True):
+        statistics[shard.split].merge(counts)
+        samples[shard.split].append(ngrams)
+    held_out = {split: distinct(concatenate(ngrams)) for split, ngrams in samples.items()}
     all_held_out = distinct(concatenate(list(held_out.values())))
     seen = np.zeros(len(all_held_out), bool)
     write = functools.partial(write, held_out=all_held_out)
-    for result in in_order(write, shards["train"], "write train"):
-        statistics["train"].merge(result.statistics)
-        seen |= result.seen
+    for counts, _, found in in_order(write, shards["train"], "write train"):
+        statistics["train"].merge(counts)
+        seen |= found
     for split, counts in statistics.items():
         if not counts.documents:  # DVC's cache doesn't keep empty folders
             (folder / split / "00000.jsonl").touch()

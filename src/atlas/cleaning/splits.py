@@ -109,15 +109,6 @@ class Shard:
     documents: tuple[tuple[Chunk, NDArray[np.intp]], ...]
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """The contents of a written shard."""
-
-    statistics: Statistics
-    ngrams: Hashes  # sample, sorted (val and test only)
-    seen: NDArray[np.bool_]  # which of the held-out n-grams occur in it (train only)
-
-
 def plan_shards(
     corpus: StagedCorpus, excluded: NDArray[np.int64], clean: CleanParams, split: Split
 ) -> list[Shard]:
@@ -152,10 +143,10 @@ def plan_shards(
 
 def write_shard(
     shard: Shard, folder: Path, clean: CleanParams, modulus: int, held_out: Hashes | None = None
-) -> ShardResult:
-    """Write a shard and count its contents.
+) -> tuple[Statistics, Hashes, NDArray[np.bool_]]:
+    """Write a shard; return its statistics, its n-grams, and which held-out ones occur in it.
 
-    Without ``held_out`` n-grams to look for, collect its own; ``modulus`` samples both.
+    Its own n-grams are only collected without ``held_out`` ones; ``modulus`` samples both.
     """
     statistics = Statistics()
     seen = np.zeros(0 if held_out is None else len(held_out), bool)
@@ -175,7 +166,7 @@ def write_shard(
     if not statistics.documents:
         path.unlink()  # all documents were too short to give this split a part
     statistics.drop_rare_spellings()
-    return ShardResult(statistics, distinct(concatenate(samples)), seen)
+    return statistics, distinct(concatenate(samples)), seen
 
 
 def _documents(shard: Shard, clean: CleanParams) -> Iterator[Document]:

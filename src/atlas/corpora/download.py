@@ -31,7 +31,6 @@ from urllib.parse import quote, urlsplit
 import httpx
 from tqdm import tqdm
 
-from atlas.corpora.registry import Download
 from atlas.errors import NO_ROOM, AtlasError, one_line
 from atlas.pipeline.files import sha256
 
@@ -50,6 +49,16 @@ GZIP_OVERHEAD = 1000  # bytes by which a gzipped copy can exceed the file itself
 GZIP_MAGIC = b"\x1f\x8b"
 RETRY_STATUS = {408, 425, 429}  # and every 5xx
 WEB_PAGE = ("text/html", "application/xhtml+xml")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file on the web."""
+
+    name: str  # in data/raw
+    urls: tuple[str, ...]  # later ones are tried if the earlier ones have no such file
+    sha256: str | None = None  # None if unknown
+    bytes: int | None = None
 
 
 class SourceError(Exception):

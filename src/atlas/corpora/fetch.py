@@ -3,23 +3,35 @@
 import contextlib
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import yaml
 
 from atlas.corpora.arithmetic import write_arithmetic
-from atlas.corpora.download import download
+from atlas.corpora.download import Download, download
 from atlas.corpora.local_files import copy_files
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.corpora.modular import write_modular
 from atlas.corpora.python_docs import LICENCE, URL, write_python_docs
-from atlas.corpora.registry import Corpus, Download, book, corpora
 from atlas.corpora.stories import write_stories
 from atlas.errors import AtlasError
 from atlas.params.schema import CorpusParams
 from atlas.pipeline.files import write_records
 
 Metrics = dict[str, int | str]
+REGISTRY = Path(__file__).with_name("registry.yaml")  # the corpora that can be downloaded by name
+# Locations of the text of a book at Project Gutenberg; older books only have the older ones.
+BOOK_URLS = (
+    "https://www.gutenberg.org/cache/epub/{number}/pg{number}.txt",
+    "https://www.gutenberg.org/files/{number}/{number}-0.txt",
+    "https://www.gutenberg.org/files/{number}/{number}-8.txt",
+    "https://www.gutenberg.org/files/{number}/{number}.txt",
+)
 GENERATED = "made by Atlas"
 GENERATED_LICENCE = "CC0-1.0"
 # The corpora that are created on this machine.
@@ -31,6 +43,44 @@ GENERATORS: Mapping[str, Callable[[CorpusParams, Path], list[str]]] = {
 }
 SECTION_COLUMN = "text"
 SECTION_SUFFIX = "-story.csv"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus of the registry."""
+
+    description: str
+    licence: str
+    files: tuple[Download, ...]
+    joined: Download | None = None  # the file that the downloads are joined into
+
+
+@cache
+def corpora() -> Mapping[str, Corpus]:
+    """Load the registry by name."""
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
+    return {
+        name: Corpus(
+            entry["description"],
+            entry["licence"],
+            tuple(_listed(file, entry.get("base", "")) for file in entry["files"]),
+            Download(urls=(), **entry["joined"]) if "joined" in entry else None,
+        )
+        for name, entry in entries.items()
+    }
+
+
+def _listed(file: dict[str, Any], base: str) -> Download:
+    url = file.get("url") or base + quote(file.get("path", file["name"]))
+    return Download(file["name"], (url,), file.get("sha256"), file.get("bytes"))
+
+
+def book(number: int) -> Download:
+    """Return a book of Project Gutenberg: the pinned file, or the current one on the site."""
+    name = f"pg{number}.txt"
+    pinned = {file.name: file for file in corpora()["gutenberg"].files}
+    urls = tuple(url.format(number=number) for url in BOOK_URLS)
+    return pinned.get(name, Download(name, urls))
 
 
 def fetch_corpus(
