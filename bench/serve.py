@@ -168,7 +168,7 @@ async def run_load(
         for seed in range(REQUESTS)
     ]
     memory: list[float] = []
-    limits = httpx.Limits(max_connections=None)
+    limits = httpx.ServerOptions(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as http_client:
         name = model_name(address)
         deadline = time.monotonic() + seconds

@@ -166,14 +166,21 @@ def serve(
 ) -> None:
     """Serve a model: a web page and an OpenAI-compatible API."""
     from atlas.tools.serve.app import serve as serve_model
-    from atlas.tools.serve.engine import Limits
+    from atlas.tools.serve.engine import ServerOptions
 
     if key == "":
         raise AtlasError("--key is empty; give a key, or omit the option")
     loaded = _load_model(model, tokenizer, engine)
-    limits = Limits(slots, queue_size, generation_timeout=timeout, max_tokens=max_tokens)
-    curves = None if model else find_project() / "metrics"
-    serve_model(loaded, host, port, limits, key=key, metrics_folder=curves, on_overflow=on_overflow)
+    options = ServerOptions(
+        key=key,
+        metrics_folder=None if model else find_project() / "metrics",
+        on_overflow=on_overflow,
+        slots=slots,
+        queue_size=queue_size,
+        generation_timeout=timeout,
+        max_tokens=max_tokens,
+    )
+    serve_model(loaded, host, port, options)
 
 
 # Models and tokenizers as files

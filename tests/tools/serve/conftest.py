@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from atlas.tools.serve.engine import Limits
+from atlas.tools.serve.engine import ServerOptions
 from tests.tools.serve.support import opened_model, running
 
 
@@ -15,7 +15,7 @@ def opened(tokenizer):
 
 @pytest.fixture(scope="session")
 def address(opened):
-    limits = Limits(
+    limits = ServerOptions(
         slots=4,
         queue_size=8,
         max_tokens=500,

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Thread
 
 import torch
@@ -14,7 +15,7 @@ from atlas.inference.backends.atlas import AtlasModel
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialize
 from atlas.tools.serve.app import create_app
-from atlas.tools.serve.engine import Limits
+from atlas.tools.serve.engine import ServerOptions
 from tests.small import small_config
 
 DESKTOP = {"width": 1280, "height": 800}
@@ -33,9 +34,9 @@ def opened_model(tokenizer, **options) -> AtlasModel:
 
 
 @contextmanager
-def running(opened, limits: Limits | None = None, **options) -> Iterator[str]:
+def running(opened, limits: ServerOptions | None = None, **options) -> Iterator[str]:
     """Run a server; yield its address."""
-    app = create_app(opened, limits or Limits(), **options)
+    app = create_app(opened, replace(limits or ServerOptions(), **options))
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
     )

@@ -11,7 +11,7 @@ import pytest
 
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
-from atlas.tools.serve.engine import Engine, Limits
+from atlas.tools.serve.engine import Engine, ServerOptions
 from atlas.tools.serve.errors import EngineError
 from tests.tools.serve.support import opened_model, running
 
@@ -45,7 +45,7 @@ def engine_error(code):
 
 @asynccontextmanager
 async def started(opened, batch=None, **limits):
-    limits = Limits(**limits)
+    limits = ServerOptions(**limits)
     engine = Engine(batch or opened.batch(limits.slots), limits)
     engine.start()
     try:
@@ -183,7 +183,7 @@ def until(condition, seconds=20):
 def test_a_client_that_disconnects_frees_its_slot(opened, stream):
     with (
         running(
-            opened, Limits(slots=1, queue_size=0, max_tokens=10**6, generation_timeout=600)
+            opened, ServerOptions(slots=1, queue_size=0, max_tokens=10**6, generation_timeout=600)
         ) as address,
         httpx.Client(base_url=address, timeout=60) as client,
     ):
@@ -205,7 +205,7 @@ def test_a_client_that_disconnects_frees_its_slot(opened, stream):
 
 
 def test_timeouts_over_http(opened):
-    limits = Limits(
+    limits = ServerOptions(
         slots=1, queue_size=4, max_tokens=10**6, queue_timeout=0.2, generation_timeout=4
     )
     with (

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from atlas.tools.serve.engine import Limits
+from atlas.tools.serve.engine import ServerOptions
 from tests.tools.serve.support import opened_model, running
 
 CHECKS = (
@@ -195,7 +195,7 @@ def test_attention_of_invalid_ids(http):
 
 
 def test_other_host_names_are_refused_on_loopback(opened):
-    with running(opened, hosts=["127.0.0.1", "localhost"]) as address:
+    with running(opened, hosts=("127.0.0.1", "localhost")) as address:
         assert httpx.get(f"{address}/health").status_code == 200
         assert httpx.get(f"{address}/health", headers={"Host": "evil.example"}).status_code == 400
 
@@ -218,7 +218,9 @@ def test_internal_errors_are_logged_and_not_sent(opened, monkeypatch, caplog):
 
 
 def test_no_request_makes_the_server_fail(tokenizer, tmp_path):
-    limits = Limits(slots=4, queue_size=100, max_tokens=50, max_sequences=4, generation_timeout=5)
+    limits = ServerOptions(
+        slots=4, queue_size=100, max_tokens=50, max_sequences=4, generation_timeout=5
+    )
     with running(opened_model(tokenizer), limits) as address:
         run = subprocess.run(
             [

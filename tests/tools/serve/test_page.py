@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from atlas.tools.serve.engine import Limits
+from atlas.tools.serve.engine import ServerOptions
 from tests.browser import CONTRAST
 from tests.tools.serve.support import (
     DESKTOP,
@@ -353,7 +353,10 @@ def test_prompt_and_settings_survive_a_reload(browser, server):
 
 
 def test_fields_keep_to_the_limits_of_the_server(browser, opened):
-    with running(opened, Limits(max_tokens=20)) as address, visiting(browser, address) as page:
+    with (
+        running(opened, ServerOptions(max_tokens=20)) as address,
+        visiting(browser, address) as page,
+    ):
         expect(setting(page, "max_tokens")).to_have_value("20")
         expect(setting(page, "max_tokens")).to_have_attribute("max", "20")
         expect(setting(page, "top_k")).to_have_attribute("max", str(opened.vocab_size))

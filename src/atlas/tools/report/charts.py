@@ -53,15 +53,18 @@ class Curve:
 
 def draw(
     name: str,
-    description: str,
+    title: str,
     labels: tuple[str, str],
     plot: Callable[[Axes], None],
+    *,
+    legend: Sequence[tuple[str, str]] = (),
+    note: str = "",
     height: float = HEIGHT,
-) -> Markup:
-    """Draw a chart as an SVG element, ``height`` in points.
+) -> Chart:
+    """Draw a chart, ``height`` in points.
 
-    The name is unique on the page, and with it the ids in the element; screen readers get the
-    description. Labels are those of x and y, the latter above its axis to read horizontally.
+    The name is unique on the page, and with it the ids in the SVG element. Labels are those of x
+    and y, the latter above its axis to read horizontally.
     """
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}, fname=STYLE):
@@ -74,7 +77,8 @@ def draw(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: compact(value))
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return _element(file.getvalue(), description)
+    description = ". ".join(filter(None, [title, *(name for _, name in legend), note]))
+    return Chart(title, _element(file.getvalue(), description), legend, note)
 
 
 def _element(svg: str, description: str) -> Markup:
@@ -124,20 +128,17 @@ def step_chart(
             marker = "o" if len(values) == 1 else ""
             width = 1.1 if curve.color == PALE_BLUE else 2
             axes.plot(values.index, values, color=curve.color, linewidth=width, marker=marker)
-            if curve.mark is not None and (curve.mark > 0 or not logarithmic):
-                axes.plot(
-                    curve.mark, curve.values[curve.mark], "o", color=curve.color, markersize=7
-                )
+            if curve.mark in values.index:
+                axes.plot(curve.mark, values[curve.mark], "o", color=curve.color, markersize=7)
         for number, (level, y) in enumerate(levels):
             axes.axhline(y, **DOTTED)
             side = "top" if number else "bottom"  # of the text, so that two levels do not overlap
             axes.text(1, y, level, transform=axes.get_yaxis_transform(), ha="right", va=side)
         axes.set_ylim(*limits)
 
-    names = [curve.name for curve in curves if curve.name]
-    description = ". ".join([f"{title}, by training step", *names, *filter(None, [note])])
     legend = [(curve.color, curve.name) for curve in curves if curve.name]
-    return Chart(title, draw(name, description, ("step", label), plot, height), legend, note)
+    labels = ("step", label)
+    return draw(name, title, labels, plot, legend=legend, note=note, height=height)
 
 
 def loss_chart(results: Results) -> Chart | None:
@@ -210,8 +211,7 @@ def calibration_chart(results: Results) -> Chart | None:
     title = "Accuracy at each level of confidence"
     off = f"Off by {percent(gap)} on average over {tokens.sum():,.0f} tokens."
     note = f"{off} Dotted: perfect calibration."
-    svg = draw("calibration", f"{title}. {note}", ("confidence", "accuracy"), plot)
-    return Chart(title, svg, note=note)
+    return draw("calibration", title, ("confidence", "accuracy"), plot, note=note)
 
 
 def matrix_chart(title: str, shares: pd.DataFrame, labels: tuple[str, str], note: str) -> Chart:
@@ -221,5 +221,4 @@ def matrix_chart(title: str, shares: pd.DataFrame, labels: tuple[str, str], note
         axes.imshow(shares, cmap=HEAT, vmin=0, vmax=1, interpolation="none", aspect="auto")
         axes.grid(visible=False)
 
-    description = f"{title}: {shares.shape[0]} rows, {shares.shape[1]} columns"
-    return Chart(title, draw("matrix", description, labels, plot, WIDTH * 0.9), note=note)
+    return draw("matrix", title, labels, plot, note=note, height=WIDTH * 0.9)

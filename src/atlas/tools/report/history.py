@@ -9,7 +9,7 @@ import functools
 import json
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from atlas.params.schema import leaves
 from atlas.tools.report.results import readable
 
 Params = Mapping[str, Any]  # by dotted key
+Changes = list[tuple[str, Any, Any]]  # key, value before, value now
 GIT_TIMEOUT = 20.0  # seconds; git takes milliseconds
 LOAD_YAML = functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
@@ -39,24 +40,10 @@ class History:
     """The origin of a run."""
 
     commit: Commit | None  # the last one; None without git or before the first
-    edited: tuple[str, ...] = ()  # files that differ from the commit, results excluded
-    current_params: Params = field(default_factory=dict)  # from params.yaml
-    run_params: Params = field(default_factory=dict)  # of the results, from dvc.lock
-
-    @property
-    def params(self) -> Params:
-        """The params of the run, or those of params.yaml if dvc.lock has none."""
-        return self.run_params or self.current_params
-
-    @property
-    def changed_params(self) -> list[tuple[str, Any, Any]]:
-        """Params of the run that differ from the last commit: key, committed value, value now."""
-        return _differences(self.commit.params, self.params) if self.commit else []
-
-    @property
-    def stale_params(self) -> list[tuple[str, Any, Any]]:
-        """Params edited since the run: key, value of the run, value now."""
-        return _differences(self.run_params, self.current_params)
+    edited: tuple[str, ...]  # files that differ from the commit, results excluded
+    params: Params  # of the results, from dvc.lock, or else from params.yaml
+    changed_params: Changes  # params of the run that differ from the last commit
+    stale_params: Changes  # params edited since the run
 
 
 def read_history(root: Path, metrics: Path) -> History:
@@ -65,14 +52,17 @@ def read_history(root: Path, metrics: Path) -> History:
     for stage in _mapping(_load_file(root / "dvc.lock").get("stages")).values():
         params = _mapping(_mapping(stage).get("params"))
         run_params |= dict(leaves(_mapping(params.get("params.yaml"))))
+    current = dict(leaves(_load_file(root / "params.yaml")))
     results = metrics.relative_to(root).as_posix()
     edited = _git(root, "diff", "--relative", "--name-only", "-z", "HEAD", "--", ".").split("\0")
     produced = (f"{results}/", "dvc.lock")
+    commit = _last_commit(root, results)
     return History(
-        commit=_last_commit(root, results),
+        commit=commit,
         edited=tuple(readable(name) for name in edited if name and not name.startswith(produced)),
-        current_params=dict(leaves(_load_file(root / "params.yaml"))),
-        run_params=run_params,
+        params=run_params or current,
+        changed_params=_changes(commit.params, run_params or current) if commit else [],
+        stale_params=_changes(run_params, current),
     )
 
 
@@ -93,28 +83,28 @@ def _last_commit(root: Path, results: str) -> Commit | None:
     return Commit(sha, day, subject, params, metrics)
 
 
-def _differences(before: Params, now: Params) -> list[tuple[str, Any, Any]]:
-    shared = [(key, before[key], now[key]) for key in now if key in before]
-    return [each for each in shared if _comparable(each[1]) != _comparable(each[2])]
+def _changes(before: Params, now: Params) -> Changes:
+    """The params in both that differ."""
 
+    def comparable(value: Any) -> Any:
+        with contextlib.suppress(ValueError):  # YAML 1.1 reads 3e-4 as text
+            return float(value) if isinstance(value, str) else value
+        return value
 
-def _comparable(value: Any) -> Any:
-    """A value to compare: YAML 1.1 reads 3e-4 as text."""
-    with contextlib.suppress(ValueError):
-        return float(value) if isinstance(value, str) else value
-    return value
+    shared = [(key, before[key], value) for key, value in now.items() if key in before]
+    return [each for each in shared if comparable(each[1]) != comparable(each[2])]
 
 
 def _git(root: Path, *arguments: str) -> str:
     """The output of a git command; "" if it fails or git is not installed."""
     command = ["git", *arguments]
     try:
-        output = subprocess.check_output(
-            command, cwd=root, stderr=subprocess.DEVNULL, timeout=GIT_TIMEOUT
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, check=True, timeout=GIT_TIMEOUT
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return output.decode("utf-8", errors="replace")
+    return done.stdout.decode("utf-8", errors="replace")
 
 
 def _load_file(path: Path) -> dict[str, Any]:

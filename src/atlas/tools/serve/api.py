@@ -1,6 +1,7 @@
 """Routes of OpenAI's API and of the web page."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ def create_router(service: ModelService) -> APIRouter:
     model_object = {
         "id": model.name,
         "object": "model",
-        "created": service.started,
+        "created": int(time.time()),
         "owned_by": "atlas",
         "max_model_len": model.context_length,
     }
@@ -90,8 +91,8 @@ def create_router(service: ModelService) -> APIRouter:
             "context_length": model.context_length,
             "vocab_size": model.vocab_size,
             "has_attention": model.has_attention,
-            "max_tokens": service.limits.max_tokens,
-            "curves": load_curves(service.metrics_folder),
+            "max_tokens": service.options.max_tokens,
+            "curves": load_curves(service.options.metrics_folder),
         }
 
     one_at_a_time = asyncio.Semaphore(1)

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import LoadedModel
-from atlas.inference.batch import Overflow
 from atlas.tools.serve.api import create_router
 from atlas.tools.serve.completions import ModelService
-from atlas.tools.serve.engine import Engine, Limits
+from atlas.tools.serve.engine import Engine, ServerOptions
 from atlas.tools.serve.errors import APIError, add_error_handlers
 from atlas.tools.serve.metrics import Metrics, create_metrics
 
@@ -45,43 +44,28 @@ INTERNAL_ERROR = 500
 logger = logging.getLogger(__name__)
 
 
-def serve(
-    model: LoadedModel,
-    host: str,
-    port: int,
-    limits: Limits,
-    *,
-    key: str | None,
-    metrics_folder: Path | None,
-    on_overflow: Overflow,
-) -> None:
+def serve(model: LoadedModel, host: str, port: int, options: ServerOptions) -> None:
     """Serve a model until the process is stopped."""
     listener = _listen(host, port)
     is_local = _is_loopback(host)
-    hosts = [*LOCAL_HOSTS, host] if is_local else None
+    if is_local:
+        options = replace(options, hosts=(*LOCAL_HOSTS, host))
     try:
-        app = create_app(
-            model,
-            limits,
-            key=key,
-            hosts=hosts,
-            metrics_folder=metrics_folder,
-            on_overflow=on_overflow,
-        )
+        app = create_app(model, options)
     except (RuntimeError, MemoryError) as error:
         raise AtlasError(
-            f"--slots {limits.slots}: not enough memory; use fewer ({one_line(error)[:80]})"
+            f"--slots {options.slots}: not enough memory; use fewer ({one_line(error)[:80]})"
         ) from None
     url_host = f"[{host}]" if ":" in host else host
     address = f"http://{url_host}:{listener.getsockname()[1]}"
-    if not is_local and key is None:
+    if not is_local and options.key is None:
         logger.warning("anyone who can reach this address can use the model; set a key with --key")
     print(f"{model.name} ({model.engine}): page at {address}, API at {address}/v1", flush=True)
     config = uvicorn.Config(
         app,
         log_level="warning",
         server_header=False,
-        limit_concurrency=limits.max_connections,
+        limit_concurrency=options.max_connections,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
@@ -101,19 +85,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def create_app(
-    model: LoadedModel,
-    limits: Limits,
-    *,
-    key: str | None = None,
-    hosts: list[str] | None = None,
-    metrics_folder: Path | None = None,
-    on_overflow: Overflow = "slide",
-) -> FastAPI:
-    """Create the app that serves a model; see ``Guard`` and ``ModelService`` for the options."""
+def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
+    """Create the app that serves a model."""
     metrics = create_metrics()
-    engine = Engine(model.batch(limits.slots, on_overflow), limits, metrics)
-    service = ModelService(model, engine, limits, metrics, int(time.time()), metrics_folder)
+    engine = Engine(model.batch(options.slots, options.on_overflow), options, metrics)
+    service = ModelService(model, engine, options, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -145,7 +121,7 @@ def create_app(
     for name in ("CompletionRequest", "ChatRequest"):
         schema["components"]["schemas"][name]["properties"]["model"]["enum"] = [model.name]
     paths = [*schema["paths"], "/"]
-    app.add_middleware(Guard, limits=limits, metrics=metrics, key=key, hosts=hosts, paths=paths)
+    app.add_middleware(Guard, options=options, metrics=metrics, paths=paths)
     return app
 
 
@@ -154,10 +130,8 @@ class Guard:
     """ASGI middleware; Starlette's ``BaseHTTPMiddleware`` would hide that a client disconnects."""
 
     app: ASGIApp
-    limits: Limits
+    options: ServerOptions
     metrics: Metrics | None
-    key: str | None  # None if clients need no API key
-    hosts: Collection[str] | None  # allowed host names; None for all
     paths: Collection[str]  # counted one by one in the metrics; all others are counted together
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,13 +172,13 @@ class Guard:
         """
         headers = dict(scope["headers"])
         host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
-        if self.hosts is not None and host not in self.hosts:
+        if self.options.hosts is not None and host not in self.options.hosts:
             return APIError(400, "the Host header does not name this server")
         path: str = scope["path"]
-        if self.key is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER):
+        if self.options.key is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER):
             return None
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(key, self.key.encode()):
+        if scheme.lower() == b"bearer" and hmac.compare_digest(key, self.options.key.encode()):
             return None
         return APIError(
             401,
@@ -215,7 +189,7 @@ class Guard:
 
     def _limited(self, receive: Receive) -> Receive:
         """Limit the size of a body and the time it may take to arrive."""
-        limits = self.limits
+        limits = self.options
         deadline = asyncio.get_running_loop().time() + limits.body_timeout
         size, complete = 0, False
 

@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
@@ -14,7 +13,7 @@ import orjson
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import Token, TokenSequence
 from atlas.inference.text_stream import TextStream
-from atlas.tools.serve.engine import Engine, Limits
+from atlas.tools.serve.engine import Engine, ServerOptions
 from atlas.tools.serve.errors import APIError
 from atlas.tools.serve.metrics import Metrics
 from atlas.tools.serve.schemas import Body, ChatRequest, CompletionRequest
@@ -29,10 +28,8 @@ class ModelService:
 
     model: LoadedModel
     engine: Engine
-    limits: Limits
+    options: ServerOptions
     metrics: Metrics | None
-    started: int  # seconds since the epoch
-    metrics_folder: Path | None = None  # of the project that trained the model, for its curves
 
     def sequences(self, request: CompletionRequest | ChatRequest) -> list[TokenSequence]:
         """Return the sequences to generate, ``n`` for each prompt, with consecutive seeds."""
@@ -61,7 +58,7 @@ class ModelService:
 
     def _check(self, request: CompletionRequest | ChatRequest) -> None:
         """Reject a request early if its options alone are invalid."""
-        limits, tokens, stops = self.limits, request.token_limit, request.stop_strings()
+        limits, tokens, stops = self.options, request.token_limit, request.stop_strings()
         prompts = 1 if isinstance(request, ChatRequest) else len(request.prompts())
         count = prompts * (request.n or 1)
         max_count = min(limits.max_sequences, limits.slots + limits.queue_size)

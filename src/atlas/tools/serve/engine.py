@@ -11,9 +11,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Condition, Thread
 
-from atlas.inference.batch import RunningBatch, Token, TokenSequence
+from atlas.inference.batch import Overflow, RunningBatch, Token, TokenSequence
 from atlas.inference.sampling import GREEDY
 from atlas.tools.serve.errors import EngineError
 from atlas.tools.serve.metrics import Metrics
@@ -25,9 +26,13 @@ Event = Token | None | EngineError  # a token, the end of a sequence, or the rea
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits per request and in total; the comments give the HTTP status when exceeded."""
+class ServerOptions:
+    """Options of a server; the comments of limits give the HTTP status when exceeded."""
 
+    key: str | None = None  # that clients must send; None if they need none
+    hosts: tuple[str, ...] | None = None  # allowed host names; None for all
+    metrics_folder: Path | None = None  # of the project that trained the model, for its curves
+    on_overflow: Overflow = "slide"
     slots: int = 16  # sequences generated at the same time; more wait
     queue_size: int = 64  # sequences waiting for a slot; 429
     queue_timeout: float = 30.0  # seconds a sequence may wait; 503
@@ -87,9 +92,11 @@ class Job:
 class Engine:
     """Generates sequences in a thread and passes their tokens to an event loop."""
 
-    def __init__(self, batch: RunningBatch, limits: Limits, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, batch: RunningBatch, options: ServerOptions, metrics: Metrics | None = None
+    ) -> None:
         self._batch = batch
-        self._limits = limits
+        self._options = options
         self._metrics = metrics
         self._changed = Condition()  # guards the next three
         self._waiting: deque[Job] = deque()
@@ -106,7 +113,7 @@ class Engine:
     @property
     def free(self) -> int:
         """Number of sequences that can be submitted now."""
-        capacity = self._limits.slots + self._limits.queue_size
+        capacity = self._options.slots + self._options.queue_size
         return capacity - len(self._running) - len(self._waiting)
 
     def start(self) -> None:
@@ -132,7 +139,7 @@ class Engine:
 
     def submit(self, sequences: Sequence[TokenSequence], *, stream: bool = True) -> Ticket:
         """Queue all sequences of a request, or none; ``stream`` delivers every token at once."""
-        deadline = time.monotonic() + self._limits.queue_timeout
+        deadline = time.monotonic() + self._options.queue_timeout
         ticket = Ticket(sequences, stream=stream)
         with self._changed:
             if self._stopping:
@@ -158,8 +165,7 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._running or self._stopping):
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._waiting or self._running or self._stopping)
                 if self._stopping:
                     return
                 events = self._remove_expired()
@@ -183,9 +189,8 @@ class Engine:
         """Remove cancelled jobs and those past their deadline."""
         now = time.monotonic()
         events: list[tuple[Job, Event]] = []
-        for job in [*self._running.values(), *self._waiting]:
-            if not job.cancelled and now <= job.deadline:
-                continue
+        jobs = [*self._running.values(), *self._waiting]
+        for job in (each for each in jobs if each.cancelled or now > each.deadline):
             if id(job.sequence) in self._running:
                 self._batch.remove(job.sequence)
                 job.sequence.finish_reason = "length"
@@ -201,7 +206,7 @@ class Engine:
         count = min(self._batch.free_slots, len(self._waiting), MAX_PREFILLS)
         jobs = [self._waiting.popleft() for _ in range(count)]
         for job in jobs:
-            job.deadline = time.monotonic() + self._limits.generation_timeout
+            job.deadline = time.monotonic() + self._options.generation_timeout
             self._running[id(job.sequence)] = job
         return [job.sequence for job in jobs]
 
@@ -218,9 +223,8 @@ class Engine:
             if sequence.finish_reason is not None:
                 with self._changed:
                     del self._running[id(sequence)]
-                events.append(
-                    (job, EngineError("engine") if sequence.finish_reason == "failed" else None)
-                )
+                failed = sequence.finish_reason == "failed"
+                events.append((job, EngineError("engine") if failed else None))
         return events
 
     def _fail_running(self) -> list[tuple[Job, Event]]:

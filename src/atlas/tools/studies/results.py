@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
+import pandas as pd
 from dvc.api import DVCFileSystem
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from atlas.errors import AtlasError, one_line
@@ -71,12 +71,11 @@ def failure(log: Path) -> str:
 
 def _read_measures(root: Path, experiment: str, measures: Sequence[str]) -> dict[str, float]:
     project = DVCFileSystem(str(root), rev=experiment)
-    paths = {metrics_file(measure) for measure in measures}
-    files = {path: json.loads(project.read_text(path)) for path in paths if project.isfile(path)}
-    values = {
-        measure: files.get(metrics_file(measure), {}).get(measure.split(".")[-1])
-        for measure in measures
-    }
+    values = {}
+    for measure in measures:
+        path, name = metrics_file(measure), measure.split(".")[-1]
+        if project.isfile(path):
+            values[measure] = json.loads(project.read_text(path)).get(name)
     return {measure: value for measure, value in values.items() if isinstance(value, int | float)}
 
 
@@ -100,7 +99,12 @@ def as_markdown(study: Study, results: list[RunResult]) -> str:
     """Format a Markdown table with a row per value: mean and range of measures, runs."""
     spec = study.spec
     has_labels = any(row.label for row in spec.vary)
-    header = [*([""] if has_labels else []), *spec.keys, *_short_names(spec.measures), "runs"]
+    short = [measure.split(".")[-1] for measure in spec.measures]
+    names = [
+        name if short.count(name) == 1 else measure  # else two measures would look the same
+        for name, measure in zip(short, spec.measures, strict=True)
+    ]
+    header = [*([""] if has_labels else []), *spec.keys, *names, "runs"]
     lines = [_table_line(header), _table_line(["---"] * len(header))]
     for row in range(len(spec.vary)):
         own = [result for result in results if result.run.row == row]
@@ -122,21 +126,26 @@ def mean_and_range(values: list[float]) -> str:
 
 def draw(study: Study, results: list[RunResult]) -> str:
     """Plot the first measure as SVG: one point per run, and a line through the means over seeds."""
-    spec, rows = study.spec, range(len(study.spec.vary))
+    spec, measure = study.spec, study.spec.measures[0]
     has_seeds, is_category = len(spec.seeds) > 1, spec.scale == "category"
-    x_of = [float(row if is_category else study.value(row, spec.keys[0])) for row in rows]
-    means = []
+    keys = spec.keys if is_category else spec.keys[:1]
+    rows = range(len(spec.vary))
+    labels = [study.label(row, keys) for row in rows]
+    x_of = [float(row if is_category else study.value(row, keys[0])) for row in rows]
+    measured = [result for result in results if measure in result.measures]
+    points = pd.Series(
+        [result.measures[measure] for result in measured],
+        index=[x_of[result.run.row] for result in measured],
+    )
+    means = points.groupby(level=0).mean()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
-        axes = figure.add_subplot()
-        for row in rows:
-            own = [result for result in results if result.run.row == row]
-            if values := _values(own, spec.measures[0]):
-                x = [x_of[row]] * len(values)
-                axes.plot(x, values, "o", color=POINT_COLOR, alpha=0.7, zorder=3)
-                means.append((x_of[row], sum(values) / len(values)))
+        axes = figure.add_subplot(
+            xlabel=", ".join(keys), ylabel=measure.split(".")[-1].replace("_", " ")
+        )
+        axes.plot(points, "o", color=POINT_COLOR, alpha=0.7, zorder=3)
         axes.plot(
-            *zip(*sorted(means), strict=True),
+            means,
             linestyle="none" if is_category else "-",
             marker="_",
             markersize=22 if has_seeds and is_category else 8,
@@ -146,24 +155,15 @@ def draw(study: Study, results: list[RunResult]) -> str:
         )
         if has_seeds:
             axes.legend(frameon=False)
-        _label_axes(axes, study, x_of)
+        if spec.scale == "log":
+            axes.set_xscale("log")
+        is_tilted = is_category and max(map(len, labels)) > MAX_HORIZONTAL_LABEL
+        axes.set_xticks(x_of, labels)
+        axes.tick_params(axis="x", labelrotation=25 if is_tilted else 0, which="both")
+        axes.minorticks_off()
         svg = io.StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return svg.getvalue()
-
-
-def _label_axes(axes: Axes, study: Study, x_of: list[float]) -> None:
-    spec, is_category = study.spec, study.spec.scale == "category"
-    keys = spec.keys if is_category else spec.keys[:1]
-    labels = [study.label(row, keys) for row in range(len(spec.vary))]
-    if spec.scale == "log":
-        axes.set_xscale("log")
-    is_tilted = is_category and max(map(len, labels)) > MAX_HORIZONTAL_LABEL
-    axes.set_xticks(x_of, labels)
-    axes.tick_params(axis="x", labelrotation=25 if is_tilted else 0, which="both")
-    axes.minorticks_off()
-    axes.set_xlabel(", ".join(keys))
-    axes.set_ylabel(spec.measures[0].split(".")[-1].replace("_", " "))
 
 
 def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
@@ -171,43 +171,34 @@ def write_page(root: Path, study: Study, results: list[RunResult]) -> Path:
 
     In an existing page, only the text between the two markers is replaced.
     """
-    page = PAGES / f"{study.name}.md"
+    spec, name, file = study.spec, study.name, study_file(study.name)
+    page = PAGES / f"{name}.md"
     if (root / page).is_file():
         text = (root / page).read_text(encoding="utf-8")
     else:
-        title = study.name.replace("-", " ").capitalize()
-        command = f"```sh\natlas study {study.name}\n```"
-        text = f"# {title}\n\n{study.spec.question.strip()}\n\n{command}\n\n{BEGIN}\n{END}\n"
+        title, question = name.replace("-", " ").capitalize(), spec.question.strip()
+        command = f"```sh\natlas study {name}\n```"
+        text = f"# {title}\n\n{question}\n\n{command}\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise AtlasError(f"{page}: add the lines {BEGIN} and {END} where the results belong")
-    write_csv(root / PAGES / f"{study.name}.csv", csv_rows(study, results))
-    has_plot = bool(_values(results, study.spec.measures[0]))
-    if has_plot:
-        write_text(root / PAGES / f"{study.name}.svg", draw(study, results))
-    block = _results_block(study, results, has_plot)
+    write_csv(root / PAGES / f"{name}.csv", csv_rows(study, results))
+    plot = ""
+    if _values(results, spec.measures[0]):
+        write_text(root / PAGES / f"{name}.svg", draw(study, results))
+        plot = f"![{spec.measures[0]} over {', '.join(spec.keys)}]({name}.svg)\n\n"
+    presets = f"presets {', '.join(spec.presets)}; " if spec.presets else ""
+    mean = " Mean over seeds, with the range in brackets." if len(spec.seeds) > 1 else ""
+    values = "; ".join(f"`{key}={format_value(study.value(0, key))}`" for key in spec.set)
+    block = (
+        f"{sum(result.state == 'done' for result in results)} of {len(results)} runs of "
+        f"[{file}](../../{file}): {presets}{values or 'default params'}; "
+        f"{SEED} {', '.join(map(str, spec.seeds))}.{mean}\n\n{as_markdown(study, results)}\n\n"
+        f"{plot}All runs: [{name}.csv]({name}.csv)."
+    )
     write_text(root / page, f"{before}{BEGIN}\n{block}\n{END}{after}")
     return page
-
-
-def _results_block(study: Study, results: list[RunResult], has_plot: bool) -> str:
-    """Format the text between the two markers."""
-    spec, name, file = study.spec, study.name, study_file(study.name)
-    done = sum(result.state == "done" for result in results)
-    presets = f"presets {', '.join(spec.presets)}; " if spec.presets else ""
-    values = "; ".join(f"`{key}={format_value(study.value(0, key))}`" for key in spec.set)
-    lines = [
-        f"{done} of {len(results)} runs of [{file}](../../{file}): {presets}"
-        f"{values or 'default params'}; {SEED} {', '.join(map(str, spec.seeds))}."
-        + (" Mean over seeds, with the range in brackets." if len(spec.seeds) > 1 else ""),
-        "",
-        as_markdown(study, results),
-        "",
-    ]
-    if has_plot:
-        lines += [f"![{spec.measures[0]} over {', '.join(spec.keys)}]({name}.svg)", ""]
-    return "\n".join([*lines, f"All runs: [{name}.csv]({name}.csv)."])
 
 
 def _values(results: list[RunResult], measure: str) -> list[float]:
@@ -220,15 +211,6 @@ def _count_runs(results: list[RunResult]) -> str:
     text = str(done) if done == len(results) else f"{done} of {len(results)}"
     reasons = [result.reason for result in results if result.state == "failed"]
     return f"{text}, {len(reasons)} failed: {'; '.join(sorted(set(reasons)))}" if reasons else text
-
-
-def _short_names(measures: Sequence[str]) -> list[str]:
-    """Shorten ``evaluate.val_loss`` to ``val_loss``, unless two measures would look the same."""
-    short = [measure.split(".")[-1] for measure in measures]
-    return [
-        name if short.count(name) == 1 else measure
-        for name, measure in zip(short, measures, strict=True)
-    ]
 
 
 def _table_line(cells: list[str]) -> str:

@@ -66,20 +66,22 @@ def run_study(root: Path, name: str) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
     study = load_study(root, name)
+    problem: KeyboardInterrupt | AtlasError | None = None
     with _lock(root) as lock:
         try:
             _run_missing(root, study, lock)
         except (KeyboardInterrupt, AtlasError) as error:
-            results = _read_results(root, study)
-            if done := _count_done(results):  # otherwise the page stays as it is
-                print(f"wrote {write_page(root, study, results)}")
-            if isinstance(error, AtlasError):
-                raise
-            raise Stopped(
-                f"stopped: {done} of {len(study.runs)} runs are done; `atlas study {name}` resumes"
-            ) from None
+            problem = error
         results = _read_results(root, study)
-        print(f"wrote {write_page(root, study, results)}")
+        done = _count_done(results)
+        if done or not problem:  # otherwise the page stays as it is
+            print(f"wrote {write_page(root, study, results)}")
+    if isinstance(problem, KeyboardInterrupt):
+        raise Stopped(
+            f"stopped: {done} of {len(study.runs)} runs are done; `atlas study {name}` resumes"
+        )
+    if problem:
+        raise problem
     if failed := [result.run.name for result in results if result.state != "done"]:
         raise AtlasError(
             f"{len(failed)} of {len(study.runs)} runs failed: {', '.join(failed)}; see "
