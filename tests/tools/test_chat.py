@@ -4,7 +4,7 @@ from atlas.errors import AtlasError
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
-from atlas.tools.generate import Chat
+from atlas.tools.chat import Chat
 from tests.export.models import SHAPES, store
 
 

@@ -6,6 +6,7 @@ Each command imports what it needs when it runs, so that help and errors come at
 import functools
 import inspect
 import io
+import json
 import os
 import signal
 import sys
@@ -80,15 +81,15 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace the parameter ``sampling`` of a command by one option per sampling field."""
     parameters = dict(inspect.signature(command, eval_str=True).parameters)
     sampling = parameters.pop("sampling")
-    options = [
-        sampling.replace(name=name, default=None, annotation=Annotated[kind | None, option])
+    types: dict[str, Any] = {
+        name: Annotated[kind | None, typer.Option(help=text)]
         for name, (kind, text) in SAMPLING_OPTIONS.items()
-        for option in [typer.Option(help=text)]
-    ]
+    }
+    options = [sampling.replace(name=n, default=None, annotation=t) for n, t in types.items()]
 
     @functools.wraps(command)
     def with_options(**values: Any) -> None:
-        from atlas.tools.generate import update_sampling
+        from atlas.tools.chat import update_sampling
 
         sampling = update_sampling({name: values.pop(name) for name in SAMPLING_OPTIONS})
         command(**values, sampling=sampling)
@@ -123,12 +124,31 @@ def generate(
     tokenizer: TokenizerPath = None,
 ) -> None:
     """Continue a prompt with the trained model, or another one."""
-    from atlas.tools.generate import print_continuations
+    from atlas.inference.batch import TokenSequence
+    from atlas.tools.chat import warn_if_truncated
 
     text = _read_prompt(prompt, file)
     stops = [_unescape(each) for each in stop or ()]
     loaded = _load_model(model, tokenizer, engine)
-    print_continuations(loaded, text, sampling, tokens, stops, count, on_overflow, as_json=as_json)
+    ids = loaded.encode(text)
+    warn_if_truncated(loaded, ids)
+    for seed in range(sampling.seed, sampling.seed + count):
+        sequence = TokenSequence(ids, tokens, sampling.model_copy(update={"seed": seed}))
+        parts = loaded.stream(sequence, stops, on_overflow)
+        if as_json:
+            result = {
+                "prompt": text,
+                "text": "".join(parts),
+                "tokens": len(sequence.output_ids),
+                "finish_reason": sequence.finish_reason,
+                "seed": seed,
+            }
+            print(json.dumps(result, ensure_ascii=False), flush=True)
+            continue
+        print(f"--- seed {seed}\n{text}" if count > 1 else text, end="", flush=True)
+        for part in parts:
+            print(part, end="", flush=True)
+        print()
 
 
 @app.command()
@@ -141,7 +161,7 @@ def chat(
     tokenizer: TokenizerPath = None,
 ) -> None:
     """Talk with a model, line by line; /help lists the commands of the chat."""
-    from atlas.tools.generate import Chat, read_lines
+    from atlas.tools.chat import Chat, read_lines
 
     loaded = _load_model(model, tokenizer, engine)
     print(f"{loaded.name} ({loaded.engine}); /help lists commands, Ctrl+D ends", file=sys.stderr)

@@ -1,18 +1,16 @@
-"""``atlas generate`` and ``atlas chat``: continue a prompt, or talk with a model."""
+"""``atlas chat``: a conversation on the terminal, and the options it shares with generate."""
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from pydantic import ValidationError
 
 from atlas.errors import AtlasError
 from atlas.inference.backends.base import LoadedModel
-from atlas.inference.batch import Overflow, TokenSequence
+from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import DEFAULT_SAMPLING, Sampling
 from atlas.tools.console import printable
 
@@ -41,44 +39,6 @@ def update_sampling(
         raise AtlasError(
             f"{option_name(name, prefix)} is {first['input']}: it must be {allowed}"
         ) from None
-
-
-def print_continuations(
-    model: LoadedModel,
-    prompt: str,
-    sampling: Sampling,
-    max_tokens: int,
-    stops: Sequence[str],
-    count: int,
-    on_overflow: Overflow,
-    *,
-    as_json: bool,
-) -> None:
-    """Print a prompt and its continuations as they are generated, or as a line of JSON each.
-
-    The continuations have consecutive seeds, and each ends before a stop string.
-    """
-    ids = model.encode(prompt)
-    warn_if_truncated(model, ids)
-    for seed in range(sampling.seed, sampling.seed + count):
-        sequence = TokenSequence(ids, max_tokens, sampling.model_copy(update={"seed": seed}))
-        parts = model.stream(sequence, stops, on_overflow)
-        if as_json:
-            text = "".join(parts)
-            result = {
-                "prompt": prompt,
-                "text": text,
-                "tokens": len(sequence.output_ids),
-                "finish_reason": sequence.finish_reason,
-                "seed": seed,
-            }
-            print(json.dumps(result, ensure_ascii=False), flush=True)
-            continue
-        if count > 1:
-            print(f"--- seed {seed}")
-        for part in chain([prompt], parts):
-            print(part, end="", flush=True)
-        print()
 
 
 def warn_if_truncated(model: LoadedModel, ids: Sequence[int]) -> None:
