@@ -15,9 +15,12 @@ def print_table(
     """Print a table of plain text; ``right`` lists the columns that hold numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(titles))
     for number, title in enumerate(titles):
-        is_last = number == len(titles) - 1
-        justify = "right" if number in right else "left"
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=not is_last)
+        table.add_column(
+            title,
+            justify="right" if number in right else "left",
+            no_wrap=number < len(titles) - 1,
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else PIPE_WIDTH

@@ -1,11 +1,13 @@
 """``atlas inspect``: print the contents of any GGUF file."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader, GGUFValueType, ReaderField, ReaderTensor
+import numpy as np
+from gguf import GGUFReader, GGUFValueType, ReaderField
 
 from atlas.errors import AtlasError
 from atlas.tools.console import print_table
@@ -17,17 +19,30 @@ MAX_CHARACTERS, MAX_ITEMS = 80, 5  # printed of a value, and of a list
 def print_gguf(path: Path) -> None:
     """Print the header, the metadata, a table of types and a table of tensors."""
     reader = open_gguf(path)
+    tensors = []
+    # Number of tensors, values and bytes of each type.
+    totals: dict[str, Any] = defaultdict(lambda: np.zeros(3, np.int64))
     with _damage_as_error(path):
-        weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
-        stored = sum(int(tensor.n_bytes) for tensor in reader.tensors)
         version = int(reader.fields["GGUF.version"].contents())
-        metadata, types = list(_metadata(reader)), list(_types(reader))
-        tensors = list(_tensors(reader))
+        metadata = [
+            (key, _type(field), _value(field))
+            for key, field in reader.fields.items()
+            if not key.startswith("GGUF.")
+        ]
+        for tensor in reader.tensors:
+            kind, size = tensor.tensor_type.name, int(tensor.n_bytes)
+            shape = " x ".join(str(int(size)) for size in reversed(tensor.shape))
+            tensors.append((tensor.name, kind, shape, f"{size:,}"))
+            totals[kind] += (1, int(tensor.n_elements), size)
+    _, weights, stored = sum(totals.values(), np.zeros(3, np.int64))
+    by_count = sorted(totals.items(), key=lambda item: -item[1][0])
+    types = [(kind, *(f"{number:,}" for number in total)) for kind, total in by_count]
+    bits = 8 * stored / max(weights, 1)
     print(
         f"{path}: GGUF version {version}, {path.stat().st_size:,} bytes, "
-        f"{len(reader.tensors)} tensors of {weights:,} values, "
-        f"{8 * stored / max(weights, 1):.2f} bits each\n"
+        f"{len(tensors)} tensors of {weights:,} values, {bits:.2f} bits each"
     )
+    print()
     print_table(("key", "type", "value"), metadata)
     print()
     print_table(("type", "tensors", "values", "bytes"), types, right=(1, 2, 3))
@@ -60,11 +75,8 @@ def _damage_as_error(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _metadata(reader: GGUFReader) -> Iterator[tuple[str, str, str]]:
-    for key, field in reader.fields.items():
-        if not key.startswith("GGUF."):
-            kinds = "[".join(kind.name.lower() for kind in field.types)
-            yield key, kinds + "]" * (len(field.types) - 1), _value(field)
+def _type(field: ReaderField) -> str:
+    return "[".join(kind.name.lower() for kind in field.types) + "]" * (len(field.types) - 1)
 
 
 def _value(field: ReaderField) -> str:
@@ -84,19 +96,3 @@ def _shorten(value: Any) -> str:
     if len(text) <= MAX_CHARACTERS:
         return text
     return f"{text[:MAX_CHARACTERS]}... ({len(value):,} characters)"
-
-
-def _types(reader: GGUFReader) -> Iterator[tuple[str, int, str, str]]:
-    by_type: dict[str, list[ReaderTensor]] = {}
-    for tensor in reader.tensors:
-        by_type.setdefault(tensor.tensor_type.name, []).append(tensor)
-    for name, tensors in sorted(by_type.items(), key=lambda item: -len(item[1])):
-        values = sum(int(tensor.n_elements) for tensor in tensors)
-        size = sum(int(tensor.n_bytes) for tensor in tensors)
-        yield name, len(tensors), f"{values:,}", f"{size:,}"
-
-
-def _tensors(reader: GGUFReader) -> Iterator[tuple[str, str, str, str]]:
-    for tensor in reader.tensors:
-        shape = " x ".join(str(int(size)) for size in reversed(tensor.shape))
-        yield tensor.name, tensor.tensor_type.name, shape, f"{int(tensor.n_bytes):,}"

@@ -1,5 +1,7 @@
 """A summary of the model in params.yaml, without training it."""
 
+from collections.abc import Mapping
+
 from atlas.model.config import ModelConfig
 from atlas.model.counts import cache_bytes, count, training_bytes
 from atlas.params.runtime_support import ARCHITECTURES, architecture_of, nearest_change
@@ -21,7 +23,7 @@ def print_summary(params: Params) -> None:
     )
     counts = count(config)
     weights = {part: number for part, number in counts.parameters.items() if number}
-    sections: dict[str, dict[str, str | int]] = {
+    sections: dict[str, Mapping[str, str | int]] = {
         "weights": weights | {"total": counts.total_parameters}
     }
     if params.tokenizer.kind in ("char", "word"):

@@ -57,6 +57,7 @@ def draw(
     labels: tuple[str, str],
     plot: Callable[[Axes], None],
     *,
+    shape: str = "",
     legend: Sequence[tuple[str, str]] = (),
     note: str = "",
     height: float = HEIGHT,
@@ -64,7 +65,8 @@ def draw(
     """Draw a chart, ``height`` in points.
 
     The name is unique on the page, and with it the ids in the SVG element. Labels are those of x
-    and y, the latter above its axis to read horizontally.
+    and y, the latter above its axis to read horizontally. Screen readers get the title, the shape
+    (such as its rows and columns), the names in the legend and the note.
     """
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}, fname=STYLE):
@@ -77,7 +79,7 @@ def draw(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: compact(value))
         figure.savefig(file, format="svg", metadata={"Date": None})
-    description = ". ".join(filter(None, [title, *(name for _, name in legend), note]))
+    description = ". ".join(filter(None, [title + shape, *(name for _, name in legend), note]))
     return Chart(title, _element(file.getvalue(), description), legend, note)
 
 
@@ -128,7 +130,7 @@ def step_chart(
             marker = "o" if len(values) == 1 else ""
             width = 1.1 if curve.color == PALE_BLUE else 2
             axes.plot(values.index, values, color=curve.color, linewidth=width, marker=marker)
-            if curve.mark in values.index:
+            if curve.mark is not None and curve.mark in values.index:
                 axes.plot(curve.mark, values[curve.mark], "o", color=curve.color, markersize=7)
         for number, (level, y) in enumerate(levels):
             axes.axhline(y, **DOTTED)
@@ -137,8 +139,10 @@ def step_chart(
         axes.set_ylim(*limits)
 
     legend = [(curve.color, curve.name) for curve in curves if curve.name]
-    labels = ("step", label)
-    return draw(name, title, labels, plot, legend=legend, note=note, height=height)
+    shape = ", by training step"
+    return draw(
+        name, title, ("step", label), plot, shape=shape, legend=legend, note=note, height=height
+    )
 
 
 def loss_chart(results: Results) -> Chart | None:
@@ -221,4 +225,5 @@ def matrix_chart(title: str, shares: pd.DataFrame, labels: tuple[str, str], note
         axes.imshow(shares, cmap=HEAT, vmin=0, vmax=1, interpolation="none", aspect="auto")
         axes.grid(visible=False)
 
-    return draw("matrix", title, labels, plot, note=note, height=WIDTH * 0.9)
+    shape = f": {shares.shape[0]} rows, {shares.shape[1]} columns"
+    return draw("matrix", title, labels, plot, shape=shape, note=note, height=WIDTH * 0.9)

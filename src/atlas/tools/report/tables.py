@@ -4,6 +4,7 @@ import base64
 import math
 import re
 import struct
+from collections.abc import Iterable, Mapping
 from textwrap import shorten
 
 import pandas as pd
@@ -120,13 +121,16 @@ def baselines(results: Results) -> "pd.Series[float]":
 
 def repetition(results: Results) -> pd.DataFrame:
     """Repetition and copying in unprompted samples and in real text, by measure."""
-    columns = {"model": "samples_", "val text": "real_text_"}
     names = [key.partition("samples_")[2] for key in results.of("evaluate")]
-    rows = {
-        name: [results.number("evaluate", prefix + name) for prefix in columns.values()]
-        for name in filter(None, names)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns), dtype=float)
+    columns = {"model": ("evaluate", "samples_{}"), "val text": ("evaluate", "real_text_{}")}
+    return _metrics_table(results, filter(None, names), columns)
+
+
+def splits(results: Results) -> pd.DataFrame:
+    """The size of each split."""
+    counts = {"documents": "clean", "words": "clean", "characters": "clean", "tokens": "tokenize"}
+    columns = {name: (file, "{}_" + name) for name, file in counts.items()}
+    return _metrics_table(results, ("train", "val", "test"), columns).dropna(how="all")
 
 
 def sample_groups(results: Results, params: Params) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -189,17 +193,6 @@ def heads(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     return None if scores.empty else (scores, shares.fillna(0.0))
 
 
-def splits(results: Results) -> pd.DataFrame:
-    """The size of each split."""
-    counts = {"documents": "clean", "words": "clean", "characters": "clean", "tokens": "tokenize"}
-    rows = {
-        split: [results.number(file, f"{split}_{name}") for name, file in counts.items()]
-        for split in ("train", "val", "test")
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(counts), dtype=float)
-    return table.dropna(how="all")
-
-
 def agreement(results: Results) -> pd.DataFrame:
     """Differences from the model in PyTorch, by exported file or runtime."""
     columns = ["token_mismatches", "logit_difference", "greedy_mismatches"]
@@ -219,6 +212,17 @@ def seconds(results: Results) -> "pd.Series[float]":
         if name.startswith("timing/") and (value := results.number(name, "seconds")) is not None
     }
     return pd.Series(found, dtype=float)
+
+
+def _metrics_table(
+    results: Results, rows: Iterable[str], columns: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Metrics of some rows; each column has a file, and a name with {} for the row."""
+    values = {
+        row: [results.number(file, name.format(row)) for file, name in columns.values()]
+        for row in rows
+    }
+    return pd.DataFrame.from_dict(values, orient="index", columns=list(columns), dtype=float)
 
 
 def _texts(params: Params, key: str) -> list[str]:

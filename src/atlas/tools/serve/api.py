@@ -22,6 +22,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 EVENT_STREAM = "text/event-stream"
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}}
 CLIENT_CLOSED_REQUEST = 499  # nginx's code; only the metrics see it
+DESCRIBED = ("name", "engine", "context_length", "vocab_size", "has_attention")  # of a model
 MAX_CURVE_POINTS = 500
 CURVES = {  # of the page: file and column
     "train": ("train.csv", "loss"),
@@ -86,11 +87,7 @@ def create_router(service: ModelService) -> APIRouter:
     def describe() -> dict[str, Any]:
         """Describe the model and its training run for the page."""
         return {
-            "name": model.name,
-            "engine": model.engine,
-            "context_length": model.context_length,
-            "vocab_size": model.vocab_size,
-            "has_attention": model.has_attention,
+            **{name: getattr(model, name) for name in DESCRIBED},
             "max_tokens": service.options.max_tokens,
             "curves": load_curves(service.options.metrics_folder),
         }

@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import LoadedModel
+from atlas.inference.batch import TokenSequence
+from atlas.inference.sampling import GREEDY
 from atlas.tools.serve.api import create_router
 from atlas.tools.serve.completions import ModelService
 from atlas.tools.serve.engine import Engine, ServerOptions
@@ -47,7 +49,7 @@ logger = logging.getLogger(__name__)
 def serve(model: LoadedModel, host: str, port: int, options: ServerOptions) -> None:
     """Serve a model until the process is stopped."""
     listener = _listen(host, port)
-    is_local = _is_loopback(host)
+    is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
     if is_local:
         options = replace(options, hosts=(*LOCAL_HOSTS, host))
     try:
@@ -88,13 +90,14 @@ class Server(uvicorn.Server):
 def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
     """Create the app that serves a model."""
     metrics = create_metrics()
-    engine = Engine(model.batch(options.slots, options.on_overflow), options, metrics)
+    batch = model.batch(options.slots, options.on_overflow)
+    engine = Engine(batch, options, metrics)
     service = ModelService(model, engine, options, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with suppress(AtlasError):  # a model that reads nothing but questions
-            engine.warm_up(model.encode("a"))
+            list(batch.run([TokenSequence(model.encode("a"), 2, GREEDY)]))  # loads what is lazy
         engine.start()
         try:
             yield
@@ -223,13 +226,6 @@ class PageFiles(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers.update(REVALIDATE)
         return response
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

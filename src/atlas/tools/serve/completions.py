@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import uuid4
 
 import orjson
@@ -94,7 +94,8 @@ def _invalid(param: str, message: str, code: str | None = None) -> APIError:
     return APIError(400, f"{param}: {message}", param=param, code=code)
 
 
-class Delta(NamedTuple):
+@dataclass(frozen=True)
+class Delta:
     """The new text of one sequence after one step."""
 
     index: int  # of the sequence

@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Condition, Thread
 
 from atlas.inference.batch import Overflow, RunningBatch, Token, TokenSequence
-from atlas.inference.sampling import GREEDY
 from atlas.tools.serve.errors import EngineError
 from atlas.tools.serve.metrics import Metrics
 
@@ -120,11 +119,6 @@ class Engine:
         """Start the thread; tokens go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-
-    def warm_up(self, prompt: Sequence[int]) -> None:
-        """Generate two tokens, so that the first request is not slower."""
-        for _ in self._batch.run([TokenSequence(prompt, 2, GREEDY)]):
-            pass
 
     def stop(self) -> None:
         """Stop after the current step; unfinished requests get an error."""

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +48,12 @@ class RunResult:
 def read_result(root: Path, study: Study, run: StudyRun, finished: Set[str]) -> RunResult:
     """Read the result of a run; ``finished`` names all experiments in the repository."""
     if run.name in finished:
-        return RunResult(run, "done", _read_measures(root, run.name, study.spec.measures))
+        project, found = DVCFileSystem(str(root), rev=run.name), {}
+        for measure in study.spec.measures:
+            if project.isfile(file := metrics_file(measure)):
+                found[measure] = json.loads(project.read_text(file)).get(measure.split(".")[-1])
+        measures = {key: value for key, value in found.items() if isinstance(value, int | float)}
+        return RunResult(run, "done", measures)
     if (log := root / log_of(run.name)).is_file():
         return RunResult(run, "failed", reason=failure(log))
     return RunResult(run, "not run")
@@ -67,16 +72,6 @@ def failure(log: Path) -> str:
         if errors := [line for line in lines if line.startswith(mark)]:
             return errors[-1].removeprefix(mark)
     return (lines or ["no output"])[-1]
-
-
-def _read_measures(root: Path, experiment: str, measures: Sequence[str]) -> dict[str, float]:
-    project = DVCFileSystem(str(root), rev=experiment)
-    values = {}
-    for measure in measures:
-        path, name = metrics_file(measure), measure.split(".")[-1]
-        if project.isfile(path):
-            values[measure] = json.loads(project.read_text(path)).get(name)
-    return {measure: value for measure, value in values.items() if isinstance(value, int | float)}
 
 
 def csv_rows(study: Study, results: list[RunResult]) -> list[dict[str, object]]:

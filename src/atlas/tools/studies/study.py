@@ -248,7 +248,16 @@ def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study
     file = study_file(name)
     if not STUDY_NAME.fullmatch(name):
         raise AtlasError(f"{file}: use only lower-case letters, digits and '-' in the name")
-    spec = _read_spec(root, file)
+    try:
+        spec = StudySpec.model_validate(read_mapping(root, file, "see studies/lr.yaml"))
+    except ValidationError as error:
+        problems = [
+            explain(details, StudySpec, file)
+            if details["loc"]
+            else details["msg"].removeprefix("Value error, ")  # a rule on several keys
+            for details in error.errors()
+        ]
+        raise AtlasError("; ".join(f"{file}: {problem}" for problem in problems)) from None
     snapshot = snapshot or Snapshot(root)
     for measure in spec.measures:
         if (path := metrics_file(measure)) not in snapshot.metrics:
@@ -260,24 +269,9 @@ def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study
         for row in range(len(spec.vary))
     )
     stems = [run.name.rpartition("_")[0] for run in runs]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise AtlasError(f"{file}: vary: two rows are named {stem}; give them labels")
+    if twice := [stem for stem in stems if stems.count(stem) > 1]:
+        raise AtlasError(f"{file}: vary: two rows are named {twice[0]}; give them labels")
     return Study(name, spec, runs)
-
-
-def _read_spec(root: Path, file: str) -> StudySpec:
-    values = read_mapping(root, file, "see studies/lr.yaml for an example")
-    try:
-        return StudySpec.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            explain(details, StudySpec, file)
-            if details["loc"]
-            else details["msg"].removeprefix("Value error, ")  # a rule on several keys
-            for details in error.errors()
-        ]
-        raise AtlasError("; ".join(f"{file}: {problem}" for problem in problems)) from None
 
 
 def _make_run(
