@@ -1,6 +1,5 @@
 """Tiny stored models of many shapes, and a runtime without a process."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 
 from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.check.process import RuntimeProcess
-from atlas.export.check.runtimes import Runtime, answer_request
+from atlas.export.check.runtimes import answer_request
 from atlas.model.config import ModelConfig
 from atlas.model.decoder import Decoder
 from atlas.model.initialize import initialize
@@ -35,11 +34,9 @@ SHAPES = {
 class InProcess(RuntimeProcess):
     """Answer in this process, so that tests of many models import the runtime once."""
 
-    load: Callable[[str, int], Runtime] | None = None
-
     def run(self, *arguments: str, file: Path) -> None:
         """Answer the request."""
-        answer_request(Path(arguments[0]), self.load)
+        answer_request(Path(arguments[0]))
 
 
 def store(folder, options, tokenizer) -> Decoder:

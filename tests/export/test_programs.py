@@ -15,7 +15,6 @@ from atlas.export.check.agreement import (
     compare,
     expect,
 )
-from atlas.export.check.runtimes import load_onnx, load_torch_export
 from atlas.export.programs import CachedDecoder, empty_past, input_names, main, write_programs
 from tests.code_walk import ROOT
 from tests.export.models import SHAPES, WIDE, InProcess, store
@@ -32,8 +31,8 @@ MODELS = {
     "reordered": LLAMA_SHAPE | WIDE | {"norm_position": "reordered", "qk_norm": "all"},
 }
 RUNTIMES = {
-    "m.onnx": InProcess("onnxruntime", "", tokenizes=False, load=load_onnx),
-    "m.pt2": InProcess("torch.export", "", tokenizes=False, load=load_torch_export),
+    "m.onnx": InProcess("onnxruntime", tokenizes=False),
+    "m.pt2": InProcess("torch.export", tokenizes=False),
 }
 
 

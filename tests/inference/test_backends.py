@@ -162,10 +162,10 @@ def test_a_question_is_asked_alone(tokenizer):
     separator = tokenizer.encode(".")[-1]
     model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
     initialize(model, 0)
-    opened = AtlasModel.from_torch(model, tokenizer, "questions")
+    opened = AtlasModel(model.config, tokenizer, "questions", lambda: model)
     messages = [{"role": "user", "content": each} for each in ("one.", "two.")]
     assert opened.encode_chat(messages) == [tokenizer.eos, *tokenizer.encode("two.")]
-    assert opened.supported_overflow("slide") == "stop"
+    assert not opened.backend(1).can_slide
     assert not opened.has_attention
     with pytest.raises(AtlasError, match="the prompt is not a question"):
         opened.encode("two")

@@ -44,7 +44,7 @@ def test_greedy_takes_the_likeliest_each_time(model):
 
 def test_the_same_seed_gives_the_same_text(model):
     def sample(seed):
-        return list(generate(model, [5], 20, plain(seed)))
+        return generate(model, [5], 20, plain(seed))
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
@@ -61,7 +61,7 @@ def test_a_batch_gives_the_same_texts_as_single_runs(model, prompts, most, sampl
     samplings = [sampling.model_copy(update={"seed": seed}) for seed in range(len(prompts))]
     together = generate_batch(model, prompts, most, samplings, on_overflow)
     alone = [
-        list(generate(model, prompt, most, each, on_overflow))
+        generate(model, prompt, most, each, on_overflow)
         for prompt, each in zip(prompts, samplings, strict=True)
     ]
     assert together == alone
@@ -100,14 +100,14 @@ def test_what_is_visible_written_out():
 
 def test_at_the_end_of_the_context_a_text_may_stop(model):
     length = model.config.context_length
-    assert len(list(generate(model, [5], 200, GREEDY, "stop"))) == length
-    assert len(list(generate(model, [5] * length, 200, GREEDY, "stop"))) == 1
+    assert len(generate(model, [5], 200, GREEDY, "stop")) == length
+    assert len(generate(model, [5] * length, 200, GREEDY, "stop")) == 1
 
 
 def test_of_a_longer_prompt_the_newest_tokens_are_seen(model):
     prompt = list(range(2, 100))
     length = model.config.context_length
-    assert list(generate(model, prompt, 1, GREEDY)) == [likeliest(model, prompt[-length:])]
+    assert generate(model, prompt, 1, GREEDY) == [likeliest(model, prompt[-length:])]
 
 
 def test_the_end_of_a_text_ends_it():
@@ -118,14 +118,14 @@ def test_the_end_of_a_text_ends_it():
         ends.head.weight.zero_()
         ends.head.weight[1] = 1.0
         ends.embedding.weight.copy_(torch.arange(32.0).expand(400, 32))
-    assert list(generate(ends, [5], 10, GREEDY)) == []
+    assert generate(ends, [5], 10, GREEDY) == []
     text = TokenSequence([5], 10, GREEDY)
     RunningBatch(torch_backend(ends, 1), {EOS}).add(text)
     assert (text.finish_reason, text.output_ids) == ("stop", [])
 
 
 def test_an_empty_prompt_starts_a_text(model):
-    assert list(generate(model, [], 3, GREEDY)) == list(generate(model, [EOS], 3, GREEDY))
+    assert generate(model, [], 3, GREEDY) == generate(model, [EOS], 3, GREEDY)
 
 
 @pytest.mark.parametrize("separator", [9, None])
@@ -133,7 +133,7 @@ def test_a_model_of_whole_documents_hears_each_from_its_beginning(separator):
     model = make_model(small_config(separator=separator, add_bos_token=True)).eval()
     initialize(model, 3)
     assert prepare_prompt(model.config, [5, 6, 9]) == [EOS, 5, 6, 9]
-    assert next(generate(model, [5, 6, 9], 1, GREEDY)) == likeliest(model, [EOS, 5, 6, 9])
+    assert generate(model, [5, 6, 9], 1, GREEDY)[0] == likeliest(model, [EOS, 5, 6, 9])
 
 
 def test_an_answer_ends_where_the_context_does():
@@ -142,12 +142,12 @@ def test_an_answer_ends_where_the_context_does():
     length = model.config.context_length
     with torch.no_grad():
         model.embedding.weight[EOS] = 0  # tied: never the most likely
-    assert len(list(generate(model, [5, 9], 500, GREEDY))) == length - 2
-    assert len(list(generate(model, [5] * (length - 2) + [9], 500, GREEDY))) == 1
+    assert len(generate(model, [5, 9], 500, GREEDY)) == length - 2
+    assert len(generate(model, [5] * (length - 2) + [9], 500, GREEDY)) == 1
     with pytest.raises(AtlasError, match="the prompt has 32 tokens"):
-        next(generate(model, [5] * (length - 1) + [9], 500, GREEDY))
+        generate(model, [5] * (length - 1) + [9], 500, GREEDY)
     with pytest.raises(AtlasError, match="the prompt is not a question"):
-        next(generate(model, [5, 6], 500, GREEDY))
+        generate(model, [5, 6], 500, GREEDY)
 
 
 def test_a_decoder_reads_each_token_once(model, monkeypatch):
@@ -185,7 +185,7 @@ def test_texts_come_and_go(model):
     while batch.step():
         pass
     alone = [
-        list(generate(model, text.prompt, text.max_tokens, text.sampling))
+        generate(model, text.prompt, text.max_tokens, text.sampling)
         for text in (first, second, third)
     ]
     assert first.output_ids == alone[0]

@@ -11,7 +11,7 @@ from tests.export.models import SHAPES, store
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tokenizer):
     model = store(tmp_path_factory.mktemp("chat") / "m", SHAPES["llama"], tokenizer)
-    return AtlasModel.from_torch(model, tokenizer, "mine")
+    return AtlasModel(model.config, tokenizer, "mine", lambda: model)
 
 
 @pytest.fixture
@@ -130,7 +130,9 @@ def test_a_line_without_a_separator_is_not_kept(tokenizer):
     separator = tokenizer.encode(".")[-1]
     model = make_model(small_config(kind="encoder_decoder", separator=separator, **shape)).eval()
     initialize(model, 0)
-    chat = Chat(AtlasModel.from_torch(model, tokenizer, "questions"), Sampling(), max_tokens=4)
+    chat = Chat(
+        AtlasModel(model.config, tokenizer, "questions", lambda: model), Sampling(), max_tokens=4
+    )
     with pytest.raises(AtlasError, match="the prompt is not a question"):
         chat.handle("one")
     assert chat.messages == []

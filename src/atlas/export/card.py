@@ -15,14 +15,13 @@ from atlas.errors import one_line
 from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.inference.generate import generate
 from atlas.inference.sampling import DEFAULT_SAMPLING
-from atlas.model.config import ModelConfig
 from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, UNQUANTIZED, gguf_formats
 from atlas.pipeline.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 CARD, MODELFILE = "README.md", "Modelfile"
 SAMPLE_TOKENS = 100
-LOGIT_METRICS = {  # metric of the largest logit difference, by runtime
+LOGIT_METRICS = {  # of the largest logit difference, by runtime
     "llama.cpp": "logit_difference",
     "transformers": f"{HUGGING_FACE}_logit_difference",
     "onnxruntime": f"{ONNX}_logit_difference",
@@ -68,13 +67,14 @@ def write_card(
     metadata = bundle.metadata
     if bundle.config.separator in prompt:  # keep the question alone
         prompt = prompt[: prompt.index(bundle.config.separator) + 1]
-    continuation = list(generate(bundle.model, prompt, SAMPLE_TOKENS, DEFAULT_SAMPLING))
+    continuation = generate(bundle.model, prompt, SAMPLE_TOKENS, DEFAULT_SAMPLING)
     prompt_text = bundle.tokenizer.decode(prompt)
     text = bundle.tokenizer.decode([*prompt, *continuation])
     render_card = partial(
         templates.get_template("card.md.j2").render,
         metadata=metadata,
-        shape=_shape(bundle.config, bundle.model.parameter_count()),
+        config=bundle.config,
+        parameters=bundle.model.parameter_count(),
         perplexity_data=perplexity_data,
         agreements=[
             # Rounding to two digits must not lower the bound.
@@ -123,33 +123,14 @@ def _recommended(files: Sequence[FileRow]) -> FileRow:
 
 def _front_matter(metadata: ModelMetadata, formats: Sequence[str]) -> str:
     """YAML for the Hugging Face Hub, which writes licences in lower case."""
-    values: dict[str, Any] = {"pipeline_tag": "text-generation"}
-    if HUGGING_FACE in formats:
-        values["library_name"] = "transformers"
-    if metadata.license:
-        values["license"] = metadata.license.lower()
-    values["tags"] = ["atlas", "text-generation"]
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _shape(config: ModelConfig, parameters: int) -> dict[str, str]:
-    """The hyperparameters in words."""
-    yes_or_no = {True: "yes", False: "no"}
-    return {
-        "parameters": f"{parameters:,}",
-        "vocabulary": f"{config.vocab_size:,}",
-        "context": f"{config.context_length:,} tokens",
-        "layers": str(config.n_layer),
-        "width": str(config.d_model),
-        "heads": f"{config.n_head} of {config.head_size} channels, {config.n_kv_head} key heads",
-        "feed-forward": f"{config.feed_forward}, {config.d_ff} channels",
-        "positions": config.positions,
-        "norm": f"{config.norm}, {config.norm_position}",
-        "norm of queries and keys": config.qk_norm or "none",
-        "biases": yes_or_no[config.bias],
-        "tied head": yes_or_no[config.tied_head],
+    values = {
+        "pipeline_tag": "text-generation",
+        "library_name": "transformers" if HUGGING_FACE in formats else None,
+        "license": metadata.license and metadata.license.lower(),
+        "tags": ["atlas", "text-generation"],
     }
+    stated = {key: value for key, value in values.items() if value}
+    return str(yaml.safe_dump(stated, sort_keys=False, allow_unicode=True))
 
 
 def _shell_words(prompt: str) -> str:

@@ -16,12 +16,14 @@ from atlas.export.check.agreement import (
     ONNXRUNTIME,
     TORCH_EXPORT,
     TRANSFORMERS,
+    Quality,
     check_agreement,
+    check_perplexity,
     compare,
     expect,
+    measure_quality,
 )
 from atlas.export.check.process import RuntimeProcess
-from atlas.export.check.quality import Quality, check_perplexity, measure_quality
 from atlas.export.gguf.quantize import matrix_types, needs_llama_cpp, quantize
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face.folder import write_hugging_face
@@ -68,20 +70,20 @@ def export_model(
     Formats are named as in ``atlas.params.runtime_support``.
     """
     options = bundle.config.model_dump()
-    architecture, kind = architecture_of(options), class_of(options)
-    to_gguf, to_hugging_face = bool(gguf_formats(formats)), HUGGING_FACE in formats
-    if to_gguf and architecture is None:
+    architecture = architecture_of(options) if gguf_formats(formats) else None
+    kind = class_of(options) if HUGGING_FACE in formats else None
+    if gguf_formats(formats) and architecture is None:
         raise AtlasError(
             f"{bundle.folder}: llama.cpp has no architecture for it; leave out the gguf formats"
         )
-    if to_hugging_face and kind is None:
+    if HUGGING_FACE in formats and kind is None:
         raise AtlasError(
             f"{bundle.folder}: transformers has no class for it; leave out {HUGGING_FACE}"
         )
     exporter = Exporter(bundle, formats, data, folder)
-    if to_gguf and architecture:
+    if architecture:
         exporter.export_gguf(architecture)
-    if to_hugging_face and kind:
+    if kind:
         exporter.export_hugging_face(kind)
     exporter.export_programs()
     write_card(
@@ -182,16 +184,14 @@ class Exporter:
 
     def export_programs(self) -> None:
         """Write the ONNX file and the program of torch.export, which share one trace."""
-        stem = self._bundle.metadata.name
-        programs = {
-            name: (self._folder / f"{stem}{suffix}", runtime)
-            for name, (suffix, runtime) in PROGRAMS.items()
-            if name in self._formats
-        }
-        if programs:
-            write_programs(self._bundle.folder, [target for target, _ in programs.values()])
-        for name, (target, runtime) in programs.items():
-            self._check(target, name, runtime)
+        requested = [name for name in PROGRAMS if name in self._formats]
+        targets = [
+            self._folder / f"{self._bundle.metadata.name}{PROGRAMS[n][0]}" for n in requested
+        ]
+        if targets:
+            write_programs(self._bundle.folder, targets)
+        for name, target in zip(requested, targets, strict=True):
+            self._check(target, name, PROGRAMS[name][1])
 
     def _check(self, target: Path, name: str, runtime: RuntimeProcess) -> None:
         agreement = compare(target, self.expected, self._model, TOLERANCE, runtime)

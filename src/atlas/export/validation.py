@@ -59,17 +59,15 @@ class ValidationData:
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> TokenSplit:
     """Tokenize texts into an empty folder, as the val split of a corpus."""
-    path = shard_path(folder, "val", 0)
-    writer = ShardWriter(path, tokenizer.vocab_size, tokenizer.sha256)
-    size = 0
+    texts = list(texts)
+    writer = ShardWriter(shard_path(folder, "val", 0), tokenizer.vocab_size, tokenizer.sha256)
     for text in texts:
         ids = [*tokenizer.encode(text), tokenizer.eos]
         writer.write(ids, [len(ids)])
-        size += len(text.encode())
     writer.close()
-    entry = SplitIndex([writer.tokens], writer.documents, size)
+    size = SplitIndex([writer.tokens], writer.documents, sum(len(each.encode()) for each in texts))
     known = (tokenizer.vocab_size, tokenizer.eos, tokenizer.pad, None, tokenizer.sha256)
-    TokenIndex(*known, "packed", {"val": entry}).write(folder)
+    TokenIndex(*known, "packed", {"val": size}).write(folder)
     return TokenSplit(folder, "val")
 
 
@@ -79,12 +77,10 @@ def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
     The texts are sampled from the model's own probabilities (temperature 1), so a KL divergence
     over them is the one to expect on what the model writes.
     """
-    texts = []
-    for seed in range(SAMPLES):
-        sampling = Sampling(temperature=1, top_k=0, top_p=1, seed=seed)
-        ids = generate(model, [], model.config.context_length, sampling)
-        texts.append(tokenizer.decode(list(ids)))
-    texts = [text for text in texts if tokenizer.encode(text)]
+    length = model.config.context_length
+    samplings = [Sampling(temperature=1, top_k=0, top_p=1, seed=seed) for seed in range(SAMPLES)]
+    samples = (tokenizer.decode(generate(model, [], length, each)) for each in samplings)
+    texts = [text for text in samples if tokenizer.encode(text)]
     if not texts:
         raise AtlasError("--text: all samples of the model are empty; pass a text to check it with")
     return texts

@@ -22,6 +22,8 @@ class InferenceBackend(ABC):
     Slots are numbered from 0; each has room for ``context_length`` tokens.
     """
 
+    can_slide = True  # the oldest tokens of a text may be dropped
+
     def __init__(self, slots: int, context_length: int) -> None:
         self.slots, self.context_length = slots, context_length
 
@@ -103,22 +105,18 @@ def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
 
     An encoder-decoder only reads a question, and its answer must have room in the context.
     """
-    if config.kind == "encoder_decoder" and config.separator not in ids:
-        raise AtlasError(
-            "the prompt is not a question, and this model only answers questions: end it with "
-            "tokenize.prompt_separator"
-        )
-    if config.kind == "encoder_decoder" and len(ids) >= config.context_length:
-        raise AtlasError(
-            f"the prompt has {len(ids)} tokens; with one to begin it and its answer it must fit in "
-            f"model.context_length ({config.context_length}): ask a shorter question"
-        )
+    if config.kind == "encoder_decoder":
+        if config.separator not in ids:
+            raise AtlasError(
+                "the prompt is not a question, and this model only answers questions: end it with "
+                "tokenize.prompt_separator"
+            )
+        if len(ids) >= config.context_length:
+            raise AtlasError(
+                f"the prompt has {len(ids)} tokens; with one to begin it and its answer it must "
+                f"fit in model.context_length ({config.context_length}): ask a shorter question"
+            )
     return config.with_bos(ids)
-
-
-def supported_overflow(config: ModelConfig, on_overflow: Overflow) -> Overflow:
-    """``on_overflow``, except that an encoder-decoder stops: its answer needs the question."""
-    return "stop" if config.kind == "encoder_decoder" else on_overflow
 
 
 def visible_tokens(length: int, context_length: int) -> int:
@@ -137,19 +135,15 @@ class RunningBatch:
     """The sequences that occupy the slots of a backend.
 
     When a text fills its slot it either ends (``stop``) or the older half of the context is dropped
-    and the newer half is read again (``slide``). Sliding costs one prefill per half context, and
-    what each token sees is exactly known (``visible_tokens``).
+    and the newer half is read again (``slide``, if the backend can). Sliding costs one prefill per
+    half context, and what each token sees is exactly known (``visible_tokens``).
     """
 
     def __init__(
-        self,
-        backend: InferenceBackend,
-        end_ids: Collection[int],
-        on_overflow: Overflow = "slide",
+        self, backend: InferenceBackend, end_ids: Collection[int], on_overflow: Overflow = "slide"
     ) -> None:
-        self._backend = backend
-        self._end_ids = frozenset(end_ids)
-        self._on_overflow = on_overflow
+        self._backend, self._end_ids = backend, frozenset(end_ids)
+        self._slides = on_overflow == "slide" and backend.can_slide
         self._sequences: dict[int, TokenSequence] = {}  # by slot
         self._lengths: dict[int, int] = {}  # tokens in each occupied slot
 
@@ -209,7 +203,7 @@ class RunningBatch:
         sequence = self._sequences[slot]
         sequence.accept(logits, self._end_ids)
         full = self._lengths[slot] == self._backend.context_length
-        if sequence.finish_reason is None and full and self._on_overflow == "stop":
+        if sequence.finish_reason is None and full and not self._slides:
             sequence.finish_reason = "length"
         if sequence.finish_reason is not None:
             self._release(slot)

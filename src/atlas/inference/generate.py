@@ -1,6 +1,6 @@
 """Generate text with a PyTorch model, on any device."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,7 +10,6 @@ from atlas.inference.batch import (
     RunningBatch,
     TokenSequence,
     prepare_prompt,
-    supported_overflow,
 )
 from atlas.inference.sampling import Sampling
 from atlas.model.attention import KVCache
@@ -25,16 +24,12 @@ def generate(
     max_tokens: int,
     sampling: Sampling,
     on_overflow: Overflow = "slide",
-) -> Iterator[int]:
-    """Yield the ids that continue a prompt, up to the end of a document or ``max_tokens``.
+) -> list[int]:
+    """Continue a prompt, up to the end of a document or ``max_tokens``.
 
     The model sees the newest ``context_length`` ids. An empty prompt begins a new document.
     """
-    sequence = TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)
-    for each in _batch(model, 1, on_overflow).run([sequence]):
-        each.raise_if_failed()
-        if each.last_token is not None:
-            yield each.last_token.id
+    return generate_batch(model, [prompt], max_tokens, [sampling], on_overflow)[0]
 
 
 def generate_batch(
@@ -53,7 +48,8 @@ def generate_batch(
         TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)
         for prompt, sampling in zip(prompts, samplings, strict=True)
     ]
-    for sequence in _batch(model, max(1, len(sequences)), on_overflow).run(sequences):
+    backend = torch_backend(model, max(1, len(sequences)))
+    for sequence in RunningBatch(backend, {model.config.eos}, on_overflow).run(sequences):
         sequence.raise_if_failed()
     return [sequence.output_ids for sequence in sequences]
 
@@ -102,6 +98,7 @@ class UncachedBackend(InferenceBackend):
 
     def __init__(self, model: LanguageModel, slots: int) -> None:
         super().__init__(slots, model.config.context_length)
+        self.can_slide = model.config.kind != "encoder_decoder"  # its answer needs the question
         self._model = model
         self._texts: list[list[int]] = [[] for _ in range(slots)]
 
@@ -127,11 +124,6 @@ class UncachedBackend(InferenceBackend):
         logits = self._model(ids.to(device), mask.to(device))
         last = torch.tensor([len(text) - 1 for text in texts], device=device)
         return _to_numpy(logits[torch.arange(len(texts), device=device), last])
-
-
-def _batch(model: LanguageModel, slots: int, on_overflow: Overflow) -> RunningBatch:
-    overflow = supported_overflow(model.config, on_overflow)
-    return RunningBatch(torch_backend(model, slots), {model.config.eos}, overflow)
 
 
 def _to_numpy(logits: torch.Tensor) -> Logits:

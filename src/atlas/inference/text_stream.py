@@ -82,8 +82,13 @@ class StopStringFilter:
             place, self.found = min(places, key=lambda each: (each[0], -len(each[1])))
             passed, self._held = self._held[:place], ""
             return passed
-        held = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        cut = len(self._held) - held
+        ends = (
+            end
+            for stop in self._stops
+            for end in range(1, min(len(self._held) + 1, len(stop)))
+            if self._held.endswith(stop[:end])
+        )
+        cut = len(self._held) - max(ends, default=0)
         passed, self._held = self._held[:cut], self._held[cut:]
         return passed
 
@@ -117,11 +122,3 @@ class TextStream:
     def flush(self) -> str:
         """The rest of the text; call it after the last token."""
         return self._filter.feed(self._decoder.flush()) + self._filter.flush()
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest suffix of ``text`` that is a prefix of ``stop``."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

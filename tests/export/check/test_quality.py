@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from atlas.errors import AtlasError
-from atlas.export.check.quality import Quality, check_perplexity, log_softmax, measure_quality
+from atlas.export.check.agreement import Quality, check_perplexity, measure_quality
+from atlas.export.check.runtimes import log_softmax
 from atlas.export.gguf.writer import write_gguf
 from atlas.model.loss import mean_loss
 from atlas.model.storage import save_weights

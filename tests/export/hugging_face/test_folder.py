@@ -8,7 +8,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import TRANSFORMERS, check_agreement, compare, expect
-from atlas.export.check.runtimes import Transformers
 from atlas.export.hugging_face.folder import write_hugging_face
 from atlas.inference.generate import generate
 from atlas.inference.sampling import GREEDY
@@ -16,7 +15,7 @@ from atlas.params.runtime_support import CLASSES, class_of
 from tests.export.models import SHAPES, WIDE, InProcess, bundle_of, store, store_changed
 from tests.small import text
 
-IN_PROCESS = InProcess("transformers", "", load=Transformers)
+IN_PROCESS = InProcess("transformers")
 VAL = [text(seed, sentences=6) for seed in range(500, 503)]
 FREE = {
     "feed_forward": ("swiglu", "geglu", "gelu", "silu", "relu", "relu2"),

@@ -30,7 +30,7 @@ def opened_model(tokenizer, **options) -> AtlasModel:
         for parameter in model.parameters():
             parameter.mul_(3)
         model.embedding.weight[tokenizer.eos] = 0  # tied: its logit is always 0
-    return AtlasModel.from_torch(model, tokenizer, "small")
+    return AtlasModel(model.config, tokenizer, "small", lambda: model)
 
 
 @contextmanager

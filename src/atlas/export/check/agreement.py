@@ -1,11 +1,11 @@
-"""Compare a runtime's tokens, logits and greedy text with PyTorch's."""
+"""Compare a runtime's tokens, logits, greedy text and perplexity with PyTorch's."""
 
 import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,18 @@ import torch
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.runtimes import continue_greedily
 from atlas.model.attention import KVCache
 from atlas.model.decoder import Decoder
 from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.windows import TokenBatch
 
-MODULE = "atlas.export.check.runtimes"
-LLAMA_CPP = RuntimeProcess("llama.cpp", MODULE, ("llama.cpp",))
-TRANSFORMERS = RuntimeProcess("transformers", MODULE, ("transformers",))
-ONNXRUNTIME = RuntimeProcess("onnxruntime", MODULE, ("onnxruntime",), tokenizes=False)
-TORCH_EXPORT = RuntimeProcess("torch.export", MODULE, ("torch.export",), tokenizes=False)
+LLAMA_CPP = RuntimeProcess("llama.cpp")
+TRANSFORMERS = RuntimeProcess("transformers")
+ONNXRUNTIME = RuntimeProcess("onnxruntime", tokenizes=False)
+TORCH_EXPORT = RuntimeProcess("torch.export", tokenizes=False)
 MAX_PROMPT_TOKENS = 16
+PERPLEXITY_TOLERANCE = 1e-3  # relative, between llama.cpp's F32 and PyTorch
 
 
 @dataclass(frozen=True)
@@ -69,25 +71,20 @@ def expect(
     sequences = [each[:length] for each in ids[: min(prompts, len(texts))] if each]
     starts = [sequence[: min(MAX_PROMPT_TOKENS, length // 2)] for sequence in sequences]
     new_tokens = min(greedy_tokens, length - max(map(len, starts)))
+
+    def continuation(start: list[int]) -> list[int]:
+        cache = KVCache.empty(model.config, 1, model.embedding.weight)
+        return continue_greedily(
+            lambda new, _: model(torch.tensor([new]), cache=cache)[0], start, new_tokens
+        )
+
     return Expected(
         texts=list(zip(all_texts, ids, strict=True)),
         sequences=[(each, model(torch.tensor([each]))[0].numpy()) for each in sequences],
-        prompts=[(start, continue_greedily(model, start, new_tokens)) for start in starts],
+        prompts=[(start, continuation(start)) for start in starts],
         greedy_tokens=new_tokens,
         context_length=length,
     )
-
-
-@torch.no_grad()
-def continue_greedily(model: Decoder, prompt: list[int], tokens: int) -> list[int]:
-    """Append the most likely token repeatedly, even after an end-of-text token."""
-    cache = KVCache.empty(model.config, 1, model.embedding.weight)
-    ids: list[int] = []
-    new = prompt
-    while len(ids) < tokens:
-        ids.append(int(model(torch.tensor([new]), cache=cache)[0, -1].argmax()))
-        new = ids[-1:]
-    return ids
 
 
 def compare(
@@ -103,7 +100,6 @@ def compare(
     """
     texts = expected.texts if runtime.tokenizes else []
     request = {
-        "model": str(file.resolve()),
         "context_length": expected.context_length,
         "texts": [text for text, _ in texts],
         "sequences": [ids for ids, _ in expected.sequences],
@@ -173,4 +169,43 @@ def check_agreement(
     if problems:
         raise AtlasError(
             f"{file}: {runtime.name} disagrees with PyTorch: {'; '.join(problems)}; not exported"
+        )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a GGUF file predicts text, according to llama.cpp."""
+
+    perplexity: float
+    kl_divergence: float  # from the F32 file's predictions, nats per token
+    top_1_agreement: float  # share of the positions where both find the same token most likely
+    tokens_per_second: float  # reading speed, including the copy of the logits
+
+
+def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]]) -> Quality:
+    """Run a GGUF file on windows of text and compare it with the F32 file ``exact``."""
+    inputs, targets = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
+    request = {
+        "context_length": inputs.shape[1],
+        "exact": None if gguf == exact else str(exact.resolve()),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "windows.npz", inputs=inputs, targets=targets)
+        answer = LLAMA_CPP.ask(request, folder, file=gguf)
+    tokens = sum(batch.num_targets() for batch in batches)
+    return Quality(
+        perplexity=math.exp(answer["loss"] / tokens),
+        kl_divergence=answer["divergence"] / tokens,
+        top_1_agreement=1.0 if gguf == exact else answer["same"] / tokens,
+        tokens_per_second=inputs.size / answer["seconds"],
+    )
+
+
+def check_perplexity(gguf: Path, quality: Quality, expected: float) -> None:
+    """Reject an F32 file whose perplexity differs too much from PyTorch's."""
+    if not abs(quality.perplexity / expected - 1) <= PERPLEXITY_TOLERANCE:  # NaN fails too
+        raise AtlasError(
+            f"{gguf}: its perplexity is {quality.perplexity:.5g} in llama.cpp and {expected:.5g} "
+            "in PyTorch; not exported"
         )

@@ -26,14 +26,14 @@ ENVIRONMENT = {
 class RuntimeProcess:
     """An Atlas module that runs a runtime when started with ``python -m``."""
 
-    name: str  # of the runtime, for messages
-    module: str
-    arguments: tuple[str, ...] = ()  # the first arguments of the module
+    name: str
+    module: str = "atlas.export.check.runtimes"
     tokenizes: bool = True
 
     def ask(self, request: dict[str, Any], folder: Path, *, file: Path) -> Any:
         """Write request.json to a folder, run the module on it, and read answer.json."""
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        text = json.dumps(request | {"runtime": self.name, "model": str(file.resolve())})
+        (folder / "request.json").write_text(text, encoding="utf-8")
         self.run(str(folder), file=file)
         return json.loads((folder / "answer.json").read_text(encoding="utf-8"))
 
@@ -41,7 +41,7 @@ class RuntimeProcess:
         """Run the module on a file; a runtime that fails, crashes or hangs is an error."""
         source = Path(atlas.__file__).parent.parent
         # -P: no code is imported from the current folder.
-        command = [sys.executable, "-P", "-m", self.module, *self.arguments, *arguments]
+        command = [sys.executable, "-P", "-m", self.module, *arguments]
         try:
             result = subprocess.run(
                 command,

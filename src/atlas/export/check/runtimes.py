@@ -1,20 +1,25 @@
 """The runtimes that read exported files, each started in its own process.
 
-    python -m atlas.export.check.runtimes RUNTIME FOLDER
+    python -m atlas.export.check.runtimes FOLDER
 
-RUNTIME is a key of ``RUNTIMES``. FOLDER holds ``request.json``: the file or folder ``model``, its
-``context_length``, ``texts`` to tokenize, ``sequences`` of ids to compute logits for, and
-``prompts`` (ids) to continue greedily by ``greedy_tokens``. The process writes ``answer.json``
-(``texts`` and ``continuations`` as ids) and ``logits-N.npy``, (T, V), to the same folder.
+FOLDER holds ``request.json``: the ``runtime``, a key of ``RUNTIMES``, the file or folder ``model``,
+its ``context_length``, and what to do. The process writes ``answer.json`` to the same folder.
 
-A process imports only its own runtime, so the imports are inside the classes, and none imports the
-code of Atlas's models.
+- ``texts`` to tokenize, ``sequences`` of ids to compute logits for, and ``prompts`` (ids) to
+  continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, and
+  ``logits-N.npy``, (T, V), is next to it.
+- The F32 file ``exact``, null where it is the same: the answer measures predictions in the windows
+  of ``windows.npz`` (``inputs`` and ``targets``, (N, T), negative targets are not predicted).
+
+A process imports only its own runtime, so the imports are inside the functions, and none imports
+the code of Atlas's models.
 """
 
 import json
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,104 +32,94 @@ Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
 
 
-class Runtime(ABC):
-    """A loaded model."""
+@dataclass(frozen=True)
+class Runtime:
+    """A loaded model.
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokenize a text without adding special tokens; their names are ordinary text."""
-        raise NotImplementedError(f"{type(self).__name__} has no tokenizer")
-
-    @abstractmethod
-    def logits(self, ids: list[int], position: int) -> Logits:
-        """Compute logits (T, V) after each of ``ids`` (T), which continue the previous call.
-
-        Position 0 starts a new text.
-        """
-
-
-class LlamaCpp(Runtime):
-    """A GGUF file in llama.cpp with its most exact settings: F32 cache, no flash attention."""
-
-    def __init__(self, path: str, context_length: int) -> None:
-        from cyllama.llama import llama_cpp
-
-        from atlas.inference.backends.gguf import LlamaModel, new_context
-
-        llama_cpp.disable_logging()
-        self._new_batch = llama_cpp.LlamaBatch
-        self._model = LlamaModel(path)
-        self._vocabulary = self._model.get_vocab()
-        self._context = new_context(self._model, 1, context_length, exact=True)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Tokenize a text without special tokens."""
-        return list(self._vocabulary.tokenize(text, add_special=False, parse_special=False))
-
-    def logits(self, ids: list[int], position: int) -> Logits:
-        """Compute logits (T, V) after each of ``ids`` (T)."""
-        if position == 0:
-            self._context.kv_cache_clear()
-        batch = self._new_batch(n_tokens=len(ids), embd=0, n_seq_max=1)
-        for offset, token in enumerate(ids):
-            batch.add(token, position + offset, [0], True)
-        self._context.decode(batch)
-        rows = np.empty((len(ids), self._model.n_vocab), np.float32)
-        for offset in range(len(ids)):
-            rows[offset] = self._context.get_logits_ith(offset)
-        return rows
-
-
-class Transformers(Runtime):
-    """A Hugging Face folder, loaded by transformers' Auto classes."""
-
-    def __init__(self, path: str, _context_length: int) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self._torch = torch
-        self._tokenizer = AutoTokenizer.from_pretrained(path, split_special_tokens=True)
-        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-        self._cache: Any = None
-
-    def tokenize(self, text: str) -> list[int]:
-        """Tokenize a text without special tokens."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def logits(self, ids: list[int], position: int) -> Logits:
-        """Compute logits (T, V) after each of ``ids`` (T)."""
-        cache = self._cache if position else None
-        with self._torch.no_grad():
-            tokens = self._torch.tensor([ids])
-            output = self._model(tokens, past_key_values=cache, use_cache=True)
-        self._cache = output.past_key_values
-        logits: Logits = output.logits[0].numpy()
-        return logits
-
-
-class Program(Runtime):
-    """A program with keys and values as inputs and outputs (see ``atlas.export.programs``).
-
-    ``run`` takes ids, a mask and past keys and values, (batch, heads, past, head size) each. It
-    returns the logits, then the keys and values of all tokens.
+    Attributes:
+        logits: computes logits (T, V) after each of T ids, which continue the previous call; with
+            the position 0 they start a new text.
+        tokenize: tokenizes a text without adding special tokens; their names are ordinary text.
     """
 
-    def __init__(
-        self, run: Callable[[Array, Array, list[Array]], list[Array]], past: list[tuple[Any, ...]]
-    ) -> None:
-        self._run = run
-        self._empty = [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in past]
-        self._past = self._empty
+    logits: Callable[[list[int], int], Logits]
+    tokenize: Callable[[str], list[int]] | None = None
 
-    def logits(self, ids: list[int], position: int) -> Logits:
-        """Compute logits (T, V) after each of ``ids`` (T), passing keys and values back in."""
-        past = self._past if position else self._empty
+
+def load_llama_cpp(path: str, context_length: int) -> Runtime:
+    """Load a GGUF file with llama.cpp's most exact settings: F32 cache, no flash attention."""
+    from cyllama.llama import llama_cpp
+
+    from atlas.inference.backends.gguf import load_gguf, new_context
+
+    model = load_gguf(Path(path))
+    vocabulary = model.get_vocab()
+    context = new_context(model, 1, context_length, exact=True)
+
+    def logits(ids: list[int], position: int) -> Logits:
+        if position == 0:
+            context.kv_cache_clear()
+        batch = llama_cpp.LlamaBatch(n_tokens=len(ids), embd=0, n_seq_max=1)
+        for offset, token in enumerate(ids):
+            batch.add(token, position + offset, [0], True)
+        context.decode(batch)
+        rows = np.empty((len(ids), model.n_vocab), np.float32)
+        for offset in range(len(ids)):
+            rows[offset] = context.get_logits_ith(offset)
+        return rows
+
+    def tokenize(text: str) -> list[int]:
+        return list(vocabulary.tokenize(text, add_special=False, parse_special=False))
+
+    return Runtime(logits, tokenize)
+
+
+def load_transformers(path: str, _context_length: int) -> Runtime:
+    """Load a Hugging Face folder with transformers' Auto classes."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, split_special_tokens=True)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    cache: Any = None
+
+    @torch.no_grad()
+    def logits(ids: list[int], position: int) -> Logits:
+        nonlocal cache
+        past = cache if position else None
+        output = model(torch.tensor([ids]), past_key_values=past, use_cache=True)
+        cache = output.past_key_values
+        rows: Logits = output.logits[0].numpy()
+        return rows
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Runtime(logits, tokenize)
+
+
+def load_program(
+    run: Callable[[Array, Array, list[Array]], list[Array]], shapes: Iterable[Sequence[Any]]
+) -> Runtime:
+    """Wrap a program with keys and values as inputs and outputs (see ``atlas.export.programs``).
+
+    ``run`` takes ids, a mask and past keys and values, (batch, heads, past, head size) each, whose
+    ``shapes`` are given. It returns the logits, then the keys and values of all tokens.
+    """
+    empty = [np.zeros((1, heads, 0, size), np.float32) for _, heads, _, size in shapes]
+    past = empty
+
+    def logits(ids: list[int], position: int) -> Logits:
+        nonlocal past
         mask = np.ones((1, position + len(ids)), np.int64)
-        logits, *self._past = self._run(np.array([ids], np.int64), mask, past)
-        first: Logits = logits[0]
+        rows, *past = run(np.array([ids], np.int64), mask, past if position else empty)
+        first: Logits = rows[0]
         return first
 
+    return Runtime(logits)
 
-def load_onnx(path: str, _context_length: int) -> Program:
+
+def load_onnx(path: str, _context_length: int) -> Runtime:
     """Load an ONNX file in onnxruntime, on the CPU."""
     from onnxruntime import InferenceSession, SessionOptions
 
@@ -138,10 +133,10 @@ def load_onnx(path: str, _context_length: int) -> Program:
         outputs: list[Array] = session.run(None, dict(zip(names, (ids, mask, *past), strict=True)))
         return outputs
 
-    return Program(run, [tuple(each.shape) for each in inputs[2:]])
+    return load_program(run, [each.shape for each in inputs[2:]])
 
 
-def load_torch_export(path: str, _context_length: int) -> Program:
+def load_torch_export(path: str, _context_length: int) -> Runtime:
     """Load a program of torch.export in PyTorch."""
     import torch
 
@@ -155,45 +150,79 @@ def load_torch_export(path: str, _context_length: int) -> Program:
         outputs = module(convert(ids), convert(mask), [convert(each) for each in past])
         return [each.numpy() for each in outputs]
 
-    return Program(run, [tuple(each.shape) for each in example])
+    return load_program(run, [each.shape for each in example])
 
 
 RUNTIMES: dict[str, Callable[[str, int], Runtime]] = {
-    "llama.cpp": LlamaCpp,
-    "transformers": Transformers,
+    "llama.cpp": load_llama_cpp,
+    "transformers": load_transformers,
     "onnxruntime": load_onnx,
     "torch.export": load_torch_export,
 }
 
 
-def answer_request(folder: Path, load: Callable[[str, int], Runtime]) -> None:
-    """Read request.json of a folder and write the answer to it.
-
-    ``load`` loads a file or folder, given its context length.
-    """
+def answer_request(folder: Path) -> None:
+    """Read request.json of a folder and write the answer to it."""
     request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    runtime = load(request["model"], request["context_length"])
-    for number, sequence in enumerate(request["sequences"]):
-        np.save(folder / f"logits-{number}.npy", runtime.logits(sequence, 0))
-    answer = {
-        "texts": [runtime.tokenize(text) for text in request["texts"]],
-        "continuations": [
-            _continue_greedily(runtime, prompt, request["greedy_tokens"])
-            for prompt in request["prompts"]
-        ],
-    }
+    load, length = RUNTIMES[request["runtime"]], request["context_length"]
+    runtime = load(request["model"], length)
+    if "exact" in request:
+        exact = load(request["exact"], length) if request["exact"] else None
+        windows = np.load(folder / "windows.npz")
+        answer: dict[str, Any] = measure(runtime, exact, windows["inputs"], windows["targets"])
+    else:
+        for number, sequence in enumerate(request["sequences"]):
+            np.save(folder / f"logits-{number}.npy", runtime.logits(sequence, 0))
+        answer = {
+            "texts": [runtime.tokenize(text) for text in request["texts"] if runtime.tokenize],
+            "continuations": [
+                continue_greedily(runtime.logits, prompt, request["greedy_tokens"])
+                for prompt in request["prompts"]
+            ],
+        }
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _continue_greedily(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
+def continue_greedily(
+    logits: Callable[[list[int], int], Any], prompt: list[int], tokens: int
+) -> list[int]:
+    """Append the most likely token repeatedly, even after an end-of-text token."""
     ids: list[int] = []
     new, position = prompt, 0
     while len(ids) < tokens:
-        ids.append(int(runtime.logits(new, position)[-1].argmax()))
+        ids.append(int(logits(new, position)[-1].argmax()))
         position += len(new)
         new = ids[-1:]
     return ids
 
 
+def measure(
+    runtime: Runtime, exact: Runtime | None, inputs: Array, targets: Array
+) -> dict[str, float]:
+    """Sum loss and divergence from ``exact`` over all targets, in nats, and equal predictions."""
+    loss = divergence = seconds = 0.0
+    same = 0
+    for ids, expected in zip(inputs, targets, strict=True):
+        predicted = np.flatnonzero(expected >= 0)
+        started = time.perf_counter()
+        logits = runtime.logits(ids.tolist(), 0)[predicted]
+        seconds += time.perf_counter() - started
+        log_q = log_softmax(logits)
+        loss -= float(log_q[np.arange(len(predicted)), expected[predicted]].sum())
+        if exact:
+            log_p = log_softmax(exact.logits(ids.tolist(), 0)[predicted])
+            divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
+            same += int((log_p.argmax(axis=1) == log_q.argmax(axis=1)).sum())
+    return {"loss": loss, "divergence": divergence, "same": same, "seconds": seconds}
+
+
+def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Compute log-probabilities (T, V) from logits (T, V)."""
+    shifted: npt.NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
 if __name__ == "__main__":
-    answer_request(Path(sys.argv[2]), RUNTIMES[sys.argv[1]])
+    answer_request(Path(sys.argv[1]))

@@ -50,7 +50,6 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
 
 def model_settings(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
     """config.json: the class and its hyperparameters."""
-    shape = _gpt2_shape(config) if kind.model_type == "gpt2" else _rotary_shape(config, kind)
     return {
         "architectures": [kind.name],
         "model_type": kind.model_type,
@@ -58,7 +57,7 @@ def model_settings(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied_head,
         "use_cache": True,
-        **shape,
+        **(_gpt2_shape(config) if kind.model_type == "gpt2" else _rotary_shape(config, kind)),
     }
 
 
@@ -95,15 +94,14 @@ def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]
         "rope_scaling": linear if scaling != 1 else None,
         "attention_dropout": 0.0,
     }
-    match kind.model_type:
-        case "starcoder2":
-            shape |= {"norm_epsilon": config.norm_eps, "use_bias": config.bias}
-            shape |= {"residual_dropout": 0.0, "embedding_dropout": 0.0, "sliding_window": None}
-        case "stablelm":
-            shape |= {"layer_norm_eps": config.norm_eps, "partial_rotary_factor": 1.0}
-            shape |= {"use_qkv_bias": False, "hidden_dropout": 0.0}
-        case _:
-            shape |= {"rms_norm_eps": config.norm_eps, "attention_bias": config.bias}
+    if kind.model_type == "starcoder2":
+        shape |= {"norm_epsilon": config.norm_eps, "use_bias": config.bias}
+        shape |= {"residual_dropout": 0.0, "embedding_dropout": 0.0, "sliding_window": None}
+    elif kind.model_type == "stablelm":
+        shape |= {"layer_norm_eps": config.norm_eps, "partial_rotary_factor": 1.0}
+        shape |= {"use_qkv_bias": False, "hidden_dropout": 0.0}
+    else:
+        shape |= {"rms_norm_eps": config.norm_eps, "attention_bias": config.bias}
     if kind.model_type == "llama":
         shape["mlp_bias"] = config.bias or config.feed_forward not in GATES
     return shape

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from atlas.errors import AtlasError
 from atlas.inference.backends.base import LoadedModel, Message
-from atlas.inference.batch import (
-    InferenceBackend,
-    Overflow,
-    prepare_prompt,
-    supported_overflow,
-)
+from atlas.inference.batch import InferenceBackend, prepare_prompt
 from atlas.inference.text_stream import UNKNOWN
 from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.tokens.tokenizer import Tokenizer
@@ -71,11 +66,6 @@ class AtlasModel(LoadedModel):
 
         return cls(config, tokenizer, "atlas" if name == "model" else name, load_torch, gguf)
 
-    @classmethod
-    def from_torch(cls, model: "LanguageModel", tokenizer: Tokenizer, name: str) -> Self:
-        """Wrap a PyTorch model."""
-        return cls(model.config, tokenizer, name, lambda: model)
-
     @cached_property
     def model(self) -> "LanguageModel":
         """The model in PyTorch."""
@@ -115,10 +105,6 @@ class AtlasModel(LoadedModel):
         if self.config.separator is not None:
             messages = messages[-1:]
         return super().encode_chat(messages)
-
-    def supported_overflow(self, on_overflow: Overflow) -> Overflow:
-        """``stop`` for an encoder-decoder, otherwise ``on_overflow``."""
-        return supported_overflow(self.config, on_overflow)
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:
         """Attention weights of the last of the ids, by layer, head and id; always from PyTorch."""

@@ -1,8 +1,7 @@
 """The interface of a loaded model of any format."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 
 from jinja2 import TemplateError
 
@@ -57,31 +56,22 @@ class LoadedModel(ABC):
             text += message["content"] if continues else f"\n{message['content']}"
         return self.encode(text)
 
-    def supported_overflow(self, on_overflow: Overflow) -> Overflow:
-        """``on_overflow``, or the behavior this model has instead."""
-        return on_overflow
-
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:  # noqa: ARG002
         """Attention weights of the last of the ids, by layer, head and id."""
         raise AtlasError(f"{self.name}: {self.engine} gives no attention weights for this model")
 
     def batch(self, slots: int, on_overflow: Overflow = "slide") -> RunningBatch:
         """An empty batch with room for this many sequences."""
-        overflow = self.supported_overflow(on_overflow)
-        return RunningBatch(self.backend(slots), self.end_ids, overflow)
+        return RunningBatch(self.backend(slots), self.end_ids, on_overflow)
 
     def run(
-        self, sequences: Iterable[TokenSequence], on_overflow: Overflow = "slide"
+        self, sequences: Sequence[TokenSequence], on_overflow: Overflow = "slide"
     ) -> Iterator[TokenSequence]:
         """Generate all sequences together; yield each sequence after each of its tokens."""
-        waiting = list(sequences)
-        return self.batch(max(1, len(waiting)), on_overflow).run(waiting)
+        return self.batch(max(1, len(sequences)), on_overflow).run(sequences)
 
     def stream(
-        self,
-        sequence: TokenSequence,
-        stops: Sequence[str] = (),
-        on_overflow: Overflow = "slide",
+        self, sequence: TokenSequence, stops: Sequence[str] = (), on_overflow: Overflow = "slide"
     ) -> Iterator[str]:
         """Yield the continuation as it is generated, up to the first stop string."""
         shown = TextStream(self.decode, sequence.prompt, stops)
@@ -95,19 +85,48 @@ class LoadedModel(ABC):
         yield shown.flush()
 
 
-@contextmanager
-def chat_template_errors(name: str) -> Iterator[None]:
-    """Report in one line that a chat template is broken or rejects the conversation."""
-    try:
-        yield
-    except TemplateError as error:
-        raise AtlasError(f"{name}: its chat template rejects this: {one_line(error)}") from None
+class ForeignModel(LoadedModel):
+    """A model from elsewhere, with a tokenizer and perhaps a chat template of its own."""
 
+    bos: int | None  # begins a text
+    chat_template: str | None
+    special_tokens: Mapping[str, str]  # as a chat template names them: bos_token, eos_token ...
 
-def at_least_bos(name: str, ids: list[int], bos: int | None) -> list[int]:
-    """The ids, or the beginning-of-text id if there are none."""
-    if ids:
-        return ids
-    if bos is None:
-        raise AtlasError(f"{name}: the prompt is empty, but this model needs one to start from")
-    return [bos]
+    @abstractmethod
+    def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
+        """The ids of a text.
+
+        In a conversation, the template has written the special tokens; otherwise the tokenizer puts
+        them first, and their names are ordinary text.
+        """
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prompt, at least the beginning of a text."""
+        return self._at_least_bos(self.tokenize(text, is_chat=False))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation in the model's chat template, if it has one."""
+        if not self.chat_template:
+            return super().encode_chat(messages)
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            (text,), _ = render_jinja_template(
+                conversations=[list(messages)],
+                chat_template=self.chat_template,
+                add_generation_prompt=True,
+                **self.special_tokens,
+            )
+        except TemplateError as error:
+            reason = one_line(error)
+            raise AtlasError(f"{self.name}: its chat template rejects this: {reason}") from None
+        return self._at_least_bos(self.tokenize(text, is_chat=True))
+
+    def _at_least_bos(self, ids: list[int]) -> list[int]:
+        if ids:
+            return ids
+        if self.bos is None:
+            raise AtlasError(
+                f"{self.name}: the prompt is empty, but this model needs one to start from"
+            )
+        return [self.bos]

@@ -7,13 +7,7 @@ import numpy as np
 from cyllama.llama import llama_cpp
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.base import (
-    MAX_CONTEXT_LENGTH,
-    LoadedModel,
-    Message,
-    at_least_bos,
-    chat_template_errors,
-)
+from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, ForeignModel
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
 from atlas.pipeline.processes import threads
@@ -21,7 +15,6 @@ from atlas.pipeline.processes import threads
 SPACE = "\u2581"  # in a piece of sentencepiece
 BYTE, CONTROL = 1 << 5, 1 << 3  # token attributes of llama.cpp
 BYTE_LEVEL = "gpt2"  # tokenizer.ggml.model of vocabularies that spell bytes as letters
-CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
 class LlamaModel(llama_cpp.LlamaModel):  # type: ignore[misc]
@@ -65,7 +58,7 @@ def new_context(
     return context
 
 
-class GGUFModel(LoadedModel):
+class GGUFModel(ForeignModel):
     """Any GGUF file that llama.cpp runs, with the tokenizer in it."""
 
     engine = "llama.cpp"
@@ -80,10 +73,21 @@ class GGUFModel(LoadedModel):
         ids = range(self.vocab_size)
         self.end_ids = frozenset(each for each in ids if self._vocabulary.is_eog(each))
         self._pieces = [self._piece(each) for each in ids]
+        self.chat_template = self._metadata.get("tokenizer.chat_template")
+        bos, eos = self._vocabulary.token_bos(), self._vocabulary.token_eos()
+        self.bos = bos if bos >= 0 else None
+        names = {"bos_token": bos, "eos_token": eos}
+        self.special_tokens = {
+            name: self._vocabulary.get_text(token) if token >= 0 else ""
+            for name, token in names.items()
+        }
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a prompt, with a first token if the file asks for one."""
-        return self._encode(text, add_special=True, parse_special=False)
+    def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
+        """The ids of a text."""
+        valid = text.encode("utf-8", errors="replace").decode()
+        return list(
+            self._vocabulary.tokenize(valid, add_special=not is_chat, parse_special=is_chat)
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
@@ -96,29 +100,6 @@ class GGUFModel(LoadedModel):
     def backend(self, slots: int) -> InferenceBackend:
         """A backend with room for this many texts at once."""
         return LlamaBackend(self._model, slots, self.context_length)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation in the chat template of the file, if it has one."""
-        if CHAT_TEMPLATE not in self._metadata:
-            return super().encode_chat(messages)
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        bos, eos = self._vocabulary.token_bos(), self._vocabulary.token_eos()
-        with chat_template_errors(self.name):
-            (text,), _ = render_jinja_template(
-                conversations=[list(messages)],
-                chat_template=self._metadata[CHAT_TEMPLATE],
-                add_generation_prompt=True,
-                bos_token=self._vocabulary.get_text(bos) if bos >= 0 else "",
-                eos_token=self._vocabulary.get_text(eos) if eos >= 0 else "",
-            )
-        return self._encode(text, add_special=False, parse_special=True)
-
-    def _encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        valid = text.encode("utf-8", errors="replace").decode()
-        ids = self._vocabulary.tokenize(valid, add_special=add_special, parse_special=parse_special)
-        bos = self._vocabulary.token_bos()
-        return at_least_bos(self.name, list(ids), bos if bos >= 0 else None)
 
     def _piece(self, token: int) -> bytes:
         """The bytes of one id; none for a special token."""

@@ -8,18 +8,12 @@ import numpy as np
 import torch
 
 from atlas.errors import AtlasError, one_line
-from atlas.inference.backends.base import (
-    MAX_CONTEXT_LENGTH,
-    LoadedModel,
-    Message,
-    at_least_bos,
-    chat_template_errors,
-)
+from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, ForeignModel
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
 
 
-class HuggingFaceModel(LoadedModel):
+class HuggingFaceModel(ForeignModel):
     """Any causal language model that transformers can load without remote code."""
 
     engine = "transformers"
@@ -45,10 +39,16 @@ class HuggingFaceModel(LoadedModel):
         ends = model.generation_config.eos_token_id
         ends = [self._tokenizer.eos_token_id] if ends is None else ends
         self.end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
+        has_template = bool(self._tokenizer.chat_template)
+        self.chat_template = self._tokenizer.get_chat_template() if has_template else None
+        self.bos = self._tokenizer.bos_token_id
+        self.special_tokens = self._tokenizer.special_tokens_map
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a prompt, with the special tokens that the tokenizer puts first."""
-        return self._at_least_bos(self._tokenizer(text, split_special_tokens=True)["input_ids"])
+    def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
+        """The ids of a text."""
+        options = {"add_special_tokens": not is_chat, "split_special_tokens": not is_chat}
+        ids: list[int] = self._tokenizer(text, **options)["input_ids"]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
@@ -60,19 +60,6 @@ class HuggingFaceModel(LoadedModel):
     def backend(self, slots: int) -> InferenceBackend:
         """A backend with room for this many texts at once."""
         return TransformersBackend(self._model, slots, self.context_length)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation in the tokenizer's chat template, if it has one."""
-        if not self._tokenizer.chat_template:
-            return super().encode_chat(messages)
-        with chat_template_errors(self.name):
-            text = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        return self._at_least_bos(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _at_least_bos(self, ids: list[int]) -> list[int]:
-        return at_least_bos(self.name, ids, self._tokenizer.bos_token_id)
 
 
 class TransformersBackend(InferenceBackend):
