@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.gguf.writer import write_gguf
-from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.export.hugging_face import write_hugging_face
 from atlas.inference.backends.gguf import LlamaBackend, LlamaModel, load_gguf
 from atlas.inference.batch import InferenceBackend, RunningBatch, TokenSequence
 from atlas.inference.generate import torch_backend

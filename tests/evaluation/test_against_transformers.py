@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.cleaning.documents import SPLITS, Document
 from atlas.evaluation.evaluator import Evaluator
-from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.export.hugging_face import write_hugging_face
 from atlas.params.runtime_support import class_of
 from atlas.tokens.shards import TokenSplit
 from tests.export.models import SHAPES, bundle_of, store

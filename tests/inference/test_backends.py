@@ -8,7 +8,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
-from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.export.hugging_face import write_hugging_face
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.inference.backends.load import load_model
 from atlas.inference.batch import TokenSequence

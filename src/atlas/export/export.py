@@ -6,7 +6,6 @@ A file is kept only if its runtime agrees with PyTorch.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from atlas.errors import AtlasError
@@ -26,7 +25,7 @@ from atlas.export.check.agreement import (
 from atlas.export.check.process import RuntimeProcess
 from atlas.export.gguf.quantize import matrix_types, needs_llama_cpp, quantize
 from atlas.export.gguf.writer import write_gguf
-from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.export.hugging_face import write_hugging_face
 from atlas.export.programs import write_programs
 from atlas.export.validation import ValidationData
 from atlas.model.loss import mean_loss
@@ -50,22 +49,10 @@ EXACT: GgufFormat = "f32"  # the GGUF format whose logits must agree
 PROGRAMS = {ONNX: (".onnx", ONNXRUNTIME), TORCH: (".pt2", TORCH_EXPORT)}
 
 
-@dataclass
-class ExportResult:
-    """Results of an export: metrics, speeds in llama.cpp (tokens per second), files.
-
-    The files are the PyTorch model, then each GGUF file that is kept.
-    """
-
-    metrics: dict[str, int | float | str]
-    speeds: dict[str, float] = field(default_factory=dict)
-    files: list[FileRow] = field(default_factory=list)
-
-
 def export_model(
     bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
-) -> ExportResult:
-    """Write a file or folder for each format, and a model card.
+) -> "Exporter":
+    """Write a file or folder for each format, and a model card; return the results.
 
     Formats are named as in ``atlas.params.runtime_support``.
     """
@@ -89,17 +76,23 @@ def export_model(
     write_card(
         bundle,
         formats=formats,
-        files=exporter.result.files,
-        metrics=exporter.result.metrics,
+        files=exporter.files,
+        metrics=exporter.metrics,
         prompt=exporter.expected.prompts[0][0],
         perplexity_data=data.description,
         folder=folder,
     )
-    return exporter.result
+    return exporter
 
 
 class Exporter:
-    """Exports one model, format by format, and collects the results."""
+    """Exports one model, format by format, and collects the results.
+
+    Attributes:
+        metrics: results that the same inputs reproduce.
+        speeds: tokens per second in llama.cpp.
+        files: the PyTorch model, then each GGUF file that is kept.
+    """
 
     def __init__(
         self, bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
@@ -110,7 +103,12 @@ class Exporter:
             self._model, bundle.tokenizer, data.texts, data.prompts, data.greedy_tokens
         )
         perplexity = math.exp(mean_loss(self._model, data.batches))
-        self.result = ExportResult({"formats": ", ".join(formats), "perplexity": perplexity})
+        self.metrics: dict[str, int | float | str] = {
+            "formats": ", ".join(formats),
+            "perplexity": perplexity,
+        }
+        self.speeds: dict[str, float] = {}
+        self.files: list[FileRow] = []
         size = (bundle.folder / WEIGHTS).stat().st_size
         exact = Quality(perplexity, kl_divergence=0.0, top_1_agreement=1.0, tokens_per_second=0.0)
         self._add_row("the model in PyTorch", "pytorch", size, exact, "f32")
@@ -122,7 +120,7 @@ class Exporter:
         and perplexity. Of the smaller types only the tokens must be equal; their loss of quality is
         measured against the F32 file.
         """
-        self.result.metrics["architecture"] = architecture.name
+        self.metrics["architecture"] = architecture.name
         formats = gguf_formats(self._formats)
         exact = self._gguf_path(EXACT)
         for name in dict.fromkeys((EXACT, *formats)):
@@ -143,10 +141,10 @@ class Exporter:
         agreement = compare(file, self.expected, self._model, tolerance)
         quality = measure_quality(file, self._gguf_path(EXACT), self._data.batches)
         types = _describe_types(file, name)
-        metrics = self.result.metrics
+        metrics = self.metrics
         if name == EXACT:
             check_agreement(file, agreement, tolerance)
-            check_perplexity(file, quality, self.result.files[0].perplexity)
+            check_perplexity(file, quality, self.files[0].perplexity)
             metrics |= vars(agreement)
         else:
             check_agreement(file, agreement)
@@ -159,27 +157,19 @@ class Exporter:
             size = file.stat().st_size
             metrics[f"{name}_perplexity"] = quality.perplexity
             metrics[f"{name}_bytes"] = size
-            self.result.speeds[f"{name}_tokens_per_second"] = round(quality.tokens_per_second)
+            self.speeds[f"{name}_tokens_per_second"] = round(quality.tokens_per_second)
             self._add_row(file.name, name, size, quality, types)
 
     def _add_row(self, file: str, name: str, size: int, quality: Quality, types: str) -> None:
-        row = FileRow(
-            file=file,
-            format=name,
-            bytes=size,
-            bits_per_weight=round(8 * size / self._model.parameter_count(), 2),
-            perplexity=quality.perplexity,
-            kl_divergence=quality.kl_divergence,
-            top_1_agreement=quality.top_1_agreement,
-            types=types,
-        )
-        self.result.files.append(row)
+        bits = round(8 * size / self._model.parameter_count(), 2)
+        measured = (quality.perplexity, quality.kl_divergence, quality.top_1_agreement)
+        self.files.append(FileRow(file, name, size, bits, *measured, types))
 
     def export_hugging_face(self, kind: HuggingFaceClass) -> None:
         """Write a folder for transformers."""
         target = self._folder / f"{self._bundle.metadata.name}-{HUGGING_FACE}"
         write_hugging_face(target, self._bundle, kind)
-        self.result.metrics["hugging_face_class"] = kind.name
+        self.metrics["hugging_face_class"] = kind.name
         self._check(target, HUGGING_FACE, TRANSFORMERS)
 
     def export_programs(self) -> None:
@@ -196,7 +186,7 @@ class Exporter:
     def _check(self, target: Path, name: str, runtime: RuntimeProcess) -> None:
         agreement = compare(target, self.expected, self._model, TOLERANCE, runtime)
         check_agreement(target, agreement, TOLERANCE, runtime)
-        metrics = self.result.metrics
+        metrics = self.metrics
         if runtime.tokenizes:
             metrics[f"{name}_token_mismatches"] = agreement.token_mismatches
         metrics[f"{name}_logit_difference"] = agreement.logit_difference

@@ -4,7 +4,7 @@ Both store matrices as (out, in), like PyTorch; only GPT-2 in transformers has (
 T context length, C d_model, H heads, K key heads, D head size, F feed-forward width.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
@@ -56,7 +56,7 @@ Read = Callable[[str], Tensor]  # the stored tensor of a name
 NamedRecipe = tuple[str, Callable[[Read], Tensor]]  # a tensor of the runtime, and how to make it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class TensorConverter:
     """Names and arranges the tensors of a model as a runtime expects them."""
 
@@ -66,7 +66,7 @@ class TensorConverter:
     block: str  # prefix of a block, with {} for its number
     names: dict[str, str]  # of the modules of a block
     fused_qkv: str | None = None  # name of queries, keys and values if they are one tensor
-    biased: Collection[str] = ()  # modules that must have a bias; zeros for a model without
+    biased: tuple[str, ...] = ()  # modules that must have a bias; zeros for a model without
     has_positions: bool = False  # there must be a position table; zeros for a model without
     copies_head: bool = False  # a tied head is stored, too
     transposed: bool = False  # matrices of a block are (in, out)
@@ -78,46 +78,38 @@ class TensorConverter:
         cls, config: ModelConfig, shapes: Mapping[str, Shape], architecture: Architecture
     ) -> Self:
         """Convert to an architecture of llama.cpp."""
-        f, c, k = config.d_ff, config.d_model, architecture.relu_scale
-        relu = config.feed_forward == "relu"
+        top = ("token_embd", "position_embd", "output_norm", "output")
         names = {module: name for module, (name, _) in BLOCK_NAMES.items()}
+        this = cls(config, shapes, top, "blk.{}", names)
+        this.fused_qkv = "attn_qkv" if architecture.fused_qkv else None
+        this.biased = NORMS if architecture.always_norm_bias else ()
+        this.biased = ALL if architecture.always_bias else this.biased
+        this.has_positions = architecture.always_positions
+        this.copies_head = architecture.always_head
         if config.norm_position == "reordered":
             names |= GGUF_REORDERED
         # llama.cpp computes silu(gate) * up. With our matrix as the gate and an ``up`` of 1 this is
         # plain SiLU; with the gate times k and an ``up`` of 1/k it is almost ReLU. An architecture
         # without a gate divides its activation by k instead.
-        constants: dict[str, tuple[Shape, float]] = {}
+        f, c, k = config.d_ff, config.d_model, architecture.relu_scale
+        relu = config.feed_forward == "relu"
         if architecture.always_gated and config.feed_forward not in GATES:
             names["feed_forward.up"] = "ffn_gate"
-            one = 1 / k if relu else 1.0
-            constants = {"ffn_up.weight": ((f, c), 0.0), "ffn_up.bias": ((f,), one)}
+            this.constants["ffn_up.weight"] = ((f, c), 0.0)
+            this.constants["ffn_up.bias"] = ((f,), 1 / k if relu else 1.0)
         elif relu:
-            constants = {"ffn.act.scales": ((f,), k)}
-        transforms: dict[str, Transform] = {}
-        if architecture.scales_embedding:  # the head is the same matrix, so the norm undoes it
-            transforms = {"embedding": partial(scale, c**-0.5), "norm": partial(scale, c**0.5)}
-        if architecture.adjacent_rope:
-            transforms = dict.fromkeys(QKV[:2], partial(interleave_halves, config.head_size))
-        if not architecture.scales_scores:
-            transforms["attention.query"] = partial(scale, config.head_size**0.5)
+            this.constants["ffn.act.scales"] = ((f,), k)
         if relu:
-            transforms["feed_forward.up"] = partial(scale, k)
-        biased: tuple[str, ...] = NORMS if architecture.always_norm_bias else ()
-        if architecture.always_bias:
-            biased = ALL
-        return cls(
-            config=config,
-            shapes=shapes,
-            top=("token_embd", "position_embd", "output_norm", "output"),
-            block="blk.{}",
-            names=names,
-            fused_qkv="attn_qkv" if architecture.fused_qkv else None,
-            biased=biased,
-            has_positions=architecture.always_positions,
-            copies_head=architecture.always_head,
-            transforms=transforms,
-            constants=constants,
-        )
+            this.transforms["feed_forward.up"] = partial(scale, k)
+        if architecture.scales_embedding:  # the head is the same matrix, so the norm undoes it
+            this.transforms["embedding"] = partial(scale, c**-0.5)
+            this.transforms["norm"] = partial(scale, c**0.5)
+        if architecture.adjacent_rope:
+            interleave = partial(interleave_halves, config.head_size)
+            this.transforms |= dict.fromkeys(QKV[:2], interleave)
+        if not architecture.scales_scores:
+            this.transforms["attention.query"] = partial(scale, config.head_size**0.5)
+        return this
 
     @classmethod
     def for_hugging_face(
@@ -127,36 +119,22 @@ class TensorConverter:
         names = {module: name for module, (_, name) in BLOCK_NAMES.items()}
         names |= HUGGING_FACE_OWN.get(kind.model_type, {})
         if kind.model_type == "gpt2":  # it has as many key heads as query heads
+            top = ("transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head")
+            this = cls(config, shapes, top, "transformer.h.{}", names, "attn.c_attn", ALL)
+            this.has_positions = this.transposed = True
             repeat = partial(repeat_heads, config.head_size, config.n_head // config.n_kv_head)
-            return cls(
-                config=config,
-                shapes=shapes,
-                top=("transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head"),
-                block="transformer.h.{}",
-                names=names,
-                fused_qkv="attn.c_attn",
-                biased=ALL,
-                has_positions=True,
-                transposed=True,
-                transforms=dict.fromkeys(QKV[1:], repeat),
-            )
-        biased: tuple[str, ...] = NORMS if config.norm == "layernorm" else ()
-        constants: dict[str, tuple[Shape, float]] = {}
+            this.transforms |= dict.fromkeys(QKV[1:], repeat)
+            return this
+        top = ("model.embed_tokens", "", "model.norm", "lm_head")
+        this = cls(config, shapes, top, "model.layers.{}", names)
+        this.biased = NORMS if config.norm == "layernorm" else ()
         if not kind.plain and config.feed_forward not in GATES:
             # activation(gate) * 1 is the activation
             names["feed_forward.up"] = "mlp.gate_proj"
-            biased += FEED_FORWARD
-            f, c = config.d_ff, config.d_model
-            constants = {"mlp.up_proj.weight": ((f, c), 0.0), "mlp.up_proj.bias": ((f,), 1.0)}
-        return cls(
-            config=config,
-            shapes=shapes,
-            top=("model.embed_tokens", "", "model.norm", "lm_head"),
-            block="model.layers.{}",
-            names=names,
-            biased=biased,
-            constants=constants,
-        )
+            this.constants["mlp.up_proj.weight"] = ((config.d_ff, config.d_model), 0.0)
+            this.constants["mlp.up_proj.bias"] = ((config.d_ff,), 1.0)
+            this.biased += FEED_FORWARD
+        return this
 
     def recipes(self) -> Iterator[NamedRecipe]:
         """List all tensors in the order of a GGUF file, each contiguous and in float32.

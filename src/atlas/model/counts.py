@@ -114,12 +114,11 @@ def training_bytes(
     the inputs of all blocks are saved. ``moments`` is the number of optimizer values per weight.
     """
     weights = count(config).total_parameters * FLOAT
-    tokens = batch * config.context_length
-    kept = tokens * _saved_by_token(config) + _saved_by_all(config)
+    saved = _saved_by_token(config)
     if activation_checkpointing:
-        one = config.model_copy(update={"n_layer": 1})
-        inputs = config.n_layer * config.d_model
-        kept = tokens * (_saved_by_token(one) + inputs) + _saved_by_all(config)
+        one_block = config.model_copy(update={"n_layer": 1})
+        saved = _saved_by_token(one_block) + config.n_layer * config.d_model
+    kept = batch * config.context_length * saved + _saved_by_all(config)
     return {
         "weights": weights,
         "gradients": weights,

@@ -33,13 +33,15 @@ def initialize(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> No
     """
     deviation = math.sqrt(2 / (5 * model.config.d_model))
     generator = torch.Generator().manual_seed(seed)
-    writes = Counter(_stack(name) for name, _ in model.named_modules() if name.endswith(WRITERS))
+    # The first part of a name is the list of blocks, and so the stream, that a module belongs to.
+    writers = [name for name, _ in model.named_modules() if name.endswith(WRITERS)]
+    writes = Counter(name.split(".")[0] for name in writers)
     norm_is_last = model.config.norm_position == "reordered"
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             factor = 1.0
             if name.endswith(WRITERS) and scheme == "scaled":
-                factor = writes[_stack(name)] ** -0.5
+                factor = writes[name.split(".")[0]] ** -0.5
             elif name.endswith(WRITERS) and scheme == "zero" and not norm_is_last:
                 factor = 0.0
             nn.init.normal_(module.weight, std=deviation * factor, generator=generator)
@@ -48,11 +50,6 @@ def initialize(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> No
             nn.init.constant_(module.weight, 0.0 if begins_silent else 1.0)
         if isinstance(getattr(module, "bias", None), nn.Parameter):
             nn.init.zeros_(module.bias)
-
-
-def _stack(name: str) -> str:
-    """Return the list of blocks, and so the stream, that a module belongs to."""
-    return name.split(".")[0]
 
 
 KINDS: dict[str, type[LanguageModel]] = {

@@ -3,7 +3,7 @@
 The tables list the architectures of llama.cpp and the classes of transformers with the model
 options each supports. The schema refuses what no row supports before any work is done, and the
 export writes a model as the first row that supports it. Tests run every row and compare its logits
-with PyTorch's (tests/export/check/test_against_llama_cpp.py, tests/export/hugging_face).
+with PyTorch's (tests/export: check/test_against_llama_cpp.py, test_hugging_face.py).
 """
 
 import importlib.util

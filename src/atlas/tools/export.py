@@ -8,7 +8,7 @@ from pathlib import Path
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle
-from atlas.export.export import ExportResult, export_model
+from atlas.export.export import Exporter, export_model
 from atlas.export.validation import ValidationData, encode_texts, sample_texts
 from atlas.params.runtime_support import known_format
 from atlas.params.schema import export_conflicts
@@ -77,7 +77,7 @@ def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:
     return [text]
 
 
-def print_result(result: ExportResult, folder: Path) -> None:
+def print_result(result: Exporter, folder: Path) -> None:
     """Print a row per file, the logit differences and the paths."""
     titles = ("file", "bytes", "perplexity", "KL divergence", "same top token", "matrices")
     rows = [

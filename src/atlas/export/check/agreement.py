@@ -117,12 +117,11 @@ def compare(
         compare_continuations(model, prompt, ours, theirs, tolerance)
         for (prompt, ours), theirs in zip(expected.prompts, answer["continuations"], strict=True)
     ]
+    pairs = zip(texts, answer["texts"], strict=True)
     return Agreement(
         texts=len(texts),
         tokens=sum(len(ids) for _, ids in texts),
-        token_mismatches=sum(
-            ids != theirs for (_, ids), theirs in zip(texts, answer["texts"], strict=True)
-        ),
+        token_mismatches=sum(ids != theirs for (_, ids), theirs in pairs),
         logit_difference=max(differences),
         greedy_tokens=sum(len(ours) for _, ours in expected.prompts),
         greedy_mismatches=verdicts.count("mismatch"),
@@ -158,10 +157,8 @@ def check_agreement(
     Without a tolerance, as for quantized files, only the tokens must be equal.
     """
     problems = []
-    if agreement.token_mismatches:
-        problems.append(
-            f"{agreement.token_mismatches} of {agreement.texts} texts have other tokens"
-        )
+    if other := agreement.token_mismatches:
+        problems.append(f"{other} of {agreement.texts} texts have other tokens")
     if not agreement.logit_difference <= tolerance:  # NaN fails too
         problems.append(f"logits differ by {agreement.logit_difference:g}, allowed {tolerance:g}")
     if agreement.greedy_mismatches and tolerance < math.inf:

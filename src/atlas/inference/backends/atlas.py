@@ -53,14 +53,14 @@ class AtlasModel(LoadedModel):
         tokenizer = Tokenizer.load(tokenizer_path)
         check_tokenizer(config, tokenizer.sha256, str(tokenizer_path), str(folder))
         name = folder.resolve().name
-        loaded = (folder / "model.safetensors").stat()
+        state = (folder / "model.safetensors").stat()
 
         def load_torch() -> "LanguageModel":
             from atlas.model.language_model import choose_device
             from atlas.model.storage import load_model
 
             now = (folder / "model.safetensors").stat()
-            if (now.st_ino, now.st_mtime_ns) != (loaded.st_ino, loaded.st_mtime_ns):
+            if (now.st_ino, now.st_mtime_ns) != (state.st_ino, state.st_mtime_ns):
                 raise AtlasError(f"{folder}: changed since it was loaded; start again")
             return load_model(folder, choose_device())
 

@@ -11,7 +11,6 @@ from atlas.inference.backends.exported import exported_gguf, sibling
 
 Engine = Literal["auto", "llama.cpp", "torch"]
 GGUF = ".gguf"
-NO_CYLLAMA = "llama.cpp needs the package cyllama: pip install cyllama"
 
 
 def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto") -> LoadedModel:
@@ -36,7 +35,14 @@ def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto
         return HuggingFaceModel(path, choose_device())
     from atlas.inference.backends.atlas import AtlasModel
 
-    gguf = None if engine == "torch" else _find_gguf(path, engine)
+    gguf = None
+    if engine != "torch":
+        try:
+            _require_cyllama(", or use --engine torch")
+            gguf = exported_gguf(path)
+        except AtlasError as error:
+            if engine == "llama.cpp":
+                raise AtlasError(f"--engine llama.cpp: {error}") from None
     return AtlasModel.load(path, tokenizer or sibling(path, "tokenizer"), gguf)
 
 
@@ -48,23 +54,15 @@ def _load_gguf(path: Path, engine: Engine) -> LoadedModel:
             f"--engine torch: {path} is a GGUF file, which runs in llama.cpp; leave --engine out, "
             "or give the folder it was exported from"
         )
-    if find_spec("cyllama") is None:
-        raise AtlasError(NO_CYLLAMA)
+    _require_cyllama()
     from atlas.inference.backends.gguf import GGUFModel
 
     return GGUFModel(path)
 
 
-def _find_gguf(folder: Path, engine: Engine) -> Path | None:
-    """The GGUF file that llama.cpp runs in place of an Atlas model; None to use PyTorch."""
-    try:
-        if find_spec("cyllama") is None:
-            raise AtlasError(f"{NO_CYLLAMA}, or use --engine torch")
-        return exported_gguf(folder)
-    except AtlasError as error:
-        if engine == "llama.cpp":
-            raise AtlasError(f"--engine llama.cpp: {error}") from None
-        return None
+def _require_cyllama(otherwise: str = "") -> None:
+    if find_spec("cyllama") is None:
+        raise AtlasError(f"llama.cpp needs the package cyllama: pip install cyllama{otherwise}")
 
 
 def _is_hugging_face(config: Path) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.export.hugging_face.tokenizer import fast_tokenizer
+from atlas.export.hugging_face import fast_tokenizer
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import small_params, text

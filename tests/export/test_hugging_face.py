@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import TRANSFORMERS, check_agreement, compare, expect
-from atlas.export.hugging_face.folder import write_hugging_face
+from atlas.export.hugging_face import write_hugging_face
 from atlas.inference.generate import generate
 from atlas.inference.sampling import GREEDY
 from atlas.params.runtime_support import CLASSES, class_of

@@ -1,0 +1,212 @@
+"""Write a model as a folder that transformers loads: config, weights, tokenizer.
+
+The sentencepiece model becomes a tokenizer.json, the format of the tokenizers library.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from re import escape
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as FastTokenizer
+
+from atlas.export.bundle import ModelBundle, StoredWeights
+from atlas.export.tensors import TensorConverter
+from atlas.inference.sampling import DEFAULT_SAMPLING
+from atlas.model.config import ModelConfig
+from atlas.model.layers import GATES
+from atlas.model.storage import WEIGHTS, write_weights
+from atlas.params.runtime_support import HuggingFaceClass, rope_scaling
+from atlas.pipeline.files import write_json
+from atlas.tokens.encoders import SPACE_MARK, merges
+from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
+
+FORMAT = {"format": "pt"}  # transformers refuses a safetensors file without this metadata
+ACTIVATIONS = {
+    "swiglu": "silu",
+    "geglu": "gelu_pytorch_tanh",
+    "gelu": "gelu_pytorch_tanh",
+    "silu": "silu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+# Normalization of word vocabularies: white space becomes one space, each word starts with one.
+WORD_RULES = (
+    (r"[^\S\n]+", " "),
+    (r" ?\n ?", "\n"),
+    (r"^ | $", ""),
+    (r"(?<=\n|^)(?=[^\n])", " "),
+)
+
+
+def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass) -> None:
+    """Create a folder with the model, written for one of transformers' classes."""
+    config, tokenizer = bundle.config, bundle.tokenizer
+    folder.mkdir()
+    stored = StoredWeights(bundle.folder)
+    converter = TensorConverter.for_hugging_face(config, stored.shapes, kind)
+    tensors = {name: recipe(stored.read) for name, recipe in converter.recipes()}
+    write_weights(tensors, folder / WEIGHTS, FORMAT)
+    special = {f"{name}_token_id": getattr(tokenizer, name) for name in ("bos", "eos", "pad")}
+    write_json(folder / "config.json", model_settings(config, kind) | special)
+    sampling = {name: getattr(DEFAULT_SAMPLING, name) for name in ("temperature", "top_k", "top_p")}
+    write_json(folder / "generation_config.json", {"do_sample": True, **sampling, **special})
+    names = ("bos", "eos", "pad", "unk")
+    tokenizer_settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.context_length,
+        **{f"{name}_token": tokenizer.piece(getattr(tokenizer, name)) for name in names},
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", tokenizer_settings)
+    fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)
+    (folder / "tokenizer.json").write_text(fast.to_str(pretty=True), encoding="utf-8", newline="\n")
+    (folder / MODEL_FILE).write_bytes(tokenizer.model)
+
+
+def model_settings(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
+    """config.json: the class and its hyperparameters."""
+    return {
+        "architectures": [kind.name],
+        "model_type": kind.model_type,
+        "dtype": "float32",
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.tied_head,
+        "use_cache": True,
+        **(_gpt2_shape(config) if kind.model_type == "gpt2" else _rotary_shape(config, kind)),
+    }
+
+
+def _gpt2_shape(config: ModelConfig) -> dict[str, Any]:
+    """Hyperparameters under GPT-2's own names; it has no grouped key heads."""
+    return {
+        "n_positions": config.context_length,
+        "n_embd": config.d_model,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": config.d_ff,
+        "activation_function": ACTIVATIONS[config.feed_forward],
+        "layer_norm_epsilon": config.norm_eps,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+
+
+def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
+    """Hyperparameters that Llama-like classes share, and those specific to the class."""
+    scaling = rope_scaling(config.model_dump())
+    linear = {"rope_type": "linear", "type": "linear", "factor": scaling}
+    shape: dict[str, Any] = {
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.n_kv_head,
+        "head_dim": config.head_size,
+        "max_position_embeddings": config.context_length,
+        "hidden_act": ACTIVATIONS[config.feed_forward],
+        "rope_theta": config.rope_theta,
+        "rope_scaling": linear if scaling != 1 else None,
+        "attention_dropout": 0.0,
+    }
+    if kind.model_type == "starcoder2":
+        shape |= {"norm_epsilon": config.norm_eps, "use_bias": config.bias}
+        shape |= {"residual_dropout": 0.0, "embedding_dropout": 0.0, "sliding_window": None}
+    elif kind.model_type == "stablelm":
+        shape |= {"layer_norm_eps": config.norm_eps, "partial_rotary_factor": 1.0}
+        shape |= {"use_qkv_bias": False, "hidden_dropout": 0.0}
+    else:
+        shape |= {"rms_norm_eps": config.norm_eps, "attention_bias": config.bias}
+    if kind.model_type == "llama":
+        shape["mlp_bias"] = config.bias or config.feed_forward not in GATES
+    return shape
+
+
+def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenizer:
+    """Build a tokenizer with the same vocabulary that gives the same ids for any text.
+
+    With ``add_bos_token`` a text that is encoded with special tokens begins with bos.
+    """
+    fast = FastTokenizer(_model(tokenizer))
+    fast.normalizer = normalizers.Sequence(list(_normalizers(tokenizer)))
+    special = [i for i in range(tokenizer.vocab_size) if tokenizer.processor.is_control(i)]
+    if tokenizer.kind == "word":
+        line_or_word = Regex(rf"\n|{SPACE_MARK}[^\n{SPACE_MARK}]+")
+        fast.pre_tokenizer = pre_tokenizers.Split(line_or_word, "isolated")
+    elif tokenizer.kind == "unigram":
+        # tokenizers would find the pieces of special tokens in a text, so it is split inside them.
+        splits = "|".join(_split_pattern(tokenizer, i) for i in (tokenizer.unk, *special))
+        fast.pre_tokenizer = pre_tokenizers.Split(Regex(splits), "merged_with_previous")
+    fast.decoder = decoders.Sequence(list(_decoders(tokenizer)))
+    fast.add_special_tokens(
+        [AddedToken(tokenizer.piece(i), special=True, normalized=False) for i in special]
+    )
+    words = (tokenizer.piece(i).replace(SPACE_MARK, " ") for i in sorted(tokenizer.user_defined))
+    fast.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    if add_bos_token:
+        bos = tokenizer.piece(tokenizer.bos)
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A $B:1", special_tokens=[(bos, tokenizer.bos)]
+        )
+    return fast
+
+
+def _split_pattern(tokenizer: Tokenizer, identity: int) -> str:
+    """A pattern that matches the start of a piece where the rest of the piece follows.
+
+    The split is next to a letter of the vocabulary, because a run of unknown letters is one token.
+    """
+    piece = tokenizer.piece(identity)
+    known = (tokenizer.processor.piece_to_id(letter) != tokenizer.unk for letter in piece)
+    cut = max(next((index for index, is_known in enumerate(known) if is_known), 1), 1)
+    return f"{escape(piece[:cut])}(?={escape(piece[cut:])})"
+
+
+def _model(tokenizer: Tokenizer) -> models.Model:
+    vocabulary = {tokenizer.piece(i): i for i in range(tokenizer.vocab_size)}
+    unknown = tokenizer.piece(tokenizer.unk)
+    match tokenizer.kind:
+        case "unigram":
+            scores = [(piece, tokenizer.processor.get_score(i)) for piece, i in vocabulary.items()]
+            return models.Unigram(scores, tokenizer.unk, tokenizer.has_bytes)
+        case "word":
+            return models.WordLevel(vocabulary, unknown)
+    return models.BPE(
+        vocabulary,
+        list(merges(tokenizer.spec)) if tokenizer.kind == "bpe" else [],
+        unk_token=unknown,
+        byte_fallback=tokenizer.has_bytes,
+        fuse_unk=not tokenizer.has_bytes,
+    )
+
+
+def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
+    """The normalization that sentencepiece applies before it splits a text."""
+    spec = tokenizer.normalizer
+    if tokenizer.kind == "word":
+        for pattern, replacement in WORD_RULES:
+            yield normalizers.Replace(Regex(pattern), replacement)
+    else:
+        if spec.precompiled_charsmap:
+            yield normalizers.Precompiled(spec.precompiled_charsmap)
+        if spec.remove_extra_whitespaces:
+            yield normalizers.Strip()
+            yield normalizers.Replace(Regex(" {2,}"), " ")
+        if spec.add_dummy_prefix:
+            yield normalizers.Prepend(" ")
+    if spec.escape_whitespaces:
+        yield normalizers.Replace(" ", SPACE_MARK)
+
+
+def _decoders(tokenizer: Tokenizer) -> Iterator[decoders.Decoder]:
+    """The steps from pieces back to text."""
+    yield decoders.Replace(tokenizer.piece(tokenizer.unk), tokenizer.decode([tokenizer.unk]))
+    yield decoders.Replace(SPACE_MARK, " ")
+    yield decoders.ByteFallback()
+    yield decoders.Fuse()
+    if tokenizer.kind == "word":
+        yield decoders.Replace("\n ", "\n")
+    if tokenizer.normalizer.add_dummy_prefix:
+        yield decoders.Strip(" ", 1, 0)

@@ -1,1 +1,0 @@
-"""A Hugging Face folder: config, weights and tokenizer that transformers loads."""
