@@ -10,6 +10,8 @@ MAX_ALTERNATIVES = 20
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 DEFAULT_CHAT_TOKENS = 256
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1)]
+Alternatives = Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Body = dict[str, Any]
 
@@ -70,8 +72,8 @@ class CompletionRequest(BaseRequest):
         | TokenIds
         | Annotated[list[TokenIds], Field(min_length=1)]
     )
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="Default: 16.")
-    logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = Field(
+    max_tokens: Count | None = Field(None, description="Default: 16.")
+    logprobs: Alternatives | None = Field(
         None, description="Return the log-probability of each token and of this many alternatives."
     )
     echo: Literal[False] | None = None
@@ -123,14 +125,12 @@ class ChatRequest(BaseRequest):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Default: 256."
-    )
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_completion_tokens: Count | None = Field(None, description="Default: 256.")
+    max_tokens: Count | None = Field(
         None, description="Older name of max_completion_tokens, which takes precedence."
     )
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+    top_logprobs: Alternatives | None = None
 
     @property
     def token_limit(self) -> int:

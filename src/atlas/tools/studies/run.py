@@ -47,7 +47,7 @@ def write_study(root: Path, name: str) -> None:
     """Write the table, plot and page of a study from its finished runs."""
     study = load_study(root, name)
     results = _read_results(root, study)
-    if not _count_done(results):
+    if all(result.state != "done" for result in results):
         raise AtlasError(
             f"study {name}: no run in this repository has the current params, code and "
             f"data; its page is unchanged. Run `atlas study {name}`"
@@ -73,7 +73,7 @@ def run_study(root: Path, name: str) -> None:
         except (KeyboardInterrupt, AtlasError) as error:
             problem = error
         results = _read_results(root, study)
-        done = _count_done(results)
+        done = sum(result.state == "done" for result in results)
         if done or not problem:  # otherwise the page stays as it is
             print(f"wrote {write_page(root, study, results)}")
     if isinstance(problem, KeyboardInterrupt):
@@ -118,10 +118,6 @@ def _run_missing(root: Path, study: Study, lock: IO[bytes]) -> None:
 def _read_results(root: Path, study: Study) -> list[RunResult]:
     finished = finished_experiments(root)
     return [read_result(root, study, run, finished) for run in study.runs]
-
-
-def _count_done(results: list[RunResult]) -> int:
-    return sum(result.state == "done" for result in results)
 
 
 def _run_experiment(root: Path, run: StudyRun, snapshot: Snapshot, lock: IO[bytes]) -> bool:
