@@ -15,18 +15,12 @@ from atlas.errors import one_line
 from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.inference.generate import generate
 from atlas.inference.sampling import DEFAULT_SAMPLING
-from atlas.params.runtime_support import HUGGING_FACE, ONNX, TORCH, UNQUANTIZED, gguf_formats
+from atlas.params.runtime_support import HUGGING_FACE, UNQUANTIZED, gguf_formats
 from atlas.pipeline.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 CARD, MODELFILE = "README.md", "Modelfile"
 SAMPLE_TOKENS = 100
-LOGIT_METRICS = {  # of the largest logit difference, by runtime
-    "llama.cpp": "logit_difference",
-    "transformers": f"{HUGGING_FACE}_logit_difference",
-    "onnxruntime": f"{ONNX}_logit_difference",
-    "torch.export": f"{TORCH}_logit_difference",
-}
 
 
 @dataclass(frozen=True)
@@ -76,12 +70,7 @@ def write_card(
         config=bundle.config,
         parameters=bundle.model.parameter_count(),
         perplexity_data=perplexity_data,
-        agreements=[
-            # Rounding to two digits must not lower the bound.
-            f"logits of {runtime} differ from PyTorch's by at most {1.05 * float(metrics[key]):.1e}"
-            for runtime, key in LOGIT_METRICS.items()
-            if key in metrics
-        ],
+        metrics=metrics,
         sampling=DEFAULT_SAMPLING,
         prompt=prompt_text,
         shell_prompt=_shell_words(prompt_text),

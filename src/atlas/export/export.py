@@ -86,13 +86,7 @@ def export_model(
 
 
 class Exporter:
-    """Exports one model, format by format, and collects the results.
-
-    Attributes:
-        metrics: results that the same inputs reproduce.
-        speeds: tokens per second in llama.cpp.
-        files: the PyTorch model, then each GGUF file that is kept.
-    """
+    """Exports one model, format by format, and collects the results."""
 
     def __init__(
         self, bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
@@ -107,8 +101,8 @@ class Exporter:
             "formats": ", ".join(formats),
             "perplexity": perplexity,
         }
-        self.speeds: dict[str, float] = {}
-        self.files: list[FileRow] = []
+        self.speeds: dict[str, float] = {}  # in llama.cpp, tokens per second
+        self.files: list[FileRow] = []  # the PyTorch model, then each GGUF file that is kept
         size = (bundle.folder / WEIGHTS).stat().st_size
         exact = Quality(perplexity, kl_divergence=0.0, top_1_agreement=1.0, tokens_per_second=0.0)
         self._add_row("the model in PyTorch", "pytorch", size, exact, "f32")
@@ -116,9 +110,8 @@ class Exporter:
     def export_gguf(self, architecture: Architecture) -> None:
         """Write the GGUF files.
 
-        The F32 file is always written, because it is checked strictly: tokens, logits, greedy text
-        and perplexity. Of the smaller types only the tokens must be equal; their loss of quality is
-        measured against the F32 file.
+        F32 is always written and checked strictly: tokens, logits, greedy text and perplexity. Of
+        smaller types only the tokens must be equal; their loss of quality is measured against it.
         """
         self.metrics["architecture"] = architecture.name
         formats = gguf_formats(self._formats)

@@ -17,7 +17,8 @@ class IncrementalDecoder:
     def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int]) -> None:
         """Start after a prompt, because a token's text may depend on the one before it."""
         self._decode = decode
-        self._restart(list(prompt[-1:]))
+        self._shown = list(prompt[-1:])
+        self._shown_text = decode(self._shown)
         self._pending: list[int] = []
 
     def feed(self, token: int) -> str:
@@ -53,15 +54,11 @@ class IncrementalDecoder:
         # After an invalid character the next ids must be decoded together with it.
         valid = bool(text) and not text.endswith(UNKNOWN)
         if valid and len(self._shown) > MAX_CONTEXT_IDS:
-            self._restart(taken)
+            self._shown, self._shown_text = taken, self._decode(taken)
         else:
             self._shown += taken
             self._shown_text += text
         return text
-
-    def _restart(self, ids: list[int]) -> None:
-        """Start again from ``ids`` alone."""
-        self._shown, self._shown_text = ids, self._decode(ids)
 
 
 class StopStringFilter:

@@ -102,17 +102,13 @@ class KVCache:
 class AttentionMetadata:
     """Inputs of attention that all blocks of a forward pass share.
 
-    Attributes:
-        causal: each query sees itself and earlier keys; T = S, and ``bias`` is None.
-        bias: added to the scores, (B or 1, H or 1, T, S), -inf for hidden keys.
-        rotation: cosines and sines of RoPE, (B or nothing, T, 1, D) each.
-        weights: receives the attention weights of each block, (B, H, T, S); None for the fused
-            kernel, which never has them.
+    The list ``weights`` receives the attention weights of each block, (B, H, T, S). Without it the
+    fused kernel runs, which never has them.
     """
 
-    causal: bool
-    bias: Tensor | None = None
-    rotation: tuple[Tensor, Tensor] | None = None
+    causal: bool  # each query sees itself and earlier keys; T = S, and ``bias`` is None
+    bias: Tensor | None = None  # added to the scores, (B or 1, H or 1, T, S), -inf for hidden keys
+    rotation: tuple[Tensor, Tensor] | None = None  # cosines and sines of RoPE, (B?, T, 1, D) each
     weights: list[Tensor] | None = None
 
 

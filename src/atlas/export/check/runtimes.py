@@ -36,14 +36,12 @@ Logits = npt.NDArray[np.float32]
 class Runtime:
     """A loaded model.
 
-    Attributes:
-        logits: computes logits (T, V) after each of T ids, which continue the previous call; with
-            the position 0 they start a new text.
-        tokenize: tokenizes a text without adding special tokens; their names are ordinary text.
+    ``logits`` computes logits (T, V) after each of T ids, which continue the previous call; at the
+    position 0 they start a new text.
     """
 
-    logits: Callable[[list[int], int], Logits]
-    tokenize: Callable[[str], list[int]] | None = None
+    logits: Callable[[list[int], int], Logits]  # of ids and the position of the first
+    tokenize: Callable[[str], list[int]] | None = None  # names of special tokens are ordinary text
 
 
 def load_llama_cpp(path: str, context_length: int) -> Runtime:

@@ -76,18 +76,16 @@ class GGUFModel(ForeignModel):
         self.chat_template = self._metadata.get("tokenizer.chat_template")
         bos, eos = self._vocabulary.token_bos(), self._vocabulary.token_eos()
         self.bos = bos if bos >= 0 else None
-        names = {"bos_token": bos, "eos_token": eos}
-        self.special_tokens = {
-            name: self._vocabulary.get_text(token) if token >= 0 else ""
-            for name, token in names.items()
-        }
+        bos_text, eos_text = (
+            self._vocabulary.get_text(token) if token >= 0 else "" for token in (bos, eos)
+        )
+        self.special_tokens = {"bos_token": bos_text, "eos_token": eos_text}
 
     def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
         """The ids of a text."""
         valid = text.encode("utf-8", errors="replace").decode()
-        return list(
-            self._vocabulary.tokenize(valid, add_special=not is_chat, parse_special=is_chat)
-        )
+        options = {"add_special": not is_chat, "parse_special": is_chat}
+        return list(self._vocabulary.tokenize(valid, **options))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
