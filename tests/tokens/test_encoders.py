@@ -17,7 +17,7 @@ from atlas.tokens.encoders import (
     WHOLE,
     WORDS,
     GigatokenEncoder,
-    UnitEncoder,
+    encode_units,
     gigatoken_supports,
     unit_pattern,
 )
@@ -253,7 +253,7 @@ class Letters:
 
 def test_each_distinct_unit_is_encoded_once():
     letters = Letters()
-    ids, lengths = UnitEncoder(letters, WORDS)([" a cat a cat", "", " a dog"])
+    ids, lengths = encode_units(letters, WORDS, [" a cat a cat", "", " a dog"])
     assert sorted(letters.encoded) == [" a", " cat", " dog"]
     assert "".join(map(chr, ids)) == " a cat a cat a dog"
     assert lengths.tolist() == [12, 0, 6]

@@ -96,20 +96,14 @@ def _locate(source: Path) -> tuple[Path, str | None]:
         if stat.S_ISDIR(mode):
             os.scandir(source).close()
             return source, None
+        if stat.S_ISREG(mode):
+            return source.parent, source.name
+        problem = " is neither a file nor a folder; choose another path"
     except FileNotFoundError:
-        raise AtlasError(
-            f"corpus.files.path: {source} does not exist; give a file or folder "
-            "(an absolute path for queued experiments)"
-        ) from None
+        problem = " does not exist; give a file or folder (absolute for queued experiments)"
     except OSError as error:
-        raise AtlasError(
-            f"corpus.files.path: {source}: {error.strerror}; try another path"
-        ) from None
-    if not stat.S_ISREG(mode):
-        raise AtlasError(
-            f"corpus.files.path: {source} is neither a file nor a folder; choose another path"
-        )
-    return source.parent, source.name
+        problem = f": {error.strerror}; try another path"
+    raise AtlasError(f"corpus.files.path: {source}{problem}")
 
 
 def _walk(base: Path, skip: Skip) -> Iterator[str]:

@@ -64,10 +64,6 @@ def _entries(node: Documented, name: str) -> Iterator[str]:
 
 
 def _signature(node: Documented, name: str) -> str:
-    match node:
-        case ast.Module():
-            return f"module {name}"
-        case ast.ClassDef():
-            return f"class {name}"
-        case _:
-            return f"{name}({ast.unparse(node.args)})"
+    if isinstance(node, ast.Module | ast.ClassDef):
+        return f"{'module' if isinstance(node, ast.Module) else 'class'} {name}"
+    return f"{name}({ast.unparse(node.args)})"

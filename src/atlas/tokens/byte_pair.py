@@ -55,15 +55,11 @@ def join(tokens: Sequence[int], pair: Pair, new: int) -> list[int]:
 
 @dataclass
 class BytePairEncoder:
-    """A vocabulary of bytes and merged pairs.
+    """A vocabulary of bytes and merged pairs."""
 
-    Attributes:
-        pieces: the bytes of each token; the first 256 are the single bytes.
-        merges: the token that each pair becomes, in the order learned.
-    """
-
+    # The bytes of each token; the first 256 are the single bytes.
     pieces: list[bytes] = field(default_factory=lambda: [bytes([byte]) for byte in range(256)])
-    merges: dict[Pair, int] = field(default_factory=dict)
+    merges: dict[Pair, int] = field(default_factory=dict)  # in the order learned
 
     @classmethod
     def train(cls, text: str, merges: int) -> "BytePairEncoder":

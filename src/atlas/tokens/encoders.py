@@ -2,7 +2,7 @@
 
 Two encoders, one result:
 
-- ``UnitEncoder`` splits texts into units that encode to the same ids alone as in context, and has
+- ``encode_units`` splits texts into units that encode to the same ids alone as in context, and has
   sentencepiece encode each distinct unit once. It works for every model.
 - ``GigatokenEncoder`` runs gigatoken, which is several times faster. It takes BPE models with byte
   fallback, and models of single characters, which are BPE models without merges.
@@ -64,28 +64,23 @@ def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
     return BLANKS if blanks else LINES if lines else WHOLE
 
 
-class UnitEncoder:
-    """Encode with sentencepiece, each distinct unit once.
+def encode_units(
+    processor: SentencePieceProcessor, pattern: re.Pattern[str], texts: Sequence[str]
+) -> tuple[Ids, Lengths]:
+    """Encode with sentencepiece, each distinct unit once; see ``Encoder``.
 
     Short units also keep the sums of unigram scores exact: sentencepiece adds them up in single
     precision over whatever it is given.
     """
-
-    def __init__(self, processor: SentencePieceProcessor, units: re.Pattern[str]) -> None:
-        self._processor = processor
-        self._units = units
-
-    def __call__(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
-        """Encode texts; see ``Encoder``."""
-        known: dict[str, Sequence[int]] = {}
-        encoded = []
-        for text in texts:
-            units = self._units.findall(text)
-            new = list(set(units) - known.keys())
-            known.update(zip(new, self._processor.encode(new, num_threads=1), strict=True))
-            ids = chain.from_iterable(map(known.__getitem__, units))
-            encoded.append(np.fromiter(ids, np.int32))
-        return np.concatenate(encoded), np.array(list(map(len, encoded)), np.int64)
+    known: dict[str, Sequence[int]] = {}
+    encoded = []
+    for text in texts:
+        units = pattern.findall(text)
+        new = list(set(units) - known.keys())
+        known.update(zip(new, processor.encode(new, num_threads=1), strict=True))
+        ids = chain.from_iterable(map(known.__getitem__, units))
+        encoded.append(np.fromiter(ids, np.int32))
+    return np.concatenate(encoded), np.array(list(map(len, encoded)), np.int64)
 
 
 def gigatoken_supports(spec: ModelProto) -> bool:

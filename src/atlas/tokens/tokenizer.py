@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -27,7 +27,7 @@ from atlas.tokens.encoders import (
     GigatokenEncoder,
     Ids,
     Lengths,
-    UnitEncoder,
+    encode_units,
     gigatoken_supports,
     unit_pattern,
 )
@@ -56,27 +56,18 @@ class Block:
 
 
 class Tokenizer:
-    """A vocabulary, and the rules that split text into pieces.
-
-    Attributes:
-        bos: id before the first token of a text; the same as ``eos``, which separates documents.
-        eos: id that ends a text. No text encodes to it, not even its own characters.
-        pad: id that fills short rows of a batch; ``eos`` if the model has no padding piece.
-        unk: id of what the vocabulary can't express, unless that becomes bytes (``has_bytes``).
-        normalizer: how sentencepiece changes a text before splitting it.
-        user_defined: ids of pieces that are split off before all others.
-        spec, processor: the model as its file describes it, and as sentencepiece runs it.
-    """
+    """A vocabulary, and the rules that split text into pieces."""
 
     def __init__(self, model: bytes, name: str = MODEL_FILE) -> None:
         """Parse the content of a model file; ``name`` identifies it in errors."""
+        # The model as its file describes it, and as sentencepiece runs it.
         self.spec, self.processor = _parse(model, name)
         spec = self.spec
         self.model = model
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.kind = cast(Kind, TrainerSpec.ModelType.Name(spec.trainer_spec.model_type).lower())
         self.vocab_size: int = self.processor.vocab_size()
-        self.eos: int = self.processor.eos_id()
+        self.eos: int = self.processor.eos_id()  # ends a text; no text encodes to it
         if self.eos < 0:
             raise AtlasError(
                 f"{name}: this model has no end-of-sentence piece (eos_id) to separate documents; "
@@ -87,23 +78,27 @@ class Tokenizer:
                 f"{name}: Atlas reads only word models that it trained itself; train one with "
                 "tokenizer.kind=word and tokenizer.path=models/own"
             )
-        self.bos = self.eos
+        self.bos = self.eos  # before the first token of a text
+        # Fills short rows of a batch; eos if the model has no padding piece.
         self.pad: int = self.eos if self.processor.pad_id() < 0 else self.processor.pad_id()
-        self.unk: int = self.processor.unk_id()
-        self.normalizer: NormalizerSpec = spec.normalizer_spec
-        self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)
-        pieces = enumerate(spec.pieces)
+        self.unk: int = self.processor.unk_id()  # for what the vocabulary can't express
+        self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)  # instead of unk
+        self.normalizer: NormalizerSpec = spec.normalizer_spec  # changes a text before splitting
+        pieces = enumerate(spec.pieces)  # user-defined ones are split off before all others
         self.user_defined = {each for each, piece in pieces if piece.type == piece.USER_DEFINED}
         self._normalizes = bool(
             self.normalizer.precompiled_charsmap
             or self.normalizer.remove_extra_whitespaces
             or spec.trainer_spec.treat_whitespace_as_suffix
         )
-        self._plain = _without_normalization(spec)
+        self._plain = ModelProto()  # does not normalize
+        self._plain.CopyFrom(spec)
+        rules = self._plain.normalizer_spec
+        rules.precompiled_charsmap = b""
+        rules.add_dummy_prefix = rules.remove_extra_whitespaces = False
         self._units = unit_pattern(spec)
-        self._unit_encoder = UnitEncoder(
-            SentencePieceProcessor(model_proto=self._plain.SerializeToString()), self._units
-        )
+        plain = SentencePieceProcessor(model_proto=self._plain.SerializeToString())
+        self._unit_encoder: Encoder = partial(encode_units, plain, self._units)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -262,13 +257,3 @@ def _parse(model: bytes, name: str) -> tuple[ModelProto, SentencePieceProcessor]
         return spec, SentencePieceProcessor(model_proto=model)
     except (DecodeError, RuntimeError, AttributeError, TypeError, ValueError):
         raise AtlasError(f"{name}: not a sentencepiece model; {HINT}") from None
-
-
-def _without_normalization(spec: ModelProto) -> ModelProto:
-    """Return a copy that doesn't normalize texts."""
-    plain = ModelProto()
-    plain.CopyFrom(spec)
-    plain.normalizer_spec.precompiled_charsmap = b""
-    plain.normalizer_spec.add_dummy_prefix = False
-    plain.normalizer_spec.remove_extra_whitespaces = False
-    return plain

@@ -212,13 +212,18 @@ def read_piece(
 def _read_text(piece: Piece, separator: str | None, notes: Counter[str]) -> Iterator[Item]:
     with open_stream(piece.path, piece.member) as stream:
         head = stream.read(decoding.SAMPLE)
-    wide = _wide_encoding(head)
+    try:
+        encoding = decoding.guess_encoding(head, whole=False).encoding
+    except NotTextError:
+        encoding = "utf-8"  # decided block by block
+    width = WIDE.get(encoding[:6], 1)
+    wide = width > 1
     if wide and piece.start:
         return  # the first range reads the whole file: code units can't be found from within
-    width, stop = (WIDE[wide[:6]], None) if wide else (1, piece.stop)
-    decoder = codecs.getincrementaldecoder(wide or "utf-8")(errors="replace")
+    stop = None if wide else piece.stop
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     with open_stream(piece.path, piece.member) as stream:
-        mark = separator.encode() if separator and width == 1 else b""
+        mark = separator.encode() if separator and not wide else b""
         for offset, block in streams.read_blocks(stream, piece.start, stop, width, mark):
             identity = f"{piece.name}@{offset}" if offset else piece.name
             try:
@@ -242,15 +247,6 @@ def _split(identity: str, source: str, text: str, separator: str | None) -> Iter
     for number, part in enumerate(text.split(separator), start=1):
         if part.strip():
             yield Document(f"{identity}#{number}", source, part.strip("\r\n"))
-
-
-def _wide_encoding(head: bytes) -> str | None:
-    """Return an encoding with code units of two or four bytes, None for any other."""
-    try:
-        encoding = decoding.guess_encoding(head, whole=False).encoding
-    except NotTextError:
-        return None  # decided block by block
-    return encoding if encoding.startswith(tuple(WIDE)) else None
 
 
 def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Item]:
