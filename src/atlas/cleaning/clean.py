@@ -252,16 +252,11 @@ def _write_rejected(
     with path.open("wb") as file:
         for result in results:
             file.write((result.folder / REJECTED).read_bytes())
-        for duplicate in duplicates:
-            identity, original = (
-                documents.document(int(duplicate[key])).id for key in ("number", "of")
-            )
-            if duplicate["exact"]:
-                rejection = Rejection(identity, "exact_duplicate", f"of {original}")
-            else:
-                detail = f"of {original}, Jaccard index {duplicate['jaccard']:.3f}"
-                rejection = Rejection(identity, "near_duplicate", detail)
-            file.write(_rejection_line(rejection))
+        for number, of, index, is_exact in duplicates.tolist():
+            reason = "exact_duplicate" if is_exact else "near_duplicate"
+            similarity = "" if is_exact else f", Jaccard index {index:.3f}"
+            detail = f"of {documents.document(of).id}{similarity}"
+            file.write(_rejection_line(Rejection(documents.document(number).id, reason, detail)))
 
 
 def _write_splits(

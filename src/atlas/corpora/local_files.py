@@ -30,12 +30,12 @@ GZIPPABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind not in ("pa
 
 def format_of(name: str) -> Format | None:
     """Return the format by suffix, None if unknown; ``name.gz`` is gzipped text."""
-    lowered = name.lower()
-    plain = lowered.removesuffix(GZIP_SUFFIX)
+    plain = name.lower().removesuffix(GZIP_SUFFIX)
+    packed = plain != name.lower()
     for suffix, kind in FORMATS.items():
         if plain.endswith(suffix):
-            return None if plain != lowered and suffix not in GZIPPABLE else kind
-    return "text" if plain != lowered else None
+            return None if packed and suffix not in GZIPPABLE else kind
+    return "text" if packed else None
 
 
 SUFFIXES = (*FORMATS, *(f"{suffix}{GZIP_SUFFIX}" for suffix in GZIPPABLE))

@@ -48,12 +48,9 @@ def open_stream(path: Path, member: str | None) -> Iterator[BinaryIO]:
 
     Call ``check_packed`` first; errors of the unpackers are not handled here.
     """
-    if member is None:
-        with path.open("rb") as file:
-            yield _unpacked(file, path.name)
-    else:
-        with _archive(path).open(member) as packed:
-            yield _unpacked(cast(BinaryIO, packed), member)
+    is_gzip = (member or path.name).lower().endswith(GZIP_SUFFIX)
+    with path.open("rb") if member is None else _archive(path).open(member) as file:
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=file) if is_gzip else file)
 
 
 def check_packed(path: Path, member: str | None) -> None:
@@ -119,12 +116,6 @@ def _opened_archive(path: Path, _size: int, _mtime: int) -> zipfile.ZipFile:
 def _is_visible(name: str) -> bool:
     hidden = (part.startswith(".") and part != ".." for part in name.split("/"))
     return not name.startswith("__MACOSX/") and not any(hidden)
-
-
-def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
-    if name.lower().endswith(GZIP_SUFFIX):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
-    return stream
 
 
 MAX_LINE = 32 << 20  # bytes; longer lines are rejected
