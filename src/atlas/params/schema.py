@@ -413,17 +413,12 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
                 f"head size must be even: {fix}"
             )
         if heads % key_heads:
-            yield (
-                f"model.n_head ({heads}) is not divisible by model.n_kv_head ({key_heads}): each "
-                "key head must serve the same number of query heads"
-            )
+            yield f"model.n_head ({heads}) is not divisible by model.n_kv_head ({key_heads})"
         if model.positions == "sinusoidal" and width % 2:
             yield f"model.d_model is {width}: sinusoids come in pairs, so make it even: {fix}"
         if model.rope_scaling != 1 and model.positions != "rope":
-            yield (
-                f"model.rope_scaling is {model.rope_scaling:g} with model.positions="
-                f"{model.positions}: set it to 1.0, or set model.positions=rope"
-            )
+            scaling = f"model.rope_scaling is {model.rope_scaling:g}"
+            yield f"{scaling} without RoPE: set it to 1.0, or set model.positions=rope"
     if model.kind == "decoder" and window and window >= context:
         yield f"model.window ({window}) must be less than model.context_length ({context}), or null"
     if model.kind == "encoder_decoder" and window:
@@ -484,10 +479,7 @@ def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
             )
     programs = [name for name in formats if name in (ONNX, TORCH)]
     if programs and model.kind != "decoder":
-        yield (
-            f"{programs[0]} supports decoders only, and model.kind is {model.kind}: "
-            f"drop {', '.join(programs)}"
-        )
+        yield f"{programs[0]} supports decoders only: drop {', '.join(programs)}"
     packed = quantized_formats(formats)
     for key, value, fits in (
         ("d_model", model.d_model, fitting_width(model, formats)),

@@ -101,15 +101,15 @@ class StageRun:
     params: Params
     checkpoints: Path  # whatever lets an interrupted run resume
     events: Path  # for TensorBoard, in the user's checkout even for experiments
+    spec: StageSpec
     timing: dict[str, Metric] = field(default_factory=dict)  # metrics/timing/<stage>.json
     timing_rows: list[dict[str, int | float]] = field(default_factory=list)  # and .csv, by step
-    _outs: tuple[Path, ...] = ()
     _written: list[Path] = field(default_factory=list)
 
     def output(self, path: str) -> Path:
         """Return a temporary path for the output ``path``; it is renamed on success."""
         final = Path(path)
-        if final not in self._outs:
+        if final not in self.spec.outs:
             raise AtlasError(f"dvc.yaml: stage {self.name} declares no output {path}; add it")
         partial = partial_path(final)
         remove(partial)
@@ -129,11 +129,11 @@ class StageRun:
         write_json(self.output(f"metrics/{self.name}.json"), _finite(metrics))
 
     @contextmanager
-    def publishing(self, inputs: Mapping[str, str], spec: StageSpec) -> Iterator[None]:
+    def publishing(self, inputs: Mapping[str, str]) -> Iterator[None]:
         """Rename every output to its final name if the block succeeds and no input changed."""
         try:
             yield
-            _check_unchanged(inputs, spec.inputs())
+            _check_unchanged(inputs, self.spec.inputs())
             for final in self._written:
                 put_in_place(partial_path(final), final)
         except OSError as error:
@@ -169,13 +169,13 @@ def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
         checkpoints = project_root() / ".ckpt" / name / fingerprint
         experiment = os.environ.get("DVC_EXP_NAME", "workspace")
         events = project_root() / "metrics/tensorboard" / f"{experiment}-{fingerprint[:6]}"
-        run = StageRun(name, params, checkpoints, events, _outs=spec.outs)
+        run = StageRun(name, params, checkpoints, events, spec)
         if helps_another():  # the first process locks, prints and publishes
             body(run)
             return
         here = Path(".ckpt") / f"{name}.lock"
         with _locked(here), _locked(checkpoints.with_suffix(".lock")):
-            with run.publishing(inputs, spec):
+            with run.publishing(inputs):
                 body(run)
             remove(checkpoints)
         run.write_timing(time.perf_counter() - started)

@@ -192,10 +192,8 @@ class MetricsLogger:
             desc="train", total=steps, initial=state.step, unit="step", disable=not is_main
         )
 
-    def __enter__(self) -> "MetricsLogger":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
+        """Finish the bar and the files."""
         self._bar.close()
         self._events(lambda _: self._writer.close())
         self._write_live(force=True)

@@ -33,7 +33,6 @@ from atlas.tokens.batches import TensorBatch
 from atlas.training.distributed import DistributedContext
 from atlas.training.optimizers import learning_rate_factor, make_optimizers
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 LAYER_COLUMNS = ("step", "layer", "weights", "gradient", "update")
 MIN_SCALE = 1.0  # an overflow below it has another cause than precision
 TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
@@ -90,7 +89,7 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._device = device.type
-        self.dtype = DTYPES.get(name, torch.float32)
+        self.dtype: torch.dtype = getattr(torch, name)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
 
     def autocast(self) -> AbstractContextManager[Any]:

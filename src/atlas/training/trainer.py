@@ -87,7 +87,7 @@ class Trainer:
             batches.load_state_dict(state.data_position)
         with (
             stop_requests() as stops,
-            self._logger(state) as logger,
+            closing(self._logger(state)) as logger,
             closing(batches.read()) as reader,
         ):
             if not state.val_rows:
