@@ -157,6 +157,9 @@ RMSNORM = {"norm": ("rmsnorm",)}
 LAYERNORM = {"norm": ("layernorm",)}
 LLAMA_LIKE = {"positions": ROTARY, **RMSNORM}
 NO_BIAS = {"bias": (False,)}
+SWIGLU = {"feed_forward": ("swiglu",)}
+GELU = {"feed_forward": ("gelu",)}
+RELU2 = {"feed_forward": ("relu2",)}
 QWEN3 = {**LLAMA_LIKE, "qk_norm": ("head",), **NO_BIAS}
 OLMO2 = {**LLAMA_LIKE, "norm_position": ("reordered",), "qk_norm": ("all",), **NO_BIAS}
 
@@ -168,23 +171,19 @@ ARCHITECTURES = (
         always_gated=True,
         relu_scale=4096.0,
     ),
-    Architecture("qwen3", {**QWEN3, "feed_forward": ("swiglu",)}),
-    Architecture("olmo2", {**OLMO2, "feed_forward": ("swiglu",)}, always_head=True),
-    Architecture(
-        "arcee", {**LLAMA_LIKE, "feed_forward": ("relu2",), **NO_BIAS}, adjacent_rope=True
-    ),
+    Architecture("qwen3", {**QWEN3, **SWIGLU}),
+    Architecture("olmo2", {**OLMO2, **SWIGLU}, always_head=True),
+    Architecture("arcee", {**LLAMA_LIKE, **RELU2, **NO_BIAS}, adjacent_rope=True),
     Architecture(
         "gemma",
         {**LLAMA_LIKE, "feed_forward": ("geglu",), **NO_BIAS, "tied_head": (True,)},
         scales_embedding=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
-    Architecture(
-        "refact", {"positions": ("alibi",), **RMSNORM, "feed_forward": ("swiglu",), **NO_BIAS}
-    ),
+    Architecture("refact", {"positions": ("alibi",), **RMSNORM, **SWIGLU, **NO_BIAS}),
     Architecture(
         "gpt2",
-        {"positions": TABLE, **LAYERNORM, "feed_forward": ("gelu",)},
+        {"positions": TABLE, **LAYERNORM, **GELU},
         fused_qkv=True,
         always_bias=True,
         always_positions=True,
@@ -192,7 +191,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "mpt",
-        {"positions": ("alibi",), **LAYERNORM, "feed_forward": ("gelu",)},
+        {"positions": ("alibi",), **LAYERNORM, **GELU},
         fused_qkv=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
@@ -205,7 +204,7 @@ ARCHITECTURES = (
     ),
     Architecture(
         "jais",
-        {"positions": ("alibi", "none"), **LAYERNORM, "feed_forward": ("swiglu",)},
+        {"positions": ("alibi", "none"), **LAYERNORM, **SWIGLU},
         fused_qkv=True,
         always_bias=True,
         always_head=True,
@@ -213,19 +212,19 @@ ARCHITECTURES = (
     ),
     Architecture(
         "starcoder2",
-        {"positions": ("rope",), **LAYERNORM, "feed_forward": ("gelu",)},
+        {"positions": ("rope",), **LAYERNORM, **GELU},
         always_bias=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
         "stablelm",
-        {"positions": ("rope",), **LAYERNORM, "feed_forward": ("swiglu",), **NO_BIAS},
+        {"positions": ("rope",), **LAYERNORM, **SWIGLU, **NO_BIAS},
         always_norm_bias=True,
         always_head=True,
     ),
     Architecture(
         "nemotron",
-        {"positions": ROTARY, **LAYERNORM, "feed_forward": ("relu2",)},
+        {"positions": ROTARY, **LAYERNORM, **RELU2},
         always_norm_bias=True,
         always_head=True,
     ),
