@@ -16,13 +16,13 @@ from atlas.pipeline.files import remove
 from atlas.pipeline.stage import StageRun, project_root, run_stage
 from atlas.tokens.shards import TokenIndex
 from atlas.tokens.tokenizer import Tokenizer
-from atlas.training.checkpoint import Checkpoints
+from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState
 from atlas.training.samples import sample_text, samples_page
 from atlas.training.train_step import make_deterministic
-from atlas.training.trainer import build_model, fit, open_splits
+from atlas.training.trainer import Trainer, build_model, open_splits
 
 TOKENS, TOKENIZER, LIVE = Path("data/tokens"), Path("models/tokenizer"), Path("metrics/live")
 
@@ -44,7 +44,8 @@ def main(run: StageRun) -> None:
         checkpoints = Checkpoints(run.checkpoints)
         if context.is_main:
             remove(LIVE)
-        state, last = fit(model, params, splits, checkpoints, context, sample, run.events, LIVE)
+        trainer = Trainer(model, params, splits, checkpoints, context, run.events, LIVE, sample)
+        state, last = trainer.fit(), full_weights(model, context)
         if context.is_main:
             checkpoints.write_model(run.output_folder("models/model"), model.config, last)
             write_metrics(run, state, model.parameter_count(), context)

@@ -11,8 +11,10 @@ from atlas.model.storage import load_weights
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints
-from atlas.training.trainer import fit_bigram
+from atlas.training.distributed import DistributedContext
+from atlas.training.trainer import Trainer
 from tests.small import EOS, small_config, small_params, write_tokens
+from tests.training.conftest import CPU
 
 
 @pytest.fixture
@@ -30,7 +32,8 @@ def counting(tmp_path):
         splits = {split: TokenSplit(tokens, split) for split in ("train", "val")}
         params = small_params(**{"model.context_length": 8, "train.batch_size": 2})
         checkpoints = Checkpoints(tmp_path / "checkpoints")
-        state = fit_bigram(model, splits, params, checkpoints, lambda: "a b")
+        context = DistributedContext(CPU)
+        state = Trainer(model, params, splits, checkpoints, context, sample=lambda: "a b").fit()
         return model, state, EvaluationWindows(splits["train"], 8, 2), checkpoints
 
     return make

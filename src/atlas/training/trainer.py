@@ -9,10 +9,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from atlas.cleaning.documents import SPLITS, Split
 from atlas.errors import AtlasError, Stopped
@@ -42,41 +43,49 @@ from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_
 from atlas.training.train_step import LayerNormRecorder, TrainStep, should_compile, total_norm
 
 
+@dataclass
 class Trainer:
-    """One training run; each of its processes has a Trainer.
+    """One training run; each of its processes has a Trainer."""
 
-    ``events`` and ``live`` are folders for TensorBoard and for the curves that DVC shows while
-    training runs. ``sample`` returns a text that the model writes now.
-    """
+    model: LanguageModel
+    params: Params
+    splits: Mapping[Split, TokenSplit]
+    checkpoints: Checkpoints
+    context: DistributedContext
+    events: Path | None = None  # folder for TensorBoard
+    live: Path | None = None  # folder for the curves that DVC shows while training runs
+    sample: Callable[[], str] | None = None  # returns a text that the model writes now
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        params: Params,
-        splits: Mapping[Split, TokenSplit],
-        checkpoints: Checkpoints,
-        context: DistributedContext,
-        *,
-        events: Path | None = None,
-        live: Path | None = None,
-        sample: Callable[[], str] | None = None,
-    ) -> None:
-        train, length = params.train, params.model.context_length
-        self.data = TrainingWindows(splits["train"], length, train.batch_size, train.seed)
-        steps = total_steps(train, self.data.per_epoch)
-        compiled = should_compile(model.config, steps * train.batch_size * length, context.device)
-        self.train_step = TrainStep(model, train, steps, context, compiled=compiled)
+    def __post_init__(self) -> None:
+        train, length = self.params.train, self.params.model.context_length
         micro_batch = train.batch_size // train.grad_accum_steps
-        self.val = EvaluationWindows(splits["val"], length, micro_batch)
-        self.train_sample = EvaluationWindows(splits["train"], length, micro_batch)
-        self.checkpoints, self.events, self.live, self.sample = checkpoints, events, live, sample
+        self.val = EvaluationWindows(self.splits["val"], length, micro_batch)
+        self.train_sample = EvaluationWindows(self.splits["train"], length, micro_batch)
+
+    @cached_property
+    def data(self) -> TrainingWindows:
+        """The windows of the training text, in the order of the steps."""
+        train, length = self.params.train, self.params.model.context_length
+        return TrainingWindows(self.splits["train"], length, train.batch_size, train.seed)
+
+    @cached_property
+    def train_step(self) -> TrainStep:
+        """The model with its optimizers."""
+        train, config = self.params.train, self.model.config
+        steps = total_steps(train, self.data.per_epoch)
+        tokens = steps * train.batch_size * self.params.model.context_length
+        compiled = should_compile(config, tokens, self.context.device)
+        return TrainStep(self.model, train, steps, self.context, compiled=compiled)
 
     def fit(self) -> TrainState:
-        """Train to the last step, starting from the newest checkpoint.
+        """Train to the last step, starting from the newest checkpoint; every process must call it.
 
         The best weights are then in ``checkpoints.best``, the last ones in the model. SIGINT and
-        SIGTERM write a checkpoint and raise ``Stopped``.
+        SIGTERM write a checkpoint and raise ``Stopped``. A bigram model is counted by the main
+        process.
         """
+        if isinstance(self.model, Bigram):
+            return self._count_bigrams(self.model) if self.context.is_main else TrainState()
         train_step, params = self.train_step, self.train_step.params
         context = train_step.context
         checkpoint_seconds = settings().checkpoint_seconds
@@ -182,6 +191,34 @@ class Trainer:
             state, train_step.steps, utilization, self.events, self.live, is_main=context.is_main
         )
 
+    def _count_bigrams(self, model: Bigram) -> TrainState:
+        """Fill the table of a bigram model from all pairs of the training text.
+
+        Returns the log of one step that reads the whole text.
+        """
+        started = time.perf_counter()
+        pairs = BigramCounts.count(self.splits["train"], self.params.model.context_length)
+        with torch.no_grad():
+            model.table.weight.copy_(torch.from_numpy(pairs.bigram_table()))
+        losses = pairs.bigram_losses(pairs.first, pairs.second)
+        seconds = time.perf_counter() - started
+        self.checkpoints.keep_best(weights_of(model))
+        self.checkpoints.flush()
+        train_loss = float(pairs.counts @ losses) / int(pairs.counts.sum())
+        val = tally(model, self.val.all())
+        windows = self.params.train.eval_train_windows
+        train = tally(model, self.train_sample.spread(windows)) if windows else None
+        return TrainState(
+            step=1,
+            best_step=1,
+            best_loss=val.mean,
+            train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
+            val_rows=[val_row(1, val, train, total_norm(model.parameters()).item())],
+            speed_rows=[{"step": 1, "tokens_per_second": round(pairs.read / seconds)}],
+            samples=[(1, self.sample())] if self.sample is not None else [],
+            tokens=pairs.read,
+        )
+
 
 def open_splits(
     folder: Path, context_length: int, max_train_tokens: int | None
@@ -226,66 +263,3 @@ def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
             f"{train.epochs} epochs: the learning rate would never reach train.lr"
         )
     return steps
-
-
-def fit(
-    model: LanguageModel,
-    params: Params,
-    splits: Mapping[Split, TokenSplit],
-    checkpoints: Checkpoints,
-    context: DistributedContext,
-    sample: Callable[[], str] | None = None,
-    events: Path | None = None,
-    live: Path | None = None,
-) -> tuple[TrainState, dict[str, Tensor]]:
-    """Train a model; return the log and the last weights. Every process must call this.
-
-    A bigram model is counted by the main process.
-    """
-    if isinstance(model, Bigram):
-        state = TrainState()
-        if context.is_main:
-            state = fit_bigram(model, splits, params, checkpoints, sample)
-        return state, weights_of(model)
-    trainer = Trainer(
-        model, params, splits, checkpoints, context, events=events, live=live, sample=sample
-    )
-    return trainer.fit(), full_weights(model, context)
-
-
-def fit_bigram(
-    model: Bigram,
-    splits: Mapping[Split, TokenSplit],
-    params: Params,
-    checkpoints: Checkpoints,
-    sample: Callable[[], str] | None = None,
-) -> TrainState:
-    """Fill the table of a bigram model from all pairs of the training text.
-
-    Returns the log of one step that reads the whole text.
-    """
-    length = params.model.context_length
-    micro_batch = params.train.batch_size // params.train.grad_accum_steps
-    started = time.perf_counter()
-    pairs = BigramCounts.count(splits["train"], length)
-    with torch.no_grad():
-        model.table.weight.copy_(torch.from_numpy(pairs.bigram_table()))
-    losses = pairs.bigram_losses(pairs.first, pairs.second)
-    seconds = time.perf_counter() - started
-    checkpoints.keep_best(weights_of(model))
-    checkpoints.flush()
-    train_loss = float(pairs.counts @ losses) / int(pairs.counts.sum())
-    val = tally(model, EvaluationWindows(splits["val"], length, micro_batch).all())
-    data = EvaluationWindows(splits["train"], length, micro_batch)
-    windows = params.train.eval_train_windows
-    train = tally(model, data.spread(windows)) if windows else None
-    return TrainState(
-        step=1,
-        best_step=1,
-        best_loss=val.mean,
-        train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
-        val_rows=[val_row(1, val, train, total_norm(model.parameters()).item())],
-        speed_rows=[{"step": 1, "tokens_per_second": round(pairs.read / seconds)}],
-        samples=[(1, sample())] if sample is not None else [],
-        tokens=pairs.read,
-    )
