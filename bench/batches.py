@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from atlas.cleaning.documents import Split
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.params.schema import Params, load_params
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path

@@ -26,8 +26,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.gguf.writer import write_gguf
-from atlas.model.initialize import make_model
-from atlas.model.storage import save_weights
+from atlas.model.weights import make_model, save_weights
 from atlas.params.runtime_support import GgufFormat, architecture_of
 from atlas.params.schema import load_params
 from atlas.tokens.tokenizer import Tokenizer

@@ -29,9 +29,8 @@ from atlas.inference.backends.gguf import LlamaBackend, LlamaModel, load_gguf
 from atlas.inference.batch import InferenceBackend, RunningBatch, TokenSequence
 from atlas.inference.generate import torch_backend
 from atlas.inference.sampling import GREEDY
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
-from atlas.model.storage import save_weights
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, save_weights
 from atlas.params.presets import with_presets
 from atlas.params.runtime_support import architecture_of, class_of
 from atlas.pipeline.processes import threads

@@ -17,7 +17,7 @@ import torch
 
 from atlas.errors import AtlasError, one_line_errors
 from atlas.evaluation.scores import score_batches, sliding_windows
-from atlas.model.storage import load_model
+from atlas.model.weights import load_model
 from atlas.tokens.shards import TokenSplit
 
 EXPORTS = Path("models/export")

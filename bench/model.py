@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.params.schema import load_params
 from bench.shared import ROOT
 

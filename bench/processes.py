@@ -18,8 +18,8 @@ import time
 
 import torch
 
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
 from atlas.training.distributed import distributed_context

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.params.schema import load_params
 from atlas.tokens.windows import TokenBatch
 from atlas.training.distributed import DistributedContext

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from atlas.evaluation.evaluator import Evaluator
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
-from atlas.model.storage import LAST_WEIGHTS, save_weights
+from atlas.model.transformer import Decoder
+from atlas.model.weights import LAST_WEIGHTS, initialize, save_weights
 from tests.evaluation.evaluators import load_evaluator
 from tests.small import small_config, write_documents, write_tokens
 

@@ -9,7 +9,7 @@ import torch
 from atlas.cleaning.documents import Document
 from atlas.corpora.arithmetic import EQUALS, write_arithmetic
 from atlas.evaluation.evaluator import Evaluator
-from atlas.model.decoder import Decoder
+from atlas.model.transformer import Decoder
 from atlas.params.schema import EvaluateParams
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ import pytest
 
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluator import Questions
-from atlas.model.decoder import Decoder
-from atlas.model.storage import save_weights
+from atlas.model.transformer import Decoder
+from atlas.model.weights import save_weights
 from atlas.tokens.shards import TokenSplit
 from tests.evaluation.evaluators import EVALUATE, load_evaluator
 from tests.small import EOS, small_config, write_tokens

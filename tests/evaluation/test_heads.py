@@ -15,8 +15,8 @@ from atlas.evaluation.interpretability import (
     repeated_sequence,
     rollout,
 )
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from tests.small import small_config
 
 IDS = torch.tensor([[5, 6, 7, 5, 6, 7]])

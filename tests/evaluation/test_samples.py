@@ -13,7 +13,7 @@ from atlas.evaluation.samples import (
     sample_continuations,
     write_samples,
 )
-from atlas.model.initialize import initialize, make_model
+from atlas.model.weights import initialize, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import document_prompts
 from tests.evaluation.evaluators import EVALUATE

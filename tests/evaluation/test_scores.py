@@ -17,8 +17,8 @@ from atlas.evaluation.scores import (
     score_batches,
     sliding_windows,
 )
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows
 from tests.small import EOS, small_config, write_tokens

@@ -9,9 +9,8 @@ from atlas.export.bundle import ModelBundle, ModelMetadata
 from atlas.export.check.process import RuntimeProcess
 from atlas.export.check.runtimes import answer_request
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
-from atlas.model.storage import load_model, save_weights
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, load_model, save_weights
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 
 WIDE = {"d_model": 64, "d_ff": 96, "n_head": 4, "context_length": 96}

@@ -7,7 +7,7 @@ from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.errors import AtlasError
 from atlas.export.bundle import MAX_URLS, ModelMetadata, StoredWeights, TrainingData
 from atlas.export.gguf.writer import size_label
-from atlas.model.storage import write_weights
+from atlas.model.weights import write_weights
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16, torch.float64])

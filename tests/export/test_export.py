@@ -11,9 +11,8 @@ from atlas.export import export as module
 from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData
 from atlas.export.export import export_model
 from atlas.export.validation import ValidationData, encode_texts, sample_texts
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
-from atlas.model.storage import load_model, save_weights
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, load_model, save_weights
 from tests.export.models import SHAPES, store
 from tests.small import small_config, text
 

@@ -155,7 +155,7 @@ def test_attention_of_the_last_token(ours, opened):
 
 
 def test_a_question_is_asked_alone(tokenizer):
-    from atlas.model.initialize import initialize, make_model
+    from atlas.model.weights import initialize, make_model
     from tests.small import small_config
 
     shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}

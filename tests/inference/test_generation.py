@@ -8,8 +8,8 @@ from atlas.errors import AtlasError
 from atlas.inference.batch import RunningBatch, TokenSequence, prepare_prompt, visible_tokens
 from atlas.inference.generate import CachedBackend, generate, generate_batch, torch_backend
 from atlas.inference.sampling import GREEDY, Sampling
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize, make_model
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, make_model
 from tests.small import small_config
 
 EOS = 1

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.inference.generate import CachedBackend, UncachedBackend, torch_backend
-from atlas.model.initialize import initialize, make_model
+from atlas.model.weights import initialize, make_model
 from tests.model.family import GRID, OPTIONS, T, decoder, ids_of
 from tests.small import small_config
 

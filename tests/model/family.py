@@ -6,9 +6,9 @@ import torch
 from hypothesis import strategies as st
 
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize, make_model
 from atlas.model.language_model import LanguageModel
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, make_model
 from atlas.params.schema import ModelParams
 from tests.small import small_config
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.model.storage import load_weights
+from atlas.model.weights import load_weights
 from atlas.params.schema import TrainParams
 from atlas.reference.decoder import attention_weights, decoder_forward, initialize
 from atlas.reference.options import Options

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from atlas.errors import AtlasError
-from atlas.model.initialize import initialize, make_model
+from atlas.model.weights import initialize, make_model
 from tests.model.family import T, V, config_of, ids_of, trained
 
 

@@ -5,10 +5,9 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig, check_tokenizer
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
 from atlas.model.language_model import choose_device
-from atlas.model.storage import load_model, save_weights, weights_of
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, load_model, save_weights, weights_of
 from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config
 
 SHAPES = [

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.model.initialize import initialize, make_model
+from atlas.model.weights import initialize, make_model
 from tests.model import family
 from tests.model.family import T, V, config_of, ids_of, trained
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from atlas.model.attention import Attention, AttentionMetadata
-from atlas.model.block import Block
 from atlas.model.layers import FeedForward, make_norm
 from atlas.model.masks import (
     AttentionMask,
@@ -17,6 +16,7 @@ from atlas.model.masks import (
     sinusoidal_table,
     token_positions,
 )
+from atlas.model.transformer import Block
 from tests.small import small_config
 
 CAUSAL = AttentionMetadata(causal=True)

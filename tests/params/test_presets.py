@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
+from atlas.model.transformer import Decoder
 from atlas.params import presets
 from atlas.params.schema import Params, load_params
 from tests.code_walk import ROOT

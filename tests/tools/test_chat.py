@@ -123,7 +123,7 @@ def test_lines_are_taken_until_quit(chat, capsys):
 
 
 def test_a_line_without_a_separator_is_not_kept(tokenizer):
-    from atlas.model.initialize import initialize, make_model
+    from atlas.model.weights import initialize, make_model
     from tests.small import small_config
 
     shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from atlas.model.initialize import initialize, make_model
+from atlas.model.weights import initialize, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import DistributedContext

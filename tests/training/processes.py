@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from atlas.errors import Stopped
-from atlas.model.initialize import initialize, make_model
+from atlas.model.weights import initialize, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import distributed_context

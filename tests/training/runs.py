@@ -8,7 +8,7 @@ import torch
 
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally
-from atlas.model.storage import weights_of
+from atlas.model.weights import weights_of
 from atlas.training.metrics import TrainState
 from atlas.training.trainer import Trainer
 

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from atlas.model.initialize import make_model
 from atlas.model.loss import mean_loss
-from atlas.model.storage import load_weights
+from atlas.model.weights import load_weights, make_model
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import EvaluationWindows
 from atlas.training.checkpoint import Checkpoints

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from atlas.model.initialize import make_model
+from atlas.model.weights import make_model
 from atlas.training.optimizers import Muon, make_optimizers, orthogonalize
 from tests.small import GPT2_SHAPE, small_config, small_params
 

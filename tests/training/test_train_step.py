@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
 from atlas.model.loss import cross_entropy_sum, mean_loss, tally
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.tokens.batches import BatchLoader
 from atlas.tokens.windows import TokenBatch
 from atlas.training import train_step

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError, Stopped
-from atlas.model.storage import weights_of
+from atlas.model.weights import weights_of
 from atlas.training.trainer import total_steps
 from tests.small import small_params
 from tests.training.runs import logs, same_weights, stop_after, with_losses

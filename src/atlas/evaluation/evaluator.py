@@ -21,7 +21,7 @@ from atlas.evaluation.scores import (
 )
 from atlas.model.config import check_tokenizer
 from atlas.model.language_model import LanguageModel
-from atlas.model.storage import load_model
+from atlas.model.weights import load_model
 from atlas.params.schema import EvaluateParams
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit

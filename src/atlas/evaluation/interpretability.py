@@ -32,7 +32,7 @@ from atlas.evaluation.samples import choose_prompts
 from atlas.evaluation.scores import Metrics
 from atlas.evaluation.tables import write_table
 from atlas.inference.batch import prepare_prompt
-from atlas.model.decoder import Decoder, Transformer
+from atlas.model.transformer import Decoder, Transformer
 from atlas.tokens.tokenizer import Tokenizer, visible
 from atlas.tokens.windows import EvaluationWindows
 

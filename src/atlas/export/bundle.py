@@ -12,8 +12,8 @@ from torch import Tensor
 from atlas.corpora.manifest import Manifest
 from atlas.errors import AtlasError, one_line
 from atlas.model.config import ModelConfig, check_tokenizer
-from atlas.model.decoder import Decoder
-from atlas.model.storage import WEIGHTS, load_model
+from atlas.model.transformer import Decoder
+from atlas.model.weights import WEIGHTS, load_model
 from atlas.tokens.tokenizer import Tokenizer
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names

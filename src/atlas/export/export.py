@@ -29,7 +29,7 @@ from atlas.export.hugging_face import write_hugging_face
 from atlas.export.programs import write_programs
 from atlas.export.validation import ValidationData
 from atlas.model.loss import mean_loss
-from atlas.model.storage import WEIGHTS
+from atlas.model.weights import WEIGHTS
 from atlas.params.runtime_support import (
     HUGGING_FACE,
     K_BLOCK_SIZE,

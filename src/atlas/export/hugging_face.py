@@ -16,7 +16,7 @@ from atlas.export.tensors import TensorConverter
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES
-from atlas.model.storage import WEIGHTS, write_weights
+from atlas.model.weights import WEIGHTS, write_weights
 from atlas.params.runtime_support import HuggingFaceClass, rope_scaling
 from atlas.pipeline.files import write_json
 from atlas.tokens.encoders import SPACE_MARK, merges

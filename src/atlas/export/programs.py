@@ -25,9 +25,9 @@ from torch.fx import GraphModule
 from atlas.export.check.process import RuntimeProcess
 from atlas.model.attention import KVCache, LayerCache
 from atlas.model.config import ModelConfig
-from atlas.model.decoder import Decoder
 from atlas.model.masks import AttentionMask
-from atlas.model.storage import load_model
+from atlas.model.transformer import Decoder
+from atlas.model.weights import load_model
 
 WRITER = RuntimeProcess("torch.export", "atlas.export.programs")
 EXAMPLE = (2, 3, 4)  # B, P, T of the inputs that the program is traced with

@@ -11,7 +11,7 @@ from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.inference.generate import generate
 from atlas.inference.sampling import Sampling
-from atlas.model.decoder import Decoder
+from atlas.model.transformer import Decoder
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import EvaluationWindows, TokenBatch

@@ -13,9 +13,9 @@ from atlas.inference.batch import (
 )
 from atlas.inference.sampling import Sampling
 from atlas.model.attention import KVCache
-from atlas.model.decoder import Decoder
 from atlas.model.language_model import LanguageModel
 from atlas.model.logits import Logits
+from atlas.model.transformer import Decoder
 
 
 def generate(

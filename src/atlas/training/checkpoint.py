@@ -42,7 +42,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from atlas.errors import AtlasError, Stopped, one_line
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
-from atlas.model.storage import (
+from atlas.model.weights import (
     LAST_WEIGHTS,
     WEIGHTS,
     weights_of,

@@ -22,11 +22,11 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from atlas.errors import AtlasError, one_line
-from atlas.model.block import Block
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import cross_entropy_sum
+from atlas.model.transformer import Block
 from atlas.params.schema import TrainParams
 from atlas.params.settings import settings
 from atlas.tokens.batches import TensorBatch

@@ -20,10 +20,9 @@ from atlas.errors import AtlasError, Stopped
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
-from atlas.model.initialize import initialize, make_model
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, tally
-from atlas.model.storage import weights_of
+from atlas.model.weights import initialize, make_model, weights_of
 from atlas.params.schema import Params, TrainParams
 from atlas.params.settings import settings
 from atlas.tokens.batches import BatchLoader, reader_count

@@ -9,7 +9,7 @@ import pytest
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import check_agreement, compare, expect
 from atlas.export.gguf.writer import write_gguf
-from atlas.model.storage import weights_of
+from atlas.model.weights import weights_of
 from atlas.params.runtime_support import ARCHITECTURES, architecture_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.export.models import SHAPES, WIDE, bundle_of, store, store_changed

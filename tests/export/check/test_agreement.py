@@ -8,8 +8,8 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import Agreement, check_agreement, compare_continuations
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from tests.small import small_config
 
 GOOD = Agreement(

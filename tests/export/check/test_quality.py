@@ -12,7 +12,7 @@ from atlas.export.check.agreement import Quality, check_perplexity, measure_qual
 from atlas.export.check.runtimes import log_softmax
 from atlas.export.gguf.writer import write_gguf
 from atlas.model.loss import mean_loss
-from atlas.model.storage import save_weights
+from atlas.model.weights import save_weights
 from atlas.params.runtime_support import architecture_of
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows

@@ -12,9 +12,8 @@ from atlas.cleaning.documents import Document
 from atlas.export.check.agreement import Expected, compare
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.gguf.writer import write_gguf
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
-from atlas.model.storage import save_weights
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize, save_weights
 from atlas.params.runtime_support import architecture_of
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer

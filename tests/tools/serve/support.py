@@ -12,8 +12,8 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from atlas.inference.backends.atlas import AtlasModel
-from atlas.model.decoder import Decoder
-from atlas.model.initialize import initialize
+from atlas.model.transformer import Decoder
+from atlas.model.weights import initialize
 from atlas.tools.serve.app import create_app
 from atlas.tools.serve.engine import ServerOptions
 from tests.small import small_config

@@ -16,7 +16,7 @@ from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.check.process import RuntimeProcess
 from atlas.export.check.runtimes import continue_greedily
 from atlas.model.attention import KVCache
-from atlas.model.decoder import Decoder
+from atlas.model.transformer import Decoder
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import TokenBatch
 

@@ -57,7 +57,7 @@ class AtlasModel(LoadedModel):
 
         def load_torch() -> "LanguageModel":
             from atlas.model.language_model import choose_device
-            from atlas.model.storage import load_model
+            from atlas.model.weights import load_model
 
             now = (folder / "model.safetensors").stat()
             if (now.st_ino, now.st_mtime_ns) != (state.st_ino, state.st_mtime_ns):
