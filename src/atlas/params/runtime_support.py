@@ -7,7 +7,8 @@ with PyTorch's (tests/export: check/test_against_llama_cpp.py, test_hugging_face
 """
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -23,6 +24,7 @@ FORMATS = (*(f"{GGUF}{name}" for name in get_args(GgufFormat)), HUGGING_FACE, ON
 UNQUANTIZED = get_args(Unquantized)
 BLOCK_SIZE = 32  # values of a row that share a scale in a quantized type
 K_BLOCK_SIZE = 256  # the same in a K type
+MIN_HEAD = 2  # channels; llama.cpp aborts on heads of one channel
 ONNX_PACKAGES = ("onnxscript", "onnxruntime")
 
 
@@ -38,7 +40,7 @@ def gguf_formats(formats: Iterable[str]) -> list[GgufFormat]:
     return [cast(GgufFormat, name.removeprefix(GGUF)) for name in formats if name.startswith(GGUF)]
 
 
-def quantized_formats(formats: Iterable[str]) -> list[str]:
+def _quantized_formats(formats: Iterable[str]) -> list[str]:
     """The formats whose rows must be multiples of ``BLOCK_SIZE``."""
     return [f"{GGUF}{name}" for name in gguf_formats(formats) if name not in UNQUANTIZED]
 
@@ -46,12 +48,6 @@ def quantized_formats(formats: Iterable[str]) -> list[str]:
 def has_k_types(name: str) -> bool:
     """Return True for a format that mixes K types (``q4_k_m``), or a K type (``q4_k``)."""
     return "_k" in name
-
-
-def missing_packages(formats: Iterable[str]) -> list[str]:
-    """The optional packages that the formats need and that are not installed."""
-    needed = ONNX_PACKAGES if ONNX in formats else ()
-    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 Options = Mapping[str, Any]  # model options by name
@@ -107,7 +103,7 @@ def _yaml(value: object) -> str:
     return "null" if value is None else str(value).lower()
 
 
-def describe_options(options: Options) -> str:
+def _describe(options: Options) -> str:
     """The options that support depends on: ``learned + rmsnorm + swiglu``, then unusual ones."""
     if options["kind"] != "decoder":
         return f"model.kind={options['kind']}"
@@ -151,17 +147,19 @@ class Architecture(RuntimeSupport):
     logit_tolerance: float = 1e-4  # largest difference of F32 logits that rounding explains
 
 
-ROTARY = ("rope", "none")  # without positions: RoPE with every angle scaled to 0
+ROPE, ALIBI = {"positions": ("rope",)}, {"positions": ("alibi",)}
+ROTARY = {"positions": ("rope", "none")}  # without positions: RoPE with every angle scaled to 0
 TABLE = ("learned", "sinusoidal", "none")  # positions that are a table, zeros for none
 RMSNORM = {"norm": ("rmsnorm",)}
 LAYERNORM = {"norm": ("layernorm",)}
-LLAMA_LIKE = {"positions": ROTARY, **RMSNORM}
+LLAMA_LIKE = {**ROTARY, **RMSNORM}
 NO_BIAS = {"bias": (False,)}
 SWIGLU = {"feed_forward": ("swiglu",)}
 GELU = {"feed_forward": ("gelu",)}
 RELU2 = {"feed_forward": ("relu2",)}
 QWEN3 = {**LLAMA_LIKE, "qk_norm": ("head",), **NO_BIAS}
 OLMO2 = {**LLAMA_LIKE, "norm_position": ("reordered",), "qk_norm": ("all",), **NO_BIAS}
+NORM_BIAS_AND_HEAD = {"always_norm_bias": True, "always_head": True}
 
 ARCHITECTURES = (
     Architecture(
@@ -180,7 +178,7 @@ ARCHITECTURES = (
         scales_embedding=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
-    Architecture("refact", {"positions": ("alibi",), **RMSNORM, **SWIGLU, **NO_BIAS}),
+    Architecture("refact", {**ALIBI, **RMSNORM, **SWIGLU, **NO_BIAS}),
     Architecture(
         "gpt2",
         {"positions": TABLE, **LAYERNORM, **GELU},
@@ -190,10 +188,7 @@ ARCHITECTURES = (
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
-        "mpt",
-        {"positions": ("alibi",), **LAYERNORM, **GELU},
-        fused_qkv=True,
-        logit_tolerance=HALF_PRECISION_GELU,
+        "mpt", {**ALIBI, **LAYERNORM, **GELU}, fused_qkv=True, logit_tolerance=HALF_PRECISION_GELU
     ),
     Architecture(
         "mpt",
@@ -212,22 +207,12 @@ ARCHITECTURES = (
     ),
     Architecture(
         "starcoder2",
-        {"positions": ("rope",), **LAYERNORM, **GELU},
+        {**ROPE, **LAYERNORM, **GELU},
         always_bias=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
-    Architecture(
-        "stablelm",
-        {"positions": ("rope",), **LAYERNORM, **SWIGLU, **NO_BIAS},
-        always_norm_bias=True,
-        always_head=True,
-    ),
-    Architecture(
-        "nemotron",
-        {"positions": ROTARY, **LAYERNORM, **RELU2},
-        always_norm_bias=True,
-        always_head=True,
-    ),
+    Architecture("stablelm", {**ROPE, **LAYERNORM, **SWIGLU, **NO_BIAS}, **NORM_BIAS_AND_HEAD),
+    Architecture("nemotron", {**ROTARY, **LAYERNORM, **RELU2}, **NORM_BIAS_AND_HEAD),
 )
 
 
@@ -248,7 +233,7 @@ class HuggingFaceClass(RuntimeSupport):
 
     @property
     def plain(self) -> bool:
-        """Return True if the feed-forward part has no gate."""
+        """True if the feed-forward part has no gate."""
         return self.allows.get("feed_forward") == PLAIN
 
 
@@ -260,14 +245,10 @@ CLASSES = (
         "GPT2LMHeadModel", {"positions": TABLE, **LAYERNORM, "feed_forward": PLAIN}, "gpt2"
     ),
     HuggingFaceClass(
-        "Starcoder2ForCausalLM",
-        {"positions": ("rope",), **LAYERNORM, "feed_forward": PLAIN},
-        "starcoder2",
+        "Starcoder2ForCausalLM", {**ROPE, **LAYERNORM, "feed_forward": PLAIN}, "starcoder2"
     ),
     HuggingFaceClass(
-        "StableLmForCausalLM",
-        {"positions": ROTARY, **LAYERNORM, "feed_forward": GATED, **NO_BIAS},
-        "stablelm",
+        "StableLmForCausalLM", {**ROTARY, **LAYERNORM, "feed_forward": GATED, **NO_BIAS}, "stablelm"
     ),
 )
 
@@ -275,3 +256,64 @@ CLASSES = (
 def class_of(options: Options) -> HuggingFaceClass | None:
     """The class of transformers that supports these model options, or None."""
     return find_support(CLASSES, options)
+
+
+def export_conflicts(options: Options, formats: Sequence[str]) -> Iterator[str]:
+    """Yield each reason why a model cannot be exported in some format, with the nearest fix."""
+    if len(set(formats)) < len(formats):
+        yield f"a format is listed twice: {', '.join(formats)}"
+    packages = ONNX_PACKAGES if ONNX in formats else ()
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        yield f"{ONNX} needs {' and '.join(missing)}: run `pip install 'atlas[onnx]'`"
+    runtimes = {
+        "llama.cpp": (ARCHITECTURES, [name for name in formats if name.startswith(GGUF)]),
+        "transformers": (CLASSES, [name for name in formats if name == HUGGING_FACE]),
+    }
+    width, heads = options["d_model"], options["n_head"]
+    for runtime, (rows, named) in runtimes.items():
+        support = find_support(rows, options)
+        if named and support is None:
+            yield (
+                f"{runtime} runs no model with {_describe(options)}; nearest: "
+                f"{nearest_change(rows, options)}; or drop {', '.join(named)}"
+            )
+        elif named and support and not _runs_heads(support, options):
+            yield (
+                f"{runtime}'s {support.name} needs heads with an even number of channels, 2 or "
+                f"more, and model.d_model / model.n_head is {width // heads}: try "
+                f"model.d_model={_round_up(width, 2 * heads)}"
+            )
+    programs = [name for name in formats if name in (ONNX, TORCH)]
+    if programs and options["kind"] != "decoder":
+        yield f"{programs[0]} supports decoders only: drop {', '.join(programs)}"
+    packed = _quantized_formats(formats)
+    d_ff = options["d_ff"]
+    fits = {"d_model": fitting_width(options, formats), "d_ff": _round_up(d_ff, BLOCK_SIZE)}
+    for key, fit in fits.items():
+        if packed and options[key] % BLOCK_SIZE:
+            yield (
+                f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {options[key]}: try "
+                f"model.{key}={fit} or drop {', '.join(packed)}"
+            )
+
+
+def _runs_heads(support: RuntimeSupport, options: Options) -> bool:
+    """True if the runtime runs heads of this size; a model with RoPE has its own rule."""
+    size, rest = divmod(options["d_model"], options["n_head"])
+    if options["positions"] == "rope" or rest:
+        return True
+    too_small = size < MIN_HEAD and isinstance(support, Architecture)
+    return not (too_small or (support.uses_rope and size % 2))
+
+
+def fitting_width(options: Options, formats: Sequence[str]) -> int:
+    """The next d_model that fits heads, positions and formats together."""
+    per_head = 2 if options["positions"] == "rope" else 1
+    per_pair = 2 if options["positions"] == "sinusoidal" else 1
+    per_block = BLOCK_SIZE if _quantized_formats(formats) else 1
+    width = math.lcm(options["n_head"] * per_head, per_pair, per_block)
+    return _round_up(options["d_model"], width)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple

@@ -6,7 +6,6 @@ file first: a model that could not be trained or exported is rejected before any
 """
 
 import contextlib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,25 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError, did_you_mean, one_line
-from atlas.params.runtime_support import (
-    ARCHITECTURES,
-    BLOCK_SIZE,
-    CLASSES,
-    GGUF,
-    HUGGING_FACE,
-    ONNX,
-    TORCH,
-    Architecture,
-    RuntimeSupport,
-    describe_options,
-    find_support,
-    known_format,
-    missing_packages,
-    nearest_change,
-    quantized_formats,
-)
+from atlas.params.runtime_support import export_conflicts, fitting_width, known_format
 
-MIN_HEAD = 2  # channels; llama.cpp aborts on heads of one channel
 BYTES = 256
 # Pieces that each kind of tokenizer has before it sees text: unknown, end of text, padding, line
 # end, tab, and the bytes.
@@ -396,7 +378,7 @@ def conflicts(params: Params) -> Iterator[str]:
             "train.init is zero with model.norm_position=post, where the norms change the stream "
             "anyway: set train.init=scaled or model.norm_position=pre"
         )
-    for problem in export_conflicts(params.model, params.export.formats):
+    for problem in export_conflicts(params.model.model_dump(), params.export.formats):
         yield f"export.formats: {problem}"
 
 
@@ -404,7 +386,7 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
     window, context = model.window, model.context_length
     if model.kind in ("decoder", "encoder_decoder"):
         width, heads, key_heads = model.d_model, model.n_head, model.n_kv_head
-        fix = f"try model.d_model={fitting_width(model, formats)}"
+        fix = f"try model.d_model={fitting_width(model.model_dump(), formats)}"
         if width % heads:
             yield f"model.d_model ({width}) is not divisible by model.n_head ({heads}): {fix}"
         elif model.positions == "rope" and (width // heads) % 2:
@@ -449,67 +431,3 @@ def _question_conflicts(params: Params) -> Iterator[str]:
             f"evaluate.prompts: an encoder-decoder answers questions, so end each with {end!r}, or "
             "set [] for questions of val"
         )
-
-
-def export_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:
-    """Yield each reason why a model cannot be exported in some format, with the nearest fix."""
-    if len(set(formats)) < len(formats):
-        yield f"a format is listed twice: {', '.join(formats)}"
-    if missing := missing_packages(formats):
-        yield f"{ONNX} needs {' and '.join(missing)}: run `pip install 'atlas[onnx]'`"
-    options = model.model_dump()
-    runtimes = {
-        "llama.cpp": (ARCHITECTURES, [name for name in formats if name.startswith(GGUF)]),
-        "transformers": (CLASSES, [name for name in formats if name == HUGGING_FACE]),
-    }
-    for runtime, (rows, named) in runtimes.items():
-        if not named:
-            continue
-        support = find_support(rows, options)
-        if support is None:
-            yield (
-                f"{runtime} runs no model with {describe_options(options)}; nearest: "
-                f"{nearest_change(rows, options)}; or drop {', '.join(named)}"
-            )
-        elif (size := _unsupported_head_size(model, support)) is not None:
-            yield (
-                f"{runtime}'s {support.name} needs heads with an even number of channels, 2 or "
-                f"more, and model.d_model / model.n_head is {size}: try "
-                f"model.d_model={_round_up(model.d_model, 2 * model.n_head)}"
-            )
-    programs = [name for name in formats if name in (ONNX, TORCH)]
-    if programs and model.kind != "decoder":
-        yield f"{programs[0]} supports decoders only: drop {', '.join(programs)}"
-    packed = quantized_formats(formats)
-    for key, value, fits in (
-        ("d_model", model.d_model, fitting_width(model, formats)),
-        ("d_ff", model.d_ff, _round_up(model.d_ff, BLOCK_SIZE)),
-    ):
-        if packed and value % BLOCK_SIZE:
-            yield (
-                f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {value}: try "
-                f"model.{key}={fits} or drop {', '.join(packed)}"
-            )
-
-
-def _unsupported_head_size(model: ModelParams, support: RuntimeSupport) -> int | None:
-    """Return the head size if the runtime doesn't support it; RoPE has its own rule."""
-    if model.positions == "rope" or model.d_model % model.n_head:
-        return None
-    size = model.d_model // model.n_head
-    too_small = size < MIN_HEAD and isinstance(support, Architecture)
-    return size if too_small or (support.uses_rope and size % 2) else None
-
-
-def fitting_width(model: ModelParams, formats: Sequence[str]) -> int:
-    """Return the next d_model that fits heads, positions and formats together."""
-    multiples = [
-        model.n_head * (2 if model.positions == "rope" else 1),
-        2 if model.positions == "sinusoidal" else 1,
-        BLOCK_SIZE if quantized_formats(formats) else 1,
-    ]
-    return _round_up(model.d_model, math.lcm(*multiples))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return math.ceil(value / multiple) * multiple

@@ -4,9 +4,9 @@ They say where and how fast Atlas runs. None of them changes a result, so none i
 """
 
 import os
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from atlas.errors import AtlasError, did_you_mean
@@ -21,14 +21,10 @@ class Settings(BaseSettings):
 
     device: str | None = Field(None, description="a device of PyTorch: cpu, cuda, cuda:1, mps")
     compile: Literal["auto", "0", "1"] = Field("auto", description="0, 1 or auto")
-    nproc: Annotated[int, Field(ge=1)] = Field(1, description="a number of processes, 1 or more")
+    nproc: PositiveInt = Field(1, description="a number of processes, 1 or more")
     strategy: Literal["ddp", "fsdp"] = Field("ddp", description="ddp or fsdp")
-    readers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="a number of processes, 0 for none"
-    )
-    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        60, description="a number of seconds, 0 or more"
-    )
+    readers: NonNegativeInt | None = Field(None, description="a number of processes, 0 for none")
+    checkpoint_seconds: FiniteFloat = Field(60, ge=0, description="a number of seconds, 0 or more")
     parallel: str | None = Field(
         None, description="a number of processes, dask:ADDRESS or ray:ADDRESS"
     )

@@ -10,8 +10,7 @@ from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle
 from atlas.export.export import Exporter, export_model
 from atlas.export.validation import ValidationData, encode_texts, sample_texts
-from atlas.params.runtime_support import known_format
-from atlas.params.schema import export_conflicts
+from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import print_table
 
@@ -54,7 +53,7 @@ def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) 
             known_format(name)
         except ValueError as error:
             raise AtlasError(f"--to {name}: it must be {error}") from None
-    for conflict in export_conflicts(bundle.config, formats):
+    for conflict in export_conflicts(bundle.config.model_dump(), formats):
         raise AtlasError(f"--to: {conflict}")
     name = bundle.metadata.name
     if not SAFE_NAME.fullmatch(name):
