@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
-from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData
+from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData, ValidationData
 from atlas.export.export import export_model
-from atlas.export.validation import ValidationData
 from atlas.inference.backends.exported import record_source
 from atlas.pipeline.files import write_csv
 from atlas.pipeline.stage import StageRun, run_stage

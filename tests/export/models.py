@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 
 from atlas.export.bundle import ModelBundle, ModelMetadata
-from atlas.export.check.process import RuntimeProcess
-from atlas.export.check.runtimes import answer_request
+from atlas.export.check.runtimes import RuntimeProcess, answer_request
 from atlas.model.config import ModelConfig
 from atlas.model.transformer import Decoder
 from atlas.model.weights import initialize, load_model, save_weights

@@ -8,9 +8,15 @@ import torch
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export import export as module
-from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData
+from atlas.export.bundle import (
+    ModelBundle,
+    ModelMetadata,
+    TrainingData,
+    ValidationData,
+    encode_texts,
+    sample_texts,
+)
 from atlas.export.export import export_model
-from atlas.export.validation import ValidationData, encode_texts, sample_texts
 from atlas.model.transformer import Decoder
 from atlas.model.weights import initialize, load_model, save_weights
 from tests.export.models import SHAPES, store
@@ -124,7 +130,7 @@ def test_a_disagreement_stops_the_export(bundle, data, folder, monkeypatch):
 
 
 def test_a_very_large_split_is_compared_in_part(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr("atlas.export.validation.MAX_CHARACTERS", len(TEXTS[0]) + 5)
+    monkeypatch.setattr("atlas.export.bundle.MAX_CHARACTERS", len(TEXTS[0]) + 5)
     documents = [Document(str(number), "s", each) for number, each in enumerate(TEXTS)]
     split = encode_texts(TEXTS, tokenizer, tmp_path)
     data = ValidationData.load(documents, split, 96, prompts=2, greedy_tokens=10, max_windows=None)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.inference.text_stream import IncrementalDecoder, StopStringFilter, TextStream
+from atlas.inference.text_stream import IncrementalDecoder, TextStream
 
 
 def decode(ids):
@@ -56,8 +56,13 @@ def test_real_tokenizers_stream_what_they_decode(tokenizer, text, data):
         assert tokenizer.decode(ids[:begin]) + came == tokenizer.decode(ids)
 
 
+def text_stream(stops):
+    """A stream whose ids are parts of the text."""
+    return TextStream("".join, (), stops)
+
+
 def feed_all(stops, parts):
-    found = StopStringFilter(stops)
+    found = text_stream(stops)
     return [found.feed(part) for part in parts], found
 
 
@@ -66,7 +71,7 @@ def test_a_stop_string_ends_a_text_wherever_it_is_cut():
     assert feed_all(["END"], ["one E", "NTER"])[0] == ["one ", "ENTER"]
     assert feed_all([], ["one"])[0] == ["one"]
     parts, found = feed_all(["\n\n"], ["a\n", "b\n", "\nc", "d"])
-    assert (parts, found.found) == (["a", "\nb", "", ""], "\n\n")
+    assert (parts, found.found_stop) == (["a", "\nb", "", ""], "\n\n")
 
 
 def test_the_first_stop_string_counts():
@@ -75,8 +80,8 @@ def test_the_first_stop_string_counts():
 
 
 def test_held_back_text_is_shown_at_the_end():
-    found = StopStringFilter(["END"])
-    assert (found.feed("the EN"), found.flush(), found.found) == ("the ", "EN", None)
+    found = text_stream(["END"])
+    assert (found.feed("the EN"), found.flush(), found.found_stop) == ("the ", "EN", None)
 
 
 @given(
@@ -91,10 +96,10 @@ def test_stop_strings_cut_where_the_whole_text_would_be(text, stops, cuts):
     ends = [text.find(stop) for stop in stops if stop in text]
     shown = "".join(came) + ("" if ends else found.flush())
     if not ends:
-        assert (shown, found.found) == (text, None)
+        assert (shown, found.found_stop) == (text, None)
     else:
         first_complete = min(text.find(stop) + len(stop) for stop in stops if stop in text)
-        assert found.found is not None
+        assert found.found_stop is not None
         assert text.startswith(shown)
         assert len(shown) <= first_complete
 
@@ -102,7 +107,7 @@ def test_stop_strings_cut_where_the_whole_text_would_be(text, stops, cuts):
 def test_a_text_stream_does_both():
     made = TextStream(decode, (), ["é"])
     assert [made.feed(each) for each in "aé!".encode()] == ["a", "", "", ""]
-    assert made.stopped
+    assert made.found_stop == "é"
     assert made.flush() == ""
 
 

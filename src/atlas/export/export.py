@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atlas.errors import AtlasError
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ValidationData
 from atlas.export.card import FileRow, write_card
 from atlas.export.check.agreement import (
     ONNXRUNTIME,
@@ -22,12 +22,11 @@ from atlas.export.check.agreement import (
     expect,
     measure_quality,
 )
-from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.runtimes import RuntimeProcess
 from atlas.export.gguf.quantize import matrix_types, needs_llama_cpp, quantize
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face import write_hugging_face
 from atlas.export.programs import write_programs
-from atlas.export.validation import ValidationData
 from atlas.model.loss import mean_loss
 from atlas.model.weights import WEIGHTS
 from atlas.params.runtime_support import (
@@ -40,6 +39,7 @@ from atlas.params.runtime_support import (
     HuggingFaceClass,
     architecture_of,
     class_of,
+    export_conflicts,
     gguf_formats,
     has_k_types,
 )
@@ -57,20 +57,12 @@ def export_model(
     Formats are named as in ``atlas.params.runtime_support``.
     """
     options = bundle.config.model_dump()
-    architecture = architecture_of(options) if gguf_formats(formats) else None
-    kind = class_of(options) if HUGGING_FACE in formats else None
-    if gguf_formats(formats) and architecture is None:
-        raise AtlasError(
-            f"{bundle.folder}: llama.cpp has no architecture for it; leave out the gguf formats"
-        )
-    if HUGGING_FACE in formats and kind is None:
-        raise AtlasError(
-            f"{bundle.folder}: transformers has no class for it; leave out {HUGGING_FACE}"
-        )
+    for conflict in export_conflicts(options, formats):
+        raise AtlasError(f"{bundle.folder}: {conflict}")
     exporter = Exporter(bundle, formats, data, folder)
-    if architecture:
+    if gguf_formats(formats) and (architecture := architecture_of(options)):
         exporter.export_gguf(architecture)
-    if kind:
+    if HUGGING_FACE in formats and (kind := class_of(options)):
         exporter.export_hugging_face(kind)
     exporter.export_programs()
     write_card(
@@ -97,10 +89,8 @@ class Exporter:
             self._model, bundle.tokenizer, data.texts, data.prompts, data.greedy_tokens
         )
         perplexity = math.exp(mean_loss(self._model, data.batches))
-        self.metrics: dict[str, int | float | str] = {
-            "formats": ", ".join(formats),
-            "perplexity": perplexity,
-        }
+        self.metrics: dict[str, int | float | str] = {"formats": ", ".join(formats)}
+        self.metrics["perplexity"] = perplexity
         self.speeds: dict[str, float] = {}  # in llama.cpp, tokens per second
         self.files: list[FileRow] = []  # the PyTorch model, then each GGUF file that is kept
         size = (bundle.folder / WEIGHTS).stat().st_size
@@ -115,9 +105,9 @@ class Exporter:
         """
         self.metrics["architecture"] = architecture.name
         formats = gguf_formats(self._formats)
-        exact = self._gguf_path(EXACT)
+        exact = self._path(f"-{EXACT}.gguf")
         for name in dict.fromkeys((EXACT, *formats)):
-            file = self._gguf_path(name)
+            file = self._path(f"-{name}.gguf")
             if needs_llama_cpp(name, self._bundle.config.d_model):
                 quantize(exact, file, name)
             else:
@@ -126,13 +116,13 @@ class Exporter:
         if EXACT not in formats:
             exact.unlink()
 
-    def _gguf_path(self, name: GgufFormat) -> Path:
-        return self._folder / f"{self._bundle.metadata.name}-{name}.gguf"
+    def _path(self, ending: str) -> Path:
+        return self._folder / f"{self._bundle.metadata.name}{ending}"
 
     def _check_gguf(self, file: Path, name: GgufFormat, tolerance: float, *, keep: bool) -> None:
         """Check a GGUF file and add its metrics; if it is kept, also its row."""
         agreement = compare(file, self.expected, self._model, tolerance)
-        quality = measure_quality(file, self._gguf_path(EXACT), self._data.batches)
+        quality = measure_quality(file, self._path(f"-{EXACT}.gguf"), self._data.batches)
         types = _describe_types(file, name)
         metrics = self.metrics
         if name == EXACT:
@@ -160,20 +150,18 @@ class Exporter:
 
     def export_hugging_face(self, kind: HuggingFaceClass) -> None:
         """Write a folder for transformers."""
-        target = self._folder / f"{self._bundle.metadata.name}-{HUGGING_FACE}"
+        target = self._path(f"-{HUGGING_FACE}")
         write_hugging_face(target, self._bundle, kind)
         self.metrics["hugging_face_class"] = kind.name
         self._check(target, HUGGING_FACE, TRANSFORMERS)
 
     def export_programs(self) -> None:
         """Write the ONNX file and the program of torch.export, which share one trace."""
-        requested = [name for name in PROGRAMS if name in self._formats]
-        targets = [
-            self._folder / f"{self._bundle.metadata.name}{PROGRAMS[n][0]}" for n in requested
-        ]
+        names = [name for name in PROGRAMS if name in self._formats]
+        targets = [self._path(PROGRAMS[name][0]) for name in names]
         if targets:
             write_programs(self._bundle.folder, targets)
-        for name, target in zip(requested, targets, strict=True):
+        for name, target in zip(names, targets, strict=True):
             self._check(target, name, PROGRAMS[name][1])
 
     def _check(self, target: Path, name: str, runtime: RuntimeProcess) -> None:
@@ -193,12 +181,7 @@ def _describe_types(file: Path, name: GgufFormat) -> str:
     description = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
     if has_k_types(name) and replaced:
         logging.getLogger(__name__).warning(
-            "%s: K types need rows that are a multiple of %d; %d of %d matrices have other rows, "
-            "so llama.cpp made them %s",
-            file.name,
-            K_BLOCK_SIZE,
-            replaced,
-            types.total(),
-            description,
+            f"{file.name}: K types need rows that are a multiple of {K_BLOCK_SIZE}; {replaced} of "
+            f"{types.total()} matrices have other rows, so llama.cpp made them {description}"
         )
     return description

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.runtimes import RuntimeProcess
 from atlas.model.attention import KVCache, LayerCache
 from atlas.model.config import ModelConfig
 from atlas.model.masks import AttentionMask
@@ -30,7 +30,6 @@ from atlas.model.transformer import Decoder
 from atlas.model.weights import load_model
 
 WRITER = RuntimeProcess("torch.export", "atlas.export.programs")
-EXAMPLE = (2, 3, 4)  # B, P, T of the inputs that the program is traced with
 BATCH, NEW, ALL, PAST = "batch", "new", "all", "past"  # names of B, T, P + T and P
 
 
@@ -110,14 +109,13 @@ def trace(model: Decoder) -> ExportedProgram:
     """Trace a decoder for any batch size, past length and number of new tokens."""
     from torch.fx.experimental import _config
 
-    config = model.config
-    batch, past, new = (min(size, config.context_length // 2) for size in EXAMPLE)
+    config, length = model.config, model.config.context_length
+    batch, past, new = (min(size, length // 2) for size in (2, 3, 4))
     example: tuple[Any, ...] = (
         torch.zeros(batch, new, dtype=torch.int64),
         torch.ones(batch, past + new, dtype=torch.int64),
         empty_past(config, batch, past),
     )
-    length = config.context_length
     rows = Dim(BATCH, min=1)
     shapes = (
         {0: rows, 1: Dim(NEW, min=1, max=length)},
@@ -133,14 +131,6 @@ def trace(model: Decoder) -> ExportedProgram:
             dynamic_shapes=shapes,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-
-
-def remove_stack_traces(program: ExportedProgram) -> ExportedProgram:
-    """Remove stack traces from the graph, because they contain local paths."""
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
-            node.meta.pop("stack_trace", None)
-    return program
 
 
 def write_onnx(program: ExportedProgram, config: ModelConfig, path: Path) -> None:
@@ -169,7 +159,10 @@ def main() -> None:
     model = load_model(folder, torch.device("cpu"))
     if not isinstance(model, Decoder):
         raise TypeError(f"{folder}: not a decoder")
-    program = remove_stack_traces(trace(model))
+    program = trace(model)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it contains local paths
     for target in targets:
         if target.suffix == ".onnx":
             write_onnx(program, model.config, target)

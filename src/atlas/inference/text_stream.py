@@ -61,22 +61,38 @@ class IncrementalDecoder:
         return text
 
 
-class StopStringFilter:
-    """Passes text through up to the first stop string, which is left out."""
+class TextStream:
+    """Turns ids into the text that may be shown: up to the first stop string, which is left out."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        prompt: Sequence[int],
+        stops: Sequence[str] = (),
+    ) -> None:
+        self._decoder = IncrementalDecoder(decode, prompt)
         self._stops = [stop for stop in stops if stop]
         self._held = ""  # possible beginning of a stop string
-        self.found: str | None = None
+        self.found_stop: str | None = None
 
-    def feed(self, text: str) -> str:
-        """The text that can't be part of a stop string; empty once one was found."""
-        if self.found is not None:
+    def feed(self, token: int) -> str:
+        """The text that may be shown after this token; empty once a stop string was found."""
+        return self._before_stop(self._decoder.feed(token))
+
+    def flush(self) -> str:
+        """The rest of the text; call it after the last token."""
+        text = self._before_stop(self._decoder.flush()) + self._held
+        self._held = ""
+        return text
+
+    def _before_stop(self, text: str) -> str:
+        """The text so far that can't be part of a stop string, less what was shown."""
+        if self.found_stop is not None:
             return ""
         self._held += text
         places = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
         if places:
-            place, self.found = min(places, key=lambda each: (each[0], -len(each[1])))
+            place, self.found_stop = min(places, key=lambda each: (each[0], -len(each[1])))
             passed, self._held = self._held[:place], ""
             return passed
         ends = (
@@ -88,34 +104,3 @@ class StopStringFilter:
         cut = len(self._held) - max(ends, default=0)
         passed, self._held = self._held[:cut], self._held[cut:]
         return passed
-
-    def flush(self) -> str:
-        """The text held back; call it after the last token."""
-        held, self._held = self._held, ""
-        return held
-
-
-class TextStream:
-    """Turns ids into the text that may be shown."""
-
-    def __init__(
-        self,
-        decode: Callable[[Sequence[int]], str],
-        prompt: Sequence[int],
-        stops: Sequence[str] = (),
-    ) -> None:
-        self._decoder = IncrementalDecoder(decode, prompt)
-        self._filter = StopStringFilter(stops)
-
-    @property
-    def stopped(self) -> bool:
-        """True once a stop string is found."""
-        return self._filter.found is not None
-
-    def feed(self, token: int) -> str:
-        """The text that may be shown after this token."""
-        return self._filter.feed(self._decoder.feed(token))
-
-    def flush(self) -> str:
-        """The rest of the text; call it after the last token."""
-        return self._filter.feed(self._decoder.flush()) + self._filter.flush()

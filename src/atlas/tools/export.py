@@ -7,9 +7,8 @@ from pathlib import Path
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
-from atlas.export.bundle import ModelBundle
+from atlas.export.bundle import ModelBundle, ValidationData, encode_texts, sample_texts
 from atlas.export.export import Exporter, export_model
-from atlas.export.validation import ValidationData, encode_texts, sample_texts
 from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import print_table

@@ -13,8 +13,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
-from atlas.export.check.process import RuntimeProcess
-from atlas.export.check.runtimes import continue_greedily
+from atlas.export.check.runtimes import RuntimeProcess, continue_greedily
 from atlas.model.attention import KVCache
 from atlas.model.transformer import Decoder
 from atlas.tokens.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
-from atlas.export.check.process import RuntimeProcess
+from atlas.export.check.runtimes import RuntimeProcess
 from atlas.params.runtime_support import K_BLOCK_SIZE, GgufFormat, has_k_types
 from atlas.pipeline.processes import threads
 

@@ -79,7 +79,7 @@ class LoadedModel(ABC):
             each.raise_if_failed()
             if each.last_token is not None:
                 yield shown.feed(each.last_token.id)
-            if shown.stopped:
+            if shown.found_stop:
                 sequence.finish_reason = "stop"
                 return
         yield shown.flush()

@@ -179,7 +179,7 @@ class Completions:
         self._completion_tokens += token is not None
         self._offsets[index] += len(text)
         finish_reason = None
-        if stream.stopped:
+        if stream.found_stop:
             finish_reason = "stop"
             self._engine.cancel([sequence])
         elif token is None:
