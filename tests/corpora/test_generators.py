@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.corpora import arithmetic, modular, stories
+from atlas.corpora import arithmetic, stories
 from atlas.errors import AtlasError
 
 GOLDEN = ["e49d208620ff04ea", "406e2c435a50cc8e", "db64f4dfbe215471"]  # Python 3.11, 3.12, 3.13
@@ -31,7 +31,7 @@ def write(tmp_path):
 def test_golden_bytes(write):
     paths = [
         write(arithmetic.write_arithmetic, 100, 1),
-        write(modular.write_modular, "divide", 7),
+        write(arithmetic.write_modular, "divide", 7),
         write(stories.write_stories, 20, 1),
     ]
     assert [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths] == GOLDEN
@@ -112,7 +112,7 @@ def test_all_questions_can_be_written(write, monkeypatch):
     ],
 )
 def test_equations_by_hand(write, operation, equation):
-    texts = [record["text"] for record in records(write(modular.write_modular, operation, 7))]
+    texts = [record["text"] for record in records(write(arithmetic.write_modular, operation, 7))]
     assert equation in texts
     assert len(texts) == len(set(texts)) == 7 * (6 if operation == "divide" else 7)
 
@@ -120,7 +120,7 @@ def test_equations_by_hand(write, operation, equation):
 @given(st.sampled_from([2, 3, 5, 31]))
 def test_division_undoes_multiplication(tmp_path_factory, modulus):
     folder = tmp_path_factory.mktemp("modular")
-    modular.write_modular(folder, "divide", modulus)
+    arithmetic.write_modular(folder, "divide", modulus)
     for record in records(folder / "modular.jsonl"):
         a, _, b, _, c = record["text"].split()
         assert int(b) * int(c) % modulus == int(a)
@@ -129,7 +129,7 @@ def test_division_undoes_multiplication(tmp_path_factory, modulus):
 @pytest.mark.parametrize("modulus", [4, 91, 100])
 def test_division_needs_a_prime(write, modulus):
     with pytest.raises(AtlasError, match=f"corpus.modular.modulus is {modulus}: .* needs a prime"):
-        write(modular.write_modular, "divide", modulus)
+        write(arithmetic.write_modular, "divide", modulus)
 
 
 @pytest.fixture(scope="module")

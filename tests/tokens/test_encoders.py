@@ -13,15 +13,17 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.tokens import tokenizer as tokenizer_module
-from atlas.tokens.encoders import (
+from atlas.tokens.tokenizer import (
+    END_OF_TEXT,
+    PADDING,
     WHOLE,
     WORDS,
     GigatokenEncoder,
+    Tokenizer,
     encode_units,
     gigatoken_supports,
     unit_pattern,
 )
-from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 from tests.tokens.test_train_tokenizer import train
 
 LINES = ["abc abd aba", "ab abc bcd", "cab dab  bad", "123 12 1", "\u00e9t\u00e9 ab", "aab bba"] * 9
@@ -123,7 +125,7 @@ def test_any_model_gives_the_ids_of_sentencepiece(models, data):
     tokenizer = Tokenizer(model)
     expected = SentencePieceProcessor(model_proto=model).encode(texts)
     assert [tokenizer.encode(text) for text in texts] == expected
-    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+    assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
 
 
 @settings(max_examples=400)
@@ -132,7 +134,7 @@ def test_gigatoken_gives_the_ids_of_sentencepiece(models, kind, texts):
     tokenizer = Tokenizer(models[kind, "as Atlas trains", True])
     assert isinstance(tokenizer._bulk_encoder, GigatokenEncoder)
     expected = tokenizer.processor.encode(texts)
-    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+    assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,7 +153,7 @@ def test_ties_between_merges_are_broken_as_sentencepiece_does(lines, data):
     assert isinstance(tokenizer._bulk_encoder, GigatokenEncoder)
     texts = [*lines, *data.draw(st.lists(st.text("ab ", max_size=60), min_size=20, max_size=20))]
     expected = tokenizer.processor.encode(texts)
-    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+    assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
 
 
 def test_special_tokens_in_a_corpus_about_them_are_text():
@@ -161,7 +163,7 @@ def test_special_tokens_in_a_corpus_about_them_are_text():
     assert isinstance(tokenizer._bulk_encoder, GigatokenEncoder)
     texts = ["".join(pair) for pair in itertools.product(SPECIAL, repeat=2)] + lines
     expected = tokenizer.processor.encode(texts)
-    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+    assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
     assert not {tokenizer.eos, tokenizer.pad, tokenizer.unk} & set(np.concatenate(expected))
 
 
@@ -190,7 +192,7 @@ def test_models_gigatoken_reads_differently_use_sentencepiece(models, change):
     assert not supports(model)
     texts = ["x\0y x y xy <0xab> <0x41> ba", "xaba bab abba", "\u2581xy\u2581 \u2581"]
     expected = SentencePieceProcessor(model_proto=model).encode(texts)
-    assert [ids.tolist() for ids in Tokenizer(model).encode_batch(texts)] == expected
+    assert [ids.tolist() for ids in Tokenizer(model).encode_stream(texts)] == expected
 
 
 @given(TEXT)
@@ -261,11 +263,11 @@ def test_each_distinct_unit_is_encoded_once():
 
 def test_without_gigatoken_the_ids_are_the_same(monkeypatch, caplog):
     model = train(LINES, vocab_size=290).model
-    with_gigatoken = [ids.tolist() for ids in Tokenizer(model).encode_batch(LINES)]
+    with_gigatoken = [ids.tolist() for ids in Tokenizer(model).encode_stream(LINES)]
     monkeypatch.setitem(sys.modules, "gigatoken", None)
     tokenizer = Tokenizer(model)
     with caplog.at_level(logging.WARNING, logger=tokenizer_module.__name__):
         for _ in range(2):
-            assert [ids.tolist() for ids in tokenizer.encode_batch(LINES)] == with_gigatoken
+            assert [ids.tolist() for ids in tokenizer.encode_stream(LINES)] == with_gigatoken
     assert len(caplog.records) == 1
     assert "encoding with sentencepiece, which is slower" in caplog.text

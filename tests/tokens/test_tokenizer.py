@@ -116,9 +116,9 @@ def test_line_ends_are_tokens_of_their_own(tokenizer):
 
 def test_a_batch_is_its_texts(of_kind, tokenizer):
     texts = [text(seed) for seed in range(20)] + ["", "the", ""]
-    batch = tokenizer.encode_batch(texts)
+    batch = list(tokenizer.encode_stream(texts))
     assert [ids.tolist() for ids in batch] == [tokenizer.encode(each) for each in texts]
-    assert tokenizer.encode_batch([]) == []
+    assert list(tokenizer.encode_stream([])) == []
 
 
 def test_a_text_of_many_blocks_has_the_same_ids(of_kind, tokenizer, monkeypatch):
@@ -141,13 +141,13 @@ def test_texts_come_one_after_the_other(of_kind, kind, texts, with_eos, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer_module, "BLOCK", block)
         blocks = list(tokenizer.blocks(texts, with_eos=with_eos))
-        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == [
+        assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == [
             tokenizer.encode(each) for each in texts
         ]
-    assert [identity for each in blocks for identity in each.ids.tolist()] == list(chain(*rows))
-    starts = np.cumsum([0, *(len(each.ids) for each in blocks)])
+    assert [identity for ids, _ in blocks for identity in ids.tolist()] == list(chain(*rows))
+    starts = np.cumsum([0, *(len(ids) for ids, _ in blocks)])
     ends = [
-        int(start + end) for start, each in zip(starts, blocks, strict=False) for end in each.ends
+        int(start + end) for start, (_, ends) in zip(starts, blocks, strict=False) for end in ends
     ]
     assert ends == np.cumsum([len(row) for row in rows]).tolist()
 
@@ -165,9 +165,9 @@ def test_a_text_too_long_to_encode_at_once_is_refused(of_kind, kind, monkeypatch
 def test_no_texts_give_no_blocks(tokenizer):
     assert list(tokenizer.blocks([])) == []
     for with_eos in (True, False):
-        (block,) = tokenizer.blocks(["", ""], with_eos=with_eos)
-        assert block.ids.tolist() == [tokenizer.eos] * 2 * with_eos
-        assert block.ends.tolist() == ([1, 2] if with_eos else [0, 0])
+        ((ids, ends),) = tokenizer.blocks(["", ""], with_eos=with_eos)
+        assert ids.tolist() == [tokenizer.eos] * 2 * with_eos
+        assert ends.tolist() == ([1, 2] if with_eos else [0, 0])
 
 
 def test_threads_may_share_a_tokenizer(tokenizer):
@@ -176,17 +176,17 @@ def test_threads_may_share_a_tokenizer(tokenizer):
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             assert list(pool.map(tokenizer.encode, texts)) == expected
-            batches = pool.map(tokenizer.encode_batch, [texts] * 8)
+            batches = pool.map(lambda each: list(tokenizer.encode_stream(each)), [texts] * 8)
             assert all([ids.tolist() for ids in batch] == expected for batch in batches)
 
 
 def test_texts_are_joined_by_their_ends(of_kind):
     tokenizer = of_kind["bpe"]
-    (block,) = tokenizer.blocks(["the", "", "lamp"], with_eos=True)
+    ((ids, ends),) = tokenizer.blocks(["the", "", "lamp"], with_eos=True)
     the, lamp = tokenizer.encode("the"), tokenizer.encode("lamp")
     end = tokenizer.eos
-    assert block.ids.tolist() == [*the, end, end, *lamp, end]
-    assert np.diff(block.ends, prepend=0).tolist() == [len(the) + 1, 1, len(lamp) + 1]
+    assert ids.tolist() == [*the, end, end, *lamp, end]
+    assert np.diff(ends, prepend=0).tolist() == [len(the) + 1, 1, len(lamp) + 1]
 
 
 def test_saved_and_loaded(tmp_path, of_kind, tokenizer):

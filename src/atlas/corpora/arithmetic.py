@@ -1,26 +1,35 @@
-"""The arithmetic language: small questions about single digits, in twenty tokens.
+"""Two small languages of numbers: arithmetic and modular.
+
+A question of the arithmetic language is an operation and two to five digits, and the answer is one
+digit, in twenty tokens::
 
     Max 3 7 1 = 7
 
-A question is an operation and two to five digits, and the answer is one digit. That is small
-enough to learn in seconds and rich enough to study how: First, Second and Last copy a digit by
-position, Max and Min compare, Evens counts, and Add, Subtract and Multiply compute with the first
-and the last digit.
+That is small enough to learn in seconds and rich enough to study how: First, Second and Last copy
+a digit by position, Max and Min compare, Evens counts, and Add, Subtract and Multiply compute with
+the first and the last digit.
+
+Modular arithmetic has an equation for every pair of numbers::
+
+    12 + 90 = 5
+
+Grokking was discovered on this task (Power et al. 2022): trained on a part of all pairs, a model
+first memorizes them and much later suddenly generalizes to the others. ``clean.val`` is the share
+of held-out pairs.
 """
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isqrt
 from pathlib import Path
 
 from atlas.errors import AtlasError
 from atlas.pipeline.files import write_records
 
-NAME = "arithmetic.jsonl"
+NAME, MODULAR_NAME = "arithmetic.jsonl", "modular.jsonl"
 DIGITS = tuple("0123456789")
 EQUALS = "="
 LENGTHS = range(2, 6)  # digits per question
-
-
 # Answers are taken modulo 10, so that each is one digit.
 OPERATIONS: Mapping[str, Callable[[Sequence[int]], int]] = {
     "First": lambda digits: digits[0],
@@ -34,6 +43,16 @@ OPERATIONS: Mapping[str, Callable[[Sequence[int]], int]] = {
     "Multiply": lambda digits: digits[0] * digits[-1] % 10,
 }
 VOCABULARY = (*DIGITS, EQUALS, *OPERATIONS)  # twenty tokens
+# Of modular arithmetic: the sign between the numbers, and the result before the modulo.
+MODULAR_OPERATIONS: Mapping[str, tuple[str, Callable[[int, int, int], int]]] = {
+    "add": ("+", lambda a, b, _p: a + b),
+    "subtract": ("-", lambda a, b, _p: a - b),
+    "multiply": ("*", lambda a, b, _p: a * b),
+    "divide": ("/", lambda a, b, p: a * pow(b, -1, p)),
+    "square_sum": ("@", lambda a, b, _p: a**2 + b**2),
+    "quadratic": ("#", lambda a, b, _p: a**2 + a * b + b**2),
+    "cubic": ("&", lambda a, b, _p: a**3 + a * b**2 + b),
+}
 
 
 def solve(question: str) -> str:
@@ -84,3 +103,24 @@ def _digits(count: int, generator: random.Random) -> Iterator[tuple[str, ...]]:
         count -= size
         for number in generator.sample(range(10**length), size):
             yield tuple(str(number).zfill(length))
+
+
+def write_modular(folder: Path, operation: str, modulus: int) -> list[str]:
+    """Write modular.jsonl: an equation per line, numbers and signs separated by spaces."""
+    if modulus < 2:
+        raise AtlasError(f"corpus.modular.modulus is {modulus}: it must be 2 or more")
+    if operation == "divide" and any(modulus % n == 0 for n in range(2, isqrt(modulus) + 1)):
+        raise AtlasError(
+            f"corpus.modular.modulus is {modulus}: corpus.modular.operation=divide needs a prime "
+            "such as 97, because only then every number has an inverse"
+        )
+    sign, result = MODULAR_OPERATIONS[operation]
+    equations = (
+        f"{a} {sign} {b} = {result(a, b, modulus) % modulus}"
+        for a in range(modulus)
+        for b in range(operation == "divide", modulus)
+    )
+    write_records(
+        folder / MODULAR_NAME, ({"source": operation, "text": text} for text in equations)
+    )
+    return [MODULAR_NAME]

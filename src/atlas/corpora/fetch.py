@@ -12,11 +12,10 @@ from urllib.parse import quote, urlsplit
 
 import yaml
 
-from atlas.corpora.arithmetic import write_arithmetic
+from atlas.corpora.arithmetic import write_arithmetic, write_modular
 from atlas.corpora.download import Download, download
 from atlas.corpora.local_files import copy_files
 from atlas.corpora.manifest import RawFile, write_manifest
-from atlas.corpora.modular import write_modular
 from atlas.corpora.python_docs import LICENCE, URL, write_python_docs
 from atlas.corpora.stories import write_stories
 from atlas.errors import AtlasError

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atlas.cleaning.documents import Split
-from atlas.corpora.modular import OPERATIONS
+from atlas.corpora.arithmetic import MODULAR_OPERATIONS
 from atlas.evaluation.evaluator import Evaluator
 from atlas.evaluation.plots import plot_attention, plot_dynamics, plot_heads, plot_spectrum
 from atlas.evaluation.questions import is_arithmetic
@@ -310,7 +310,7 @@ def _is_largest(weights: Reals, position: int) -> Bools:
 
 def is_modular(sources: Sequence[str]) -> bool:
     """Check that all documents are equations of one modular operation."""
-    return len(set(sources)) == 1 and sources[0] in OPERATIONS
+    return len(set(sources)) == 1 and sources[0] in MODULAR_OPERATIONS
 
 
 def number_ids(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:

@@ -11,9 +11,8 @@ from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluator import Evaluator
 from atlas.evaluation.scores import Scores, calibration_table, document_scores
-from atlas.tokens.encoders import SPACE_MARK
 from atlas.tokens.shards import TokenSplit
-from atlas.tokens.tokenizer import Tokenizer, visible
+from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer, visible
 
 MAX_SOURCES = 50  # the largest ones
 MAX_ANSWER_TOKENS = 100  # rows and columns of the confusion table of answers

@@ -19,8 +19,7 @@ from atlas.model.layers import GATES
 from atlas.model.weights import WEIGHTS, write_weights
 from atlas.params.runtime_support import HuggingFaceClass, rope_scaling
 from atlas.pipeline.files import write_json
-from atlas.tokens.encoders import SPACE_MARK, merges
-from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
+from atlas.tokens.tokenizer import MODEL_FILE, SPACE_MARK, Tokenizer, merges
 
 FORMAT = {"format": "pt"}  # transformers refuses a safetensors file without this metadata
 ACTIVATIONS = {

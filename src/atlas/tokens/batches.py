@@ -6,6 +6,7 @@ The n-th batch depends on n alone, so the number of workers changes nothing.
 import itertools
 import signal
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,25 +22,16 @@ AHEAD = 4  # batches that each worker has ready
 TensorBatch = TokenBatch[Tensor]
 
 
+@dataclass
 class BatchLoader:
-    """Load training batches, from the first one or from a saved position.
+    """Load training batches, from the first one or from a saved position."""
 
-    ``workers`` processes read ahead; with 0, this process reads. ``share`` is what to read of each
-    batch, if other processes train on the rest.
-    """
-
-    def __init__(
-        self,
-        windows: TrainingWindows,
-        device: torch.device,
-        workers: int,
-        share: slice = slice(None),
-    ) -> None:
-        self.windows = windows
-        self.device = device
-        self.workers = workers
-        self.share = share
-        self.next = 0  # number of the next batch
+    windows: TrainingWindows
+    device: torch.device
+    workers: int  # processes that read ahead; with 0, this process reads
+    # What to read of each batch, if other processes train on the rest.
+    share: slice = field(default_factory=lambda: slice(None))
+    next: int = 0  # number of the next batch
 
     def read(self) -> Generator[TensorBatch, None, None]:
         """Yield batches forever, starting at ``next``."""
@@ -55,9 +47,8 @@ class BatchLoader:
         )
         for rows in self._rows(loader):
             self.next += 1
-            yield TokenBatch.from_rows(
-                rows.to(self.device, non_blocking=True), self.windows.tokens.index
-            )
+            moved = rows.to(self.device, non_blocking=True)
+            yield TokenBatch.from_rows(moved, self.windows.tokens.index)
 
     def _rows(self, loader: DataLoader[Rows]) -> Iterator[Tensor]:
         try:
@@ -121,6 +112,5 @@ def reader_count(device: torch.device) -> int:
 
     The default is 0 on a CPU, where reading memory maps costs next to nothing, else 2.
     """
-    default = 0 if device.type == "cpu" else 2
     readers = settings().readers
-    return default if readers is None else readers
+    return (0 if device.type == "cpu" else 2) if readers is None else readers

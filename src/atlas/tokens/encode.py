@@ -89,12 +89,12 @@ def encode_shard(
             size += len(document.text.encode())
             yield document.text
 
-    for block in tokenizer.blocks(texts(), with_eos=with_eos):
-        writer.write(block.ids, block.ends)
-        counts += np.bincount(block.ids, minlength=tokenizer.vocab_size)
+    for ids, ends in tokenizer.blocks(texts(), with_eos=with_eos):
+        writer.write(ids, ends)
+        counts += np.bincount(ids, minlength=tokenizer.vocab_size)
         if separator is not None:
-            seen = np.concatenate(([pending], block.ids == separator)).cumsum()
-            seen_at_ends = seen[block.ends]
+            seen = np.concatenate(([pending], ids == separator)).cumsum()
+            seen_at_ends = seen[ends]
             without_separator += int((np.diff(seen_at_ends, prepend=0) == 0).sum())
             pending = int(seen[-1] - (seen_at_ends[-1] if len(seen_at_ends) else 0))
     writer.close()

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Template
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,7 @@ from atlas.tokens.encode import Counts
 from atlas.tokens.shards import TokenIndex
 from atlas.tokens.tokenizer import Tokenizer, visible
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE_PIECES, METRIC_PIECES = 40, 5  # pieces per list on the page, and in the metrics
 SAMPLE_CHARACTERS, SAMPLE_DOCUMENTS = 1500, 20
 STYLES = ("black on cyan", "black on green", "black on yellow", "black on magenta")
@@ -67,16 +67,13 @@ class VocabularyReport:
 
     def write_page(self, path: Path, documents: Path) -> None:
         """Write a page with these numbers and a colored sample of the ``documents``."""
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
-        )
+        template = Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
         sample = islice(read_documents(documents), SAMPLE_DOCUMENTS)
         text = "\n".join(document.text for document in sample)[:SAMPLE_CHARACTERS]
-        page = environment.get_template(TEMPLATE).render(
+        sizes = self.index.splits
+        page = template.render(
             tokenizer=self.tokenizer,
-            splits=[
-                (split, self.index.splits[split], self.bytes_per_token(split)) for split in SPLITS
-            ],
+            splits=[(each, sizes[each], self.bytes_per_token(each)) for each in SPLITS],
             lists=[
                 ("Longest pieces", self._rows(self.longest[:PAGE_PIECES])),
                 ("Most frequent pieces", self._rows(self.rarest[: -PAGE_PIECES - 1 : -1])),

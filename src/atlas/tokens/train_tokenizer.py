@@ -30,8 +30,7 @@ from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
 from atlas.params.schema import TokenizerParams
 from atlas.pipeline.files import files_below
-from atlas.tokens.encoders import SPACE_MARK, TEXT
-from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer, single_blanks
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, TEXT, Tokenizer, single_blanks
 
 MAX_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 UNKNOWN_MARK = "\u2585"

@@ -66,7 +66,7 @@ def expect(
     """
     length = model.config.context_length
     all_texts = [*texts, *(() if tokenizer.kind == "word" else NASTY_STRINGS)]
-    ids = [each.tolist() for each in tokenizer.encode_batch(all_texts)]
+    ids = [each.tolist() for each in tokenizer.encode_stream(all_texts)]
     sequences = [each[:length] for each in ids[: min(prompts, len(texts))] if each]
     starts = [sequence[: min(MAX_PROMPT_TOKENS, length // 2)] for sequence in sequences]
     new_tokens = min(greedy_tokens, length - max(map(len, starts)))
