@@ -244,7 +244,7 @@ def export(
 @app.command("inspect")
 def inspect_file(file: Annotated[Path, typer.Argument(help="Any GGUF file.")]) -> None:
     """Print the contents of a GGUF file: metadata, tokenizer, tensors."""
-    from atlas.tools.inspect_gguf import print_gguf
+    from atlas.tools.inspection import print_gguf
 
     print_gguf(file)
 
@@ -274,10 +274,9 @@ def model(
     ] = None,
 ) -> None:
     """Print weights, operations and memory of the model that params.yaml describes."""
-    from atlas.params.presets import with_presets
-    from atlas.tools.model_summary import print_summary
+    from atlas.tools.inspection import print_summary
 
-    print_summary(with_presets(find_project(), presets or []))
+    print_summary(find_project(), presets or [])
 
 
 @app.command()
@@ -356,7 +355,7 @@ def study(
 @app.command()
 def show() -> None:
     """Print the metrics and samples of the last run."""
-    from atlas.tools.report.results import print_results
+    from atlas.tools.report.tables import print_results
 
     os.chdir(find_project())
     print_results(Path("metrics"))
@@ -373,7 +372,7 @@ def report() -> None:
 @app.command()
 def offline_plots() -> None:
     """Make `dvc plots` work without a network in this clone."""
-    from atlas.tools.report.offline_plots import write_offline_plots
+    from atlas.tools.report.page import write_offline_plots
 
     print(write_offline_plots(find_project()))
 

@@ -9,8 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from atlas.errors import AtlasError
-from atlas.tools.report.offline_plots import PAGE, write_offline_plots
-from atlas.tools.report.page import write_report
+from atlas.tools.report.page import PLOTS, write_offline_plots, write_report
 from tests.browser import CONTRAST
 from tests.code_walk import ROOT
 from tests.tools.report.example_run import make_project, png, write
@@ -123,10 +122,10 @@ def test_dvc_plots_draws_without_a_network(browser, project):
 def test_the_setting_belongs_to_this_clone(project):
     write_offline_plots(project)
     local = (project / ".dvc/config.local").read_text()
-    assert PAGE in local
+    assert PLOTS in local
     assert "plots" not in (project / ".dvc/config").read_text()
     told = subprocess.check_output(["dvc", "config", "plots.html_template"], cwd=project, text=True)
-    assert told.strip() == PAGE
+    assert told.strip() == PLOTS
 
 
 def test_another_template_stays(project):
@@ -138,7 +137,7 @@ def test_another_template_stays(project):
 
 
 def test_git_ignores_it():
-    assert f"/{PAGE}" in (ROOT / ".dvc/.gitignore").read_text().split()
+    assert f"/{PLOTS}" in (ROOT / ".dvc/.gitignore").read_text().split()
     assert "/metrics/report.html" in (ROOT / ".gitignore").read_text().split()
 
 

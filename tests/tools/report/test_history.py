@@ -7,9 +7,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from atlas.tools.report.history import read_history
 from atlas.tools.report.page import render
-from atlas.tools.report.results import read_results
+from atlas.tools.report.results import read_history, read_results
 from atlas.tools.report.tables import compared
 from tests.pipeline.checkout import Checkout
 from tests.tools.report.example_run import make_project, text_of, write

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from atlas.errors import AtlasError, one_line_errors
-from atlas.tools.report.results import numbers, parse_table, print_results, read_results, readable
+from atlas.tools.report.results import numbers, parse_table, read_results, readable
+from atlas.tools.report.tables import print_results
 from tests.tools.report.example_run import make_project, png, write
 
 

@@ -7,10 +7,9 @@ import yaml
 
 from atlas.tools.report import tables
 from atlas.tools.report.charts import accuracy_chart, calibration_chart, loss_chart
-from atlas.tools.report.history import read_history
 from atlas.tools.report.page import render
-from atlas.tools.report.results import curve_values, read_results
-from atlas.tools.report.wording import cell, compact, duration, exact, percent, size, spaced
+from atlas.tools.report.results import curve_values, read_history, read_results
+from atlas.tools.report.tables import cell, compact, duration, exact, percent, size, spaced
 from tests.small import params_tree
 from tests.tools.report.example_run import JSONS, make_project, png, text_of, write
 

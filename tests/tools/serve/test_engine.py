@@ -12,7 +12,7 @@ import pytest
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
 from atlas.tools.serve.engine import Engine, ServerOptions
-from atlas.tools.serve.errors import EngineError
+from atlas.tools.serve.schemas import EngineError
 from tests.tools.serve.support import opened_model, running
 
 LONG = {"model": "small", "prompt": "the", "max_tokens": 10**6, "seed": 1}

@@ -19,8 +19,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from atlas.tools.report.results import Results, curve_values, numbers
-from atlas.tools.report.tables import ngram_losses
-from atlas.tools.report.wording import compact, percent, spaced, title_case
+from atlas.tools.report.tables import compact, ngram_losses, percent, spaced, title_case
 
 BLUE, PALE_BLUE, ORANGE = "#3d85e8", "#3d85e870", "#dd7a12"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#3d85e800", "#3d85e8ff"])

@@ -1,18 +1,32 @@
-"""The data behind the tables, tiles and bars of the page, as pandas objects or plain lists."""
+"""The data behind the tables, tiles and bars of the page, and the format of numbers and names."""
 
 import base64
+import logging
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import pandas as pd
 
-from atlas.tools.report.history import Commit, Params
-from atlas.tools.report.results import Results, Value, is_number, numbers
-from atlas.tools.report.wording import exact, percent, title_case
+from atlas.errors import AtlasError
+from atlas.tools.console import print_table
+from atlas.tools.report.results import (
+    Commit,
+    Params,
+    Results,
+    Value,
+    is_number,
+    numbers,
+    read_results,
+)
 
+logger = logging.getLogger(__name__)
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+MINUTE, HOUR = 60, 3600
 PLAIN_NUMBER = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?"  # not 007, not 1_000
 TEXT_COLUMNS = {"id", "source", "question", "expected", "answered", "text", "actual", "predicted"}
 DRAWN_BY_PAGE = ("dynamics", "heads")  # pictures of what the page draws itself
@@ -233,3 +247,94 @@ def _texts(params: Params, key: str) -> list[str]:
 def _natural(text: str) -> tuple[float, str]:
     """Sort key that puts 2 before 10, and numbers before other texts."""
     return float(text) if re.fullmatch(PLAIN_NUMBER, text) else math.inf, text
+
+
+def print_results(metrics: Path) -> None:
+    """Print the metrics of every stage and the samples; damaged files are named on stderr."""
+    results = read_results(metrics)
+    if not (results.metrics and results.samples):
+        raise AtlasError(f"{metrics}: no results yet; run `dvc repro`")
+    rows: list[tuple[str, str, str]] = []
+    stage = ""
+    for file, values in results.metrics.items():
+        for name, value in values.items():
+            shown = file.removeprefix("timing/")
+            rows.append(("" if shown == stage else shown, name, exact(value)))
+            stage = shown
+    print_table(("", "metric", "value"), rows)
+    print(f"\n{results.samples}")
+    for problem in results.problems:
+        logger.warning("%s", problem)
+
+
+def exact(value: Any) -> str:
+    """A value for a table: whole numbers in full, others to four digits, "" for none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value != value:
+        return ""
+    if isinstance(value, int) or (
+        isinstance(value, float) and abs(value) < 1e15 and value % 1 == 0
+    ):
+        return f"{int(value):,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:#.4g}".rstrip(".")
+    return str(value)
+
+
+def cell(value: Any, column: str) -> str:
+    """A table cell: shares as percentages, sizes in bytes, other values as `exact` does."""
+    numeric = isinstance(value, int | float) and value == value
+    return FORMATS[column](value) if numeric and column in FORMATS else exact(value)
+
+
+def spaced(name: str) -> str:
+    """The name of a metric or column in words: q8_0_tokens_per_second is "q8_0 tokens/s"."""
+    return re.sub(r"_(?!\d)", " ", name.replace("_per_second", "/s"))
+
+
+def compact(value: float) -> str:
+    """A number for an axis or a headline: in full below a hundred thousand, then 120k."""
+    if abs(value) >= 1e5:
+        size, unit = next((size, unit) for size, unit in UNITS if abs(value) >= size)
+        return f"{value / size:.4g}{unit}"
+    return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.4g}"
+
+
+def percent(share: float, sign: str = "") -> str:
+    """A share as a percentage, with more digits close to 100; `sign="+"` marks increases."""
+    value = 100 * share
+    digits = ",.0f" if abs(value) >= 1e3 else ".4g" if 99 < value < 100 else ".3g"
+    return f"{value:{sign}{digits}}%"
+
+
+def size(count: float) -> str:
+    """A number of bytes in a fitting unit."""
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= divisor:
+            return f"{count / divisor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """A time in fitting units."""
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{seconds:.3g} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    return f"{whole // HOUR:,} h {whole % HOUR // MINUTE} min"
+
+
+def title_case(name: str) -> str:
+    """A heading made from a file name: attention_layer-1 is "Attention layer 1"."""
+    words = name.replace("_", " ").replace("-", " ").strip() or "Picture"
+    return words[0].upper() + words[1:]
+
+
+FORMATS: dict[str, Callable[[float], str]] = {
+    "accuracy": percent,
+    "share": percent,
+    "top_1_agreement": percent,
+    "bytes": size,
+}

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,11 +24,9 @@ from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import GREEDY
-from atlas.tools.serve.api import create_router
-from atlas.tools.serve.completions import ModelService
-from atlas.tools.serve.engine import Engine, ServerOptions
-from atlas.tools.serve.errors import APIError, add_error_handlers
-from atlas.tools.serve.metrics import Metrics, create_metrics
+from atlas.tools.serve.api import ModelService, create_router
+from atlas.tools.serve.engine import Engine, Metrics, ServerOptions
+from atlas.tools.serve.schemas import APIError, add_error_handlers
 
 PAGE = Path(__file__).parent / "page"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -89,7 +88,7 @@ class Server(uvicorn.Server):
 
 def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
     """Create the app that serves a model."""
-    metrics = create_metrics()
+    metrics = Metrics() if find_spec("prometheus_client") else None
     batch = model.batch(options.slots, options.on_overflow)
     engine = Engine(batch, options, metrics)
     service = ModelService(model, engine, options, metrics)
@@ -183,12 +182,8 @@ class Guard:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(key, self.options.key.encode()):
             return None
-        return APIError(
-            401,
-            "this server needs an API key: send Authorization: Bearer KEY",
-            code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        message = "this server needs an API key: send Authorization: Bearer KEY"
+        return APIError(401, message, code="invalid_api_key")
 
     def _limited(self, receive: Receive) -> Receive:
         """Limit the size of a body and the time it may take to arrive."""
@@ -206,12 +201,9 @@ class Guard:
             except TimeoutError:
                 raise APIError(408, "the request body did not arrive in time") from None
             size += len(message.get("body", b""))
-            if size > limits.max_body_bytes:  # the rest is not read
-                raise APIError(
-                    413,
-                    f"the request body is larger than {limits.max_body_bytes} bytes",
-                    headers={"Connection": "close"},
-                )
+            if size > limits.max_body_bytes:
+                problem = f"the request body is larger than {limits.max_body_bytes} bytes"
+                raise APIError(413, problem)
             complete = not message.get("more_body", False)
             return message
 

@@ -11,14 +11,15 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Condition, Thread
 
 from atlas.inference.batch import Overflow, RunningBatch, Token, TokenSequence
-from atlas.tools.serve.errors import EngineError
-from atlas.tools.serve.metrics import Metrics
+from atlas.tools.serve.schemas import EngineError
 
 TOKENS_PER_WAKEUP = 16  # of a request that is not streamed
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 MAX_PREFILLS = 4  # per step: running sequences wait while prompts are read
 logger = logging.getLogger(__name__)
 Event = Token | None | EngineError  # a token, the end of a sequence, or the reason for a failure
@@ -43,6 +44,32 @@ class ServerOptions:
     max_body_bytes: int = 1 << 18  # of one request; 413
     body_timeout: float = 10.0  # seconds for the body to arrive; 408
     max_connections: int = 512  # 503, from uvicorn
+
+
+class Metrics:
+    """Metrics of one server for Prometheus, an extra: ``pip install 'atlas[metrics]'``."""
+
+    def __init__(self) -> None:
+        import prometheus_client as prometheus
+
+        registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        counter = partial(prometheus.Counter, registry=registry)
+        gauge = partial(prometheus.Gauge, registry=registry)
+        histogram = partial(prometheus.Histogram, registry=registry, buckets=SECONDS)
+        self.responses = counter(
+            "atlas_requests", "Responses by path and status.", ("path", "status")
+        )
+        self.tokens = counter("atlas_tokens", "Prompt and completion tokens.", ("kind",))
+        self.running = gauge("atlas_sequences_running", "Sequences being generated.")
+        self.waiting = gauge("atlas_sequences_waiting", "Sequences waiting for a slot.")
+        self.first_token = histogram(
+            "atlas_time_to_first_token_seconds", "From a streamed request to its first token."
+        )
+        self.duration = histogram(
+            "atlas_request_seconds", "From a request to the end of its response.", ("path",)
+        )
+        self.render = partial(prometheus.generate_latest, registry)  # in Prometheus' text format
 
 
 class Ticket:

@@ -1,19 +1,35 @@
-"""Request bodies: OpenAI's, with the samplers of Atlas added."""
+"""Bodies of requests and of error responses: OpenAI's, with the samplers of Atlas added."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
+from atlas.errors import AtlasError
 from atlas.inference.sampling import Sampling
+from atlas.tools.console import printable
 
-MAX_ALTERNATIVES = 20
-DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
-DEFAULT_CHAT_TOKENS = 256
+T = TypeVar("T")
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
-Alternatives = Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+Alternatives = Annotated[int, Field(ge=0, le=20)]
+NonEmpty = Annotated[list[T], Field(min_length=1)]
 Body = dict[str, Any]
+HEADERS = {  # of error responses, by status
+    401: {"WWW-Authenticate": "Bearer"},
+    413: {"Connection": "close"},  # the rest of the body is not read
+    429: {"Retry-After": "1"},  # seconds
+    503: {"Retry-After": "1"},
+}
+ENGINE_ERRORS = {  # status and message, by code
+    "busy": (429, "too many requests are waiting; try again later"),
+    "timeout": (503, "no slot became free in time; try again later"),
+    "stopping": (503, "the server is shutting down"),
+    "engine": (500, "the model failed; see the server's log"),
+}
 
 
 class StrictModel(BaseModel):
@@ -66,13 +82,8 @@ class BaseRequest(StrictModel):
 class CompletionRequest(BaseRequest):
     """``POST /v1/completions``."""
 
-    prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1)]
-    )
-    max_tokens: Count | None = Field(None, description="Default: 16.")
+    prompt: str | NonEmpty[str] | NonEmpty[TokenId] | NonEmpty[NonEmpty[TokenId]]
+    max_tokens: Count | None = Field(None, description="Default: 16, as OpenAI's.")
     logprobs: Alternatives | None = Field(
         None, description="Return the log-probability of each token and of this many alternatives."
     )
@@ -90,7 +101,7 @@ class CompletionRequest(BaseRequest):
     @property
     def token_limit(self) -> int:
         """Max tokens of one completion."""
-        return self.max_tokens or DEFAULT_COMPLETION_TOKENS
+        return self.max_tokens or 16
 
     @property
     def alternatives(self) -> int | None:
@@ -124,7 +135,7 @@ class ChatMessage(StrictModel):
 class ChatRequest(BaseRequest):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: NonEmpty[ChatMessage]
     max_completion_tokens: Count | None = Field(None, description="Default: 256.")
     max_tokens: Count | None = Field(
         None, description="Older name of max_completion_tokens, which takes precedence."
@@ -135,7 +146,7 @@ class ChatRequest(BaseRequest):
     @property
     def token_limit(self) -> int:
         """Max tokens of the answer."""
-        return self.max_completion_tokens or self.max_tokens or DEFAULT_CHAT_TOKENS
+        return self.max_completion_tokens or self.max_tokens or 256
 
     @property
     def alternatives(self) -> int | None:
@@ -146,4 +157,87 @@ class ChatRequest(BaseRequest):
 class AttentionRequest(StrictModel):
     """``POST /atlas/attention``."""
 
-    ids: TokenIds
+    ids: NonEmpty[TokenId]
+
+
+class ErrorDetail(BaseModel):
+    """One error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(BaseModel):
+    """Body of every error response, which OpenAI's clients turn into exceptions."""
+
+    error: ErrorDetail
+
+
+class APIError(HTTPException):
+    """A request that ends in an error response.
+
+    It extends HTTPException, because FastAPI handles no other exceptions raised in a request body.
+    """
+
+    def __init__(self, status: int, message: str, param: str = "", code: str = "") -> None:
+        super().__init__(status, message, HEADERS.get(status))
+        self.param, self.code = param or None, code or None
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body."""
+        usual = "invalid_request_error" if self.status_code < 500 else "server_error"
+        special = {401: "authentication_error", 429: "rate_limit_error"}
+        kind = special.get(self.status_code, usual)
+        message = printable(self.detail)  # clients may send characters that UTF-8 can't encode
+        detail = ErrorDetail(message=message, type=kind, param=self.param, code=self.code)
+        return ErrorResponse(error=detail).model_dump()
+
+    def response(self) -> JSONResponse:
+        """Return the HTTP response."""
+        return JSONResponse(self.body(), self.status_code, self.headers)
+
+
+class EngineError(APIError):
+    """A request that the engine can't complete, for one of ``ENGINE_ERRORS``."""
+
+    def __init__(self, code: str) -> None:
+        status, message = ENGINE_ERRORS[code]
+        super().__init__(status, message, code=code)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error in OpenAI's format, without details of the server's internals."""
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, APIError):
+            return error.response()
+        missing = f"{request.method} {request.url.path}: no such path"  # raised by the framework
+        message = missing if error.status_code == 404 else str(error.detail)
+        response = APIError(error.status_code, message).response()
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(AtlasError)
+    async def unsupported(_: Request, error: AtlasError) -> JSONResponse:
+        return APIError(400, str(error)).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        _, *keys = first["loc"]  # after "body"
+        path = ".".join(map(str, keys))
+        param = printable(str(keys[0])) if keys else ""
+        if first["type"] == "json_invalid":
+            message, param = "the request body is not valid JSON", ""
+        elif not keys:
+            message = "the request body must be a JSON object; set Content-Type: application/json"
+        elif first["type"] == "extra_forbidden":
+            message = f"{path}: unknown field"
+        elif param == "prompt":
+            message = "prompt: must be a string, a list of strings, token ids, or lists of them"
+        else:
+            message = f"{path}: {first['msg']}"
+        return APIError(400, message, param=param).response()

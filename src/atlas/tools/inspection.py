@@ -1,7 +1,7 @@
-"""``atlas inspect``: print the contents of any GGUF file."""
+"""``atlas inspect`` and ``atlas model``: print a GGUF file, or the size of a model to train."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,3 +96,52 @@ def _shorten(value: Any) -> str:
     if len(text) <= MAX_CHARACTERS:
         return text
     return f"{text[:MAX_CHARACTERS]}... ({len(value):,} characters)"
+
+
+def print_summary(root: Path, presets: Sequence[str]) -> None:
+    """Print weights, operations, memory and llama.cpp architecture of a project's new model."""
+    from atlas.model.config import ModelConfig  # slow: PyTorch
+    from atlas.model.counts import cache_bytes, count, training_bytes
+    from atlas.params.presets import with_presets
+    from atlas.params.runtime_support import ARCHITECTURES, architecture_of, nearest_change
+
+    params = with_presets(root, presets)
+    options, train = params.model.model_dump(), params.train
+    config = ModelConfig(
+        **options,
+        vocab_size=params.tokenizer.vocab_size,
+        eos=0,  # the ids and the tokenizer do not change the counts
+        separator=0,
+        add_bos_token=False,
+        tokenizer_sha256="0" * 64,
+        learned_tokens=0,
+    )
+    counts = count(config)
+    weights = {part: number for part, number in counts.parameters.items() if number}
+    operations = {"forward": counts.forward_flops, "training": counts.training_flops}
+    sections: dict[str, Mapping[str, str | int]] = {
+        "weights": weights | {"total": counts.total_parameters}
+    }
+    if params.tokenizer.kind in ("char", "word"):
+        sections["vocabulary"] = {"at most": config.vocab_size}
+    sections["operations per token"] = operations
+    if config.kind == "decoder":
+        micro_batch = train.batch_size // train.grad_accum_steps
+        checkpointing = train.activation_checkpointing
+        memory = training_bytes(config, micro_batch, activation_checkpointing=checkpointing)
+        memory["total"] = sum(memory.values())
+        sections["training memory"] = {key: _megabytes(size) for key, size in memory.items()}
+        sections["cache of one sequence"] = {"keys and values": _megabytes(cache_bytes(config, 1))}
+    architecture = architecture_of(options)
+    unsupported = f"not supported; nearest: {nearest_change(ARCHITECTURES, options)}"
+    sections["llama.cpp"] = {"architecture": architecture.name if architecture else unsupported}
+    rows = [
+        ("" if number else section, key, value if isinstance(value, str) else f"{value:,}")
+        for section, values in sections.items()
+        for number, (key, value) in enumerate(values.items())
+    ]
+    print_table(("", "", ""), rows, right=(2,))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

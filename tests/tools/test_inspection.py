@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
 from atlas.params.runtime_support import architecture_of
-from atlas.tools.inspect_gguf import open_gguf, print_gguf
+from atlas.tools.inspection import open_gguf, print_gguf
 from tests.export.models import SHAPES, bundle_of, store
 
 
