@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,13 +13,17 @@ from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import DEFAULT_SAMPLING, Sampling
 from atlas.tools.console import printable
 
-SETTINGS = [name for name in Sampling.model_fields if name != "logit_bias"]  # single numbers
 logger = logging.getLogger(__name__)
 
 
-def option_name(field: str, prefix: str = "--") -> str:
+def option_name(field: str, prefix: str) -> str:
     """The option for a field of ``Sampling``: ``--top-p``, or ``/top-p`` in a chat."""
     return prefix + field.replace("_", "-")
+
+
+SETTINGS = {  # fields with one number, by option
+    option_name(field, "/"): field for field in Sampling.model_fields if field != "logit_bias"
+}
 
 
 def update_sampling(
@@ -55,9 +58,6 @@ class Chat:
     def __init__(self, model: LoadedModel, sampling: Sampling, max_tokens: int) -> None:
         self.messages: list[dict[str, str]] = []  # with role and content
         self.sampling, self.max_tokens, self._model = sampling, max_tokens, model
-        self._settings: dict[str, Callable[[str], None]] = {
-            option_name(name, "/"): partial(self._set_option, name) for name in SETTINGS
-        }
         self.commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/help": ("list the commands", self._print_help),
             "/reset": ("forget the conversation", self._reset),
@@ -88,8 +88,8 @@ class Chat:
             self._answer([*self.messages, {"role": "user", "content": line}])
         elif name in self.commands:
             self.commands[name][1](argument.strip())
-        elif name in self._settings:
-            self._settings[name](argument.strip())
+        elif name in SETTINGS:
+            self._set_option(name, argument.strip())
         else:
             raise AtlasError(f"{printable(name)}: no such command; /help lists them")
 
@@ -115,7 +115,7 @@ class Chat:
         for name, (meaning, _) in self.commands.items():
             print(f"{name:<10}{meaning}")
         print("/quit     end the chat (also Ctrl+D); Ctrl+C ends an answer")
-        print(f"{' '.join(self._settings)}: print or set, such as /temperature 0.5")
+        print(f"{' '.join(SETTINGS)}: print or set, such as /temperature 0.5")
 
     def _reset(self, _: str) -> None:
         self.messages = [each for each in self.messages if each["role"] == "system"]
@@ -146,17 +146,18 @@ class Chat:
             raise AtlasError(f"/tokens {printable(value)}: must be a whole number, 1 or more")
         self.max_tokens = int(value)
 
-    def _set_option(self, name: str, value: str) -> None:
+    def _set_option(self, option: str, value: str) -> None:
         """Set an option, or print it if there is no value."""
+        field = SETTINGS[option]
         if value:
-            self.sampling = update_sampling({name: printable(value)}, self.sampling, prefix="/")
+            self.sampling = update_sampling({field: printable(value)}, self.sampling, prefix="/")
         else:
-            now = getattr(self.sampling, name)
-            print(option_name(name, "/"), now if isinstance(now, int) else f"{now:g}")
+            now = getattr(self.sampling, field)
+            print(option, now if isinstance(now, int) else f"{now:g}")
 
     def _print_options(self, _: str) -> None:
-        for show in self._settings.values():
-            show("")
+        for option in SETTINGS:
+            self._set_option(option, "")
         print(f"/tokens {self.max_tokens}")
 
 

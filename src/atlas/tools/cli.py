@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option, Typer
 
 from atlas.errors import AtlasError, one_line_errors
 
@@ -35,25 +35,21 @@ SAMPLING_OPTIONS: dict[str, tuple[type, str]] = {  # fields of Sampling, with th
 MODEL, TOKENIZER = "models/model", "models/tokenizer"  # in the project
 ModelPath = Annotated[
     Path | None,
-    typer.Option(
-        help="A folder written by train, a Hugging Face folder or a GGUF file.", show_default=MODEL
-    ),
+    Option(help="Folder that train wrote, Hugging Face folder or GGUF file.", show_default=MODEL),
 ]
-TokenizerPath = Annotated[
-    Path | None, typer.Option(help="Tokenizer, if it is not next to the folder of the model.")
-]
+TokenizerPath = Annotated[Path | None, Option(help="Default: next to the model's folder.")]
 EngineName = Annotated[
     Literal["auto", "llama.cpp", "torch"],
-    typer.Option(help="auto: llama.cpp if the model's exported F32 file is current, else PyTorch."),
+    Option(help="auto: llama.cpp if the model's exported F32 file is current, else PyTorch."),
 ]
 OnOverflow = Annotated[
     Literal["slide", "stop"],
-    typer.Option(help="When the context is full: drop its older half and go on, or stop."),
+    Option(help="When the context is full: drop its older half and go on, or stop."),
 ]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Max tokens to generate.")]
-MaxSteps = Annotated[int, typer.Option("--steps", min=1, help="Max optimizer steps.")]
+MaxTokens = Annotated[int, Option(min=1, help="Max tokens to generate.")]
+MaxSteps = Annotated[int, Option("--steps", min=1, help="Max optimizer steps.")]
 
-app = typer.Typer(
+app = Typer(
     help="Train, inspect and run your own small language model.",
     no_args_is_help=True,
     add_completion=False,
@@ -82,7 +78,7 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = dict(inspect.signature(command, eval_str=True).parameters)
     sampling = parameters.pop("sampling")
     types: dict[str, Any] = {
-        name: Annotated[kind | None, typer.Option(help=text)]
+        name: Annotated[kind | None, Option(help=text)]
         for name, (kind, text) in SAMPLING_OPTIONS.items()
     }
     options = [sampling.replace(name=n, default=None, annotation=t) for n, t in types.items()]
@@ -107,18 +103,16 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
 @sampling_options
 def generate(
     sampling: Any,
-    prompt: Annotated[
-        str | None, typer.Argument(help="Text to continue; - or none reads standard input.")
-    ] = None,
-    file: Annotated[Path | None, typer.Option(help="File with the text to continue.")] = None,
+    prompt: Annotated[str | None, Argument(help="Text; - or none reads standard input.")] = None,
+    file: Annotated[Path | None, Option(help="File with the text to continue.")] = None,
     tokens: MaxTokens = 200,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="Text before which to end, \\n for a line end; may be repeated."),
+        Option(help="Text before which to end, \\n for a line end; may be repeated."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Number of texts, with seeds in a row.")] = 1,
+    count: Annotated[int, Option(min=1, help="Number of texts, with seeds in a row.")] = 1,
     on_overflow: OnOverflow = "slide",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line per text.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON line per text.")] = False,
     engine: EngineName = "auto",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
@@ -170,15 +164,15 @@ def chat(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="127.0.0.1 is this machine only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
+    host: Annotated[str, Option(help="127.0.0.1 is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     key: Annotated[
-        str | None, typer.Option(help="API key that clients must send.", envvar="ATLAS_API_KEY")
+        str | None, Option(help="API key that clients must send.", envvar="ATLAS_API_KEY")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Sequences generated at once.")] = 16,
-    queue_size: Annotated[int, typer.Option(min=0, help="Sequences that may wait.")] = 64,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of max_tokens in requests.")] = 4096,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one sequence.")] = 120,
+    slots: Annotated[int, Option(min=1, help="Sequences generated at once.")] = 16,
+    queue_size: Annotated[int, Option(min=0, help="Sequences that may wait.")] = 64,
+    max_tokens: Annotated[int, Option(min=1, help="Limit of max_tokens in requests.")] = 4096,
+    timeout: Annotated[float, Option(min=0.1, help="Seconds for one sequence.")] = 120,
     on_overflow: OnOverflow = "slide",
     engine: EngineName = "auto",
     model: ModelPath = None,
@@ -208,25 +202,19 @@ def serve(
 
 @app.command()
 def export(
-    model: Annotated[
-        Path | None, typer.Argument(help="A folder written by train.", show_default=MODEL)
-    ] = None,
+    model: Annotated[Path | None, Argument(help="Folder of a model.", show_default=MODEL)] = None,
     to: Annotated[
         list[str] | None,
-        typer.Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch; repeatable."),
+        Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch; repeatable."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder for the files.", show_default="NAME-export")
-    ] = None,
-    text: Annotated[
-        Path | None, typer.Option(help="Text to check the model on, not from its training data.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="New folder.", show_default="NAME-export")] = None,
+    text: Annotated[Path | None, Option(help="Text to check it on, unseen in training.")] = None,
     tokenizer: TokenizerPath = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model and its files.")] = None,
-    author: Annotated[str, typer.Option(help="Who trained it.")] = "",
-    license: Annotated[str, typer.Option(help="License of the weights, such as mit.")] = "",
-    description: Annotated[str, typer.Option(help="One sentence about the model.")] = "",
-    source: Annotated[str, typer.Option(help="URL of the model.")] = "",
+    name: Annotated[str | None, Option(help="Name of the model and its files.")] = None,
+    author: Annotated[str, Option(help="Who trained it.")] = "",
+    license: Annotated[str, Option(help="License of the weights, such as mit.")] = "",
+    description: Annotated[str, Option(help="One sentence about the model.")] = "",
+    source: Annotated[str, Option(help="URL of the model.")] = "",
 ) -> None:
     """Export a model to GGUF and other formats, and check each in its runtime."""
     from atlas.export.bundle import ModelBundle, ModelMetadata
@@ -242,7 +230,7 @@ def export(
 
 
 @app.command("inspect")
-def inspect_file(file: Annotated[Path, typer.Argument(help="Any GGUF file.")]) -> None:
+def inspect_file(file: Annotated[Path, Argument(help="Any GGUF file.")]) -> None:
     """Print the contents of a GGUF file: metadata, tokenizer, tensors."""
     from atlas.tools.inspection import print_gguf
 
@@ -251,9 +239,9 @@ def inspect_file(file: Annotated[Path, typer.Argument(help="Any GGUF file.")]) -
 
 @app.command()
 def tokenize(
-    text: Annotated[str, typer.Argument(help="Text to encode; - reads standard input.")],
+    text: Annotated[str, Argument(help="Text to encode; - reads standard input.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer file or folder.", show_default=TOKENIZER)
+        Path | None, Option(help="Tokenizer file or folder.", show_default=TOKENIZER)
     ] = None,
 ) -> None:
     """Print the tokens of a text with their ids."""
@@ -270,7 +258,7 @@ def tokenize(
 @app.command()
 def model(
     presets: Annotated[
-        list[str] | None, typer.Argument(help="Presets to apply; none takes params.yaml as it is.")
+        list[str] | None, Argument(help="Presets to apply; none takes params.yaml as it is.")
     ] = None,
 ) -> None:
     """Print weights, operations and memory of the model that params.yaml describes."""
@@ -290,7 +278,7 @@ def overfit_batch(steps: MaxSteps = 500) -> None:
 
 @app.command()
 def overfit_examples(
-    count: Annotated[int, typer.Argument(min=1, help="Number of windows.")] = 10,
+    count: Annotated[int, Argument(min=1, help="Number of windows.")] = 10,
     steps: MaxSteps = 1000,
 ) -> None:
     """Check that a new model can memorize a few windows of the training text."""
@@ -309,8 +297,8 @@ def gradients() -> None:
 
 @app.command()
 def preset(
-    names: Annotated[list[str], typer.Argument(help="One or more; later ones win.")],
-    apply: Annotated[bool, typer.Option("--apply", help="Write into params.yaml.")] = False,
+    names: Annotated[list[str], Argument(help="One or more; later ones win.")],
+    apply: Annotated[bool, Option("--apply", help="Write into params.yaml.")] = False,
 ) -> None:
     """Print presets as flags for `dvc exp run`, or write them into params.yaml.
 
@@ -333,10 +321,10 @@ def preset(
 @app.command()
 def study(
     name: Annotated[
-        str | None, typer.Argument(help="A file in studies/ without .yaml; none lists them.")
+        str | None, Argument(help="A file in studies/ without .yaml; none lists them.")
     ] = None,
     table: Annotated[
-        bool, typer.Option("--table", help="Run nothing; only write the results so far.")
+        bool, Option("--table", help="Run nothing; only write the results so far.")
     ] = False,
 ) -> None:
     """Run the missing experiments of a study; write its table and plot to docs/studies/."""

@@ -13,7 +13,6 @@ from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import print_table
 
-PROMPTS, GREEDY_TOKENS, MAX_WINDOWS = 3, 60, 32  # of the check
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -29,15 +28,12 @@ def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: P
         partial.mkdir()
         with tempfile.TemporaryDirectory() as name:
             texts = _validation_texts(bundle, text)
-            data = ValidationData.load(
-                [Document(str(number), "", each) for number, each in enumerate(texts)],
-                encode_texts(texts, bundle.tokenizer, Path(name)),
-                bundle.config.context_length,
-                prompts=PROMPTS,
-                greedy_tokens=GREEDY_TOKENS,
-                max_windows=MAX_WINDOWS,
-                description="validation text" if text else "text the model wrote itself",
-            )
+            documents = [Document(str(number), "", each) for number, each in enumerate(texts)]
+            tokens = encode_texts(texts, bundle.tokenizer, Path(name))
+            context = bundle.config.context_length
+            about = "validation text" if text else "text the model wrote itself"
+            limits = {"prompts": 3, "greedy_tokens": 60, "max_windows": 32}
+            data = ValidationData.load(documents, tokens, context, **limits, description=about)
             result = export_model(bundle, formats, data, partial)
         put_in_place(partial, folder)
     finally:

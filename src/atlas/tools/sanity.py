@@ -9,15 +9,16 @@ Recipe for Training Neural Networks").
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from atlas.errors import AtlasError
 from atlas.model.language_model import choose_device
-from atlas.params.schema import Params, TrainParams
+from atlas.params.schema import Params
 from atlas.tokens.batches import TensorBatch
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import TokenBatch, TrainingWindows
@@ -31,6 +32,7 @@ MEMORIZED = 0.1  # nats per token: the right token has a probability of about 0.
 SHOW_EVERY = 20  # steps
 VANISHING, EXPLODING = 1e-5, 1e5  # gradient / weight, relative to the median tensor
 FLOW_BATCHES = 4
+Batches = Iterator[TensorBatch]
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,9 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
 
     Params are those of the project, without dropout, weight decay and schedule, which hinder it.
     """
-    train = params.train.model_copy(
-        update={
-            "batch_size": windows,
-            "grad_accum_steps": 1,
-            "weight_decay": 0.0,
-            "schedule": "constant",
-            "warmup_steps": 0,
-        }
-    )
-    train_step, batches = _begin(params, train, tokens)
+    plain = {"weight_decay": 0.0, "schedule": "constant", "warmup_steps": 0}
+    changes = plain | {"batch_size": windows, "grad_accum_steps": 1}
+    train_step, batches = _begin(params, changes, tokens)
     batch = next(batches)
     learned = int((batch.targets >= 0).sum())
     print(f"{windows} windows, {learned} tokens to memorize")
@@ -86,9 +81,8 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
     With ``train.init=zero``, the model is trained for one step first, because a matrix of zeros
     blocks the gradient of the layers before it.
     """
-    train = params.train.model_copy(update={"precision": "float32", "warmup_steps": 0})
-    train_step, batches = _begin(params, train, tokens)
-    if train.init == "zero":
+    train_step, batches = _begin(params, {"precision": "float32", "warmup_steps": 0}, tokens)
+    if params.train.init == "zero":
         train_step.update(next(batches), 0)
     for batch in itertools.islice(batches, FLOW_BATCHES):
         train_step.backward(batch)
@@ -120,13 +114,14 @@ def print_flow(flows: list[Flow]) -> None:
     print(f"{wrong} of {len(flows)} weights have a problem" if wrong else sound)
 
 
-def _begin(
-    params: Params, train: TrainParams, tokens: Path
-) -> tuple[TrainStep, Iterator[TensorBatch]]:
-    """Return a new model without dropout, trained in this process only, and its batches."""
+def _begin(params: Params, changes: Mapping[str, Any], tokens: Path) -> tuple[TrainStep, Batches]:
+    """Return a new model without dropout, trained in this process only, and its batches.
+
+    ``changes`` are those of train in the params.
+    """
     if params.model.kind == "bigram":
         raise AtlasError("model.kind is bigram: it is counted and has no gradient")
-    index = TokenIndex.read(tokens)
+    index, train = TokenIndex.read(tokens), params.train.model_copy(update=changes)
     shape = params.model.model_copy(update={"dropout": 0.0})
     context = DistributedContext(choose_device())
     model = build_model(params.model_copy(update={"train": train, "model": shape}), index, context)

@@ -138,10 +138,8 @@ def step_chart(
         axes.set_ylim(*limits)
 
     legend = [(curve.color, curve.name) for curve in curves if curve.name]
-    shape = ", by training step"
-    return draw(
-        name, title, ("step", label), plot, shape=shape, legend=legend, note=note, height=height
-    )
+    more: dict[str, Any] = {"legend": legend, "note": note, "height": height}
+    return draw(name, title, ("step", label), plot, shape=", by training step", **more)
 
 
 def loss_chart(results: Results) -> Chart | None:
@@ -149,13 +147,10 @@ def loss_chart(results: Results) -> Chart | None:
     train, val = results.tables.get("train"), results.tables.get("val")
     logged, smooth = curve_values(train, "loss"), curve_values(train, "loss_average")
     measured, checked = curve_values(val, "train_loss"), curve_values(val, "loss")
-    alone = smooth.empty and measured.empty
-    curves = [
-        Curve(logged, BLUE if alone else PALE_BLUE, "train, as logged"),
-        Curve(measured, BLUE, "train, measured like val")
-        if len(measured)
-        else Curve(smooth, BLUE, "train, smoothed"),
-    ]
+    main = smooth if measured.empty else measured
+    name = "train, smoothed" if measured.empty else "train, measured like val"
+    color = BLUE if main.empty else PALE_BLUE
+    curves = [Curve(logged, color, "train, as logged"), Curve(main, BLUE, name)]
     if len(checked):
         best = float(checked.index[int(checked.argmin())])
         name = f"val, best {checked.min():.3f} at step {best:,.0f}"

@@ -26,7 +26,6 @@ T = TypeVar("T")
 Value = int | float | str | bool
 Params = Mapping[str, Any]  # by dotted key
 Changes = list[tuple[str, Any, Any]]  # key, value before, value now
-GIT_TIMEOUT = 20.0  # seconds; git takes milliseconds
 LOAD_YAML = functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 # The metrics files in pipeline order; others follow in the order of their names.
 ORDER = [
@@ -35,6 +34,7 @@ ORDER = [
 CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
 CONTROL_PICTURES = str.maketrans(CONTROLS | {0x7F: 0x2421})
 NOT_CHARACTERS = re.compile("[\x80-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+SAMPLES = "samples.md"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_NUMBER = 1e100  # anything beyond is damage, not a result
 MAX_CELL = 1 << 24  # characters; samples can exceed the csv module's default of 131,072
@@ -92,11 +92,11 @@ def read_results(folder: Path) -> Results:
     """Read the metrics folder of a project."""
     problems: list[str] = []
 
-    def read(pattern: str, parse: Callable[[bytes], tuple[T | None, str]]) -> dict[str, T]:
+    def read(parse: Callable[[bytes], tuple[T | None, str]], *patterns: str) -> dict[str, T]:
         """Non-empty files, by path without the suffix."""
         found = {}
-        for path in sorted(folder.glob(pattern)):
-            if path.name.startswith(".") or ("*" in pattern and not path.is_file()):
+        for path in (each for pattern in patterns for each in sorted(folder.glob(pattern))):
+            if path.name.startswith(".") or (path.name != SAMPLES and not path.is_file()):
                 continue  # half-written, or a folder
             name = path.relative_to(folder)
             try:
@@ -109,19 +109,16 @@ def read_results(folder: Path) -> Results:
                 problems.append(readable(f"{folder.name}/{name.as_posix()}: {problem}"))
         return found
 
-    metrics = read("*.json", parse_values) | read("timing/*.json", parse_values)
-    tables = {
-        name: table
-        for place in ("", "corpus/", "tables/", "timing/")
-        for name, table in read(f"{place}*.csv", parse_table).items()
-    }
+    metrics = read(parse_values, "*.json", "timing/*.json")
+    tables = read(parse_table, "*.csv", "corpus/*.csv", "tables/*.csv", "timing/*.csv")
     if not (metrics or tables):
         raise AtlasError(f"{folder}: no results yet; run `dvc repro`")
-    pictures = read("pictures/*.png", parse_picture)
+    pictures = read(parse_picture, "pictures/*.png")
+    samples = read(lambda content: (_text(content), ""), SAMPLES)
     return Results(
         metrics=dict(sorted(metrics.items(), key=_pipeline_order)),
         tables=tables,
-        samples=read("samples.md", lambda content: (_text(content), "")).get("samples", ""),
+        samples=samples.get("samples", ""),
         pictures={Path(name).name: content for name, content in pictures.items()},
         pages=tuple(sorted(path.name for path in folder.glob("*.html"))),
         problems=tuple(problems),
@@ -179,11 +176,9 @@ def _changes(before: Params, now: Params) -> Changes:
 
 def _git(root: Path, *arguments: str) -> str:
     """The output of a git command; "" if it fails or git is not installed."""
-    command = ["git", *arguments]
+    command = ["git", *arguments]  # it takes milliseconds
     try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, check=True, timeout=GIT_TIMEOUT
-        )
+        done = subprocess.run(command, cwd=root, capture_output=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.decode("utf-8", errors="replace")

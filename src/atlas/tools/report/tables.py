@@ -14,15 +14,7 @@ import pandas as pd
 
 from atlas.errors import AtlasError
 from atlas.tools.console import print_table
-from atlas.tools.report.results import (
-    Commit,
-    Params,
-    Results,
-    Value,
-    is_number,
-    numbers,
-    read_results,
-)
+from atlas.tools.report.results import Commit, Params, Results, is_number, numbers, read_results
 
 logger = logging.getLogger(__name__)
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -210,7 +202,7 @@ def heads(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
 def agreement(results: Results) -> pd.DataFrame:
     """Differences from the model in PyTorch, by exported file or runtime."""
     columns = ["token_mismatches", "logit_difference", "greedy_mismatches"]
-    rows: dict[str, dict[str, Value]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for key, value in results.of("export").items():
         for column in columns:
             if key.endswith(column):
@@ -273,11 +265,11 @@ def exact(value: Any) -> str:
         return "yes" if value else "no"
     if value is None or value != value:
         return ""
-    if isinstance(value, int) or (
-        isinstance(value, float) and abs(value) < 1e15 and value % 1 == 0
-    ):
-        return f"{int(value):,}"
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, float):
+        if abs(value) < 1e15 and value % 1 == 0:
+            return f"{int(value):,}"
         return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:#.4g}".rstrip(".")
     return str(value)
 

@@ -30,8 +30,6 @@ from atlas.tools.serve.schemas import APIError, add_error_handlers
 
 PAGE = Path(__file__).parent / "page"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-KEEP_ALIVE_SECONDS = 30
-SHUTDOWN_SECONDS = 3  # for responses that are being sent
 REVALIDATE = {"Cache-Control": "no-cache"}  # so that an upgrade shows
 SECURITY_POLICY = {  # the page loads nothing from elsewhere, and no other page may frame it
     "Content-Security-Policy": (
@@ -39,8 +37,7 @@ SECURITY_POLICY = {  # the page loads nothing from elsewhere, and no other page 
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 }
-PUBLIC_PATHS = ("/", "/health")  # need no key
-PUBLIC_FOLDER = "/page/"
+PUBLIC_PATHS, PUBLIC_FOLDER = ("/", "/health"), "/page/"  # need no key
 INTERNAL_ERROR = 500
 logger = logging.getLogger(__name__)
 
@@ -67,8 +64,8 @@ def serve(model: LoadedModel, host: str, port: int, options: ServerOptions) -> N
         log_level="warning",
         server_header=False,
         limit_concurrency=options.max_connections,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=3,  # seconds for responses that are being sent
     )
     Server(config, app.state.engine).run(sockets=[listener])
 
@@ -103,12 +100,9 @@ def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
         finally:
             engine.stop()
 
+    about = "A small language model with an OpenAI-compatible API."
     app = FastAPI(
-        title="Atlas",
-        description="A small language model with an OpenAI-compatible API.",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        title="Atlas", description=about, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.engine = engine
     add_error_handlers(app)

@@ -57,18 +57,12 @@ class Metrics:
         counter = partial(prometheus.Counter, registry=registry)
         gauge = partial(prometheus.Gauge, registry=registry)
         histogram = partial(prometheus.Histogram, registry=registry, buckets=SECONDS)
-        self.responses = counter(
-            "atlas_requests", "Responses by path and status.", ("path", "status")
-        )
+        self.responses = counter("atlas_requests", "Responses.", ("path", "status"))
         self.tokens = counter("atlas_tokens", "Prompt and completion tokens.", ("kind",))
         self.running = gauge("atlas_sequences_running", "Sequences being generated.")
         self.waiting = gauge("atlas_sequences_waiting", "Sequences waiting for a slot.")
-        self.first_token = histogram(
-            "atlas_time_to_first_token_seconds", "From a streamed request to its first token."
-        )
-        self.duration = histogram(
-            "atlas_request_seconds", "From a request to the end of its response.", ("path",)
-        )
+        self.first_token = histogram("atlas_time_to_first_token_seconds", "Of streamed requests.")
+        self.duration = histogram("atlas_request_seconds", "To the end of a response.", ("path",))
         self.render = partial(prometheus.generate_latest, registry)  # in Prometheus' text format
 
 
@@ -121,9 +115,7 @@ class Engine:
     def __init__(
         self, batch: RunningBatch, options: ServerOptions, metrics: Metrics | None = None
     ) -> None:
-        self._batch = batch
-        self._options = options
-        self._metrics = metrics
+        self._batch, self._options, self._metrics = batch, options, metrics
         self._changed = Condition()  # guards the next three
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}  # by id() of the sequence
@@ -169,9 +161,8 @@ class Engine:
                 raise EngineError("engine")
             if len(sequences) > self.free:
                 raise EngineError("busy")
-            self._waiting.extend(
-                Job(ticket, index, sequence, deadline) for index, sequence in enumerate(sequences)
-            )
+            numbered = enumerate(sequences)
+            self._waiting.extend(Job(ticket, index, each, deadline) for index, each in numbered)
             self._changed.notify()
         return ticket
 

@@ -84,9 +84,7 @@ class CompletionRequest(BaseRequest):
 
     prompt: str | NonEmpty[str] | NonEmpty[TokenId] | NonEmpty[NonEmpty[TokenId]]
     max_tokens: Count | None = Field(None, description="Default: 16, as OpenAI's.")
-    logprobs: Alternatives | None = Field(
-        None, description="Return the log-probability of each token and of this many alternatives."
-    )
+    logprobs: Alternatives | None = Field(None, description="Alternatives to score per token.")
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
     suffix: Literal[""] | None = None
@@ -137,9 +135,7 @@ class ChatRequest(BaseRequest):
 
     messages: NonEmpty[ChatMessage]
     max_completion_tokens: Count | None = Field(None, description="Default: 256.")
-    max_tokens: Count | None = Field(
-        None, description="Older name of max_completion_tokens, which takes precedence."
-    )
+    max_tokens: Count | None = Field(None, description="Older; max_completion_tokens goes first.")
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
 
