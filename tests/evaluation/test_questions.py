@@ -94,6 +94,6 @@ def test_other_languages_have_no_edge_cases(evaluator):
 def test_samples_answer_val_questions_without_free_samples(results):
     metrics, tables, page = results
     assert page.count(" = ") == 6
-    assert "Written from nothing" not in page
+    assert "Without a prompt" not in page
     assert "samples" not in tables
     assert "samples_copied" not in metrics

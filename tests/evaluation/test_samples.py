@@ -30,7 +30,7 @@ def test_samples_are_compared_with_the_training_text_and_real_text(evaluator, tm
     assert 0 < metrics["real_text_distinct_1"] < metrics["samples_distinct_1"]
     page = (tmp_path / "samples.md").read_text()
     assert "\n    the lamp" in page
-    assert "Written from nothing" in page
+    assert "Without a prompt" in page
     again = write_samples(evaluator, tmp_path / "again.md", tmp_path)
     assert (again, (tmp_path / "again.md").read_text()) == (metrics, page)
 

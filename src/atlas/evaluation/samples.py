@@ -91,7 +91,7 @@ def format_page(
     ]
     page += [_indent(tokenizer.decode(ids)) for ids in prompted]
     if free:
-        page.append("Written from nothing:")
+        page.append("Without a prompt:")
         page += [_indent(tokenizer.decode(ids)) for ids in free[:FREE_SAMPLES_SHOWN]]
     return "\n\n".join(page) + "\n"
 
