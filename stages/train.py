@@ -19,8 +19,7 @@ from atlas.tokens.tokenizer import Tokenizer
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory
-from atlas.training.metrics import TrainState
-from atlas.training.samples import sample_text, samples_page
+from atlas.training.metrics import TrainState, sample_text, samples_page
 from atlas.training.train_step import make_deterministic
 from atlas.training.trainer import Trainer, build_model, open_splits
 

@@ -10,8 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from atlas.errors import Stopped
 from atlas.training import metrics
-from atlas.training.metrics import matmul_flops
-from atlas.training.samples import sample_text, samples_page
+from atlas.training.metrics import matmul_flops, sample_text, samples_page
 from tests.training.conftest import CPU
 from tests.training.runs import logs, stop_after
 

@@ -22,14 +22,8 @@ from atlas.pipeline.files import write_json
 from atlas.tokens.tokenizer import MODEL_FILE, SPACE_MARK, Tokenizer, merges
 
 FORMAT = {"format": "pt"}  # transformers refuses a safetensors file without this metadata
-ACTIVATIONS = {
-    "swiglu": "silu",
-    "geglu": "gelu_pytorch_tanh",
-    "gelu": "gelu_pytorch_tanh",
-    "silu": "silu",
-    "relu": "relu",
-    "relu2": "relu2",
-}
+TANH = "gelu_pytorch_tanh"
+ACTIVATIONS = {"swiglu": "silu", "geglu": TANH, "gelu": TANH}  # the others have the same name
 # Normalization of word vocabularies: white space becomes one space, each word starts with one.
 WORD_RULES = (
     (r"[^\S\n]+", " "),
@@ -85,11 +79,9 @@ def _gpt2_shape(config: ModelConfig) -> dict[str, Any]:
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_inner": config.d_ff,
-        "activation_function": ACTIVATIONS[config.feed_forward],
+        "activation_function": ACTIVATIONS.get(config.feed_forward, config.feed_forward),
         "layer_norm_epsilon": config.norm_eps,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     }
 
 
@@ -105,7 +97,7 @@ def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]
         "num_key_value_heads": config.n_kv_head,
         "head_dim": config.head_size,
         "max_position_embeddings": config.context_length,
-        "hidden_act": ACTIVATIONS[config.feed_forward],
+        "hidden_act": ACTIVATIONS.get(config.feed_forward, config.feed_forward),
         "rope_theta": config.rope_theta,
         "rope_scaling": linear if scaling != 1 else None,
         "attention_dropout": 0.0,

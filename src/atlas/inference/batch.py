@@ -152,11 +152,6 @@ class RunningBatch:
         """Number of slots without a sequence."""
         return self._backend.slots - len(self._sequences)
 
-    @property
-    def active(self) -> int:
-        """Number of unfinished sequences."""
-        return len(self._sequences)
-
     def add(self, sequence: TokenSequence) -> None:
         """Prefill a free slot with the newest tokens of a prompt and sample its first token."""
         slots = range(self._backend.slots)

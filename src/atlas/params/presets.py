@@ -8,7 +8,7 @@ import functools
 import io
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,20 @@ def available(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
 
 
-def overlay(root: Path, names: Iterable[str]) -> Values:
+def overlay(root: Path, names: Sequence[str]) -> Values:
     """Collect the values of presets by dotted key and validate them; later presets win."""
-    values = collected(root, names)
-    _validate(root, values)
-    return values
+    with_presets(root, names)
+    return collected(root, names)
 
 
-def with_presets(root: Path, names: Iterable[str]) -> Params:
+def with_presets(root: Path, names: Sequence[str]) -> Params:
     """Return the params of a project with presets applied."""
-    return _validate(root, collected(root, names))
+    tree, values = _load(root / "params.yaml"), collected(root, names)
+    set_values(tree, values, "presets")
+    return Params.from_mapping(tree, f"params.yaml{' with these presets' if values else ''}")
 
 
-def collected(root: Path, names: Iterable[str]) -> Values:
+def collected(root: Path, names: Sequence[str]) -> Values:
     """Collect the values of presets by dotted key without validating them; later presets win."""
     values: Values = {}
     for name in names:
@@ -95,12 +96,6 @@ def set_values(tree: Values, values: Values, source: str) -> list[str]:
             *sections, key = dotted.split(".")
             functools.reduce(operator.getitem, sections, tree)[key] = value
     return changes
-
-
-def _validate(root: Path, values: Values) -> Params:
-    tree = _load(root / "params.yaml")
-    set_values(tree, values, "presets")
-    return Params.from_mapping(tree, f"params.yaml{' with these presets' if values else ''}")
 
 
 def override(value: Any) -> str:

@@ -24,9 +24,8 @@ from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import TokenBatch, TrainingWindows
 from atlas.tools.console import print_table
 from atlas.training.distributed import DistributedContext
-from atlas.training.memory import LOWER_LR
 from atlas.training.train_step import TrainStep
-from atlas.training.trainer import build_model
+from atlas.training.trainer import LOWER_LR, build_model
 
 MEMORIZED = 0.1  # nats per token: the right token has a probability of about 0.9
 SHOW_EVERY = 20  # steps

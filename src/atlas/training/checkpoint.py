@@ -114,10 +114,8 @@ class Checkpoints:
             if context.any(bool(error)):
                 if error:
                     logger.warning(
-                        "%s: checkpoint not written (%s); training continues, and the one before "
-                        "is kept: free some space",
-                        final,
-                        error,
+                        f"{final}: checkpoint not written ({error}); training continues, and the "
+                        "one before is kept: free some space"
                     )
                 if context.is_main:
                     remove(partial)
@@ -242,9 +240,8 @@ def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
     if changed and train_step.context.is_main:
         differences = ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed)
         logger.warning(
-            "the checkpoint was written in another environment (%s): the result may differ from an "
-            "uninterrupted run in the last bits",
-            differences,
+            f"the checkpoint was written in another environment ({differences}): the result may "
+            "differ from an uninterrupted run in the last bits"
         )
     return TrainState(**values["state"])
 

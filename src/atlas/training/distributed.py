@@ -149,22 +149,17 @@ def distributed_context(device: torch.device) -> Iterator[DistributedContext]:
     try:
         yield DistributedContext(device, dist.get_rank(), dist.get_world_size(), strategy)
     except BaseException as error:
-        _clear_frames(error)
+        # Drop the variables of the error's frames, which keep DDP alive. If DDP is the last to hold
+        # gloo's threads, it waits for them while they wait for the interpreter lock that it holds,
+        # and the process never ends (pytorch/pytorch#190489).
+        cause: BaseException | None = error
+        while cause is not None:
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__context__
         raise
     finally:
         gc.collect()
         dist.destroy_process_group()
-
-
-def _clear_frames(error: BaseException | None) -> None:
-    """Drop the variables of an error's frames, which keep DDP alive.
-
-    If DDP is the last to hold gloo's threads, it waits for them while they wait for the
-    interpreter lock that it holds, and the process never ends (pytorch/pytorch#190489).
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
 
 
 def launch(module: str, program: Callable[[], None]) -> None:

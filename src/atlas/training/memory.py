@@ -1,6 +1,5 @@
-"""Errors of training in one line with advice: too little memory, divergence, NaN."""
+"""Errors of too little memory in one line, with advice."""
 
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -8,16 +7,12 @@ from contextlib import contextmanager
 
 import psutil
 import torch
-from torch import nn
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.counts import training_bytes
 from atlas.params.schema import TrainParams
-from atlas.tokens.windows import TrainingWindows
 from atlas.training.distributed import DistributedContext
-from atlas.training.metrics import TrainState
-from atlas.training.train_step import StepResult
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # PyTorch raises a plain RuntimeError on a CPU
 SMALLER_MODEL = "a smaller model, such as half of model.d_model or of model.n_layer"
@@ -115,40 +110,3 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-SHOWN_GRADIENTS = 3
-DIVERGED = 2.0  # times the loss of uniform guessing
-LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or lengthen train.warmup_steps"
-
-
-def describe_non_finite(
-    step: int, result: StepResult, model: nn.Module, data: TrainingWindows
-) -> str:
-    """Describe a step (0-based) whose loss or gradient is NaN or infinite."""
-    norms = {
-        name: parameter.grad.norm().item()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
-    # NaN compares with nothing, so it is sorted to the front explicitly.
-    worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))
-    largest = ", ".join(f"{name} {norms[name]:g}" for name in worst[:SHOWN_GRADIENTS])
-    windows = ", ".join(str(number) for number, _ in data.places(step)[:4])
-    return (
-        f"training stopped before the update of step {step + 1}: the loss is {result.loss:g}, the "
-        f"norm of the gradient {result.grad_norm:g} (windows {windows}, ...; largest gradients: "
-        f"{largest}). {LOWER_LR}; the last checkpoint is kept"
-    )
-
-
-def describe_divergence(state: TrainState, vocab_size: int) -> str | None:
-    """Describe a loss far above that of uniform guessing; None for any other loss."""
-    guessing = math.log(vocab_size)
-    first, last = state.train_rows[0]["loss"], state.train_rows[-1]["loss"]
-    if last <= DIVERGED * max(first, guessing):
-        return None
-    return (
-        f"training stopped after step {state.step}: the loss is {last:.4g}, and uniform guessing "
-        f"would give {guessing:.3g}. {LOWER_LR}"
-    )

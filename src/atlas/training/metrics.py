@@ -1,4 +1,4 @@
-"""Training metrics: CSV rows, progress bar, TensorBoard events, live files for DVC.
+"""Training metrics: CSV rows, samples, progress bar, TensorBoard events, live files for DVC.
 
     tensorboard --logdir metrics/tensorboard
     dvc plots show                              # while training runs: metrics/live/
@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,20 +18,27 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from atlas.errors import one_line
+from atlas.errors import AtlasError, one_line
+from atlas.model.language_model import LanguageModel
+from atlas.model.logits import draw, keep_top_k, keep_top_p
 from atlas.model.loss import Tally, perplexity
 from atlas.pipeline.files import remove, write_csv, write_json
+from atlas.tokens.shards import TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.windows import document_prompts
 from atlas.training.train_step import LAYER_COLUMNS, StepResult
 
 Row = dict[str, int | float]
 LEARNED, GENERALIZED = 0.99, 0.95  # accuracy on train, on val
 LOSS_DECAY = 0.98  # of the moving average: about the last fifty steps
 LIVE_SECONDS = 1.0  # between writes of metrics/live
+TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 50, 0.95, 1  # of the samples
 
 logger = logging.getLogger(__name__)
 
@@ -100,15 +107,53 @@ class TrainState:
 
 def val_row(step: int, val: Tally, train: Tally | None, weight_norm: float) -> Row:
     """Make a row of metrics/val.csv."""
-    row: Row = {
-        "step": step,
-        "loss": val.mean,
-        "perplexity": perplexity(val.mean),
-        "accuracy": val.accuracy,
-    }
+    loss, accuracy = val.mean, val.accuracy
+    row: Row = {"step": step, "loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy}
     if train is not None:
         row |= {"train_loss": train.mean, "train_accuracy": train.accuracy}
     return row | {"weight_norm": weight_norm}
+
+
+@torch.no_grad()
+def sample_text(
+    model: LanguageModel, tokenizer: Tokenizer, val: TokenSplit, max_tokens: int
+) -> str:
+    """Return the beginning of the first val document and its continuation.
+
+    A plain loop without a KV cache: each token rereads the text. When the context is full, the
+    model forgets the older half of it, as in ``atlas.inference``; an encoder-decoder stops there,
+    because it would lose its question. The random numbers are always the same ones, of a generator
+    that training does not use.
+    """
+    config, generator = model.config, np.random.default_rng(SEED)
+    prompt = (document_prompts(val, 1) or [[]])[0]
+    ids = config.with_bos(prompt)
+    start = len(ids)
+    visible = min(start, config.context_length)
+    with model.evaluating():
+        while len(ids) < start + max_tokens:
+            inputs = torch.tensor([ids[-visible:]], device=model.device)  # (1, T)
+            logits = model(inputs)[0, -1].float().cpu().numpy()  # (V,)
+            if not np.isfinite(logits).all():
+                raise AtlasError("the model's logits are NaN or infinite; train it again")
+            logits = (logits - logits.max()) / np.float32(TEMPERATURE)
+            token = draw(keep_top_p(keep_top_k(logits, TOP_K), TOP_P), generator)
+            if token == config.eos:
+                break
+            ids.append(token)
+            if visible < config.context_length:
+                visible += 1
+            elif config.kind == "encoder_decoder":
+                break
+            else:
+                visible = max(1, config.context_length // 2)
+    return tokenizer.decode([*prompt, *ids[start:]])
+
+
+def samples_page(samples: Iterable[tuple[int, str]]) -> str:
+    """Format ``(step, text)`` pairs as a Markdown table."""
+    lines = [f"| {step} | {one_line(text).replace('|', chr(92) + '|')} |" for step, text in samples]
+    return "\n".join(["| step | sample |", "| --- | --- |", *lines]) + "\n"
 
 
 # Large enough to reach a device's full speed, small enough to take milliseconds.

@@ -76,11 +76,8 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonalize(full, dtype)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(
-                    matrices,
-                    [_shard_like(*pair) for pair in zip(updates, matrices, strict=True)],
-                    alpha=-group["lr"] * scale,
-                )
+                shards = [_shard_like(*pair) for pair in zip(updates, matrices, strict=True)]
+                torch._foreach_add_(matrices, shards, alpha=-group["lr"] * scale)
 
     def _directions(self, matrices: list[Tensor], momentum: float) -> Sequence[Tensor]:
         """Nesterov momentum: update the running means, and move the gradients toward them."""

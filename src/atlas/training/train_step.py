@@ -46,11 +46,6 @@ def make_deterministic(kernels: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a model, first to last; empty for other models."""
-    return [part for part in model.modules() if isinstance(part, Block)]
-
-
 def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bool:
     """Decide whether training on this many tokens is long enough for torch.compile.
 
@@ -182,7 +177,7 @@ class TrainStep:
     ) -> None:
         self.model = model.train()
         self.params, self.steps, self.context = params, steps, context
-        blocks = blocks_of(model)
+        blocks: list[nn.Module] = [part for part in model.modules() if isinstance(part, Block)]
         if params.activation_checkpointing:
             # Save only the input of each block, and recompute the rest in the backward pass: a
             # third more operations (Chen et al. 2016, arXiv:1604.06174).
@@ -210,7 +205,9 @@ class TrainStep:
         params, parameters = self.params, list(self.model.parameters())
         self.optimizers.scale_lr(learning_rate_factor(params, step, self.steps))
         if self.model.config.dropout:
-            self._seed_dropout(step)
+            # Seeded by seed, step and process, so a resumed run needs no saved random state.
+            sequence = np.random.SeedSequence([params.seed, step, self.context.rank])
+            torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
         loss, tokens = self.backward(batch)
         for member in self.optimizers.members:
             self.precision.scaler.unscale_(member)
@@ -249,8 +246,3 @@ class TrainStep:
                 self.precision.scaler.scale(loss * self.context.size).backward()
             losses.append(loss.detach())
         return self.context.all_reduce(torch.stack(losses).sum()), read
-
-    def _seed_dropout(self, step: int) -> None:
-        """Seed by seed, step and process, so that a resumed run needs no saved random state."""
-        sequence = np.random.SeedSequence([self.params.seed, step, self.context.rank])
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

@@ -31,15 +31,18 @@ from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows, Windows
 from atlas.training.checkpoint import Checkpoints, full_weights, stop_requests
 from atlas.training.distributed import DistributedContext
-from atlas.training.memory import (
-    LOWER_LR,
-    available_memory,
-    check_memory,
-    describe_divergence,
-    describe_non_finite,
-)
+from atlas.training.memory import available_memory, check_memory
 from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_row
-from atlas.training.train_step import LayerNormRecorder, TrainStep, should_compile, total_norm
+from atlas.training.train_step import (
+    LayerNormRecorder,
+    StepResult,
+    TrainStep,
+    should_compile,
+    total_norm,
+)
+
+DIVERGED = 2.0  # times the loss of uniform guessing
+LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or lengthen train.warmup_steps"
 
 
 @dataclass
@@ -108,8 +111,7 @@ class Trainer:
                 with logger.measure_speed():
                     result = train_step.update(next(reader), state.step, norms)
                     if result.failed:
-                        model = train_step.model
-                        raise AtlasError(describe_non_finite(state.step, result, model, self.data))
+                        raise AtlasError(self._describe_failure(state.step, result))
                     logger.log_step(result)
                     if norms is not None:
                         state.layer_rows += norms.rows(state.step)
@@ -139,17 +141,37 @@ class Trainer:
     def _log(self, state: TrainState, logger: MetricsLogger) -> None:
         epoch = state.step * self.data.batch_size / self.data.per_epoch
         logger.log_train(self.train_step.optimizers.lr, epoch)
-        if problem := describe_divergence(state, self.train_step.model.config.vocab_size):
-            raise AtlasError(problem)
+        guessing = math.log(self.train_step.model.config.vocab_size)
+        first, last = state.train_rows[0]["loss"], state.train_rows[-1]["loss"]
+        if not last <= DIVERGED * max(first, guessing):
+            raise AtlasError(
+                f"training stopped after step {state.step}: the loss is {last:.4g}, and uniform "
+                f"guessing would give {guessing:.3g}. {LOWER_LR}"
+            )
+
+    def _describe_failure(self, step: int, result: StepResult) -> str:
+        """Describe a step (0-based) whose loss or gradient is NaN or infinite."""
+        norms = {
+            name: parameter.grad.norm().item()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+        # NaN compares with nothing, so it is sorted to the front explicitly.
+        worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))
+        largest = ", ".join(f"{name} {norms[name]:g}" for name in worst[:3])
+        windows = ", ".join(str(number) for number, _ in self.data.places(step)[:4])
+        return (
+            f"training stopped before the update of step {step + 1}: the loss is {result.loss:g}, "
+            f"the norm of the gradient {result.grad_norm:g} (windows {windows}, ...; largest "
+            f"gradients: {largest}). {LOWER_LR}; the last checkpoint is kept"
+        )
 
     def _validate(self, state: TrainState, logger: MetricsLogger) -> None:
         params, model = self.train_step.params, self.train_step.model
         val = self._measure(self.val, params.eval_windows)
         if not val.loss < math.inf:
-            raise AtlasError(
-                f"training stopped after step {state.step}: the val loss is {val.mean:g}. "
-                f"{LOWER_LR}"
-            )
+            stopped = f"training stopped after step {state.step}: the val loss is {val.mean:g}"
+            raise AtlasError(f"{stopped}. {LOWER_LR}")
         windows = params.eval_train_windows
         train = self._measure(self.train_sample, windows) if windows else None
         weight_norm = total_norm(model.parameters()).item()

@@ -224,7 +224,7 @@ class Engine:
 
     def _step(self, started: Sequence[TokenSequence]) -> list[tuple[Job, Event]]:
         """Add one token to each running sequence, then read the prompts of started ones."""
-        changed = self._batch.step() if self._batch.active else []
+        changed = self._batch.step()
         for sequence in started:
             self._batch.add(sequence)
         events: list[tuple[Job, Event]] = []
