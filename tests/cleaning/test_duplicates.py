@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from atlas.cleaning import duplicates
 from atlas.cleaning.clean import write_chunks
 from atlas.cleaning.documents import Document
-from atlas.cleaning.duplicates import Bands, exact_duplicates, near_duplicates
-from atlas.cleaning.staging import StagedCorpus
+from atlas.cleaning.duplicates import choose_bands, exact_duplicates, near_duplicates
+from atlas.cleaning.splits import StagedCorpus
 from tests.small import WORDS, small_params
 
 
@@ -138,9 +138,9 @@ def test_short_documents_only_have_exact_duplicates(stage):
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.95, 1.0])
 def test_bands_miss_few_pairs_at_the_threshold(threshold):
-    bands = Bands.for_threshold(threshold)
-    assert bands.count * bands.rows <= 128
-    assert 1 - (1 - threshold**bands.rows) ** bands.count >= 0.98
+    bands, rows = choose_bands(threshold)
+    assert bands * rows <= 128
+    assert 1 - (1 - threshold**rows) ** bands >= 0.98
 
 
 def test_precision_and_recall_on_a_labeled_set(stage, corpora):

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from atlas.cleaning import splits
 from atlas.cleaning.documents import SPLITS, Document, Split, batches
 from atlas.cleaning.duplicates import (
     HASH_BATCH,
-    Bands,
     Duplicates,
     Numbers,
     band_keys,
@@ -32,14 +32,6 @@ from atlas.cleaning.duplicates import (
     text_key,
 )
 from atlas.cleaning.reading.read import Item, Rejection, Unit, UnreadableFile, plan, read_piece
-from atlas.cleaning.splits import (
-    plan_shards,
-    resolve_split_by,
-    sample_modulus,
-    split_of,
-    write_shard,
-)
-from atlas.cleaning.staging import BANDS, DOCUMENTS, ROW, TABLE, StagedCorpus
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
@@ -96,9 +88,7 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
     partial = partial_path(final.with_name(f"{final.name}.{platform.node()}-{os.getpid()}"))
     remove(partial)
     partial.mkdir(parents=True)
-    reasons: Counter[str] = Counter()
-    changes: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
+    reasons, changes, notes = Counter[str](), Counter[str](), Counter[str]()
 
     def documents() -> Iterator[Document]:
         for piece in unit.pieces:
@@ -167,24 +157,24 @@ def _rejection_line(rejection: Rejection) -> bytes:
 def write_chunks(documents: Iterator[Document], folder: Path, clean: CleanParams) -> list[int]:
     """Write documents and their keys to the chunks "000", "001", ...; return each size."""
     counts: list[int] = []
-    bands = Bands.for_threshold(clean.jaccard_threshold)
     for first in documents:
         chunk = folder / f"{len(counts):03d}"
         chunk.mkdir(parents=True)
         rows: list[tuple[int, int, Hashes, int]] = []
         keys: list[Hashes] = []
-        with (chunk / DOCUMENTS).open("wb") as file:
+        with (chunk / splits.DOCUMENTS).open("wb") as file:
             for batch in batches(chain([first], islice(documents, MAX_CHUNK - 1)), HASH_BATCH):
                 for document in batch:
                     line, key = document.to_line(), text_key(document.text)
-                    split = SPLITS.index(split_of(key, clean))
+                    split = SPLITS.index(splits.split_of(key, clean))
                     rows.append((file.tell(), len(line), np.frombuffer(key, "<u8"), split))
                     file.write(line)
                 if clean.duplicates == "near":
-                    keys.append(band_keys([document.text for document in batch], bands))
-        np.save(chunk / TABLE, np.array(rows, ROW))
+                    texts = [document.text for document in batch]
+                    keys.append(band_keys(texts, clean.jaccard_threshold))
+        np.save(chunk / splits.TABLE, np.array(rows, splits.ROW))
         if keys:
-            np.save(chunk / BANDS, np.concatenate(keys, axis=1))
+            np.save(chunk / splits.BANDS, np.concatenate(keys, axis=1))
         counts.append(len(rows))
     return counts
 
@@ -204,7 +194,7 @@ def clean_corpus(
         remove(partial)
     clean_one = functools.partial(clean_unit, clean=clean, folder=units)
     results = list(in_order(clean_one, plan(raw.resolve(), read_raw_files(raw)), "clean"))
-    documents = StagedCorpus.from_folders(
+    documents = splits.StagedCorpus.from_folders(
         (result.folder / f"{number:03d}", count)
         for result in results
         for number, count in enumerate(result.documents)
@@ -219,7 +209,7 @@ def clean_corpus(
     exact = int(duplicates["exact"].sum())
     reasons += Counter(exact_duplicate=exact, near_duplicate=len(duplicates) - exact)
     kept = len(documents) - len(duplicates)
-    clean = clean.model_copy(update={"split_by": resolve_split_by(clean, kept)})
+    clean = clean.model_copy(update={"split_by": splits.resolve_split_by(clean, kept)})
     _write_rejected(folder / REJECTED, results, documents, duplicates)
     if reasons:
         logging.getLogger(__name__).warning(
@@ -246,7 +236,7 @@ def clean_corpus(
 
 
 def _write_rejected(
-    path: Path, results: list[UnitResult], documents: StagedCorpus, duplicates: Duplicates
+    path: Path, results: list[UnitResult], documents: splits.StagedCorpus, duplicates: Duplicates
 ) -> None:
     """Write the rejections of all units in order, and then the duplicates."""
     with path.open("wb") as file:
@@ -260,13 +250,14 @@ def _write_rejected(
 
 
 def _write_splits(
-    documents: StagedCorpus, excluded: Numbers, clean: CleanParams, folder: Path
+    documents: splits.StagedCorpus, excluded: Numbers, clean: CleanParams, folder: Path
 ) -> tuple[dict[Split, Statistics], Metrics]:
     """Write all shards; return the statistics of each split and the leakage of val and test."""
     statistics = {split: Statistics() for split in SPLITS}
-    shards = {split: plan_shards(documents, excluded, clean, split) for split in SPLITS}
-    modulus = sample_modulus(max(sum(shard.bytes for shard in shards[split]) for split in HELD_OUT))
-    write = functools.partial(write_shard, folder=folder, clean=clean, modulus=modulus)
+    shards = {split: splits.plan_shards(documents, excluded, clean, split) for split in SPLITS}
+    sizes = [sum(shard.bytes for shard in shards[split]) for split in HELD_OUT]
+    modulus = splits.sample_modulus(max(sizes))
+    write = functools.partial(splits.write_shard, folder=folder, clean=clean, modulus=modulus)
     for split in SPLITS:
         (folder / split).mkdir()
     samples: dict[Split, list[Hashes]] = {split: [] for split in HELD_OUT}

@@ -12,7 +12,6 @@ partitions of limited size. The first document of each group of duplicates is ke
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from atlas.cleaning.staging import StagedCorpus
+from atlas.cleaning.splits import StagedCorpus
 from atlas.cleaning.words import MULTIPLIER, Hashes, distinct, hash_words, jaccard, ngrams
 from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
@@ -60,37 +59,29 @@ def text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-@dataclass(frozen=True)
-class Bands:
-    """The shape of a signature: ``count`` bands of ``rows`` values."""
+def choose_bands(threshold: float) -> tuple[int, int]:
+    """Choose the number of bands of a signature, and the rows of each.
 
-    count: int
-    rows: int
-
-    @classmethod
-    def for_threshold(cls, threshold: float) -> "Bands":
-        """Choose the longest bands (fewest candidates) that still reach RECALL.
-
-        A pair with Jaccard index s agrees in one band of r rows with probability s**r, and in at
-        least one of b bands with probability 1 - (1 - s**r)**b.
-        """
-        fitting = [
-            cls(MAX_SIGNATURE // rows, rows)
-            for rows in range(1, MAX_SIGNATURE)
-            if 1 - (1 - threshold**rows) ** (MAX_SIGNATURE // rows) >= RECALL
-        ]
-        return fitting[-1] if fitting else cls(MAX_SIGNATURE, 1)
+    They are the longest bands (fewest candidates) that still reach RECALL: a pair with Jaccard
+    index s agrees in one band of r rows with probability s**r, and in at least one of b bands with
+    probability 1 - (1 - s**r)**b.
+    """
+    for rows in range(MAX_SIGNATURE - 1, 1, -1):
+        if 1 - (1 - threshold**rows) ** (MAX_SIGNATURE // rows) >= RECALL:
+            return MAX_SIGNATURE // rows, rows
+    return MAX_SIGNATURE, 1
 
 
-def band_keys(texts: Sequence[str], bands: Bands) -> Hashes:
+def band_keys(texts: Sequence[str], threshold: float) -> Hashes:
     """Compute the keys of the bands of some documents. (bands, documents)."""
+    bands, rows = choose_bands(threshold)
     found = ngrams(hash_words(texts), NGRAM)
     offsets = [0, *found.ends.tolist()]
-    length = bands.count * bands.rows
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hashes, offsets, length, SEED)
-    signatures = np.array(matrix.to_rows(), np.uint64).reshape(len(texts), bands.count, bands.rows)
+    hashes, length = found.hashes, bands * rows
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, length, SEED)
+    signatures = np.array(matrix.to_rows(), np.uint64).reshape(len(texts), bands, rows)
     keys = np.zeros(signatures.shape[:2], np.uint64)
-    for row in range(bands.rows):
+    for row in range(rows):
         keys = keys * MULTIPLIER + signatures[:, :, row] + np.uint64(1)
     keys[found.counts == 0] = NO_KEY
     return np.ascontiguousarray(keys.T)
@@ -124,7 +115,7 @@ def near_duplicates(corpus: StagedCorpus, threshold: float, excluded: Numbers) -
     Pairs with a Jaccard index of at least ``threshold`` are linked; every document of a linked
     group except the first is a duplicate. ``excluded`` documents are ignored.
     """
-    bands = Bands.for_threshold(threshold).count
+    bands, _ = choose_bands(threshold)
     bands_per_task = max(1, PARTITION // max(1, len(corpus)))
     tasks = [
         (partition, range(first, min(first + bands_per_task, bands)))

@@ -105,7 +105,7 @@ def download(
     for file in files:
         complete = _complete_path(file, unfinished)
         shutil.move(complete, folder / file.name)
-        urls[file.name] = _url_file(complete).read_text(encoding="utf-8")
+        urls[file.name] = complete.with_suffix(".url").read_text(encoding="utf-8")
     return urls
 
 
@@ -129,7 +129,7 @@ async def _fetch_all(
 
 async def _fetch(transfer: "Transfer", mirror: "Mirror | None") -> str:
     """Try the locations of a file in turn; return the problems if none provides it."""
-    file, url_file = transfer.file, _url_file(transfer.complete)
+    file, url_file = transfer.file, transfer.complete.with_suffix(".url")
     if transfer.complete.exists():
         transfer.show_copied(transfer.complete)
         return ""
@@ -166,11 +166,6 @@ def _complete_path(file: Download, unfinished: Path) -> Path:
     """Return where a complete file waits for the others; the name identifies its source."""
     identity = "\n".join([file.name, str(file.sha256), *file.urls])
     return unfinished / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.complete"
-
-
-def _url_file(complete: Path) -> Path:
-    """Return the file that records the original URL."""
-    return complete.with_suffix(".url")
 
 
 def _matching_url(location: str, file: Download) -> str:
@@ -317,9 +312,7 @@ class Transfer:
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise SourceError(_reason(error)) from None
             if failure.pause > MAX_PAUSE:
-                raise SourceError(
-                    f"{failure} and asks to wait {failure.pause:.0f} s: try again later"
-                )
+                raise SourceError(f"{failure}, asks to wait {failure.pause:.0f} s: try again later")
             if attempt < TRIES - 1:
                 await asyncio.sleep(max(failure.pause, FIRST_PAUSE * 2**attempt))
         raise SourceError(f"{failure} (tried {TRIES} times)")
@@ -454,9 +447,7 @@ def _check_content(received: Path, file: Download) -> None:
     if start.startswith((b"<!doctype html", b"<html")) and not _expects_web_page(file):
         raise WrongFileError("sends a web page instead of text: a login or error page?")
     if file.sha256:
-        raise WrongFileError(
-            f"provides another file: its sha256 is {digest}, expected {file.sha256}"
-        )
+        raise WrongFileError(f"provides another file: sha256 {digest}, expected {file.sha256}")
     if not received.stat().st_size:
         raise WrongFileError("provides an empty file")
 

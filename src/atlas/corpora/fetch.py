@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,8 +31,6 @@ BOOK_URLS = (
     "https://www.gutenberg.org/files/{number}/{number}-8.txt",
     "https://www.gutenberg.org/files/{number}/{number}.txt",
 )
-GENERATED = "made by Atlas"
-GENERATED_LICENCE = "CC0-1.0"
 # The corpora that are created on this machine.
 GENERATORS: Mapping[str, Callable[[CorpusParams, Path], list[str]]] = {
     "python-docs": lambda _, folder: write_python_docs(folder),
@@ -41,7 +39,6 @@ GENERATORS: Mapping[str, Callable[[CorpusParams, Path], list[str]]] = {
     "stories": lambda corpus, folder: write_stories(folder, **corpus.stories.model_dump()),
 }
 SECTION_COLUMN = "text"
-SECTION_SUFFIX = "-story.csv"
 
 
 @dataclass(frozen=True)
@@ -93,14 +90,14 @@ def fetch_corpus(
     folder.mkdir(parents=True)
     metrics: Metrics = {"corpus": corpus.name}
     if corpus.name == "files":
-        copies = copy_files(Path(corpus.files.path), folder)
-        urls = {name: source.as_posix() for name, source in copies.files.items()}
+        copies, left_out = copy_files(Path(corpus.files.path), folder)
+        urls = {name: source.as_posix() for name, source in copies.items()}
         licence = "the user's own"
-        metrics |= {"passed_over": copies.skipped, "unreadable": copies.unreadable}
+        metrics |= left_out
     elif corpus.name in GENERATORS:
         written = GENERATORS[corpus.name](corpus, folder)
         is_python = corpus.name == "python-docs"
-        url, licence = (URL, LICENCE) if is_python else (GENERATED, GENERATED_LICENCE)
+        url, licence = (URL, LICENCE) if is_python else ("made by Atlas", "CC0-1.0")
         urls = dict.fromkeys(written, url)
     else:
         urls = _download(corpus, folder, mirror, unfinished)
@@ -117,10 +114,10 @@ def _download(
     known = corpora()[corpus.name]
     if known.joined:
         return _join_sections(known, known.joined, folder, mirror, unfinished)
+    files: Sequence[Download] = known.files
     if corpus.name == "gutenberg":
-        books = [book(number) for number in corpus.gutenberg.books]
-        return download(books, folder, mirror, unfinished)
-    return download(known.files, folder, mirror, unfinished)
+        files = [book(number) for number in corpus.gutenberg.books]
+    return download(files, folder, mirror, unfinished)
 
 
 def _join_sections(
@@ -136,18 +133,16 @@ def _join_sections(
             download([joined], folder, mirror, unfinished)
             return {joined.name: url}
     with TemporaryDirectory(dir=folder) as sections:
-        download(list(corpus.files), Path(sections), mirror, unfinished)
-        write_records(
-            folder / joined.name,
-            (
-                {
-                    "id": file.name.removesuffix(SECTION_SUFFIX),
-                    "source": _path_in_repository(file.urls[0]),
-                    "text": "\n\n".join(_sections(Path(sections) / file.name)),
-                }
-                for file in corpus.files
-            ),
+        download(corpus.files, Path(sections), mirror, unfinished)
+        records = (
+            {
+                "id": file.name.removesuffix("-story.csv"),
+                "source": _path_in_repository(file.urls[0]),
+                "text": "\n\n".join(_sections(Path(sections) / file.name)),
+            }
+            for file in corpus.files
         )
+        write_records(folder / joined.name, records)
     return {joined.name: url}
 
 

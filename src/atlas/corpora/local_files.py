@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -44,19 +43,11 @@ TRIES = 2  # for a file that changes while it is copied
 Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder, and the reason
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Result of copying the user's files."""
-
-    files: dict[str, Path]  # source by name of the copy
-    skipped: int  # files with other suffixes
-    unreadable: int  # files and folders
-
-
-def copy_files(source: Path, folder: Path) -> Copies:
+def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
     """Copy every text file below ``source`` into ``folder``, byte for byte.
 
-    Hidden files and folders are ignored. Links are followed, but no folder is read twice.
+    Hidden files and folders are ignored. Links are followed, but no folder is read twice. Return
+    the source of each copy by name, and counts of the files that were left out.
     """
     base, single = _locate(source)
     unreadable: list[str] = []
@@ -86,7 +77,7 @@ def copy_files(source: Path, folder: Path) -> Copies:
             ".parquet or .zip; put your texts there, or choose another corpus.name (queued "
             "experiments only see files tracked by git: give an absolute path)"
         )
-    return Copies(sources, len(files) - len(chosen), len(unreadable))
+    return sources, {"passed_over": len(files) - len(chosen), "unreadable": len(unreadable)}
 
 
 def _locate(source: Path) -> tuple[Path, str | None]:

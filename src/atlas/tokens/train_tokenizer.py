@@ -98,10 +98,9 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
     if params.kind == "word":
         lines = map(single_blanks, lines)
         settings["vocab_size"] += 1  # for the stray piece
+    settings |= SETTINGS[params.kind]
     try:
-        SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, **(settings | SETTINGS[params.kind])
-        )
+        SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **settings)
     except RuntimeError as error:
         raise AtlasError(_explain(str(error), params)) from None
     spec = ModelProto.FromString(model.getvalue())

@@ -100,7 +100,8 @@ def _pieces(path: Path, name: str, size: int) -> list[Piece]:
 
 def _row_groups(whole: Piece, size: int) -> list[Piece]:
     """Divide a Parquet file into ranges of row groups with about ``size`` unpacked bytes."""
-    metadata = _open_parquet(whole.path).metadata
+    with _open_parquet(whole.path) as file:
+        metadata = file.metadata
     pieces = []
     start = unpacked = 0
     for stop in range(1, metadata.num_row_groups + 1):
@@ -359,12 +360,9 @@ class _Lines:
 
 
 def _read_parquet(piece: Piece, text_field: str) -> Iterator[Item]:
-    from pyarrow import ArrowException
-
-    file = _open_parquet(piece.path)
-    names = file.schema_arrow.names
-    _check_column(text_field, names)
-    try:
+    with _open_parquet(piece.path) as file:
+        names = file.schema_arrow.names
+        _check_column(text_field, names)
         groups = range(piece.start, file.num_row_groups if piece.stop is None else piece.stop)
         number = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
         present = [name for name in names if name in (text_field, SOURCE)]
@@ -373,8 +371,6 @@ def _read_parquet(piece: Piece, text_field: str) -> Iterator[Item]:
             for row in batch.to_pylist():
                 number += 1
                 yield _document(row, f"{piece.name}:{number}", piece.name, text_field)
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise BrokenFileError("broken_parquet", str(error)) from error
 
 
 def _batch_rows(metadata: Any, groups: range) -> int:
@@ -383,19 +379,19 @@ def _batch_rows(metadata: Any, groups: range) -> int:
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(1, largest)))
 
 
-def _open_parquet(path: Path) -> Any:  # pyarrow has no type hints
+@contextlib.contextmanager
+def _open_parquet(path: Path) -> Iterator[Any]:  # pyarrow has no type hints
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(path, memory_map=True, pre_buffer=False)
-    except (ArrowException, OSError, ValueError) as error:
+        yield ParquetFile(path, memory_map=True, pre_buffer=False)
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise BrokenFileError("broken_parquet", str(error)) from error
 
 
 def _check_column(text_field: str, names: list[str]) -> None:
     if text_field not in names:
         columns = ", ".join(map(str, names))
-        raise BrokenFileError(
-            "no_text_column", f'no column "{text_field}" (clean.text_field) among {columns}'
-        )
+        detail = f'no column "{text_field}" (clean.text_field) among {columns}'
+        raise BrokenFileError("no_text_column", detail)

@@ -30,7 +30,7 @@ ALWAYS_ALLOWED = 64 << 20  # unpacked bytes, whatever the ratio
 CHUNK = 1 << 20
 DAMAGE_ERRORS = (  # raised by the unpackers for damaged data, found by fuzzing
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, ValueError, LookupError),
+    *(EOFError, ValueError, LookupError, OSError),
 )
 
 
@@ -65,9 +65,8 @@ def check_packed(path: Path, member: str | None) -> None:
             while chunk := stream.read(CHUNK):
                 unpacked += len(chunk)
                 if unpacked > allowed:
-                    raise BrokenFileError(
-                        "swells", f"its {packed:,} bytes unpack to more than {allowed:,}"
-                    )
+                    detail = f"its {packed:,} bytes unpack to more than {allowed:,}"
+                    raise BrokenFileError("swells", detail)
 
 
 def members(path: Path) -> list[tuple[str, int]]:
@@ -95,9 +94,8 @@ def _as_broken_file(reason: str) -> Iterator[None]:
     except RuntimeError as error:  # zipfile raises it for encryption and unknown methods
         raise BrokenFileError("zip_encrypted_or_unknown", str(error)) from error
     except DAMAGE_ERRORS as error:
-        raise BrokenFileError(reason, str(error)) from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # EINVAL: an offset before the start
+        number = getattr(error, "errno", None)
+        if number not in (None, errno.EINVAL):  # EINVAL: an offset before the start
             raise
         raise BrokenFileError(reason, str(error)) from error
 

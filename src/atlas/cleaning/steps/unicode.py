@@ -79,10 +79,8 @@ def _suspicious_pairs(spaces: bool) -> re.Pattern[str]:
 
 def _misread(values: bytes, encoding: str) -> str:
     """Decode each byte and escape it for a regex; an undefined byte becomes a control character."""
-    characters = (
-        bytes([value]).decode(encoding, errors="ignore") or chr(value) for value in values
-    )
-    return "".join(map(re.escape, characters))
+    decoded = (bytes([each]).decode(encoding, errors="ignore") or chr(each) for each in values)
+    return "".join(map(re.escape, decoded))
 
 
 Step = Callable[[str], tuple[str, int]]
@@ -93,11 +91,8 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 # own pattern: in one character class with the others they would slow down every text.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 ABOVE_FFFF = re.compile("[\U00010000-\U0010ffff]")
-NONCHARACTER_ABOVE_FFFF = re.compile(
-    "["
-    + "".join(f"{chr(end - 2)}{chr(end - 1)}" for end in range(0x20000, 0x110001, 0x10000))
-    + "]"
-)
+PLANE_ENDS = [f"{chr(end - 2)}{chr(end - 1)}" for end in range(0x20000, 0x110001, 0x10000)]
+NONCHARACTER_ABOVE_FFFF = re.compile(f"[{''.join(PLANE_ENDS)}]")
 # Soft hyphen, zero-width space, word joiner, byte order mark and direction marks.
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 # Scripts where a joiner or non-joiner changes the shape of letters (Unicode 16, sections 9.2,
