@@ -133,7 +133,12 @@ class StageRun:
         """Rename every output to its final name if the block succeeds and no input changed."""
         try:
             yield
-            _check_unchanged(inputs, self.spec.inputs())
+            if changed := sorted({key for key, _ in inputs.items() ^ self.spec.inputs().items()}):
+                more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+                raise AtlasError(
+                    f"{changed[0]}{more} changed while the stage ran, so the result matches "
+                    "neither version and was discarded: run `dvc repro` again"
+                )
             for final in self._written:
                 put_in_place(partial_path(final), final)
         except OSError as error:
@@ -218,15 +223,6 @@ def _hash(file: Path) -> str:
 def _hash_of_state(file: Path, *_state: int) -> str:
     """Hash a file; cached by its state, so that unchanged files are not read again."""
     return sha256(file)
-
-
-def _check_unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    if changed := sorted({key for key, _ in before.items() ^ after.items()}):
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise AtlasError(
-            f"{changed[0]}{more} changed while the stage ran, so the result matches neither "
-            "version and was discarded: run `dvc repro` again"
-        )
 
 
 def _finite(metrics: Mapping[str, Metric]) -> Mapping[str, Metric]:

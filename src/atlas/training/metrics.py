@@ -32,7 +32,7 @@ from atlas.pipeline.files import remove, write_csv, write_json
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import document_prompts
-from atlas.training.train_step import LAYER_COLUMNS, StepResult
+from atlas.training.train_step import LAYER_COLUMNS, StepResult, total_norm
 
 Row = dict[str, int | float]
 LEARNED, GENERALIZED = 0.99, 0.95  # accuracy on train, on val
@@ -105,13 +105,13 @@ class TrainState:
         return next((int(step) for step in steps), None)
 
 
-def val_row(step: int, val: Tally, train: Tally | None, weight_norm: float) -> Row:
-    """Make a row of metrics/val.csv."""
+def val_row(step: int, val: Tally, train: Tally | None, model: LanguageModel) -> Row:
+    """Make a row of metrics/val.csv; every process must call this."""
     loss, accuracy = val.mean, val.accuracy
     row: Row = {"step": step, "loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy}
     if train is not None:
         row |= {"train_loss": train.mean, "train_accuracy": train.accuracy}
-    return row | {"weight_norm": weight_norm}
+    return row | {"weight_norm": total_norm(model.parameters()).item()}
 
 
 @torch.no_grad()
@@ -285,11 +285,8 @@ class MetricsLogger:
         speed = self._tokens / self._seconds if self._seconds else 0.0
         self._tokens, self._seconds = 0, 0.0
         utilization = speed * self._utilization_per_token
-        speed_row: Row = {
-            "step": state.step,
-            "tokens_per_second": round(speed),
-            "flop_utilisation": round(utilization, 3),
-        }
+        speed_row: Row = {"step": state.step, "tokens_per_second": round(speed)}
+        speed_row["flop_utilisation"] = round(utilization, 3)
         state.speed_rows.append(speed_row)
         self._write_events("train", row)
         self._write_events("speed", speed_row)

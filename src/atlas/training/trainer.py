@@ -33,13 +33,7 @@ from atlas.training.checkpoint import Checkpoints, full_weights, stop_requests
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import available_memory, check_memory
 from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_row
-from atlas.training.train_step import (
-    LayerNormRecorder,
-    StepResult,
-    TrainStep,
-    should_compile,
-    total_norm,
-)
+from atlas.training.train_step import LayerNormRecorder, StepResult, TrainStep, should_compile
 
 DIVERGED = 2.0  # times the loss of uniform guessing
 LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or lengthen train.warmup_steps"
@@ -174,7 +168,7 @@ class Trainer:
             raise AtlasError(f"{stopped}. {LOWER_LR}")
         windows = params.eval_train_windows
         train = self._measure(self.train_sample, windows) if windows else None
-        weight_norm = total_norm(model.parameters()).item()
+        row = val_row(state.step, val, train, model)
         state.evals_since_best += 1
         if val.mean < state.best_loss:
             state.best_loss, state.best_step = val.mean, state.step
@@ -182,7 +176,7 @@ class Trainer:
             weights = full_weights(model, self.train_step.context)
             if self.train_step.context.is_main:
                 self.checkpoints.keep_best(weights)
-        logger.log_val(val_row(state.step, val, train, weight_norm))
+        logger.log_val(row)
         if self.sample is not None:
             with torch.compiler.set_stance("force_eager"):
                 logger.log_sample(self.sample())
@@ -234,7 +228,7 @@ class Trainer:
             best_step=1,
             best_loss=val.mean,
             train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
-            val_rows=[val_row(1, val, train, total_norm(model.parameters()).item())],
+            val_rows=[val_row(1, val, train, model)],
             speed_rows=[{"step": 1, "tokens_per_second": round(pairs.read / seconds)}],
             samples=[(1, self.sample())] if self.sample is not None else [],
             tokens=pairs.read,
