@@ -23,14 +23,7 @@ import numpy as np
 
 from atlas.cleaning import splits
 from atlas.cleaning.documents import SPLITS, Document, Split, batches
-from atlas.cleaning.duplicates import (
-    HASH_BATCH,
-    Duplicates,
-    Numbers,
-    band_keys,
-    find_duplicates,
-    text_key,
-)
+from atlas.cleaning.duplicates import HASH_BATCH, Duplicates, band_keys, find_duplicates, text_key
 from atlas.cleaning.reading.read import Item, Rejection, Unit, UnreadableFile, plan, read_piece
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
@@ -215,7 +208,7 @@ def clean_corpus(
         logging.getLogger(__name__).warning(
             "rejected %s; data/clean/rejected.jsonl lists each with the reason", _summary(reasons)
         )
-    statistics, leakage = _write_splits(documents, duplicates["number"], clean, folder)
+    statistics, leakage = _write_splits(documents, duplicates, clean, folder)
     _check_splits(statistics, clean, kept)
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
     changes = sum((Counter(result.changes) for result in results), Counter[str]())
@@ -250,10 +243,11 @@ def _write_rejected(
 
 
 def _write_splits(
-    documents: splits.StagedCorpus, excluded: Numbers, clean: CleanParams, folder: Path
+    documents: splits.StagedCorpus, duplicates: Duplicates, clean: CleanParams, folder: Path
 ) -> tuple[dict[Split, Statistics], Metrics]:
     """Write all shards; return the statistics of each split and the leakage of val and test."""
     statistics = {split: Statistics() for split in SPLITS}
+    excluded = duplicates["number"]
     shards = {split: splits.plan_shards(documents, excluded, clean, split) for split in SPLITS}
     sizes = [sum(shard.bytes for shard in shards[split]) for split in HELD_OUT]
     modulus = splits.sample_modulus(max(sizes))

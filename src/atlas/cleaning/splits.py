@@ -56,8 +56,7 @@ class Chunk:
 
     def table(self) -> NDArray[Any]:
         """Load the rows of type ROW. (documents,)."""
-        rows: NDArray[Any] = np.load(self.folder / TABLE)
-        return rows
+        return np.asarray(np.load(self.folder / TABLE))
 
     def keys(self, band: int | None) -> Hashes:
         """Load the keys of a band, (documents, 1), or of the texts, (documents, 2)."""

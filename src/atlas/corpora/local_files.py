@@ -117,7 +117,7 @@ def _walk(base: Path, skip: Skip) -> Iterator[str]:
             with os.scandir(base / folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            skip(folder, _reason(error))
+            skip(folder, error.strerror or type(error).__name__)
             continue
         subfolders = []
         for entry in entries:
@@ -152,7 +152,7 @@ def _copy(source: Path, copy: Path) -> str | None:
             copy.unlink()
         if error.errno in NO_ROOM:
             raise
-        return _reason(error)
+        return error.strerror or type(error).__name__
     return "it changes while it is read; wait until it is complete"
 
 
@@ -164,7 +164,3 @@ def _copy_unchanged(source: Path, copy: Path) -> bool:
         after = os.fstat(original.fileno())
         unchanged = before.st_mtime_ns == after.st_mtime_ns
         return unchanged and before.st_size == after.st_size == out.tell()
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__

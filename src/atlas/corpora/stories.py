@@ -73,8 +73,7 @@ def fill(line: str, chosen: Mapping[str, str]) -> str:
 @cache
 def load_grammar() -> dict[str, Any]:
     """Load the words and plots of ``stories.yaml``."""
-    grammar: dict[str, Any] = yaml.safe_load(GRAMMAR.read_text(encoding="utf-8"))
-    return grammar
+    return dict(yaml.safe_load(GRAMMAR.read_text(encoding="utf-8")))
 
 
 def _different_stories(examples: int, seed: int) -> Iterator[tuple[str, str]]:

@@ -67,8 +67,7 @@ class BigramCounts:
     def unigram(self) -> npt.NDArray[np.float64]:
         """P(b) of every token, (V,)."""
         counts = np.bincount(self.second, self.counts, self.vocab_size)
-        probabilities: npt.NDArray[np.float64] = (counts + 1) / (counts.sum() + self.vocab_size)
-        return probabilities
+        return np.asarray((counts + 1) / (counts.sum() + self.vocab_size))
 
     def followers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return how many tokens, and how many distinct ones, followed each token, (V,) each."""
@@ -78,8 +77,7 @@ class BigramCounts:
 
     def unigram_losses(self, tokens: Ids) -> Losses:
         """Return -log P(b) in nats, (N,)."""
-        losses: Losses = -np.log(self.unigram()[tokens])
-        return losses
+        return np.asarray(-np.log(self.unigram()[tokens]))
 
     def bigram_losses(self, before: Ids, tokens: Ids) -> Losses:
         """Return -log P(b | a) in nats, (N,)."""
@@ -90,8 +88,7 @@ class BigramCounts:
         seen = self.counts[places] * (self.keys[places] == wanted) if len(self.keys) else 0.0
         known = np.maximum(times + different, 1)
         share = np.where(different > 0, (seen + different * anywhere) / known, anywhere)
-        losses: Losses = -np.log(share)
-        return losses
+        return np.asarray(-np.log(share))
 
     def bigram_table(self) -> npt.NDArray[np.float32]:
         """Return log P(b | a) of all pairs of tokens, (V, V)."""

@@ -113,17 +113,13 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
     if size < HEADER.size or magic != MAGIC:
         problem = "not a token shard"
     elif version != VERSION or width not in (2, 4):
-        problem = (
-            f"version {version} with {width} bytes per id, but this program reads version "
-            f"{VERSION} with 2 or 4"
-        )
+        found = f"version {version} with {width} bytes per id"
+        problem = f"{found}, but this program reads version {VERSION} with 2 or 4"
     elif tokenizer.hex() != tokenizer_sha256:
         problem = f"written with a tokenizer other than that of {INDEX_FILE}"
     elif held != tokens or size != expected:
-        problem = (
-            f"{size} bytes with {held} tokens, expected {expected} with {tokens}: the file is cut "
-            "short or damaged"
-        )
+        found, wanted = f"{size} bytes with {held} tokens", f"{expected} with {tokens}"
+        problem = f"{found}, expected {wanted}: the file is cut short or damaged"
     elif zlib.crc32(header, zlib.crc32(data.data[HEADER.size :])) != checksum:
         problem = "wrong checksum, the file is damaged"
     else:

@@ -33,13 +33,10 @@ from atlas.pipeline.files import files_below
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, TEXT, Tokenizer, single_blanks
 
 MAX_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
-UNKNOWN_MARK = "\u2585"
 REPLACEMENT = "\ufffd"
 # From sentencepiece's messages about a text without content.
 NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")
 SINGLE = ("\n", "\t")  # always pieces of their own
-STRAY = f"{SPACE_MARK}\n"
-BLANKS = " ", SPACE_MARK
 SCORE_STEPS = 256  # per 1.0 of a unigram score; float32 sums such scores exactly up to 65,536
 INSPECTED = 1000  # documents searched for line ends
 WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
@@ -108,7 +105,9 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
         case "unigram":
             round_scores(spec)
         case "word":  # training adds a line end with a blank before it
-            spec.pieces.remove(next(piece for piece in spec.pieces if piece.piece == STRAY))
+            spec.pieces.remove(
+                next(piece for piece in spec.pieces if piece.piece == f"{SPACE_MARK}\n")
+            )
         case _:
             return Tokenizer(model.getvalue())
     return Tokenizer(spec.SerializeToString())
@@ -144,7 +143,7 @@ def lines_of(documents: Iterable[Document]) -> Iterator[str]:
     U+2585 is removed, since sentencepiece skips every line that contains it.
     """
     for document in documents:
-        for line in document.text.replace(UNKNOWN_MARK, "").split("\n"):
+        for line in document.text.replace("\u2585", "").split("\n"):
             rest = line + "\n"
             while len(rest) > MAX_LINE:  # split before a blank if there is one
                 blank = rest.rfind(" ", 1, MAX_LINE)
@@ -183,7 +182,7 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
             yield "it normalizes text or removes blanks, which llama.cpp doesn't do for this kind"
         if normalizer.add_dummy_prefix and user_defined:
             yield "it adds a blank in front and has user-defined pieces: llama.cpp reads them apart"
-        if any(blank in piece for piece in user_defined for blank in BLANKS):
+        if any(blank in piece for piece in user_defined for blank in (" ", SPACE_MARK)):
             yield "it has user-defined pieces with blanks, which llama.cpp reads differently"
         texts = {piece.piece for piece in pieces if piece.type in TEXT}
         for control in (piece.piece for piece in pieces if piece.type == piece.CONTROL):
