@@ -37,7 +37,7 @@ from atlas.inference.backends.base import LoadedModel
 from atlas.inference.backends.load import load_model
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling
-from atlas.model import storage
+from atlas.model import weights
 from atlas.tokens.tokenizer import Tokenizer
 from bench.generate import store_preset
 from bench.shared import ROOT
@@ -124,7 +124,7 @@ def serving(model: Path, tokenizer: Path) -> Iterator[tuple[str, psutil.Process]
 
 def time_first_token(address: str, model: Path, tokenizer: Path) -> None:
     """Print the time to first token of an idle server, compared with a forward pass."""
-    decoder = storage.load_model(model, torch.device("cpu"))
+    decoder = weights.load_model(model, torch.device("cpu"))
     text = " ".join(PROMPTS) * 9
     ids = Tokenizer.load(tokenizer).encode(text)[: decoder.config.context_length - 1]
     url = urlsplit(address)
@@ -168,7 +168,7 @@ async def run_load(
         for seed in range(REQUESTS)
     ]
     memory: list[float] = []
-    limits = httpx.ServerOptions(max_connections=None)
+    limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as http_client:
         name = model_name(address)
         deadline = time.monotonic() + seconds
