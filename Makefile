@@ -33,7 +33,7 @@ types: $(VENV)/installed-dev ## Check types
 unit: $(VENV)/installed-dev ## Run the tests; COVERAGE=1 measures coverage, slower
 	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 $(if $(COVERAGE),--cov --cov-report=term)
 
-slow: $(VENV)/installed-dev ## Run the slow tests (minutes each)
+slow: $(VENV)/installed-dev ## Run the slow tests (seconds to minutes each)
 	@$(BIN)/pytest -n 2 -m slow
 
 format: $(VENV)/installed-dev ## Format the code and fix lint

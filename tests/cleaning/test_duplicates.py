@@ -99,6 +99,7 @@ def test_near_duplicates_match_an_exhaustive_comparison(stage, family, threshold
     assert found["jaccard"].tolist() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_partitions_change_nothing(stage, family, monkeypatch):
     corpus = stage(family)
     whole = near(corpus, 0.7)

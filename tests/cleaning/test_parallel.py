@@ -58,6 +58,7 @@ def test_two_processes(alone, raw, tmp_path, monkeypatch):
     assert clean(raw, tmp_path) == alone
 
 
+@pytest.mark.slow
 def test_a_dask_cluster(alone, raw, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(

@@ -21,6 +21,7 @@ def fetch(tmp_path, name, mirror=None, **params):
     return fetch_corpus(corpus, tmp_path / "raw", mirror, tmp_path / "unfinished")
 
 
+@pytest.mark.slow
 def test_python_docs_need_no_network(tmp_path):
     metrics = fetch(tmp_path, "python-docs")
     assert metrics["files"] == 2

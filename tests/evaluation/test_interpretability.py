@@ -51,6 +51,7 @@ def test_at_the_answer_a_head_attends_to_the_requested_digit(positional, tmp_pat
     assert {"attention-1.png", "attention-3.png", "heads.png", "dynamics.png"} <= names
 
 
+@pytest.mark.slow
 def test_without_positional_operations_there_is_no_table_of_digits(tmp_path):
     other = train_arithmetic(tmp_path / "trained", ["Max", "Min"], examples=60, steps=6)
     assert inspect_model(other, VALIDATIONS, tmp_path, tmp_path) == {}

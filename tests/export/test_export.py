@@ -77,6 +77,7 @@ def test_all_formats_are_checked_and_only_the_requested_are_kept(bundle, data, f
     assert result.files[1].bits_per_weight > 8.5
 
 
+@pytest.mark.slow
 def test_a_hugging_face_folder_needs_no_gguf(bundle, data, folder):
     result = export_model(bundle, ["hugging_face"], data, folder)
     assert result.metrics["hugging_face_class"] == "LlamaForCausalLM"

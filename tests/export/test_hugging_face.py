@@ -54,6 +54,7 @@ def test_transformers_gives_the_same_tokens_logits_and_text(tmp_path, tokenizer,
     assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
 
 
+@pytest.mark.slow
 def test_the_check_takes_a_process_of_its_own_and_notices_a_wrong_weight(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     expected = expect(model, tokenizer, VAL, prompts=1, greedy_tokens=10)

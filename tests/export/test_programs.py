@@ -50,6 +50,7 @@ def written(tmp_path_factory, tokenizer, request):
 OFTEN = ("llama-mqa",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "written",
     [
@@ -125,6 +126,7 @@ def test_writer_and_runtime_run_in_their_own_processes(tmp_path, tokenizer, runt
     assert agreement.texts == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_a_decoder_is_a_failed_export(tmp_path, tokenizer):
     store(tmp_path / "model", SHAPES["llama"], tokenizer)
     config = tmp_path / "model/config.json"

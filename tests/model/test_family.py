@@ -180,6 +180,7 @@ def test_every_layer_has_the_configured_dropout():
     assert trained(config_of(kind="two_layer", window=2, dropout=0.25)).dropout.p == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

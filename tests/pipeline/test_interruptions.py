@@ -174,6 +174,7 @@ def test_training_starts_over_with_another_param(checkout, tmp_path):
     assert checkout.hashes() == other.hashes()
 
 
+@pytest.mark.slow
 def test_code_changed_during_a_run_does_not_become_its_record(checkout):
     code = checkout.root / "src/atlas/model/layers.py"
 

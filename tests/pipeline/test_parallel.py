@@ -93,6 +93,7 @@ def test_a_missing_cluster_is_one_line(monkeypatch, engine):
         list(in_order(square, range(5), "x"))
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them():
     code = (
         "from atlas.pipeline.parallel import in_order\n"

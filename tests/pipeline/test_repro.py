@@ -55,6 +55,7 @@ def test_a_second_run_does_nothing(finished):
     assert stages_run(finished.dvc("repro")) == []
 
 
+@pytest.mark.slow
 def test_running_everything_again_gives_the_same_hashes(checkout):
     before = checkout.hashes()
     assert stages_run(checkout.dvc("repro", "--force", "--no-run-cache")) == list(STAGES)
@@ -62,6 +63,7 @@ def test_running_everything_again_gives_the_same_hashes(checkout):
     assert {"models/model", "models/export", "metrics/train.csv"} <= set(before)
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_what_its_param_affects(checkout):
     printed = checkout.dvc("exp", "run", "-S", "train.lr=3e-4")
     assert stages_run(printed) == AFTER_TRAIN
@@ -89,6 +91,7 @@ def test_two_threads_give_the_same_hashes_twice(checkout):
     assert run() == run()
 
 
+@pytest.mark.slow
 def test_plots_are_drawn(finished):
     for arguments in (["plots", "show", "--json"], ["plots", "diff", "--json"]):
         printed = finished.dvc(*arguments)
@@ -126,6 +129,7 @@ def test_shakespeare_from_a_mirror_without_a_network(checkout, corpora):
     assert checkout.json("metrics/fetch.json")["bytes"] == 1_115_394
 
 
+@pytest.mark.slow
 def test_without_network_and_mirror_fetch_says_what_to_do(finished, tmp_path):
     checkout = finished.copy(tmp_path / "project")
     flags = checkout.run("atlas", "preset", "shakespeare").split()
@@ -161,6 +165,7 @@ def test_wrong_params_are_one_line(checkout, content, expected):
     assert "Traceback" in checkout.run("python", "-m", "stages.fetch", check=False, ATLAS_DEBUG="1")
 
 
+@pytest.mark.slow
 def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
     checkout = finished.copy(tmp_path / "project")
     checkout.set(**{"tokenizer.vocab_size": 30_000})
@@ -173,6 +178,7 @@ def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
     assert stages_run(checkout.dvc("repro")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -191,6 +197,7 @@ def test_a_refused_param_costs_nothing(finished, tmp_path, change):
     assert checkout.hashes() == finished.hashes()
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_named(checkout):
     shard = checkout.root / "data/tokens/train-00000.bin"
     content = shard.read_bytes()

@@ -71,6 +71,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(folders, monkeypatch):
     assert digest(folders / "one") == digest(folders / "two") == digest(folders / "in blocks")
 
 
+@pytest.mark.slow
 def test_a_cluster_writes_the_same(folders, monkeypatch):
     distributed = pytest.importorskip("distributed")
     encode(folders, "one")

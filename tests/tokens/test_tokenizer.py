@@ -129,6 +129,7 @@ def test_a_text_of_many_blocks_has_the_same_ids(of_kind, tokenizer, monkeypatch)
     assert tokenizer.encode(long) == expected
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(KINDS),
     st.lists(st.text("the lamp\n\0\u2603<")),

@@ -23,6 +23,7 @@ def test_preset_prints_flags():
     assert "-S tokenizer.kind=char" in printed
 
 
+@pytest.mark.slow
 def test_an_unknown_preset_also_fails_the_command_around_it():
     code, printed, error = atlas("preset", "smal")
     assert code == 1
@@ -158,6 +159,7 @@ def test_a_chat_through_a_pipe(tmp_path, tokenizer):
     assert "never" not in printed
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_not_an_error(tmp_path, tokenizer):
     store(tmp_path / "mine", SHAPES["llama"], tokenizer)
     tokenizer.save(tmp_path / "tokenizer")

@@ -21,6 +21,7 @@ def bundle(tmp_path, tokenizer):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [True, False])
 def test_a_folder_is_created_and_the_findings_are_printed(tmp_path, bundle, given, capsys, caplog):
     if given:

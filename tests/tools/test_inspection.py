@@ -67,6 +67,7 @@ def test_a_file_that_was_cut_short_is_one_line(file, tmp_path, share):
         open_gguf(cut)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(4, 3000), value=st.integers(0, 255))
 def test_a_file_with_another_byte_is_described_or_refused(file, tmp_path, place, value):

@@ -25,6 +25,7 @@ def names(run):
     return sorted(path.name for path in run.checkpoints.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_without_its_newest_checkpoint_ends_the_same(new_trainer, monkeypatch):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     whole = new_trainer("whole")
@@ -38,6 +39,7 @@ def test_a_run_without_its_newest_checkpoint_ends_the_same(new_trainer, monkeypa
     assert same_weights(second.train_step.model, whole.train_step.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["optimizer.pt", "model.safetensors", "trainer_state.json"])
 def test_a_damaged_checkpoint_is_named_and_not_used(new_trainer, monkeypatch, caplog, damage):
     (written,) = stopped(new_trainer, monkeypatch, 5).checkpoints.newest_first()
@@ -88,6 +90,7 @@ def test_checkpoints_are_kept_few(new_trainer, monkeypatch):
     assert names(run) == ["best.safetensors", "step-00000029", "step-00000030"]
 
 
+@pytest.mark.slow
 def test_training_continues_on_a_full_disk(new_trainer, monkeypatch, caplog):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
     whole = new_trainer("whole")

@@ -54,6 +54,7 @@ def alone(token_folder, tmp_path_factory):
     return result
 
 
+@pytest.mark.slow
 def test_ddp_learns_as_one_process(token_folder, tmp_path, alone):
     assert_equal(train(token_folder, tmp_path / "whole", 2, "ddp"), alone)
 

@@ -62,6 +62,7 @@ def test_tensorboard_has_the_same_numbers(new_trainer, tmp_path):
     assert state.samples == [(step, "a text") for step in (0, 10, 20, 30)]
 
 
+@pytest.mark.slow
 def test_training_continues_if_the_disk_takes_no_events(new_trainer, tmp_path, monkeypatch, caplog):
     expected = new_trainer("whole").fit()
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
@@ -75,6 +76,7 @@ def full(*_arguments, **_options):
     raise OSError("No space left on device")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_each_step_once(new_trainer, tmp_path, monkeypatch):
     whole = new_trainer("whole", events=tmp_path / "whole", log_every=5).fit()
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
@@ -119,6 +121,7 @@ def test_a_resumed_run_keeps_its_live_curve(new_trainer, tmp_path, monkeypatch):
     assert rows_of(live / "train.csv") == state.train_rows
 
 
+@pytest.mark.slow
 def test_training_continues_if_the_disk_takes_no_live_files(new_trainer, tmp_path, caplog):
     expected = new_trainer("whole").fit()
     (tmp_path / "file").write_text("")
@@ -126,6 +129,7 @@ def test_training_continues_if_the_disk_takes_no_live_files(new_trainer, tmp_pat
     assert caplog.text.count("live metrics stop here") == 1
 
 
+@pytest.mark.slow
 def test_a_new_run_in_the_same_folder_starts_over(new_trainer, tmp_path):
     new_trainer("a", events=tmp_path / "events").fit()
     new_trainer("b", events=tmp_path / "events", steps=10).fit()

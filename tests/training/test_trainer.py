@@ -18,6 +18,7 @@ def test_training_learns(new_trainer):
     assert [row["step"] for row in state.train_rows] == [7, 14, 21, 28, 30]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"optimizer": "muon"}, {"optimizer": "sgd", "momentum": 0.9}]
 )

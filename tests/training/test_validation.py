@@ -27,6 +27,7 @@ def test_a_row_has_val_train_and_the_norm_of_the_weights(new_trainer):
     assert row["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_measuring_changes_nothing(new_trainer):
     one, other = new_trainer("one"), new_trainer("two", eval_train_windows=5, log_layers=3)
     assert one.fit().train_rows == other.fit().train_rows

@@ -105,6 +105,7 @@ def test_unwrap_is_idempotent_and_lossless(text):
     assert once.count("\n\n") == text.count("\n\n")
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.lists(st.from_regex(r"[a-z]{1,9}", fullmatch=True), min_size=25, max_size=60).map(

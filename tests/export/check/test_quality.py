@@ -37,6 +37,7 @@ def write(folder, model, tokenizer, name):
     return folder / name
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_two_models_are_as_far_apart_as_pytorch_says(tmp_path, tokenizer, batches):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)

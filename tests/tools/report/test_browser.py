@@ -106,6 +106,7 @@ def project(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_dvc_plots_draws_without_a_network(browser, project):
     assert write_offline_plots(project).endswith("without a network")
     shown = subprocess.run(["dvc", "plots", "show"], cwd=project, capture_output=True, check=True)

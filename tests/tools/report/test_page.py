@@ -77,6 +77,7 @@ def test_all_sections_are_there_and_in_the_contents(project):
     assert links == ["#overview", *(f"#{name}" for name in page.sections())]
 
 
+@pytest.mark.slow
 def test_a_section_is_left_out_without_its_files(project):
     files = {
         "curves": ["train.csv", "val.csv"],

@@ -66,6 +66,7 @@ def test_it_serves_until_it_is_stopped(folder, how):
         assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_open_streams_end_with_an_error_at_shutdown(folder):
     body = {"model": "mine", "prompt": "the", "max_tokens": 4000, "logit_bias": {"1": -100}}
     with (
@@ -82,6 +83,7 @@ def test_open_streams_end_with_an_error_at_shutdown(folder):
         assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["::1", "127.0.0.2", "localhost"])
 def test_it_answers_to_the_host_given(folder, host):
     with serving(folder, "--host", host) as (_, address):
@@ -89,6 +91,7 @@ def test_it_answers_to_the_host_given(folder, host):
         assert httpx.head(f"{address}/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_open_to_others_with_a_key_or_a_warning(folder):
     with serving(folder, "--host", "0.0.0.0", ATLAS_API_KEY="k") as (process, address):
         port = address.rsplit(":", 1)[1]
@@ -122,6 +125,7 @@ def test_impossible_options_are_refused_in_one_line(folder, options, words):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_taken_address_is_refused_in_one_line(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -204,6 +204,7 @@ def test_a_client_that_disconnects_frees_its_slot(opened, stream):
         assert done.status_code == 200
 
 
+@pytest.mark.slow
 def test_timeouts_over_http(opened):
     limits = ServerOptions(
         slots=1, queue_size=4, max_tokens=10**6, queue_timeout=0.2, generation_timeout=4

@@ -217,6 +217,7 @@ def test_internal_errors_are_logged_and_not_sent(opened, monkeypatch, caplog):
     assert "an internal detail" in caplog.text
 
 
+@pytest.mark.slow
 def test_no_request_makes_the_server_fail(tokenizer, tmp_path):
     limits = ServerOptions(
         slots=4, queue_size=100, max_tokens=50, max_sequences=4, generation_timeout=5

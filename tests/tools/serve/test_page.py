@@ -180,6 +180,7 @@ def test_two_settings_side_by_side(browser, server):
         assert left["y"] + left["height"] < right["y"]
 
 
+@pytest.mark.slow
 def test_a_seed_reproduces_an_output(browser, server):
     with visiting(browser, server) as page:
         texts = []

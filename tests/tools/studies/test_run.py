@@ -106,6 +106,7 @@ def user_state(project) -> list[str]:
     return [*(each.stdout.decode() for each in run), dvc(project, "queue", "status")]
 
 
+@pytest.mark.slow
 def test_a_study_runs_what_is_missing_and_names_what_failed(quick_study, capsys):
     before = user_state(quick_study)
     assert "theirs" in before[-1]
