@@ -30,11 +30,11 @@ lint: $(VENV)/installed-dev ## Check style and format
 types: $(VENV)/installed-dev ## Check types
 	@$(BIN)/mypy
 
-unit: $(VENV)/installed-dev ## Run the tests; COVERAGE=1 measures coverage, slower
-	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 $(if $(COVERAGE),--cov --cov-report=term)
+unit: $(VENV)/installed-dev ## Run the tests; COVERAGE=1 adds slow ones and measures coverage
+	@$(BIN)/pytest -n 2 --dist worksteal --durations 10 $(if $(COVERAGE),-m 'not very_slow' --cov --cov-report=term)
 
 slow: $(VENV)/installed-dev ## Run the slow tests (seconds to minutes each)
-	@$(BIN)/pytest -n 2 -m slow
+	@$(BIN)/pytest -n 2 -m 'slow or very_slow'
 
 format: $(VENV)/installed-dev ## Format the code and fix lint
 	@$(BIN)/ruff check --fix .

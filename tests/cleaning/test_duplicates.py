@@ -108,6 +108,7 @@ def test_partitions_change_nothing(stage, family, monkeypatch):
     assert (near(corpus, 0.7) == whole).all()
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(stage, family, monkeypatch):
     corpus = stage(family)
     monkeypatch.setenv("ATLAS_PARALLEL", "1")

@@ -68,7 +68,7 @@ def test_a_dask_cluster(alone, raw, tmp_path, monkeypatch):
         assert clean(raw, tmp_path) == alone
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_ray_cluster(alone, raw, tmp_path, monkeypatch):
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2})

@@ -36,10 +36,12 @@ def test_plots_and_tables_of_a_model_of_text(evaluator, tmp_path):
     assert names == {"dynamics.png", "heads.csv", "heads.png"} | maps
 
 
+@pytest.mark.slow
 def test_the_trained_model_answers_new_questions(positional):
     assert positional.metrics("test", positional.score("test"))["accuracy"] > 0.95
 
 
+@pytest.mark.slow
 def test_at_the_answer_a_head_attends_to_the_requested_digit(positional, tmp_path):
     metrics = inspect_model(positional, VALIDATIONS, tmp_path, tmp_path)
     table = pd.read_csv(tmp_path / "digits.csv").set_index("operation")

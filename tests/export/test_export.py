@@ -87,7 +87,7 @@ def test_a_hugging_face_folder_needs_no_gguf(bundle, data, folder):
     assert 'from_pretrained(".")' in (folder / "mine-hugging_face/README.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_programs_are_checked(bundle, data, folder):
     result = export_model(bundle, ["onnx", "torch"], data, folder)
     assert result.metrics["onnx_logit_difference"] < 1e-4

@@ -35,7 +35,9 @@ def rows():
             options |= {"rope_scaling": 3.0 if position == "rope" and number % 3 == 0 else 1.0}
             name = f"{row.model_type}-{position}-{part}{'-bias' * bias}"
             marks = (
-                () if number < 3 or (bias and part == usual["feed_forward"]) else pytest.mark.slow
+                ()
+                if number < 3 or (bias and part == usual["feed_forward"])
+                else pytest.mark.very_slow
             )
             yield pytest.param(WIDE | usual | options, id=name, marks=marks)
 

@@ -54,7 +54,7 @@ OFTEN = ("llama-mqa",)
 @pytest.mark.parametrize(
     "written",
     [
-        pytest.param(model, id=name, marks=() if name in OFTEN else pytest.mark.slow)
+        pytest.param(model, id=name, marks=() if name in OFTEN else pytest.mark.very_slow)
         for name, model in MODELS.items()
     ],
     indirect=True,
@@ -70,6 +70,7 @@ def test_programs_give_the_same_logits_and_text_token_by_token(written, tokenize
         assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (120, 0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("written", [SHAPES["llama-mqa"]], ids=["llama-mqa"], indirect=True)
 def test_padded_rows_give_the_same_as_unpadded_ones(written):
@@ -91,6 +92,7 @@ def test_padded_rows_give_the_same_as_unpadded_ones(written):
     assert np.abs(logits[1, 0] - alone).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [SHAPES["llama-mqa"]], ids=["llama-mqa"], indirect=True)
 def test_inputs_and_outputs_have_the_names_of_transformers_exports(written):
     _, (onnx, _) = written
@@ -114,7 +116,7 @@ def test_a_cached_decoder_is_the_decoder(tmp_path, tokenizer):
     assert torch.allclose(logits, model(ids)[:, 5:], atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("runtime", [ONNXRUNTIME, TORCH_EXPORT], ids=["onnx", "torch"])
 def test_writer_and_runtime_run_in_their_own_processes(tmp_path, tokenizer, runtime):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)

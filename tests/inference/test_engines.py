@@ -63,6 +63,7 @@ def test_the_engine_is_chosen(project):
         assert (model.engine, model.name, model.context_length) == (expected, "atlas", 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", sorted(EXACT))
 def test_llama_cpp_and_pytorch_generate_the_same_text(tmp_path, tokenizer, shape):
     write_project(tmp_path, tokenizer, SHAPES[shape])

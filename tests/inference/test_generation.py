@@ -50,6 +50,7 @@ def test_the_same_seed_gives_the_same_text(model):
     assert sample(1) != sample(2)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.lists(st.integers(2, 399), max_size=40), min_size=1, max_size=5),

@@ -185,8 +185,8 @@ def test_every_layer_has_the_configured_dropout():
     "options",
     [
         {},
-        pytest.param({"positions": "alibi", "window": 3}, marks=pytest.mark.slow),
-        pytest.param({"kind": "encoder_decoder", "separator": 5}, marks=pytest.mark.slow),
+        pytest.param({"positions": "alibi", "window": 3}, marks=pytest.mark.very_slow),
+        pytest.param({"kind": "encoder_decoder", "separator": 5}, marks=pytest.mark.very_slow),
     ],
 )
 def test_a_model_compiled_once_takes_every_length(options):

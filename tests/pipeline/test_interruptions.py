@@ -105,7 +105,7 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize(
     ("kill", "shell"),
     [
@@ -128,7 +128,7 @@ def test_an_interrupted_training_resumes_and_ends_the_same(
     assert not checkpointed(checkout)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize(
     ("kill", "strategy"),
     [(kill_dvc, "ddp"), (kill_launcher, "ddp"), (press_ctrl_c, "ddp"), (press_ctrl_c, "fsdp")],
@@ -144,7 +144,7 @@ def test_two_interrupted_processes_resume_and_end_the_same(checkout, undisturbed
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_training_killed_three_times_ends_the_same(finished, tmp_path):
     whole = finished.copy(tmp_path / "whole")
     steps = 3 * STEPS_PER_KILL
@@ -163,7 +163,7 @@ def test_ctrl_c_is_one_line(checkout):
     assert "Traceback" not in printed
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_training_starts_over_with_another_param(checkout, tmp_path):
     other = checkout.copy(tmp_path / "other")
     interrupt(checkout, kill_trainer)
@@ -187,7 +187,7 @@ def test_code_changed_during_a_run_does_not_become_its_record(checkout):
     assert not (checkout.root / "metrics/train.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_two_trainings_at_once_take_turns(checkout, undisturbed):
     command = ("python", "-m", "stages.train")
     both = [checkout.start(*command) for _ in range(2)]

@@ -5,7 +5,7 @@ import pytest
 
 from atlas.corpora.arithmetic import OPERATIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.very_slow
 
 
 def run_preset(checkout, name, *more):

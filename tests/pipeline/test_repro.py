@@ -31,7 +31,7 @@ def test_nothing_is_left_over(finished):
     assert finished.git("status", "--short") == ""
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_sanity_checks_are_commands(finished):
     assert "memorized in" in finished.run("atlas", "overfit-batch")
     assert "memorized in" in finished.run("atlas", "overfit-examples", "3")
@@ -73,7 +73,7 @@ def test_an_experiment_runs_what_its_param_affects(checkout):
     assert "HEAD" in checkout.dvc("params", "diff")
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("param", RERUNS)
 def test_each_row_of_the_table_of_reruns(checkout, param):
     value, reruns = RERUNS[param]
@@ -82,7 +82,7 @@ def test_each_row_of_the_table_of_reruns(checkout, param):
     assert stages_run(checkout.dvc("repro", "--no-run-cache")) == list(reruns)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_two_threads_give_the_same_hashes_twice(checkout):
     def run():
         checkout.dvc("repro", "--force", "--no-run-cache", OMP_NUM_THREADS="2")
@@ -99,7 +99,7 @@ def test_plots_are_drawn(finished):
             assert f'"{name}"' in printed
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
     code = checkout.root / "src/atlas/evaluation/evaluator.py"
     original = code.read_text()
@@ -121,7 +121,7 @@ def test_a_queued_experiment_runs_the_code_of_its_own_copy(checkout):
     assert checkout.json("metrics/timing/train.json") != before
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_shakespeare_from_a_mirror_without_a_network(checkout, corpora):
     flags = checkout.run("atlas", "preset", "shakespeare").split()
     printed = checkout.dvc("exp", "run", *flags, ATLAS_MIRROR=str(corpora))
@@ -184,7 +184,10 @@ def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
     [
         "train.lr=-1",
         "~train.lr",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("+train.lrr=1", "train.lr=abc")),
+        *(
+            pytest.param(each, marks=pytest.mark.very_slow)
+            for each in ("+train.lrr=1", "train.lr=abc")
+        ),
     ],
 )
 def test_a_refused_param_costs_nothing(finished, tmp_path, change):
@@ -214,6 +217,7 @@ def test_stages_refuse_the_code_of_another_checkout(checkout):
     assert "would run the code of" in printed
 
 
+@pytest.mark.slow
 def test_generate_continues_a_prompt(finished):
     arguments = ("generate", "the lamp", "--tokens", "20", "--seed", "3")
     printed = finished.run("atlas", *arguments)
@@ -228,7 +232,7 @@ def test_show_prints_metrics_and_samples(finished):
     assert "the lamp" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_without_a_test_split_the_cache_restores_everything(checkout):
     """DVC's cache has no empty folders, so data/clean/test must not be empty."""
     for share in (0.0, 0.1, 0.0):
@@ -238,7 +242,7 @@ def test_without_a_test_split_the_cache_restores_everything(checkout):
         assert (checkout.json("metrics/tokenize.json")["test_tokens"] > 0) == (share > 0)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_other_kinds_of_model_run_through_the_pipeline(checkout):
     preset = checkout.run("atlas", "preset", "arithmetic").split()
     smaller = [

@@ -10,7 +10,7 @@ import yaml
 
 from tests.pipeline.checkout import Checkout
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.very_slow
 
 COMMAND = ("atlas", "study", "sizes")
 VOCAB_SIZES = {"fits": 400, "too large": 30_000}  # more than the text has pieces: the stage fails

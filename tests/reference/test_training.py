@@ -257,7 +257,7 @@ def test_memorized_texts_are_generated_from_prompts_of_any_length():
     assert generate(parameters, options, prompts, 1, mask).tolist() == [[3], [9]]
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_numpy_learns_arithmetic():
     """Run in a new process: NumPy reads its number of threads on import."""
     code = "from bench.reference import learn; print(learn(seed=1))"

@@ -123,6 +123,7 @@ def test_a_stop_on_a_full_disk_names_the_previous_checkpoint(new_trainer, monkey
         run.fit()
 
 
+@pytest.mark.slow
 def test_best_weights_stay_in_memory_if_the_disk_is_full(new_trainer, monkeypatch, caplog):
     whole = new_trainer("whole")
     whole.fit()

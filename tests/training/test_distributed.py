@@ -59,7 +59,7 @@ def test_ddp_learns_as_one_process(token_folder, tmp_path, alone):
     assert_equal(train(token_folder, tmp_path / "whole", 2, "ddp"), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_ddp_resumes_in_one_process(token_folder, tmp_path, alone):
     run = tmp_path / "stopped"
     assert train(token_folder, run, 2, "ddp", stop_at=23) is None
@@ -67,12 +67,12 @@ def test_ddp_resumes_in_one_process(token_folder, tmp_path, alone):
     assert_equal(train(token_folder, run), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_fsdp_learns_as_one_process_from_end_to_end(token_folder, tmp_path, alone):
     assert_equal(train(token_folder, tmp_path / "whole", 2, "fsdp"), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_fsdp_trains_like_one_process_and_resumes_in_any_number(token_folder, tmp_path, alone):
     run = tmp_path / "run"
     assert train(token_folder, run, 1, stop_at=11) is None

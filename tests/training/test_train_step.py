@@ -143,7 +143,7 @@ def test_the_scale_is_part_of_a_checkpoint():
     assert not whole.lower_scale()
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_compiled_model_learns_the_same(new_trainer, monkeypatch):
     if not train_step.compiler_works(CPU):
         pytest.skip("no C++ compiler that torch.compile can use")

@@ -52,6 +52,7 @@ def test_a_run_stopped_at_a_validation_resumes_exactly(new_trainer, monkeypatch,
     assert logs(new_trainer("stopped").fit()) == logs(expected)
 
 
+@pytest.mark.slow
 def test_evaluating_and_sampling_more_often_changes_no_weight(new_trainer):
     seldom = new_trainer("seldom", eval_every=30)
     often = new_trainer("often", eval_every=3, sample=lambda: str(torch.rand(3)))
@@ -143,6 +144,7 @@ def test_a_learning_rate_that_diverges_is_named(new_trainer):
         run.fit()
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(new_trainer):
     first, other = new_trainer("a", seed=1), new_trainer("b", seed=2)
     first.fit()

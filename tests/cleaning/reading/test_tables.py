@@ -45,6 +45,7 @@ def test_a_missing_column_is_reported_with_the_existing_ones(tmp_path, kind):
         assert item.detail == 'no column "text" (clean.text_field) among story, n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoding", "letters"),
     [

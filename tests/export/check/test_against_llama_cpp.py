@@ -29,7 +29,7 @@ def rows():
                 name = f"{row.name}-{position}-{part}{'-bias' * bias}{'-untied' * (not tied)}"
                 is_usual = position == usual["positions"] or part == usual["feed_forward"]
                 often = is_usual and bias != tied  # each row both ways, but not all of it
-                marks = () if often else (pytest.mark.slow,)
+                marks = () if often else (pytest.mark.very_slow,)
                 yield pytest.param(WIDE | options, id=name, marks=marks)
 
 

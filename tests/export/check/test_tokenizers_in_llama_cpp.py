@@ -109,7 +109,7 @@ def records(data: bytes) -> Iterator[str]:
             yield record["text"].encode(errors="replace").decode()
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_equal_on_all_corpora(tmp_path, corpora, kind):
     texts = list(of_corpora(corpora))

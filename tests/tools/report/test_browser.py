@@ -120,6 +120,7 @@ def test_dvc_plots_draws_without_a_network(browser, project):
         assert min(page.locator("main img").evaluate_all(LOADED)) > 0
 
 
+@pytest.mark.slow
 def test_the_setting_belongs_to_this_clone(project):
     write_offline_plots(project)
     local = (project / ".dvc/config.local").read_text()

@@ -47,6 +47,7 @@ def serving(folder, *options, **environment):
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_stopped(folder, how):
     with serving(folder, "--slots", "2") as (process, address):

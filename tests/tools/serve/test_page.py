@@ -100,6 +100,7 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
         expect(page.locator("#attention .readout")).to_contain_text("attends to token 1, ")
 
 
+@pytest.mark.slow
 def test_keyboard_only(browser, server):
     with visiting(browser, server) as page:
         press = page.keyboard.press
@@ -250,6 +251,7 @@ def test_loss_curves(browser, server, opened):
         expect(page.locator("#curves")).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE, NARROW], ids=["desktop", "phone", "narrow"])
 def test_layout_fits_and_contrast_suffices(browser, server, viewport, scheme):
@@ -271,6 +273,7 @@ def test_layout_fits_and_contrast_suffices(browser, server, viewport, scheme):
         assert min(ratios) >= 4.5  # WCAG's AA
 
 
+@pytest.mark.slow
 def test_refusals_and_invalid_fields(browser, server):
     with visiting(browser, server, "status of 400") as page:
         page.get_by_label("Prompt").fill("the lamp " * 200)

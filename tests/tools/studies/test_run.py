@@ -126,7 +126,7 @@ def test_a_study_runs_what_is_missing_and_names_what_failed(quick_study, capsys)
     assert "lr_0.001" not in second
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_ended_leaves_nothing_behind(quick_study, end):
     before = user_state(quick_study)
