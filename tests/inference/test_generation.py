@@ -121,7 +121,7 @@ def test_the_end_of_a_text_ends_it():
         ends.embedding.weight.copy_(torch.arange(32.0).expand(400, 32))
     assert generate(ends, [5], 10, GREEDY) == []
     text = TokenSequence([5], 10, GREEDY)
-    RunningBatch(torch_backend(ends, 1), {EOS}).add(text)
+    RunningBatch(torch_backend(ends, 1), {EOS}).add([text])
     assert (text.finish_reason, text.output_ids) == ("stop", [])
 
 
@@ -162,7 +162,7 @@ def test_a_decoder_reads_each_token_once(model, monkeypatch):
     monkeypatch.setattr(model, "forward", counting)
     backend = CachedBackend(model, 1)
     batch = RunningBatch(backend, ())
-    batch.add(TokenSequence([5, 6, 7], 6, plain(4)))
+    batch.add([TokenSequence([5, 6, 7], 6, plain(4))])
     for _ in range(5):
         batch.step()
     assert read == [3, 1, 1, 1, 1, 1]
@@ -171,16 +171,16 @@ def test_a_decoder_reads_each_token_once(model, monkeypatch):
 def test_texts_come_and_go(model):
     batch = RunningBatch(torch_backend(model, 2), {EOS})
     first, second, third = (TokenSequence([5 + n], 4 + 3 * n, plain(n)) for n in range(3))
-    batch.add(first)
+    batch.add([first])
     assert batch.step() == [first]
-    batch.add(second)
+    batch.add([second])
     assert batch.free_slots == 0
-    with pytest.raises(ValueError, match="all 2 slots are taken"):
-        batch.add(third)
+    with pytest.raises(ValueError, match="1 sequences for 0 free slots"):
+        batch.add([third])
     assert batch.step() == [first, second]
     assert batch.step() == [first, second]
     assert (first.finish_reason, batch.free_slots) == ("length", 1)
-    batch.add(third)
+    batch.add([third])
     batch.remove(second)
     batch.remove(second)
     while batch.step():
@@ -196,7 +196,7 @@ def test_texts_come_and_go(model):
 
 def test_alternatives_are_the_models_own_probabilities(model):
     text = TokenSequence([5, 6], 3, Sampling(temperature=0.2, top_k=2, seed=1), top_logprobs=4)
-    RunningBatch(torch_backend(model, 1), {EOS}).add(text)
+    RunningBatch(torch_backend(model, 1), {EOS}).add([text])
     token = text.last_token
     expected = model(torch.tensor([[5, 6]]))[0, -1].log_softmax(0)
     assert token.logprob == pytest.approx(float(expected[token.id].detach()), abs=1e-5)

@@ -23,8 +23,8 @@ def check(kind, model, starts, order):
     backend = kind(model, len(starts))
     texts = [ids_of(1, T, seed).tolist()[0] for seed in range(len(starts))]
     lengths = list(starts)
-    for slot, text in enumerate(texts):
-        logits = backend.prefill(slot, text[: lengths[slot]])
+    prompts = {slot: text[: lengths[slot]] for slot, text in enumerate(texts)}
+    for (slot, text), logits in zip(enumerate(texts), backend.prefill(prompts), strict=True):
         assert np.abs(logits - uncached(model, text[: lengths[slot]])).max() < CLOSE
     for growing in order:
         growing = [slot for slot in growing if lengths[slot] < T]
@@ -35,7 +35,7 @@ def check(kind, model, starts, order):
         for slot, logits in zip(growing, rows, strict=True):
             lengths[slot] += 1
             assert np.abs(logits - uncached(model, texts[slot][: lengths[slot]])).max() < CLOSE
-    backend.prefill(0, texts[1][:3])  # replaces the former text
+    backend.prefill({0: texts[1][:3]})  # replaces the former text
     logits = backend.step({0: texts[1][3]})[0]
     assert np.abs(logits - uncached(model, texts[1][:4])).max() < CLOSE
 
@@ -77,8 +77,8 @@ def test_models_without_a_cache_read_again(options):
     initialize(model, 3)
     backend = torch_backend(model, 2)
     texts = [[5, 9, 6], [7, 8, 9, 4, 3]]
-    for slot, text in enumerate(texts):
-        assert np.allclose(backend.prefill(slot, text), uncached(model, text), atol=CLOSE)
+    for text, logits in zip(texts, backend.prefill(dict(enumerate(texts))), strict=True):
+        assert np.allclose(logits, uncached(model, text), atol=CLOSE)
     rows = backend.step({1: 11, 0: 12})
     assert np.allclose(rows[0], uncached(model, [*texts[1], 11]), atol=CLOSE)
     assert np.allclose(rows[1], uncached(model, [*texts[0], 12]), atol=CLOSE)

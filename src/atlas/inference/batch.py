@@ -1,7 +1,7 @@
 """Continuous batching: each sequence grows by a token per step and can start or end at any step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,8 +28,11 @@ class InferenceBackend(ABC):
         self.slots, self.context_length = slots, context_length
 
     @abstractmethod
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Replace the text of a slot by at least one id; return logits (V,) of the next token."""
+    def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
+        """Replace the texts of N slots, each by at least one id.
+
+        Return logits (N, V) of the token after each, in the order given.
+        """
 
     @abstractmethod
     def step(self, tokens: Mapping[int, int]) -> Logits:
@@ -152,20 +155,20 @@ class RunningBatch:
         """Number of slots without a sequence."""
         return self._backend.slots - len(self._sequences)
 
-    def add(self, sequence: TokenSequence) -> None:
-        """Prefill a free slot with the newest tokens of a prompt and sample its first token."""
-        slots = range(self._backend.slots)
-        slot = next((each for each in slots if each not in self._sequences), None)
-        if slot is None:
-            raise ValueError(f"all {self._backend.slots} slots are taken")
-        self._sequences[slot] = sequence
-        self._prefill(slot, sequence.prompt[-self._backend.context_length :])
+    def add(self, sequences: Sequence[TokenSequence]) -> None:
+        """Prefill free slots with the newest tokens of prompts and sample their first tokens."""
+        if len(sequences) > self.free_slots:
+            raise ValueError(f"{len(sequences)} sequences for {self.free_slots} free slots")
+        free = (slot for slot in range(self._backend.slots) if slot not in self._sequences)
+        added = dict(zip(free, sequences, strict=False))
+        self._sequences |= added
+        length = self._backend.context_length
+        self._prefill({slot: each.prompt[-length:] for slot, each in added.items()})
 
-    def run(self, sequences: Iterable[TokenSequence]) -> Iterator[TokenSequence]:
+    def run(self, sequences: Sequence[TokenSequence]) -> Iterator[TokenSequence]:
         """Generate until all are finished; yield each sequence after each of its steps."""
-        for sequence in sequences:
-            self.add(sequence)
-            yield sequence
+        self.add(sequences)
+        yield from sequences
         while self._sequences:
             yield from self.step()
 
@@ -179,10 +182,10 @@ class RunningBatch:
         """Add a token to every active sequence; return them, including those that finish now."""
         active = dict(self._sequences)
         full = [slot for slot in active if self._lengths[slot] == self._backend.context_length]
-        for slot in full:
-            sequence = active[slot]
-            ids = [*sequence.prompt, *sequence.output_ids]
-            self._prefill(slot, ids[-max(1, self._backend.context_length // 2) :])
+        half = max(1, self._backend.context_length // 2)
+        self._prefill(
+            {slot: [*active[slot].prompt, *active[slot].output_ids][-half:] for slot in full}
+        )
         tokens = {slot: each.output_ids[-1] for slot, each in active.items() if slot not in full}
         if tokens:
             for slot, logits in zip(tokens, self._backend.step(tokens), strict=True):
@@ -190,9 +193,11 @@ class RunningBatch:
                 self._accept(slot, logits)
         return list(active.values())
 
-    def _prefill(self, slot: int, ids: Sequence[int]) -> None:
-        self._lengths[slot] = len(ids)
-        self._accept(slot, self._backend.prefill(slot, ids))
+    def _prefill(self, texts: Mapping[int, Sequence[int]]) -> None:
+        if texts:
+            for slot, logits in zip(texts, self._backend.prefill(texts), strict=True):
+                self._lengths[slot] = len(texts[slot])
+                self._accept(slot, logits)
 
     def _accept(self, slot: int, logits: Logits) -> None:
         sequence = self._sequences[slot]

@@ -70,12 +70,15 @@ class CachedBackend(InferenceBackend):
         self._cache = KVCache.empty(model.config, slots, model.embedding.weight)
 
     @torch.no_grad()
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Replace the text of a slot."""
-        row = self._cache.row(slot)
-        logits = self._model(torch.tensor([list(ids)], device=self._model.device), cache=row)
-        self._cache.lengths[slot] = len(ids)
-        return _to_numpy(logits[0, -1])
+    def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
+        """Replace the texts of slots, one by one, without padding."""
+        last = []
+        for slot, ids in texts.items():
+            row = self._cache.row(slot)
+            logits = self._model(torch.tensor([list(ids)], device=self._model.device), cache=row)
+            self._cache.lengths[slot] = len(ids)
+            last.append(logits[0, -1])
+        return _to_numpy(torch.stack(last))
 
     @torch.no_grad()
     def step(self, tokens: Mapping[int, int]) -> Logits:
@@ -102,11 +105,11 @@ class UncachedBackend(InferenceBackend):
         self._model = model
         self._texts: list[list[int]] = [[] for _ in range(slots)]
 
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Replace the text of a slot."""
-        self._texts[slot] = list(ids)
-        logits: Logits = self._forward([slot])[0]
-        return logits
+    def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
+        """Replace the texts of slots."""
+        for slot, ids in texts.items():
+            self._texts[slot] = list(ids)
+        return self._forward(list(texts))
 
     def step(self, tokens: Mapping[int, int]) -> Logits:
         """Append a token to the given slots."""

@@ -1,12 +1,12 @@
 """Sequences of many clients over one model: none is lost, mixed up or left running."""
 
 import asyncio
-import math
 import sys
 import time
 from contextlib import asynccontextmanager
 
 import httpx
+import numpy as np
 import pytest
 
 from atlas.inference.batch import TokenSequence
@@ -127,11 +127,13 @@ def test_the_engine_survives_an_error_of_the_model(opened):
 def test_a_sequence_without_finite_logits_fails_alone(opened, monkeypatch):
     batch = opened.batch(2)
     prefill = batch._backend.prefill
-    monkeypatch.setattr(
-        batch._backend,
-        "prefill",
-        lambda slot, ids: prefill(slot, ids) * (math.nan if len(ids) == 1 else 1),
-    )
+
+    def fail_for_one_token(texts):
+        logits = prefill(texts)
+        logits[[len(ids) == 1 for ids in texts.values()]] = np.nan
+        return logits
+
+    monkeypatch.setattr(batch._backend, "prefill", fail_for_one_token)
 
     async def check():
         async with started(opened, batch, slots=2) as engine:

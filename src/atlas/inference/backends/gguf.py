@@ -1,6 +1,8 @@
 """GGUF files, run by llama.cpp through cyllama."""
 
+import struct
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ BYTE_LEVEL = "gpt2"  # tokenizer.ggml.model of vocabularies that spell bytes as 
 class LlamaModel(llama_cpp.LlamaModel):  # type: ignore[misc]
     """A model in llama.cpp; cyllama 0.2.18 needs ``n_vocab`` to copy logits but lacks it."""
 
-    @property
+    @cached_property
     def n_vocab(self) -> int:
         """V, the number of tokens."""
         size: int = self.get_vocab().n_vocab
@@ -48,8 +50,8 @@ def new_context(
     """
     params = llama_cpp.LlamaContextParams()
     params.n_seq_max = slots
-    params.n_ctx = slots * context_length
-    params.n_batch = params.n_ubatch = max(slots, context_length)
+    params.n_ctx = params.n_batch = slots * context_length
+    params.n_ubatch = max(slots, context_length)
     if exact:
         params.type_k = params.type_v = 0  # GGML_TYPE_F32
         params.flash_attn_type = 0  # off
@@ -123,14 +125,15 @@ class LlamaBackend(InferenceBackend):
     ) -> None:
         super().__init__(slots, context_length)
         self._context = new_context(model, slots, context_length, exact=exact)
+        self._vocab_size = model.n_vocab
         self._lengths = [0] * slots
 
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Replace the text of a slot."""
-        self._context.memory_seq_rm(slot, -1, -1)
-        self._lengths[slot] = 0
-        logits: Logits = self._decode([(slot, each) for each in ids])[0]
-        return logits
+    def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
+        """Replace the texts of slots."""
+        for slot in texts:
+            self._context.memory_seq_rm(slot, -1, -1)
+            self._lengths[slot] = 0
+        return self._decode([(slot, each) for slot, ids in texts.items() for each in ids])
 
     def step(self, tokens: Mapping[int, int]) -> Logits:
         """Append a token to the given slots."""
@@ -144,5 +147,8 @@ class LlamaBackend(InferenceBackend):
             batch.add(token, self._lengths[slot], [slot], last[slot] == index)
             self._lengths[slot] += 1
         self._context.decode(batch)
-        rows = (self._context.get_logits_ith(index) for index in last.values())
-        return np.stack([np.array(row, np.float32) for row in rows])
+        logits = np.empty((len(last), self._vocab_size), np.float32)
+        for row, index in zip(logits, last.values(), strict=True):
+            # cyllama copies logits to a list; struct reads a list three times as fast as NumPy.
+            struct.pack_into(f"{len(row)}f", row.data, 0, *self._context.get_logits_ith(index))
+        return logits

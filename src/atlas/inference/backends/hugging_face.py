@@ -70,10 +70,11 @@ class TransformersBackend(InferenceBackend):
         self._model = model
         self._caches: list[Any] = [None] * slots
 
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Replace the text of a slot."""
-        self._caches[slot] = None
-        return self._forward(slot, ids)
+    def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
+        """Replace the texts of slots."""
+        for slot in texts:
+            self._caches[slot] = None
+        return np.stack([self._forward(slot, ids) for slot, ids in texts.items()])
 
     def step(self, tokens: Mapping[int, int]) -> Logits:
         """Append a token to the given slots."""

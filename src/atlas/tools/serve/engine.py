@@ -225,8 +225,7 @@ class Engine:
     def _step(self, started: Sequence[TokenSequence]) -> list[tuple[Job, Event]]:
         """Add one token to each running sequence, then read the prompts of started ones."""
         changed = self._batch.step()
-        for sequence in started:
-            self._batch.add(sequence)
+        self._batch.add(started)
         events: list[tuple[Job, Event]] = []
         for sequence in (*changed, *started):
             job = self._running[id(sequence)]
