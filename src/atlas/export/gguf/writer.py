@@ -1,10 +1,12 @@
 """Write a model as a GGUF file: key-value pairs (metadata, hyperparameters, tokenizer) and tensors.
 
-gguf-py writes the file, with one tensor in memory at a time. Names, shapes and sizes of the tensors
-come first, so all of them are announced before the first tensor is read.
+gguf-py writes all but the values of the tensors, which are read, encoded and written in chunks.
+Names, shapes and sizes of the tensors come first, so all of them are announced before the first
+tensor is read.
 """
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -32,7 +34,7 @@ from atlas.tokens.tokenizer import Tokenizer
 
 Array = npt.NDArray[Any]
 
-CHUNK = 1 << 18  # values quantized at once: 1 MB of float32, which fits the processor's cache
+CHUNK = 1 << 18  # values encoded at once: 1 MB of float32, which fits the processor's cache
 CASTS = {
     GGMLQuantizationType.F32: torch.float32,
     GGMLQuantizationType.F16: torch.float16,
@@ -58,12 +60,17 @@ def write_gguf(
         size = math.prod(gguf.quant_shape_to_byte_shape(shape, types[name]))
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size, types[name])
     try:
-        with closing(writer), ThreadPoolExecutor(threads()) as pool:
+        with closing(writer):
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
+        with path.open("ab") as file, ThreadPoolExecutor(threads()) as pool:
+            writer.write_padding(file, file.tell())
             for name, recipe in tqdm(recipes.items(), path.name):
-                writer.write_tensor_data(encode(recipe(weights.read), types[name], pool))
+                size = 0
+                for chunk in encode(recipe(weights.read), types[name], pool):
+                    size += file.write(chunk.data)
+                writer.write_padding(file, size)
     except OSError as error:
         reason = error.strerror or error  # NumPy gives no strerror for a short write
         raise AtlasError(f"{path}: not written ({reason}); free some space and run again") from None
@@ -138,9 +145,13 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bo
     pieces = ModelProto.FromString(tokenizer.model).pieces
     writer.add_tokenizer_model("llama" if tokenizer.kind in ("bpe", "char") else "t5")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([piece.piece.encode() for piece in pieces])
-    writer.add_token_scores([piece.score for piece in pieces])
-    writer.add_token_types([piece.type for piece in pieces])  # sentencepiece's numbers are GGUF's
+    keys, types = gguf.Keys.Tokenizer, gguf.GGUFValueType
+    for key, kind, values in (
+        (keys.LIST, types.STRING, [piece.piece.encode() for piece in pieces]),
+        (keys.SCORES, types.FLOAT32, [piece.score for piece in pieces]),
+        (keys.TOKEN_TYPE, types.INT32, [piece.type for piece in pieces]),  # GGUF's own numbers
+    ):
+        writer.add_key_value(key, values, types.ARRAY, kind)  # a given kind saves checking each
     writer.add_bos_token_id(tokenizer.bos)
     writer.add_eos_token_id(tokenizer.eos)
     writer.add_unk_token_id(tokenizer.unk)
@@ -153,22 +164,18 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bo
         writer.add_precompiled_charsmap(normalizer.precompiled_charsmap)
 
 
-def encode(values: Tensor, kind: GGMLQuantizationType, pool: Executor) -> Array:
-    """Convert a contiguous float32 tensor to a GGUF type, chunk by chunk in threads.
+def encode(values: Tensor, kind: GGMLQuantizationType, pool: Executor) -> Iterator[Array]:
+    """Convert a float32 tensor to a GGUF type; yield its chunks.
 
     PyTorch casts 20 times as fast as NumPy. gguf-py's own ``quantize`` takes 16 rows at a time,
     so that threads spend their time waiting for each other; its ``quantize_blocks`` does not.
     """
     if kind in CASTS:
-        cast = values.to(CASTS[kind])
-        return (cast.view(torch.uint16) if cast.dtype == torch.bfloat16 else cast).numpy()
+        for chunk in torch.split(values.flatten(), CHUNK):
+            yield chunk.to(CASTS[kind]).view(torch.uint8).numpy()
+        return
     quantize_blocks = getattr(gguf.quants, kind.name).quantize_blocks
     blocks = values.numpy().reshape(-1, BLOCK_SIZE)
-    encoded = np.empty((len(blocks), gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
     step = CHUNK // BLOCK_SIZE
-
-    def quantize(start: int) -> None:
-        encoded[start : start + step] = quantize_blocks(blocks[start : start + step])
-
-    list(pool.map(quantize, range(0, len(blocks), step)))
-    return encoded
+    chunks = (blocks[start : start + step] for start in range(0, len(blocks), step))
+    yield from pool.map(quantize_blocks, chunks)
