@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from atlas.errors import AtlasError
-from atlas.params.schema import FORMER_NAMES, Params, leaves, load_params
+from atlas.params.overrides import leaves
+from atlas.params.schema import FORMER_NAMES, Params, load_params
 from tests.code_walk import ROOT
 from tests.small import params_tree
 

@@ -7,7 +7,6 @@ params.yaml, which then shows every value in effect.
 import functools
 import io
 import operator
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter as Representer
 
 from atlas.errors import AtlasError, did_you_mean, one_line
-from atlas.params.schema import Params, leaves
+from atlas.params.overrides import leaves, override
+from atlas.params.schema import Params
 
 FOLDER = "presets"
-PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")  # text that needs no quotes in an override
-KEYWORDS = {"true", "false", "null", "nan", "inf"}  # text that would be read as something else
 Values = dict[str, Any]
 
 
@@ -96,26 +94,6 @@ def set_values(tree: Values, values: Values, source: str) -> list[str]:
             *sections, key = dotted.split(".")
             functools.reduce(operator.getitem, sections, tree)[key] = value
     return changes
-
-
-def override(value: Any) -> str:
-    """Format a value in the syntax of ``dvc exp run -S``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(override(item) for item in value)}]"
-    if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in KEYWORDS):
-        return _quoted(value)
-    return repr(float(value)) if isinstance(value, float) else str(value)
-
-
-def _quoted(text: str) -> str:
-    r"""Quote a text for Hydra, where a backslash is special only before a quote."""
-    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
-    text = re.sub(r"(\\+)$", r"\1\1", text)
-    return f'"{text}"'
 
 
 def _load(path: Path) -> Any:

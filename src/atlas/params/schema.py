@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -290,15 +290,6 @@ def load_params(path: Path) -> Params:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AtlasError(f"{path}: not readable as YAML: {one_line(error)}") from None
     return Params.from_mapping(values, path.name)
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each leaf of nested mappings as its dotted key and value."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:

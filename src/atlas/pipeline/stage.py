@@ -33,7 +33,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from atlas.errors import NO_ROOM, AtlasError, helps_another, one_line_errors
-from atlas.params.schema import Params, leaves, load_params
+from atlas.params.overrides import leaves
+from atlas.params.schema import Params, load_params
 from atlas.params.settings import settings
 from atlas.pipeline.files import (
     files_below,

@@ -9,7 +9,7 @@ import yaml
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
-from atlas.params.schema import leaves
+from atlas.params.overrides import leaves
 from atlas.tools.studies.study import Snapshot, Study, available, load_study
 from tests.code_walk import ROOT
 

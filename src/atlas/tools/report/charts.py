@@ -24,7 +24,9 @@ from atlas.tools.report.tables import compact, ngram_losses, percent, spaced, ti
 BLUE, PALE_BLUE, ORANGE = "#3d85e8", "#3d85e870", "#dd7a12"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#3d85e800", "#3d85e8ff"])
 DOTTED: dict[str, Any] = {"color": "#7d8896", "linewidth": 1.2, "linestyle": (0, (2, 3))}
-STYLE = Path(__file__).with_name("chart.mplstyle")
+STYLE = mpl.rc_params_from_file(
+    Path(__file__).with_name("chart.mplstyle"), use_default_template=False
+)
 DPI, WIDTH, HEIGHT, TALL = 72, 460, 270, 330  # in points; a phone shows them at three quarters
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 28, 38  # points around the axes, for their labels
 LONG_RUN = 5_000  # steps; the step axis is logarithmic for this many or more
@@ -68,7 +70,7 @@ def draw(
     (such as its rows and columns), the names in the legend and the note.
     """
     file = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}, fname=STYLE):
+    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH / DPI, height / DPI))
         wide, high = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
         axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, wide / WIDTH, high / height))

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from atlas.errors import AtlasError, one_line
-from atlas.params.presets import override
+from atlas.params.overrides import override
 from atlas.pipeline.files import write_text
 from atlas.tools.report import charts, tables
 from atlas.tools.report.results import History, Results, read_history, read_results, readable

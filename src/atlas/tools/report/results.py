@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 
 from atlas.errors import AtlasError
-from atlas.params.schema import leaves
+from atlas.params.overrides import leaves
 
 T = TypeVar("T")
 Value = int | float | str | bool

@@ -13,7 +13,7 @@ from dvc.api import DVCFileSystem
 from matplotlib.figure import Figure
 
 from atlas.errors import AtlasError, one_line
-from atlas.params.presets import override as format_value
+from atlas.params.overrides import override as format_value
 from atlas.pipeline.files import write_csv, write_text
 from atlas.tools.console import printable
 from atlas.tools.studies.study import SEED, Study, StudyRun, metrics_file, study_file

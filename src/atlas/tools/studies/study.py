@@ -27,9 +27,10 @@ from dvc.api import DVCFileSystem
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from atlas.errors import AtlasError, did_you_mean, one_line
+from atlas.params.overrides import leaves
+from atlas.params.overrides import override as format_value
 from atlas.params.presets import collected, set_values
-from atlas.params.presets import override as format_value
-from atlas.params.schema import Params, Section, Seed, explain, leaves
+from atlas.params.schema import Params, Section, Seed, explain
 from atlas.pipeline.files import files_below, sha256
 
 FOLDER = "studies"
