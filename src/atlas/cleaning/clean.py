@@ -1,11 +1,11 @@
 """Clean a corpus: raw files to documents in three splits, with counts of everything that changed.
 
-There are four passes, each over tasks that can run anywhere: clean units of raw files, find
+There are four passes, each over tasks that can run on any machine: clean units of raw files, find
 duplicates, write val and test, and write train while looking for text of val and test in it.
-Between passes only numbers are in memory.
+Between passes, memory holds only numbers, no text.
 
-The result of a unit is a folder that appears whole, so an interrupted run continues with the
-missing units.
+Each unit's result is a folder that appears only when complete, so an interrupted run continues
+with the missing units.
 """
 
 import functools
@@ -65,7 +65,7 @@ class UnitResult:
     documents: list[int]  # per chunk
     reasons: dict[str, int]  # rejections per reason
     changes: dict[str, int]  # per step
-    notes: dict[str, int]  # texts per guessed encoding, and bytes that were invalid in theirs
+    notes: dict[str, int]  # texts per guessed encoding, and invalid bytes that were replaced
 
     @classmethod
     def read(cls, folder: Path) -> "UnitResult":
@@ -74,7 +74,7 @@ class UnitResult:
 
 
 def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
-    """Clean a unit into a subfolder of ``folder``, unless an earlier run has."""
+    """Clean a unit into a subfolder of ``folder``, unless an earlier run already did."""
     final = folder / f"{unit.number:06d}"
     if final.exists():
         return UnitResult.read(final)
@@ -97,7 +97,7 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
         counts = write_chunks(documents(), partial, clean)
     result = {"documents": counts, "reasons": reasons, "changes": changes, "notes": +notes}
     write_json(partial / RESULT, result)
-    if final.exists():  # a cluster repeats the task of a machine that seems lost
+    if final.exists():  # a cluster reruns the task of a machine that it believes lost
         remove(partial)
     else:
         put_in_place(partial, final)

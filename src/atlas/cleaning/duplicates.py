@@ -1,10 +1,10 @@
 """Find exact duplicates by text and near duplicates by words.
 
 Exact duplicates have the same text key. Near duplicates have similar sets of word 5-grams: their
-Jaccard index, the share of 5-grams that both have, reaches a threshold. MinHash signatures agree
-at each place with exactly that probability (Broder 1997). A signature is cut into bands of ``rows``
-values; documents that agree in a whole band are candidates (locality-sensitive hashing, Indyk and
-Motwani 1998), and candidates are then compared exactly. Rensa computes the signatures.
+Jaccard index, the share of all their 5-grams that occur in both, reaches a threshold. Each value of
+two MinHash signatures agrees with exactly that probability (Broder 1997). A signature is cut into
+bands of ``rows`` values; documents that agree in a whole band are candidates (locality-sensitive
+hashing, Indyk and Motwani 1998) and are then compared exactly. Rensa computes the signatures.
 
 Memory is bounded whatever the size of the corpus: documents are compared by keys, and the keys in
 partitions of limited size. The first document of each group of duplicates is kept.
@@ -26,14 +26,14 @@ from atlas.pipeline.parallel import in_order
 
 NGRAM = 5  # words, as in dolma and datatrove
 MAX_SIGNATURE = 128  # values per document
-RECALL = 0.98  # of pairs exactly at the threshold; pairs above it have more
+RECALL = 0.98  # share of pairs exactly at the threshold that are found; higher above it
 HASH_BATCH = 1 << 20  # characters hashed at once
 SEED = 1
-NO_KEY = np.uint64(0)  # of documents shorter than an n-gram, which only have exact duplicates
+NO_KEY = np.uint64(0)  # of documents shorter than an n-gram; only exact duplicates are found
 TEXT_KEY = (None,)  # the kind of key that finds exact duplicates; bands find near ones
 
 PARTITION = 1 << 22  # documents whose keys are compared at once
-NEIGHBORS = 3  # documents before it with the same key that a document is compared with
+NEIGHBORS = 3  # preceding documents with the same key that each document is compared with
 TARGET_TASKS = 64  # for comparing pairs
 MIN_PAIRS = 16  # per task
 MAX_PAIRS = 1 << 16  # per task, unless one group has more
@@ -73,7 +73,7 @@ def choose_bands(threshold: float) -> tuple[int, int]:
 
 
 def band_keys(texts: Sequence[str], threshold: float) -> Hashes:
-    """Compute the keys of the bands of some documents. (bands, documents)."""
+    """Compute the band keys of some documents, (bands, documents)."""
     bands, rows = choose_bands(threshold)
     found = ngrams(hash_words(texts), NGRAM)
     offsets = [0, *found.ends.tolist()]
@@ -130,7 +130,7 @@ def near_duplicates(corpus: StagedCorpus, threshold: float, excluded: Numbers) -
 
 
 def _partitions(corpus: StagedCorpus) -> int:
-    """Number of partitions of about PARTITION documents; keys modulo this number choose one."""
+    """Number of partitions of about PARTITION documents; a key modulo this number selects one."""
     return -(-len(corpus) // PARTITION)
 
 
@@ -155,9 +155,9 @@ def _candidates(
 
 
 def _equal_keys(keys: Hashes, numbers: Numbers, neighbors: int) -> Pairs:
-    """Pair documents that have the same key (documents, columns).
+    """Pair documents that have the same key; ``keys`` are (documents, columns).
 
-    Each is paired with the first one of its key and with some neighbors before it.
+    Each is paired with the first document of its key and with the ``neighbors`` before it.
     """
     order = np.lexsort((numbers, *keys.T[::-1]))
     keys, numbers = keys[order], numbers[order]
@@ -244,7 +244,7 @@ def _compare(pairs: Pairs, corpus: StagedCorpus, threshold: float) -> Edges:
 
 
 def _all_but_first(edges: Edges) -> Duplicates:
-    """Return all but the first document of each group, each with its nearest neighbor."""
+    """Return every document of a group except the first, each with its nearest neighbor."""
     numbers, group, _ = _groups(edges["pair"])
     _, firsts = np.unique(group, return_index=True)
     number, neighbor = np.concatenate((edges["pair"], edges["pair"][:, ::-1])).T

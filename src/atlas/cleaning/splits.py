@@ -2,14 +2,14 @@
 
 Between the passes of clean, texts are in files and their keys in arrays. A chunk is a folder with
 up to some ten thousand documents. ``documents.jsonl`` has one per line, ready to be copied to a
-shard; ``table.npy`` has a row for each with its place in that file and its keys; ``bands.npy`` has
-the keys that find near duplicates. Texts are only read when needed.
+shard; ``table.npy`` has a row for each, with its position in that file and its keys; ``bands.npy``
+has the keys that find near duplicates. Texts are only read when needed.
 
-A shard is planned from the keys of the documents alone, so shards can be written separately, and
-their bytes don't depend on where.
+Shards are planned from the keys of the documents alone, so each can be written on any machine, with
+the same bytes.
 
-Leakage is the share of val's and test's word 13-grams that occur in train as well, as for GPT-3
-(Brown et al. 2020); two texts hardly ever share one by chance. Where there are too many to hold in
+Leakage is the share of val's and test's word 13-grams that also occur in train, as for GPT-3
+(Brown et al. 2020); two texts hardly ever share one by chance. If there are too many to hold in
 memory, a sample is chosen by hash.
 """
 
@@ -215,9 +215,9 @@ def plan_shards(
 def write_shard(
     shard: Shard, folder: Path, clean: CleanParams, modulus: int, held_out: Hashes | None = None
 ) -> tuple[Statistics, Hashes, NDArray[np.bool_]]:
-    """Write a shard; return its statistics, its n-grams, and which held-out ones occur in it.
+    """Write a shard; return its statistics, its n-grams, and the held-out ones that occur in it.
 
-    Its own n-grams are only collected without ``held_out`` ones; ``modulus`` samples both.
+    Its own n-grams are collected only if ``held_out`` is None; ``modulus`` samples both.
     """
     statistics = Statistics()
     seen = np.zeros(0 if held_out is None else len(held_out), bool)

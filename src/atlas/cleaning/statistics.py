@@ -32,7 +32,7 @@ class Statistics:
     word_hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted
     word_counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     spelled: dict[int, str] = field(default_factory=dict)  # frequent words by hash
-    truncated: bool = False  # rare words were dropped: the distinct ones are a lower bound
+    truncated: bool = False  # rare words were dropped, so ``word_hashes`` lacks some
 
     def add(self, texts: Sequence[str], words: WordHashes) -> None:
         """Count some documents, given with their hashed words."""
@@ -124,7 +124,7 @@ def _top(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
 
 
-PLOT_ROWS = 40  # that are still readable
+PLOT_ROWS = 40  # a plot of more is not readable
 Row = dict[str, int | float | str]
 NAMES = {" ": "blank", "\n": "line end", "\t": "tab", "\u00a0": "no-break space"}
 
@@ -144,5 +144,5 @@ def plot_tables(splits: Iterable[Statistics]) -> dict[str, list[Row]]:
 
 
 def _rows(name: str, number: str, counts: list[tuple[str, int]]) -> list[Row]:
-    """Build rows, at least one: a plot of no rows fails, and equations have no letters."""
+    """Build at least one row: an empty table can't be plotted, and equations have no letters."""
     return [{name: each, number: count} for each, count in counts or [("none", 0)]]

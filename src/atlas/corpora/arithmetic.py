@@ -13,8 +13,8 @@ Modular arithmetic has an equation for every pair of numbers::
 
     12 + 90 = 5
 
-Grokking was discovered on this task (Power et al. 2022): trained on a part of all pairs, a model
-first memorizes them and much later suddenly generalizes to the others. ``clean.val`` is the share
+Grokking was discovered on this task (Power et al. 2022): trained on some of the pairs, a model
+first memorizes them and much later suddenly generalizes to the rest. ``clean.val`` is the share
 of held-out pairs.
 """
 
@@ -76,8 +76,8 @@ def write_arithmetic(folder: Path, examples: int, seed: int) -> list[str]:
     available = len(OPERATIONS) * sum(10**length for length in LENGTHS)
     if not 0 < examples <= available:
         raise AtlasError(
-            f"corpus.arithmetic.examples is {examples}: must be 1 to {available}, the number of "
-            "questions"
+            f"corpus.arithmetic.examples is {examples}: it must be 1 to {available}, the number of "
+            "different questions"
         )
     generator = random.Random(seed)
     questions = [

@@ -1,15 +1,15 @@
 """Verified downloads: several at once, from a mirror or the web, resumed and retried.
 
-Data goes to a partial file that survives broken connections and the end of the program, so a later
-try, or a later run, continues from there. A finished file waits next to it until all others have
-arrived, so a failure doesn't cost the files that arrived. Only the gzip around a single file is
-unpacked here; archives stay closed.
+Data goes to a partial file that survives broken connections and the end of the program, so the next
+try, or the next run, continues from there. Finished files wait next to it until all have arrived,
+so that one failure does not discard the others. Gzip around a single file is unpacked; archives
+stay closed.
 
 A mirror is a folder or URL that is tried before the web. It holds files under their names, under
 their sha256, or anywhere if its sources.csv lists them (columns file and sha256, optionally url).
 Its files can be gzipped.
 
-Downloads are asyncio tasks and not threads, because tasks can be stopped at once.
+Downloads are asyncio tasks, not threads, because tasks can be stopped immediately.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ async def _fetch(transfer: "Transfer", mirror: "Mirror | None") -> str:
             problems.append(f"{location} {error}")
         except SourceError as error:
             problems.append(f"{location} {error}")
-            break  # the mirror has a problem, and would again
+            break  # the mirror is failing, so its other locations would fail too
     for tried, url in enumerate(file.urls):
         url_file.write_text(url, encoding="utf-8")
         try:
@@ -273,7 +273,7 @@ class Transfer:
         self.received = received
 
     def show_copied(self, path: Path) -> None:
-        """Show a file that arrived in one go."""
+        """Show a file that was copied whole."""
         self.show(path.stat().st_size, path.stat().st_size)
 
     async def fetch(self, location: str) -> None:
@@ -332,13 +332,13 @@ class Transfer:
                 if response.headers.get("Content-Range") == f"bytes */{have}":
                     return  # it is complete
                 partial.remove()
-                raise _RetryError("has another length than the received part")
+                raise _RetryError("has a different length than the part received")
             _check_response(response, self.file)
             resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
             span = response.headers.get("Content-Range", f"bytes {have}-")
             if resumes and not span.startswith(f"bytes {have}-"):
                 partial.remove()
-                raise _RetryError("returned another range than requested")
+                raise _RetryError("returned a different range than requested")
             if not resumes:
                 have = 0
                 partial.save_version(response)

@@ -47,7 +47,7 @@ def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, i
     """Copy every text file below ``source`` into ``folder``, byte for byte.
 
     Hidden files and folders are ignored. Links are followed, but no folder is read twice. Return
-    the source of each copy by name, and counts of the files that were left out.
+    the source of each copy by name, and the numbers of files that were passed over or unreadable.
     """
     base, single = _locate(source)
     unreadable: list[str] = []

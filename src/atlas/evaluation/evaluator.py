@@ -70,7 +70,7 @@ class Evaluator:
         params: EvaluateParams,
         device: torch.device,
     ) -> "Evaluator":
-        """Read the outputs of the earlier stages; refuse those of another tokenizer."""
+        """Read the outputs of the earlier stages; reject any from another tokenizer."""
         tokenizer = Tokenizer.load(tokenizer_folder)
         model = load_model(model_folder, device, params.weights)
         check_tokenizer(model.config, tokenizer.sha256, str(tokenizer_folder))

@@ -1,12 +1,12 @@
 """Interpretability: attention maps, roles of heads, and the Fourier spectrum of numbers.
 
 A model that has grokked addition modulo p places its numbers on a few circles: in the Fourier
-basis over the numbers, a handful of frequencies has all of the power (arXiv:2301.05217). A model
-that has memorized its training pairs has no such peaks. A product is a sum of logarithms, so for
-products the numbers are ordered by discrete logarithm.
+basis over the numbers, a handful of frequencies have nearly all the power (arXiv:2301.05217). A
+model that has memorized its training pairs has no such peaks. A product is a sum of logarithms, so
+for products the numbers are ordered by discrete logarithm.
 
-A head's score for one kind of key is the weight of its queries on keys of that kind, averaged over
-the queries that have any: from 0 to 1.
+A head's score for a kind of key, from 0 to 1, is the attention weight that a query gives to keys
+of that kind, averaged over the queries that have any.
 
 Legend: B batch, H heads, T tokens, L layers, Q questions, N digits. Attention weights are
 (B, H, T, T), queries down and keys across; ids are (B, T).
@@ -41,7 +41,7 @@ MAX_MAPS = 9  # prompts with an attention map
 MAX_MAP_TOKENS = 48
 PRODUCTS = ("multiply", "divide")
 MIN_NUMBERS = 5  # for a spectrum
-PEAK_FREQUENCIES = 10  # whose share of the power is a metric
+PEAK_FREQUENCIES = 10  # strongest frequencies, whose share of the power is a metric
 MAX_WINDOW = 256  # tokens; attention weights grow with its square
 REPEATED_TOKENS = 24  # length of the random sequence that is repeated
 REPEATED_ROWS = 8
@@ -93,7 +93,7 @@ def _plot_attention_maps(evaluator: Evaluator, model: Decoder, plots: Path) -> N
 
 
 def _questions(evaluator: Evaluator, split: Split) -> list[Question]:
-    """Source and ids of each question of a split, as the model reads it."""
+    """Source and ids of each question of a split, as the model reads them."""
     config, questions = evaluator.model.config, evaluator.questions(split)
     prompts = [prepare_prompt(config, ids) for ids in questions.prompts]
     return list(zip(evaluator.sources(split), prompts, strict=True))
@@ -297,12 +297,12 @@ def _digit_attention(
 
 
 def _digits(row: Reals) -> Reals:
-    """Keep the digits: without the end-of-text token and operation before, and "=" after."""
+    """Keep the digits; drop the end-of-text token and the operation before them, and "=" after."""
     return row[..., 2:-1]
 
 
 def _is_largest(weights: Reals, position: int) -> Bools:
-    """True where the digit at ``position`` has weight and no other has more; digits are last."""
+    """True where the digit at ``position`` of the last axis has weight, and none has more."""
     weight = weights[..., position]
     largest: Bools = (weight == weights.max(axis=-1)) & (weight > 0)
     return largest
@@ -328,8 +328,8 @@ def number_ids(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:
 def circle_order(numbers: int, operation: str) -> list[int]:
     """Order numbers along the circle of an operation: by value, or by discrete logarithm.
 
-    By value as well for products modulo a number without a generator of 1 to p - 1, which is any
-    that is not prime.
+    If the modulus is not prime, no generator yields all of 1 to p - 1, and products are ordered by
+    value, too.
     """
     if operation in PRODUCTS:
         for generator in range(2, numbers):
@@ -342,8 +342,8 @@ def circle_order(numbers: int, operation: str) -> list[int]:
 def spectrum(embedding: Reals) -> pd.DataFrame:
     """Compute the share of the power at each frequency from 1 on; the mean is left out.
 
-    The embedding (p, C) is that of the numbers in circle order. The columns of the table are
-    frequency (periods over all numbers) and share.
+    ``embedding`` (p, C) has the numbers in circle order. The columns of the table are frequency
+    (periods over all numbers) and share.
     """
     waves = np.fft.rfft(embedding - embedding.mean(axis=0), axis=0)[1:]  # (p // 2, C)
     power = (np.abs(waves) ** 2).sum(axis=1)

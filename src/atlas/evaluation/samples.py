@@ -1,4 +1,4 @@
-"""Samples of the model, and how much they repeat themselves and copy the training text.
+"""Sample from the model, and measure repetition and copying of the training text.
 
 Copies are found by a suffix automaton of the samples (Blumer et al. 1985, Theoretical Computer
 Science 40), which reads the training text once. Time grows with the length of that text, memory
@@ -28,8 +28,8 @@ FREE_SAMPLES_SHOWN = 3
 BATCH_SIZE = 64
 CHUNK_TOKENS = 1 << 20
 ROOT = 0
-COPIED_SHARE = 0.5  # a text is a copy if one run of this share of it is in the training text,
-MIN_COPIED_TOKENS = 8  # and the run has at least this many tokens
+# A text is a copy if its longest run that occurs in the training text has this share of its tokens,
+COPIED_SHARE, MIN_COPIED_TOKENS = 0.5, 8  # and at least this many
 Texts = list[list[int]]
 
 
@@ -252,7 +252,7 @@ def longest_matches(texts: Sequence[Sequence[int]], training: TokenSplit) -> lis
 
 
 def copied_share(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> float:
-    """Share of texts that are copies: one run matches half the text, and at least eight tokens."""
+    """Share of texts that are copies: the match covers half the text, and at least eight tokens."""
     copies = sum(
         match >= max(COPIED_SHARE * len(text), MIN_COPIED_TOKENS)
         for text, match in zip(texts, matches, strict=True)

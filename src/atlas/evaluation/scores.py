@@ -83,9 +83,9 @@ def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> tuple[Tensor, 
 def loss_metrics(total_loss: float, predicted: int, tokens: TokenSplit) -> Metrics:
     """Compute loss (nats per token), perplexity and bits per byte from a total loss in nats.
 
-    Bits per byte do not depend on the tokenizer: the loss of all tokens, document ends included,
-    over the size of the text in UTF-8. They are left out for questions and answers, because the
-    tokens of the questions are not scored.
+    Bits per byte is the loss of all tokens, document ends included, over the size of the text in
+    UTF-8, and so comparable between tokenizers. It is left out for questions and answers, because
+    the tokens of the questions are not scored.
     """
     loss = total_loss / predicted
     metrics: Metrics = {"loss": loss, "perplexity": perplexity(loss)}
@@ -172,9 +172,9 @@ def sliding_windows(
 ) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
     """Yield batches that predict each token of a split once, with nearly a full context before it.
 
-    In adjacent windows the first tokens have little context, so the loss is higher than a reader
-    of the whole text would have. Sliding windows overlap, and only the new tokens of each are
-    scored. The last window reaches back to be full, as in lm-evaluation-harness::
+    In adjacent windows the first tokens have little context, which raises the loss. Sliding windows
+    overlap, and only the new tokens of each are scored. The last window reaches back to be full, as
+    in lm-evaluation-harness::
 
         T = 4, stride = 2       |a b c d|          scored: a b c d
                                     |c d e f|              e f
@@ -218,7 +218,7 @@ def _window(
     start = max(0, end - context_length)
     if start:
         window = tokens.read(first + start - 1, first + end)
-    else:  # a text follows the end of another
+    else:  # the start of a text, which follows the end of another
         window = np.concatenate([[tokens.index.eos], tokens.read(first, first + end)])
     inputs, targets = (np.full(context_length, NO_TARGET, np.int64) for _ in range(2))
     inputs[: end - start] = window[:-1]

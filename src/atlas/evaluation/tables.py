@@ -122,7 +122,7 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
 def _labels(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, str]:
     """Make a distinct label per piece, and one for all other tokens.
 
-    Pieces of answers lose their leading space where they stay distinct without it.
+    Pieces of answers lose their leading space if they remain distinct without it.
     """
     pieces = [visible(tokenizer.piece(token)) for token in ids]
     if questions:

@@ -67,7 +67,7 @@ class TrainingData:
 class ModelMetadata:
     """Metadata of a model; empty fields are left out of the files."""
 
-    name: str  # and the stem of the files
+    name: str  # also the stem of the names of its files
     author: str | None = None
     license: str | None = None  # of the weights, as an SPDX identifier
     description: str | None = None  # one sentence
@@ -199,8 +199,8 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> To
 def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
     """Generate texts with the model, to check it without other text.
 
-    The texts are sampled from the model's own probabilities (temperature 1), so a KL divergence
-    over them is the one to expect on what the model writes.
+    The texts are sampled from the model's own probabilities (temperature 1), so the KL divergence
+    over them is that to expect on the model's own output.
     """
     length = model.config.context_length
     samplings = [Sampling(temperature=1, top_k=0, top_p=1, seed=seed) for seed in range(SAMPLES)]

@@ -100,8 +100,8 @@ class Exporter:
     def export_gguf(self, architecture: Architecture) -> None:
         """Write the GGUF files.
 
-        F32 is always written and checked strictly: tokens, logits, greedy text and perplexity. Of
-        smaller types only the tokens must be equal; their loss of quality is measured against it.
+        F32 is always written and checked strictly: tokens, logits, greedy text and perplexity. For
+        smaller types, only tokens must be equal; their loss of quality against F32 is measured.
         """
         self.metrics["architecture"] = architecture.name
         formats = gguf_formats(self._formats)
@@ -175,13 +175,13 @@ class Exporter:
 
 
 def _describe_types(file: Path, name: GgufFormat) -> str:
-    """Count the matrices by type; warn where llama.cpp replaced K types."""
+    """Count the matrices by type; warn if llama.cpp replaced K types."""
     types = matrix_types(file)
     replaced = sum(count for kind, count in types.items() if not has_k_types(kind))
     description = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
     if has_k_types(name) and replaced:
         logging.getLogger(__name__).warning(
             f"{file.name}: K types need rows that are a multiple of {K_BLOCK_SIZE}; {replaced} of "
-            f"{types.total()} matrices have other rows, so llama.cpp made them {description}"
+            f"{types.total()} matrices have other rows, so llama.cpp chose {description}"
         )
     return description

@@ -1,8 +1,8 @@
 """Write a decoder as a program: an ONNX file, or a program of torch.export.
 
 The program takes the keys and values of past tokens as inputs and returns those of all tokens, so
-it needs no memory of its own. Names and shapes are those of transformers' ONNX exports, which other
-tools know. Legend: B batch, P past tokens, T new tokens, K key heads, D head size, V vocabulary.
+it has no state. Names and shapes are those of transformers' ONNX exports, which other tools know.
+Legend: B batch, P past tokens, T new tokens, K key heads, D head size, V vocabulary.
 
 The exporters print a lot, so they run in a process of their own::
 
@@ -63,7 +63,7 @@ class InputCache(KVCache):
         return self.layers[0].keys.shape[2]
 
     def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:  # noqa: ARG002
-        """Return the mask of the new tokens among all."""
+        """Return the mask of the new tokens, over past and new ones."""
         return AttentionMask.from_padding(self.mask, past=self.longest)
 
 

@@ -58,7 +58,7 @@ NamedRecipe = tuple[str, Callable[[Read], Tensor]]  # a tensor of the runtime, a
 
 @dataclass
 class TensorConverter:
-    """Names and arranges the tensors of a model as a runtime expects them."""
+    """Renames and transforms the tensors of a model into those that a runtime expects."""
 
     config: ModelConfig
     shapes: Mapping[str, Shape]  # of the stored tensors

@@ -103,7 +103,7 @@ def test_another_tokenizer_is_noticed(tmp_path, tokenizer, documents):
     architecture = architecture_of(model.config.model_dump())
     write_gguf(tmp_path / "m.gguf", bundle_of(tmp_path / "model", other), architecture, "f32")
     agreement = compare(tmp_path / "m.gguf", expected, model, 1e-4)
-    with pytest.raises(AtlasError, match="texts have other tokens"):
+    with pytest.raises(AtlasError, match="texts have different tokens"):
         check_agreement(tmp_path / "m.gguf", agreement, 1e-4)
 
 

@@ -1,14 +1,14 @@
 """Decode bytes to text for files that don't declare their encoding.
 
 Certain evidence comes first: a byte order mark, then valid UTF-8. Everything else is a guess and
-marked as one: UTF-16 and UTF-32 by their zero bytes, Western encodings by the places of letters
-and signs, other scripts by charset-normalizer. UTF-8 with a few invalid bytes stays UTF-8, with
+marked as one: UTF-16 and UTF-32 by their zero bytes, Western encodings by where letters and signs
+stand, other scripts by charset-normalizer. UTF-8 with a few invalid bytes stays UTF-8, with
 U+FFFD in their place.
 
 The Western encodings are Windows-1252, which includes Latin-1, and DOS code page 437. The same
 byte is a letter in one and a sign in the other (82 is é in DOS and a low quote in Windows), and
-each belongs somewhere else: letters inside words, a low quote before one. A decoding scores a
-point for each character where it belongs and loses one for each that is out of place.
+each has its place: letters are inside words, a low quote comes before one. A decoding gains a point
+for each character in its place and loses one for each that is out of place.
 """
 
 import codecs
@@ -167,7 +167,7 @@ def guess_encoding(sample: bytes, whole: bool) -> Guess:
     if controls > MAX_CONTROL_SHARE * len(sample):
         wide = _wide(sample[:SAMPLE])
         if not wide:
-            raise NotTextError(f"{controls} of {len(sample)} bytes are no text")
+            raise NotTextError(f"{controls} of {len(sample)} bytes are control characters")
         return Guess(wide, guessed=True)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample, final=whole)
@@ -227,7 +227,7 @@ def _non_ascii_lines(data: bytes) -> bytes:
 
 
 def _guess_script(sample: bytes) -> str | None:
-    """Ask charset-normalizer, which returns None in doubt."""
+    """Ask charset-normalizer; return None if it is not sure."""
     from charset_normalizer import from_bytes  # slow to import and rarely needed
 
     best = from_bytes(sample, cp_isolation=list(SCRIPTS)).best()

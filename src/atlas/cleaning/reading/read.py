@@ -1,8 +1,8 @@
 """Read raw files as documents: text, JSON Lines, CSV, Parquet; plain, gzipped or in a zip archive.
 
 ``plan`` divides raw files into units of work, small files together and large files in ranges. The
-units depend on the files alone, not on the number of workers, so documents come out in the same
-order wherever they are cleaned. ``read_piece`` then reads one file or range.
+units depend only on the files, not on the number of workers, so the order of documents is always
+the same. ``read_piece`` then reads one file or range.
 """
 
 import codecs
@@ -157,7 +157,7 @@ EXTRA_FIELDS = ""  # key of fields beyond the columns; no column has this name
 
 @dataclass(frozen=True)
 class Rejection:
-    """A document that was left out, with a short reason."""
+    """A rejected document, with a short reason."""
 
     id: str
     reason: str
@@ -264,7 +264,7 @@ def _read_jsonl(piece: Piece, text_field: str) -> Iterator[Item]:
             elif not found:
                 first = first or result
                 if line is not None and line.strip() == b"[":
-                    raise NotTextError(f"{result.id}: a JSON array over many lines is no JSONL")
+                    raise NotTextError(f"{result.id}: a JSON array over many lines, not JSON Lines")
             yield result
     if first and not found:
         raise NotTextError(f"no line is a document; {first.id}: {first.reason}, {first.detail}")
@@ -317,7 +317,7 @@ def _read_csv(piece: Piece, text_field: str, notes: Counter[str]) -> Iterator[It
                 identity = f"{piece.name}:{number}"
                 if EXTRA_FIELDS in row:
                     count = len(row[EXTRA_FIELDS])
-                    detail = f"{count} more than there are columns: is a quote missing?"
+                    detail = f"{count} more than the header has: is a quote missing?"
                     yield Rejection(identity, "too_many_fields", detail)
                 else:
                     yield _document(row, identity, piece.name, text_field)

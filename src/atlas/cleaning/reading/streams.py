@@ -1,12 +1,12 @@
 """Raw files as byte streams (plain, gzipped, members of a zip archive), cut into bounded pieces.
 
-Nothing is unpacked to disk, so no path in an archive can lead anywhere. Packed files are read
-through once before use: a damaged file is rejected before its first document is taken, and a file
+Nothing is unpacked to disk, so no path in an archive can lead anywhere. Packed files are read to
+their end once before use: a damaged file is rejected before its first document is used, and a file
 that unpacks to far more than its size is never held in memory.
 
 A range of a file contains the lines or blocks that *start* in it, so ranges can be read
-separately, on any machine, and together give the file once. No more than one line or block is
-held in memory.
+separately, on any machine, and together they contain every line once. Memory holds no more than
+one line or block.
 """
 
 import errno
@@ -54,7 +54,7 @@ def open_stream(path: Path, member: str | None) -> Iterator[BinaryIO]:
 
 
 def check_packed(path: Path, member: str | None) -> None:
-    """Read a packed file to its end."""
+    """Read a packed file to its end; raise if it is damaged or unpacks to too much."""
     with _as_broken_file("broken_gzip" if member is None else "broken_zip"):
         packed = path.stat().st_size
         if member is not None:
@@ -78,7 +78,7 @@ def members(path: Path) -> list[tuple[str, int]]:
         entries = [entry for entry in _archive(path).infolist() if not entry.is_dir()]
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size):
-        raise BrokenFileError("swells", f"it says that it unpacks to {unpacked:,} bytes")
+        raise BrokenFileError("swells", f"its files unpack to {unpacked:,} bytes")
     sizes = [(each.filename, each.file_size) for each in entries if _is_visible(each.filename)]
     for name, count in Counter(name for name, _ in sizes).items():
         if count > 1:
@@ -177,7 +177,7 @@ def read_blocks(
 
 
 def _boundary(stream: BinaryIO, offset: int, width: int, separator: bytes) -> int:
-    """Find the nearest cut before an offset, the same for the ranges on both sides."""
+    """Find the nearest cut before an offset; the ranges on both sides find the same one."""
     start = max(0, offset - (MAX_BLOCK if separator else LOOK_BACK))
     stream.seek(start)
     window = stream.read(offset - start + 1)

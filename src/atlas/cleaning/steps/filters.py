@@ -57,7 +57,7 @@ def symbols(text: str) -> str | None:
     counts = {"hash signs": text.count("#"), "ellipses": sum(map(text.count, ELLIPSES))}
     for name, count in counts.items():
         if count > MAX_SYMBOLS_PER_WORD * words:
-            return f"{count} {name} to {words} words, more than {MAX_SYMBOLS_PER_WORD:g} a word"
+            return f"{count} {name} in {words} words, more than {MAX_SYMBOLS_PER_WORD:g} per word"
     return None
 
 

@@ -1,7 +1,7 @@
 """Strip Project Gutenberg's header, footer, credits and transcriber's notes from a book.
 
-A file has a header up to its last line, credits, the book, and a footer. Over fifty years these
-took many forms, listed here as patterns, each with an example and without titles or authors. A
+A file consists of a header, credits, the book, and a footer. Over fifty years these took many
+forms, listed here as patterns, each with an example and without titles or authors. A
 pattern is matched against the start of a line or paragraph after whitespace is collapsed, ignoring
 case and any stars, brackets or quotes around it. Text that matches nothing belongs to the book,
 and a text without a header or a footer is not a Gutenberg book.
@@ -266,7 +266,7 @@ def _marker_end(lines: list[str], start: int) -> int:
 
 
 def _footer_start(lines: list[str], book: int, has_header: bool) -> tuple[int, bool]:
-    """Find the first line of the footer, and whether credits right above it are included."""
+    """Find the first line of the footer; also return True if it includes credits right above it."""
     first = max(book, len(lines) - _lines_in_window(lines[::-1]))
     filled = list(_filled(lines, first, len(lines)))
     ends = [i for i, line in filled if is_end(line)]
@@ -339,9 +339,9 @@ def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
 
 
 def _note_end(lines: list[str], i: int) -> int | None:
-    """Find the line after a note that starts in line ``i``, None if none does.
+    """Find the line after a note that starts in line ``i``; None if no note starts there.
 
-    ``i`` itself means that book text follows the note in its line.
+    ``i`` itself means that text of the book follows the note on its last line.
     """
     line = lines[i].strip()
     following = lines[i + 1] if i + 1 < len(lines) else ""

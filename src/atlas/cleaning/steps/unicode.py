@@ -1,12 +1,12 @@
-"""Text in one canonical form: mojibake, line ends, control and invisible characters, NFC.
+"""Bring text into canonical form: mojibake, line ends, control and invisible characters, NFC.
 
 Each step takes a text and returns it with the number of changes. Most texts need no change, so
 each step starts with a cheap check.
 
 Mojibake is UTF-8 that was decoded in another encoding and stored that way: an apostrophe becomes
 ``â€™``. ftfy detects and undoes it; its other fixes are not used, so quotes and dashes stay as they
-are. Its detection is slow, and false alarms grow with the length of the text, so it only
-sees lines with a character pair that could be mojibake.
+are. It is slow, and the longer a text, the more false alarms it raises, so it only sees lines with
+a pair of characters that could be mojibake.
 """
 
 import re
@@ -57,8 +57,8 @@ def _fix_line(line: str) -> str:
     from ftfy import fix_encoding  # slow to import and rarely needed
 
     fixed = fix_encoding(QUOTE_WITHOUT_9D.sub(CLOSING_QUOTE, line), fix_c1_controls=False)
-    # Mojibake gets shorter, or gets back a lost A0. In any other case ftfy only took control
-    # characters (U+0085 is a line end) for those of Windows-1252.
+    # Repaired mojibake is shorter, or has a lost A0 again. Otherwise ftfy only mistook control
+    # characters (U+0085 is a line end) for letters and signs of Windows-1252.
     return fixed if len(fixed) < len(line) or A0_AS_SPACE.search(line) else line
 
 
@@ -113,7 +113,7 @@ USELESS_JOINER = re.compile(f"(?!{AFTER_VIRAMA}|{BETWEEN_LETTERS}|{WITHIN_EMOJI}
 
 
 def normalize(text: str, clean: CleanParams, changes: Counter[str]) -> str:
-    r"""Bring a document into canonical form; a second time changes nothing.
+    r"""Bring a document into canonical form; doing it twice changes nothing more.
 
     Every line end becomes ``\n`` and every lone surrogate U+FFFD (UTF-8 can't encode it);
     ``clean`` selects the other steps. ``changes`` counts what each step did, under its name.
@@ -123,21 +123,21 @@ def normalize(text: str, clean: CleanParams, changes: Counter[str]) -> str:
         steps.append(control_characters)
     if clean.remove_zero_width:
         steps.append(zero_width)
-    if clean.unicode_normalization == "NFC":  # last: removals bring together what composes
+    if clean.unicode_normalization == "NFC":  # last: removals make accents follow their letters
         steps.append(compose)
     while steps:
         for step in steps:
             text, count = step(text)
             if count:
                 changes[step.__name__] += count
-        # NFC also reorders accents, which can leave a joiner without use.
+        # NFC also reorders accents, after which a joiner may be useless.
         reordered = count and step is compose and zero_width in steps
         steps = [zero_width, compose] if reordered else []
     return text
 
 
 def line_ends(text: str) -> tuple[str, int]:
-    r"""Replace every Unicode line end by ``\n``: CR LF, CR, VT, FF, U+0085, U+2028, U+2029."""
+    r"""Replace every Unicode line end with ``\n``: CR LF, CR, VT, FF, U+0085, U+2028, U+2029."""
     changed = 0
     for end in ("\r\n", *OTHER_LINE_ENDS):
         if end in text:
@@ -147,7 +147,7 @@ def line_ends(text: str) -> tuple[str, int]:
 
 
 def surrogates(text: str) -> tuple[str, int]:
-    """Replace lone surrogates, which UTF-8 can't encode, by U+FFFD."""
+    """Replace lone surrogates, which UTF-8 can't encode, with U+FFFD."""
     return (text, 0) if text.isascii() else SURROGATE.subn("\ufffd", text)
 
 

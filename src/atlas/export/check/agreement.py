@@ -40,14 +40,14 @@ class Expected:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A runtime's results compared with the expected ones, in numbers.
+    """Comparison of a runtime's results with the expected ones.
 
     A tie is a position where the two highest logits differ by less than the tolerance.
     """
 
     texts: int
     tokens: int  # ids of the texts
-    token_mismatches: int  # texts with other ids
+    token_mismatches: int  # texts with different ids
     logit_difference: float  # the largest, over all positions and tokens
     greedy_tokens: int
     greedy_mismatches: int  # continuations that differ before a tie
@@ -61,8 +61,8 @@ def expect(
     """Compute the results that a runtime should give, on texts and on the nasty strings.
 
     The first ``prompts`` texts also give logits and a greedy continuation of ``greedy_tokens``, cut
-    at the end of the context. A word tokenizer skips the nasty strings: if no
-    word matches, llama.cpp uses a word that is a prefix of the text.
+    at the end of the context. Word tokenizers skip the nasty strings, because llama.cpp encodes an
+    unknown word as a known one that is its prefix.
     """
     length = model.config.context_length
     all_texts = [*texts, *(() if tokenizer.kind == "word" else NASTY_STRINGS)]
@@ -95,7 +95,7 @@ def compare(
 ) -> Agreement:
     """Run an exported file or folder in its runtime and compare the results.
 
-    The tolerance is the difference of logits that rounding explains.
+    ``tolerance`` is the largest difference of logits that rounding explains.
     """
     texts = expected.texts if runtime.tokenizes else []
     request = {
@@ -157,7 +157,7 @@ def check_agreement(
     """
     problems = []
     if other := agreement.token_mismatches:
-        problems.append(f"{other} of {agreement.texts} texts have other tokens")
+        problems.append(f"{other} of {agreement.texts} texts have different tokens")
     if not agreement.logit_difference <= tolerance:  # NaN fails too
         problems.append(f"logits differ by {agreement.logit_difference:g}, allowed {tolerance:g}")
     if agreement.greedy_mismatches and tolerance < math.inf:

@@ -10,11 +10,11 @@ its ``context_length``, and what to do. The process writes ``answer.json`` to th
 - ``texts`` to tokenize, ``sequences`` of ids to compute logits for, and ``prompts`` (ids) to
   continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, and
   ``logits-N.npy``, (T, V), is next to it.
-- The F32 file ``exact``, null where it is the same: the answer measures predictions in the windows
-  of ``windows.npz`` (``inputs`` and ``targets``, (N, T), negative targets are not predicted).
+- ``exact``, the F32 file to compare with, or null: the answer measures the predictions in the
+  windows of ``windows.npz`` (``inputs``, ``targets``, (N, T); negative targets are ignored).
 
-A process imports only its own runtime, so the imports are inside the functions, and none imports
-the code of Atlas's models.
+Imports are inside the functions, so that a process imports only its own runtime, and never the
+code of Atlas's models.
 """
 
 import json
@@ -38,7 +38,7 @@ from atlas.pipeline.processes import threads
 Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
 
-FULL_DISK = 1 << 20  # free bytes; few runtimes report a full disk, so the message guesses from this
+FULL_DISK = 1 << 20  # free bytes below which a failure is put down to the disk; few runtimes say so
 TIMEOUT = 3600  # seconds; a runtime that hangs has failed
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

@@ -1,8 +1,8 @@
 """Quantized formats: the type of each tensor, and llama.cpp's own quantizer.
 
-Norms, biases and position tables stay F32. In formats of four and five bits the matrix that makes
-the logits (the head, or the embedding it is tied to) has a finer type, because it matters most.
-These are llama.cpp's own choices.
+Norms, biases and position tables stay F32. In formats of four and five bits, the matrix that
+computes the logits (the head, or the embedding it is tied to) has a finer type, because it matters
+most. These are llama.cpp's own choices.
 
 llama.cpp quantizes in a process of its own::
 

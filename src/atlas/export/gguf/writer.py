@@ -1,8 +1,8 @@
 """Write a model as a GGUF file: key-value pairs (metadata, hyperparameters, tokenizer) and tensors.
 
-gguf-py writes all but the values of the tensors, which are read, encoded and written in chunks.
-Names, shapes and sizes of the tensors come first, so all of them are announced before the first
-tensor is read.
+gguf-py writes everything except the values of the tensors, which are read, encoded and written in
+chunks. Names, shapes and sizes come first in the file, so gguf-py gets those of all tensors before
+the first tensor is read.
 """
 
 import math
@@ -151,7 +151,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bo
         (keys.SCORES, types.FLOAT32, [piece.score for piece in pieces]),
         (keys.TOKEN_TYPE, types.INT32, [piece.type for piece in pieces]),  # GGUF's own numbers
     ):
-        writer.add_key_value(key, values, types.ARRAY, kind)  # a given kind saves checking each
+        writer.add_key_value(key, values, types.ARRAY, kind)  # stating the kind saves checking each
     writer.add_bos_token_id(tokenizer.bos)
     writer.add_eos_token_id(tokenizer.eos)
     writer.add_unk_token_id(tokenizer.unk)
