@@ -262,6 +262,7 @@ BLANKS_AND_LINES = re.compile(r"\n| +[^ \n]*|[^ \n]+")
 BLANKS = re.compile(r" +[^ ]*|[^ ]+")
 LINES = re.compile(r"\n|[^\n]+")
 WHOLE = re.compile(r"(?s:.+)")
+BYTE_NAME = re.compile("<0x..>")
 
 
 def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
@@ -329,7 +330,7 @@ def gigatoken_supports(spec: ModelProto) -> bool:
         and (len(set(scores)) == len(scores) if is_bpe else is_char and not scores)
         and not any(piece.type == piece.UNUSED for piece in spec.pieces)
         and not any(blank in piece for piece in user_defined for blank in (" ", SPACE_MARK))
-        and not any(re.fullmatch("<0x..>", text) for text in texts)
+        and not any(map(BYTE_NAME.fullmatch, texts))
     )
 
 
@@ -369,8 +370,9 @@ def merges(spec: ModelProto) -> Iterator[tuple[str, str]]:
     pieces = {piece.piece: piece.score for piece in spec.pieces if piece.type == piece.NORMAL}
     for whole in sorted(pieces, key=pieces.__getitem__, reverse=True):
         for cut in range(1, len(whole)):
-            if whole[:cut] in pieces and whole[cut:] in pieces:
-                yield whole[:cut], whole[cut:]
+            left = whole[:cut]
+            if left in pieces and (right := whole[cut:]) in pieces:
+                yield left, right
 
 
 def _tokenizer_json(spec: ModelProto) -> str:
