@@ -100,7 +100,7 @@ def test_attention_of_a_changed_model_is_refused(copy, tokenizer):
     other = load_model(copy / "model", engine="torch").model
     (copy / "model/model.safetensors").unlink()
     store_changed(copy / "model", other)
-    with pytest.raises(AtlasError, match="model: changed since it was loaded; start again"):
+    with pytest.raises(AtlasError, match="model: changed since it was loaded; restart to load it"):
         model.attention([5, 6])
 
 

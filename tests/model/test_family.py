@@ -233,6 +233,6 @@ def test_a_cache_is_limited_to_the_context_length():
     model(ids_of(1, T - 1), cache=cache)
     with pytest.raises(ValueError, match="17 tokens"):
         model(ids_of(1, 2), cache=cache)
-    with pytest.raises(ValueError, match="2 texts, and the cache was made for 1"):
+    with pytest.raises(ValueError, match="2 texts, but the cache has 1 rows"):
         model(ids_of(2, 1), cache=cache)
     assert cache.lengths == [T - 1]

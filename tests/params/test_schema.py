@@ -123,7 +123,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ),
         (
             {"model.kind": "encoder_decoder", "model.window": 4},
-            "an encoder-decoder has none",
+            "an encoder-decoder has no window",
         ),
         ({"train.init": "zero", "model.norm_position": "post"}, "train.init is zero with"),
         (

@@ -116,8 +116,8 @@ def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
             )
         if len(ids) >= config.context_length:
             raise AtlasError(
-                f"the prompt has {len(ids)} tokens; with one to begin it and its answer it must "
-                f"fit in model.context_length ({config.context_length}): ask a shorter question"
+                f"the prompt has {len(ids)} tokens; with a start token and its answer, it must fit "
+                f"in model.context_length ({config.context_length}): ask a shorter question"
             )
     return config.with_bos(ids)
 
@@ -125,7 +125,7 @@ def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
 def visible_tokens(length: int, context_length: int) -> int:
     """Number of newest tokens that a sliding context holds after ``length`` tokens.
 
-    The closed form of what ``RunningBatch`` does step by step, for prompts within the context.
+    A closed form of the steps of ``RunningBatch``, for prompts that fit in the context.
     With a context of 4 and lengths 1, 2, 3 ...: 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, ...
     """
     if length <= context_length:
@@ -137,9 +137,9 @@ def visible_tokens(length: int, context_length: int) -> int:
 class RunningBatch:
     """The sequences that occupy the slots of a backend.
 
-    When a text fills its slot it either ends (``stop``) or the older half of the context is dropped
-    and the newer half is read again (``slide``, if the backend can). Sliding costs one prefill per
-    half context, and what each token sees is exactly known (``visible_tokens``).
+    When a text fills its slot, it ends (``stop``), or the older half of the context is dropped and
+    the newer half is read again (``slide``, if the backend can). Sliding costs one prefill per half
+    context, and ``visible_tokens`` tells exactly how many tokens each new one sees.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class CachedBackend(InferenceBackend):
         next token, which will overwrite it.
         """
         before = list(self._cache.lengths)
-        # A full slot has no next column. Only a new text can follow in it, so any column will do.
+        # A full slot has no next column, but will only be used for a new text: any column will do.
         self._cache.lengths = [min(length, self.context_length - 1) for length in before]
         ids = torch.tensor([[tokens.get(slot, 0)] for slot in range(self.slots)])
         logits = self._model(ids.to(self._model.device), cache=self._cache)[:, 0]

@@ -86,15 +86,15 @@ class TextStream:
         return text
 
     def _before_stop(self, text: str) -> str:
-        """The text so far that can't be part of a stop string, less what was shown."""
+        """The text that can now be shown: not yet shown, and not part of a stop string."""
         if self.found_stop is not None:
             return ""
         self._held += text
-        places = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
-        if places:
-            place, self.found_stop = min(places, key=lambda each: (each[0], -len(each[1])))
-            passed, self._held = self._held[:place], ""
-            return passed
+        found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
+        if found:
+            start, self.found_stop = min(found, key=lambda each: (each[0], -len(each[1])))
+            released, self._held = self._held[:start], ""
+            return released
         ends = (
             end
             for stop in self._stops
@@ -102,5 +102,5 @@ class TextStream:
             if self._held.endswith(stop[:end])
         )
         cut = len(self._held) - max(ends, default=0)
-        passed, self._held = self._held[:cut], self._held[cut:]
-        return passed
+        released, self._held = self._held[:cut], self._held[cut:]
+        return released

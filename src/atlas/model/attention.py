@@ -8,7 +8,7 @@ With n_kv_head = n_head it is multi-head attention (arXiv:1706.03762), with 1 mu
     | | | |             \ / \ /             \ | | /
     K K K K              K   K                 K
 
-The cache keeps the keys and values of earlier tokens, so a new token costs one token's work. Each
+The cache keeps the keys and values of earlier tokens, so that only new tokens are computed. Each
 row of a batch holds a text of its own length, filled from the first column; a token's column is its
 position.
 """
@@ -39,12 +39,12 @@ class LayerCache:
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add new keys and values (B, K, n, D); return those of all tokens."""
-        for all_of_them, new in ((self.keys, key), (self.values, value)):
+        for stored, new in ((self.keys, key), (self.values, value)):
             if self.columns is None:
-                all_of_them[:, :, self.end - new.shape[2] : self.end] = new
+                stored[:, :, self.end - new.shape[2] : self.end] = new
             else:
                 rows = torch.arange(len(new), device=new.device)[:, None]
-                all_of_them[rows, :, self.columns] = new.transpose(1, 2)
+                stored[rows, :, self.columns] = new.transpose(1, 2)
         return self.keys[:, :, : self.end], self.values[:, :, : self.end]
 
 
@@ -79,12 +79,12 @@ class KVCache:
         ``mask`` (B, T) is False in the padding, which must be on the right.
         """
         if len(ids) != len(self.lengths):
-            raise ValueError(f"{len(ids)} texts, and the cache was made for {len(self.lengths)}")
+            raise ValueError(f"{len(ids)} texts, but the cache has {len(self.lengths)} rows")
         before, new = self.lengths, ids.shape[1]
         counts = [new] * len(ids)
         if mask is not None:
             if (mask[:, 1:] & ~mask[:, :-1]).any():
-                raise ValueError("a cache remembers rows that are filled up on the right alone")
+                raise ValueError("with a cache, rows must be padded on the right")
             counts = mask.sum(dim=1).tolist()
         even = len(set(before)) == 1
         queries = torch.arange(before[0], before[0] + new, device=ids.device)  # (T,)
@@ -102,8 +102,8 @@ class KVCache:
 class AttentionMetadata:
     """Inputs of attention that all blocks of a forward pass share.
 
-    The list ``weights`` receives the attention weights of each block, (B, H, T, S). Without it the
-    fused kernel runs, which never has them.
+    The list ``weights`` receives the attention weights of each block, (B, H, T, S). Without it, the
+    fused kernel runs, which never stores them.
     """
 
     causal: bool  # each query sees itself and earlier keys; T = S, and ``bias`` is None
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         source: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, C) to (B, T, C).
+        """Map (B, T, C) to (B, T, C).
 
         ``x`` attends to ``source`` (B, S, C), by default to itself and to the earlier tokens in
         ``cache``.

@@ -13,7 +13,7 @@ from atlas.model.config import ModelConfig
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """Make the norm over the C channels of the residual stream that the config names."""
+    """Make the norm that the config names, over the C channels of the residual stream."""
     if config.norm == "rmsnorm":
         return nn.RMSNorm(config.d_model, eps=config.norm_eps)
     return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)

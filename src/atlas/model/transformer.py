@@ -1,4 +1,4 @@
-"""The transformers: the decoder, and the encoder-decoder, of the same blocks.
+"""Transformers: a decoder and an encoder-decoder, built from the same blocks.
 
 The decoder predicts each token from the tokens before it. One class covers the whole family, from
 the GPT-2 shape (learned positions, LayerNorm, GELU, tied head) to the Llama shape (RoPE, RMSNorm,
@@ -205,7 +205,7 @@ class EncoderDecoder(Transformer):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
-        In the source, only those after its last token have a meaning.
+        Of those in the source, only the ones after its last token are meaningful.
         """
         check_ids(self.config, ids, mask)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
@@ -227,8 +227,8 @@ class EncoderDecoder(Transformer):
         metadata = self.attention_metadata(attention_mask, causal=False, weights=weights)
         for block in self.encoder:
             x = block(x, metadata)  # (B, S, C)
-        read: Tensor = self.encoder_norm(x)
-        return read
+        encoded: Tensor = self.encoder_norm(x)
+        return encoded
 
     def decode(
         self,
@@ -249,8 +249,8 @@ class EncoderDecoder(Transformer):
         attention_mask = AttentionMask.from_padding(mask)
         x = self.embed(ids, attention_mask.query_positions)  # (B, T, C)
         metadata = self.attention_metadata(attention_mask, causal=True, weights=weights)
-        hidden = additive_mask(source_mask[:, None, None, :], source)  # (B, 1, 1, S)
-        source_metadata = AttentionMetadata(causal=False, bias=hidden, weights=weights)
+        source_bias = additive_mask(source_mask[:, None, None, :], source)  # (B, 1, 1, S)
+        source_metadata = AttentionMetadata(causal=False, bias=source_bias, weights=weights)
         for block in self.decoder:
             x = block(x, metadata, None, source, source_metadata)  # (B, T, C)
         logits: Tensor = self.head(self.norm(x))  # (B, T, V)

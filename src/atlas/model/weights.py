@@ -51,8 +51,8 @@ def initialize(model: LanguageModel, seed: int, scheme: Scheme = "scaled") -> No
                 factor = 0.0
             nn.init.normal_(module.weight, std=deviation * factor, generator=generator)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
-            begins_silent = scheme == "zero" and norm_is_last and name.endswith(BRANCH_NORMS)
-            nn.init.constant_(module.weight, 0.0 if begins_silent else 1.0)
+            is_zero = scheme == "zero" and norm_is_last and name.endswith(BRANCH_NORMS)
+            nn.init.constant_(module.weight, 0.0 if is_zero else 1.0)
         if isinstance(getattr(module, "bias", None), nn.Parameter):
             nn.init.zeros_(module.bias)
 
@@ -112,7 +112,7 @@ def write_weights(
 def load_model(
     folder: Path, device: torch.device, weights: Literal["best", "last"] = "best"
 ) -> LanguageModel:
-    """Load a model written by train, in eval mode; ``best`` has the lowest val loss."""
+    """Load a model written by train, in eval mode; the best weights had the lowest val loss."""
     config = ModelConfig.read(folder)
     model = make_model(config)
     path = folder / (LAST_WEIGHTS if weights == "last" else WEIGHTS)
@@ -120,7 +120,7 @@ def load_model(
         load_weights(model, safetensors.torch.load_file(path))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise AtlasError(f"{path}: not the weights of config.json ({reason})") from None
+        raise AtlasError(f"{path}: does not fit config.json ({reason})") from None
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise AtlasError(f"{path}: {name} has values that are not finite; train it again")

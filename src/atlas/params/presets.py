@@ -32,17 +32,17 @@ def available(root: Path) -> list[str]:
 def overlay(root: Path, names: Sequence[str]) -> Values:
     """Collect the values of presets by dotted key and validate them; later presets win."""
     with_presets(root, names)
-    return collected(root, names)
+    return collect(root, names)
 
 
 def with_presets(root: Path, names: Sequence[str]) -> Params:
     """Return the params of a project with presets applied."""
-    tree, values = _load(root / "params.yaml"), collected(root, names)
+    tree, values = _load(root / "params.yaml"), collect(root, names)
     set_values(tree, values, "presets")
     return Params.from_mapping(tree, f"params.yaml{' with these presets' if values else ''}")
 
 
-def collected(root: Path, names: Sequence[str]) -> Values:
+def collect(root: Path, names: Sequence[str]) -> Values:
     """Collect the values of presets by dotted key without validating them; later presets win."""
     values: Values = {}
     for name in names:

@@ -1,8 +1,8 @@
 """Export formats, and the models that each runtime can run.
 
 The tables list the architectures of llama.cpp and the classes of transformers with the model
-options each supports. The schema refuses what no row supports before any work is done, and the
-export writes a model as the first row that supports it. Tests run every row and compare its logits
+options each supports. The schema rejects models that no row supports, before any work is done, and
+the export writes a model as the first row that supports it. Tests run every row and compare logits
 with PyTorch's (tests/export: check/test_against_llama_cpp.py, test_hugging_face.py).
 """
 
@@ -65,8 +65,8 @@ COMMON: Allowed = {  # for every row that does not say otherwise
 class RuntimeSupport:
     """A kind of model that a runtime can run."""
 
-    name: str  # of the runtime's own
-    allows: Allowed  # beyond COMMON, the usual value first
+    name: str  # the runtime's name for it
+    allows: Allowed  # in addition to COMMON; the most common value first
 
     @property
     def allowed(self) -> Allowed:
@@ -75,7 +75,7 @@ class RuntimeSupport:
 
     @property
     def uses_rope(self) -> bool:
-        """True if it always applies RoPE; without positions in the model, the angles are 0."""
+        """True if it always applies RoPE; for a model without positions, all angles are 0."""
         return "rope" in self.allowed["positions"]
 
     def required_changes(self, options: Options) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _describe(options: Options) -> str:
     return " + ".join(parts)
 
 
-NO_ROTATION = 1e30  # divides positions so far that every angle is 0
+NO_ROTATION = 1e30  # divides positions; large enough that every angle is 0
 
 
 def rope_scaling(options: Options) -> float:
@@ -129,9 +129,9 @@ HALF_PRECISION_GELU = 5e-3  # ggml computes GELU from a half-precision table
 class Architecture(RuntimeSupport):
     """An architecture of llama.cpp; its name is ``general.architecture`` in a GGUF file.
 
-    A file that must have a part the model lacks gets zeros, or the embedding as the head. Without
-    ReLU in an architecture, its own activation of ``relu_scale`` times the input, divided by it
-    again, is almost ReLU; a larger factor would lose small values.
+    Parts that a file must have but the model lacks are zeros; a tied head is the embedding again.
+    Where an architecture lacks ReLU, its own activation emulates it: the input is multiplied by
+    ``relu_scale`` and the result divided by it. A larger factor would lose small values.
     """
 
     adjacent_rope: bool = False  # RoPE rotates adjacent pairs, so the rows of q and k are reordered

@@ -1,4 +1,4 @@
-"""The schema of params.yaml and the rules that join several of its keys.
+"""The schema of params.yaml, and the rules that involve several keys.
 
 Each class is a section; params.yaml itself documents the keys. Nothing has a default and unknown
 keys are forbidden, so params.yaml is the only source of values. Every stage validates the whole
@@ -55,7 +55,7 @@ ModularOperation = Literal[
 ]
 
 
-# Names of the first edition, for the suggestion where one is still used.
+# Former names of keys; an error about one of them suggests the new name.
 FORMER_NAMES = {
     "corpus.path": "corpus.files.path",
     "corpus.books": "corpus.gutenberg.books",
@@ -125,7 +125,7 @@ class CorpusParams(Section):
 
 
 class CleanParams(Section):
-    """How documents are cleaned and split into train, val and test."""
+    """Cleaning of documents, and their split into train, val and test."""
 
     separator: str | None
     text_field: Text
@@ -159,7 +159,7 @@ class TokenizerParams(Section):
 
 
 class TokenizeParams(Section):
-    """How documents are joined and cut into windows."""
+    """Joining documents and cutting them into windows."""
 
     separate_documents: bool
     windows: Literal["packed", "padded"]
@@ -191,7 +191,7 @@ class ModelParams(Section):
 
 
 class TrainParams(Section):
-    """How the model is trained."""
+    """The training of the model."""
 
     seed: Seed
     init: Literal["scaled", "normal", "zero"]
@@ -337,7 +337,7 @@ def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping
 
 
 def conflicts(params: Params) -> Iterator[str]:
-    """Yield each conflict between keys, with a way out."""
+    """Yield each conflict between keys, with a way to fix it."""
     clean, tokenizer, train = params.clean, params.tokenizer, params.train
     for key, listed in {
         "corpus.gutenberg.books lists a book": params.corpus.gutenberg.books,
@@ -395,7 +395,7 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
     if model.kind == "decoder" and window and window >= context:
         yield f"model.window ({window}) must be less than model.context_length ({context}), or null"
     if model.kind == "encoder_decoder" and window:
-        yield f"model.window is {window}: an encoder-decoder has none, so give null"
+        yield f"model.window is {window}: an encoder-decoder has no window; set it to null"
     if model.kind == "two_layer" and not 0 < (window or 0) <= context:
         yield (
             f"model.window is {window or 'null'}: the two-layer network reads this many tokens, so "
@@ -407,7 +407,7 @@ def _question_conflicts(params: Params) -> Iterator[str]:
     tokenize, end = params.tokenize, params.tokenize.prompt_separator
     if end and not (tokenize.windows == "padded" and tokenize.separate_documents):
         yield (
-            "tokenize.prompt_separator needs each question in a window of its own, with its end: "
+            "tokenize.prompt_separator needs a window and an end-of-text token for each question: "
             "add tokenize.windows=padded tokenize.separate_documents=true"
         )
     if params.model.kind != "encoder_decoder":

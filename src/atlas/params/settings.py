@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     )
     mirror: str | None = Field(None, description="a folder or URL that holds your downloads")
     api_key: str | None = Field(None, description="the key that clients of the server must send")
-    debug: bool = Field(False, description="1 for tracebacks")  # errors.py reads it by itself
+    debug: bool = Field(False, description="1 for tracebacks")  # errors.py reads it directly
     needs_browser: bool = Field(False, description="1 in CI: never skip the tests in a browser")
 
 

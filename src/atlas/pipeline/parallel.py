@@ -46,9 +46,9 @@ def in_order(
 ) -> Iterator[Result]:
     """Run ``function`` on each task and yield the results in the order of the tasks.
 
-    The function is defined at the top of a module, so that it can be pickled, like its tasks. A
-    single task runs in this process, where starting workers would not pay off. ``description``
-    labels the progress bar.
+    The function must be defined at the top level of a module, so that it can be pickled; tasks must
+    be picklable, too. A single task runs in this process, because starting workers would not pay
+    off. ``description`` labels the progress bar.
     """
     backend, where = workers()
     if len(tasks) < 2 or (backend, where) == ("loky", "1"):
@@ -59,7 +59,7 @@ def in_order(
 
     try:
         with _connected(backend, where, len(tasks)):
-            found = _elsewhere(backend, function, tasks)
+            found = _run_on_workers(backend, function, tasks)
             yield from tqdm(found, desc=description, total=len(tasks))
     except TerminatedWorkerError as error:
         raise AtlasError(
@@ -68,17 +68,16 @@ def in_order(
         ) from None
 
 
-def _elsewhere(
+def _run_on_workers(
     backend: str, function: Callable[[Task], Result], tasks: Sequence[Task]
 ) -> Iterator[Result]:
     from joblib import Parallel, delayed
 
     # Ray's backend returns nothing until all tasks are done, so it gets a few at a time.
-    together, kind = (RAY_BATCH, "list") if backend == "ray" else (len(tasks), "generator")
-    for start in range(0, len(tasks), together):
-        yield from Parallel(return_as=kind, batch_size=1)(
-            delayed(_run)(function, task, code_version())
-            for task in tasks[start : start + together]
+    size, return_as = (RAY_BATCH, "list") if backend == "ray" else (len(tasks), "generator")
+    for start in range(0, len(tasks), size):
+        yield from Parallel(return_as=return_as, batch_size=1)(
+            delayed(_run)(function, task, code_version()) for task in tasks[start : start + size]
         )
 
 
@@ -102,7 +101,7 @@ def code_version() -> str:
 
 @contextmanager
 def _connected(backend: str, where: str, tasks: int) -> Iterator[None]:
-    """Make joblib use a backend: so many local processes (default: all cores), or a cluster."""
+    """Make joblib use local processes, by default one per core, or a cluster."""
     from joblib import cpu_count, parallel_config
 
     if backend == "loky":
@@ -116,7 +115,7 @@ def _connected(backend: str, where: str, tasks: int) -> Iterator[None]:
         message = f"{VARIABLE}: {backend} is not installed: pip install 'atlas[{backend}]'"
         raise AtlasError(message) from None
     except (OSError, ValueError) as error:
-        raise AtlasError(f"{VARIABLE}={backend}:{where}: no cluster there ({error})") from None
+        raise AtlasError(f"{VARIABLE}={backend}:{where}: no cluster found ({error})") from None
     with connection, parallel_config(backend, n_jobs=-1):
         yield
 
@@ -144,9 +143,9 @@ def _ray(address: str) -> AbstractContextManager[Any]:
 
 def _reach(address: str) -> None:
     """Fail fast if nothing listens: Dask would wait for seconds, Ray for minutes."""
-    place = urlsplit(address if "://" in address else f"//{address}")
-    if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), timeout=CONNECT_TIMEOUT).close()
+    url = urlsplit(address if "://" in address else f"//{address}")
+    if url.hostname and url.port:
+        socket.create_connection((url.hostname, url.port), timeout=CONNECT_TIMEOUT).close()
 
 
 def _prepare_worker() -> None:

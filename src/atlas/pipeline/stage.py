@@ -168,7 +168,7 @@ def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         started = time.perf_counter()
         params = load_params(PARAMS)
-        settings()  # refuse a bad one before any work
+        settings()  # reject invalid ones before any work
         spec = StageSpec.from_dvc_yaml(name, dict(leaves(params.model_dump())))
         inputs = spec.inputs()
         fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
@@ -200,7 +200,7 @@ def _locked(lock_file: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock_file.unlink(missing_ok=True)  # while still locked: nobody else can be waiting on it
+        lock_file.unlink(missing_ok=True)  # while still locked, so that no other run holds it
         lock.release()
 
 

@@ -70,7 +70,7 @@ def feed_forward_backward(dout: Array, cache: Cache) -> tuple[Array, Gradients]:
 def residual_forward(
     x: Array, parameters: Parameters, name: str, options: Options, f: Forward
 ) -> tuple[Array, Cache]:
-    """Apply the layer ``name``, f, with its norm and residual: (B, T, C) to (B, T, C)."""
+    """Apply the layer f, called ``name``, with norm and residual: (B, T, C) to (B, T, C)."""
     norm_forward, _ = NORMS[options.norm]
     weights, norm = (sub_parameters(parameters, key) for key in (name, f"{name}_norm"))
     match options.norm_position:

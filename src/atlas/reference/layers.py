@@ -182,7 +182,7 @@ def relu_forward(x: Array) -> tuple[Array, Cache]:
 
 
 def relu_backward(dout: Array, cache: Cache) -> Array:
-    """The derivative is 1 above 0, else 0."""
+    """Multiply by the derivative: 1 above 0, else 0."""
     x = cache
     dx: Array = dout * (x > 0)
     return dx
@@ -195,7 +195,7 @@ def relu2_forward(x: Array) -> tuple[Array, Cache]:
 
 
 def relu2_backward(dout: Array, cache: Cache) -> Array:
-    """The derivative is 2 max(x, 0)."""
+    """Multiply by the derivative, 2 max(x, 0)."""
     positive = cache
     dx: Array = dout * (2 * positive)
     return dx
@@ -211,7 +211,7 @@ def gelu_forward(x: Array) -> tuple[Array, Cache]:
 
 
 def gelu_backward(dout: Array, cache: Cache) -> Array:
-    """The derivative is 0.5 (1 + tanh(u)) + 0.5 x (1 - tanh(u)^2) du/dx."""
+    """Multiply by the derivative, 0.5 (1 + tanh(u)) + 0.5 x (1 - tanh(u)^2) du/dx."""
     x, tanh = cache
     du = GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x)
     dx: Array = dout * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * du)
@@ -225,7 +225,7 @@ def silu_forward(x: Array) -> tuple[Array, Cache]:
 
 
 def silu_backward(dout: Array, cache: Cache) -> Array:
-    """The derivative is s + x s (1 - s) with s = sigmoid(x)."""
+    """Multiply by the derivative, s + x s (1 - s) with s = sigmoid(x)."""
     x, sigmoid = cache
     dx: Array = dout * sigmoid * (1 + x * (1 - sigmoid))
     return dx

@@ -42,7 +42,7 @@ def cross_entropy_forward(logits: Array, targets: Array) -> tuple[Scalar, Cache]
 
 
 def cross_entropy_backward(dout: Scalar | float, cache: Cache) -> Array:
-    """Gradient of the loss, usually 1, to that of the logits (B, T, V)."""
+    """Return the gradient of the logits (B, T, V) from that of the loss, usually 1."""
     log_probabilities, positions, ids, shape = cache
     dselected = np.exp(log_probabilities)  # (M, V)
     dselected[np.arange(len(ids)), ids] -= 1
@@ -52,7 +52,7 @@ def cross_entropy_backward(dout: Scalar | float, cache: Cache) -> Array:
 
 
 class Optimizer(Protocol):
-    """Updates weights, keeping its state per weight and in the dtype of the weight."""
+    """Updates weights; keeps state per weight, in the dtype of the weight."""
 
     def update(self, parameters: Parameters, gradients: Gradients, lr: float) -> None:
         """Update the weights in place."""

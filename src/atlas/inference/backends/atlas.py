@@ -61,7 +61,7 @@ class AtlasModel(LoadedModel):
 
             now = (folder / "model.safetensors").stat()
             if (now.st_ino, now.st_mtime_ns) != (state.st_ino, state.st_mtime_ns):
-                raise AtlasError(f"{folder}: changed since it was loaded; start again")
+                raise AtlasError(f"{folder}: changed since it was loaded; restart to load it again")
             return load_model(folder, choose_device())
 
         return cls(config, tokenizer, "atlas" if name == "model" else name, load_torch, gguf)

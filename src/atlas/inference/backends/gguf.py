@@ -34,7 +34,7 @@ def load_gguf(path: Path) -> LlamaModel:
     llama_cpp.disable_logging()
     try:
         return LlamaModel(str(path))
-    except Exception:  # the reason is only in the log, among much else
+    except Exception:  # llama.cpp gives the reason only in its long log
         raise AtlasError(
             f"{path}: llama.cpp can't load it; `atlas inspect {path}` shows its contents"
         ) from None
@@ -45,8 +45,8 @@ def new_context(
 ) -> llama_cpp.LlamaContext:
     """Make a context for several texts of up to ``context_length`` tokens each.
 
-    An exact one keeps keys and values in float32 and computes attention as PyTorch does, instead of
-    in float16: twice the memory, logits equal to about 1e-5.
+    If ``exact``, keys, values and attention are in float32, as in PyTorch, instead of float16. That
+    takes twice the memory, and logits differ from PyTorch's by only about 1e-5.
     """
     params = llama_cpp.LlamaContextParams()
     params.n_seq_max = slots

@@ -29,7 +29,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.overrides import leaves
 from atlas.params.overrides import override as format_value
-from atlas.params.presets import collected, set_values
+from atlas.params.presets import collect, set_values
 from atlas.params.schema import Params, Section, Seed, explain
 from atlas.pipeline.files import files_below, sha256
 
@@ -263,7 +263,7 @@ def load_study(root: Path, name: str, snapshot: Snapshot | None = None) -> Study
     for measure in spec.measures:
         if (path := metrics_file(measure)) not in snapshot.metrics:
             raise AtlasError(f"{file}: measures: no stage writes {path}, the file of {measure}")
-    shared = collected(root, spec.presets) | spec.set
+    shared = collect(root, spec.presets) | spec.set
     runs = tuple(
         _make_run(name, row, seed, spec.vary[row], shared, snapshot)
         for seed in spec.seeds
