@@ -107,7 +107,7 @@ def test_training_continues_on_a_full_disk(new_trainer, monkeypatch, caplog):
     assert names(run) == ["best.safetensors", "step-00000003", "step-00000004"]
     said = caplog.text
     assert "step-00000005: checkpoint not written ([Errno 28] No space left on device)" in said
-    assert "the one before is kept" in said
+    assert "the previous one is kept" in said
     monkeypatch.setattr(torch, "save", save)
     again = new_trainer()
     assert logs(again.fit()) == logs(expected)
@@ -119,7 +119,7 @@ def test_a_stop_on_a_full_disk_names_the_previous_checkpoint(new_trainer, monkey
     monkeypatch.setattr(checkpoint, "DISK_ERRORS", (ZeroDivisionError,))
     run = new_trainer()
     stop_after(monkeypatch, run, 3)
-    with pytest.raises(Stopped, match="continues from the checkpoint before"):
+    with pytest.raises(Stopped, match="continues from the previous checkpoint"):
         run.fit()
 
 

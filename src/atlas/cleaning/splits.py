@@ -129,8 +129,7 @@ def split_of(key: bytes, clean: CleanParams) -> Split:
 def cut_document(document: Document, clean: CleanParams) -> Iterator[tuple[Split, Document]]:
     """Cut a document in three: first train, then val, then test.
 
-    Each cut moves to the next line start if there is one nearby. Joining the parts gives the
-    document.
+    Each cut moves to the next line start if one is nearby. The joined parts are the document.
     """
     text = document.text
     first = _line_start(text, round(len(text) * (1 - clean.val - clean.test)))

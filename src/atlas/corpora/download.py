@@ -5,9 +5,8 @@ try, or the next run, continues from there. Finished files wait next to it until
 so that one failure does not discard the others. Gzip around a single file is unpacked; archives
 stay closed.
 
-A mirror is a folder or URL that is tried before the web. It holds files under their names, under
-their sha256, or anywhere if its sources.csv lists them (columns file and sha256, optionally url).
-Its files can be gzipped.
+A mirror is a folder or URL that is tried before the web. It holds files, plain or gzipped, by name,
+by sha256, or anywhere if its sources.csv lists them (columns file and sha256, optionally url).
 
 Downloads are asyncio tasks, not threads, because tasks can be stopped immediately.
 """

@@ -61,10 +61,7 @@ Question = tuple[str, list[int]]  # operation and ids
 def inspect_model(
     evaluator: Evaluator, validations: pd.DataFrame, tables: Path, plots: Path
 ) -> Metrics:
-    """Write all tables and plots that apply to the model and its corpus.
-
-    ``validations`` holds the rows of metrics/val.csv.
-    """
+    """Write the tables and plots that apply to the model; ``validations`` is metrics/val.csv."""
     plot_dynamics(validations, plots / "dynamics.png")
     metrics: Metrics = {}
     if isinstance(evaluator.model, Decoder):

@@ -70,10 +70,7 @@ def as_flags(values: Values) -> str:
 
 
 def apply(root: Path, values: Values) -> tuple[str, list[str]]:
-    """Return the text of params.yaml with new values and its comments, and a line per change.
-
-    A line reads ``train.lr: 0.004 -> 0.0003``.
-    """
+    """Return params.yaml with new values, and changes such as ``train.lr: 0.004 -> 0.0003``."""
     tree = _load(root / "params.yaml")
     changes = set_values(tree, values, "presets")
     text = io.StringIO()

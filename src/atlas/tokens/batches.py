@@ -17,7 +17,7 @@ from atlas.errors import AtlasError
 from atlas.params.settings import settings
 from atlas.tokens.windows import Rows, TokenBatch, TrainingWindows
 
-AHEAD = 4  # batches that each worker has ready
+AHEAD = 4  # batches that each worker reads ahead
 
 TensorBatch = TokenBatch[Tensor]
 
@@ -29,7 +29,7 @@ class BatchLoader:
     windows: TrainingWindows
     device: torch.device
     workers: int  # processes that read ahead; with 0, this process reads
-    # What to read of each batch, if other processes train on the rest.
+    # Rows of each batch to read, if other processes train on the rest.
     share: slice = field(default_factory=lambda: slice(None))
     next: int = 0  # number of the next batch
 
@@ -43,7 +43,7 @@ class BatchLoader:
             pin_memory=self.device.type == "cuda",  # copies overlap with the computation
             prefetch_factor=AHEAD if self.workers else None,
             worker_init_fn=_leave_signals_to_the_trainer,
-            generator=torch.Generator(),  # else it would draw from that of dropout
+            generator=torch.Generator(),  # else it would draw from the one that dropout uses
         )
         for rows in self._rows(loader):
             self.next += 1
@@ -92,7 +92,7 @@ class BatchLoader:
 
 
 class _Steps(Dataset[Rows]):
-    """The windows of each step as a single array, the fastest to send."""
+    """The windows of each step as a single array, which is the fastest to send."""
 
     def __init__(self, windows: TrainingWindows, share: slice) -> None:
         self._windows, self._share = windows, share

@@ -1,7 +1,7 @@
 """Encode clean documents into token shards, and write their index.
 
 Each clean shard becomes one token shard, independently of all others, so the work runs in parallel
-and the bytes don't depend on who does it.
+and the bytes don't depend on which worker does it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, shard_path
 from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
 
 if TYPE_CHECKING:
-    from atlas.params.schema import TokenizeParams  # workers import this file, and start sooner
+    from atlas.params.schema import TokenizeParams  # not at run time: workers start sooner
 
 Counts = npt.NDArray[np.int64]
 

@@ -227,7 +227,7 @@ class TokenSplit:
 
 
 def _raise_open_file_limit() -> None:
-    """Each shard keeps a file open, and many systems allow only 1,024 by default."""
+    """Raise the limit: each shard keeps a file open, and the default is often only 1,024."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -4,7 +4,7 @@ Each is a sentencepiece model in one file, and the ids are always those of sente
 that Atlas trains they are also those of llama.cpp. Word vocabularies are Atlas's own: any white
 space separates words, and line ends are kept.
 
-Two encoders of many texts at once give the same ids:
+Two encoders for many texts at once give the same ids:
 
 - ``encode_units`` splits texts into units that encode to the same ids alone as in context, and has
   sentencepiece encode each distinct unit once. It works for every model.
@@ -167,8 +167,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """Return the text of ids.
 
-        Special ids give nothing. Broken UTF-8 and unknown ids give U+FFFD, unless a
-        user-supplied model defines another text for ``unk``.
+        Special ids are skipped. Broken UTF-8 and unknown ids become U+FFFD, unless a user-supplied
+        model defines another text for ``unk``.
         """
         text: str = self.processor.decode([int(identity) for identity in ids])
         return text.replace("\n ", "\n") if self.kind == "word" else text
@@ -271,7 +271,7 @@ def unit_pattern(spec: ModelProto) -> re.Pattern[str]:
     Text can be split wherever no piece spans the position: no token spans it either, and BPE merges
     and the best path of a unigram model on its left don't depend on the text on its right. If no
     piece has a blank after another character, a unit may start at each run of blanks. If no piece
-    but ``\n`` itself holds a line end, a line end is a unit::
+    other than ``\n`` contains a line end, each line end is a unit::
 
         text     the  lamp\nsees        units   the|  lamp|\n|sees
 
@@ -315,9 +315,8 @@ def encode_units(
 def gigatoken_supports(spec: ModelProto) -> bool:
     """Return True if gigatoken gives sentencepiece's ids for every text.
 
-    The reasons against it: gigatoken has no other model types and no unused pieces; it breaks ties
-    between merges of equal score in its own way; it looks for user-defined pieces before blanks
-    become U+2581; it takes any ``<0x..>`` for a byte.
+    gigatoken has no other model types and no unused pieces, breaks ties between equal scores in its
+    own way, finds user-defined pieces before blanks become U+2581, and reads ``<0x..>`` as a byte.
     """
     normal = [piece for piece in spec.pieces if piece.type == piece.NORMAL]
     user_defined = [piece.piece for piece in spec.pieces if piece.type == piece.USER_DEFINED]
@@ -337,8 +336,8 @@ def gigatoken_supports(spec: ModelProto) -> bool:
 class GigatokenEncoder:
     """Encode with gigatoken, all texts in one call.
 
-    Texts are joined by NUL and their ids are split where its id is: no piece may hold NUL, so it is
-    always a token of its own, a byte. Each call has a cache of its own, so memory stays bounded.
+    Texts are joined by NUL, and their ids are split at its id: no piece may contain NUL, so it is
+    always a token of its own, a byte. Each call has its own cache, so memory stays bounded.
     """
 
     def __init__(self, spec: ModelProto) -> None:

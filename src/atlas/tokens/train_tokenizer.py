@@ -1,7 +1,7 @@
 """Train a tokenizer on clean documents, or load a user-supplied one.
 
-Every set-up is one that was measured to give the same ids in llama.cpp. None of them normalizes
-text or removes blanks, and each line end and tab is a piece of its own.
+With these settings, llama.cpp gives the same ids, as tests show. None of them normalizes text or
+removes blanks, and each line end and tab is a piece of its own.
 
 ======= ======================================================== =====================
 kind    pieces                                                   characters without one
@@ -130,7 +130,7 @@ def round_scores(spec: ModelProto) -> None:
 def sample_lines(folder: Path, params: TokenizerParams) -> Iterator[str]:
     """Yield the lines of a folder of documents; for a large corpus, a reproducible sample.
 
-    sentencepiece holds its training text in memory, so the sample bounds that.
+    sentencepiece holds its training text in memory, which the sample bounds.
     """
     size = sum(file.stat().st_size for file in files_below(folder))
     share = params.sample_megabytes * 1e6 / max(size, 1)
@@ -155,7 +155,7 @@ def lines_of(documents: Iterable[Document]) -> Iterator[str]:
 
 def draw(lines: Iterable[str], share: float, seed: int) -> Iterator[str]:
     """Draw each line with probability ``share``; take all if that is 1 or more."""
-    generator = random.Random(seed)  # noqa: S311 - a sample, no secret
+    generator = random.Random(seed)  # noqa: S311 - not for secrets
     return (line for line in lines if share >= 1 or generator.random() < share)
 
 
@@ -181,7 +181,7 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
         if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces:
             yield "it normalizes text or removes blanks, which llama.cpp doesn't do for this kind"
         if normalizer.add_dummy_prefix and user_defined:
-            yield "it adds a blank in front and has user-defined pieces: llama.cpp reads them apart"
+            yield "it has user-defined pieces and a leading blank; llama.cpp reads both differently"
         if any(blank in piece for piece in user_defined for blank in (" ", SPACE_MARK)):
             yield "it has user-defined pieces with blanks, which llama.cpp reads differently"
         texts = {piece.piece for piece in pieces if piece.type in TEXT}

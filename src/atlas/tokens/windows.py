@@ -122,7 +122,7 @@ class TrainingWindows(Windows):
 
     @cached_property
     def per_epoch(self) -> int:
-        """Number of windows in an epoch, which fit with any offset."""
+        """Number of windows in an epoch; they fit at any offset."""
         if not self.packed:
             return len(self)
         spare = len(self.tokens) - self.context_length
@@ -179,7 +179,7 @@ class EvaluationWindows(Windows):
         return self.spread(len(self))
 
     def spread(self, count: int) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
-        """Yield at most ``count`` windows, spread evenly over the split; always the same."""
+        """Yield at most ``count`` windows in batches, always the same, spread over the split."""
         chosen = spread(len(self), count)
         for first in range(0, len(chosen), self.batch_size):
             windows = [self.window(number) for number in chosen[first : first + self.batch_size]]

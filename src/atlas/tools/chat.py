@@ -29,10 +29,7 @@ SETTINGS = {  # fields with one number, by option
 def update_sampling(
     values: dict[str, Any], base: Sampling = DEFAULT_SAMPLING, prefix: str = "--"
 ) -> Sampling:
-    """Change some sampling options; None keeps the value of ``base``.
-
-    Errors name the option, with the prefix.
-    """
+    """Change the sampling options that are not None; errors name the option with its prefix."""
     changes = {name: value for name, value in values.items() if value is not None}
     try:
         return Sampling.model_validate(base.model_dump() | changes)
@@ -64,7 +61,7 @@ class Chat:
             "/retry": ("answer the last message again, with the next seed", self._retry),
             "/undo": ("forget the last message and its answer", self._undo),
             "/history": ("print the conversation", self._print_history),
-            "/system": ("set the system message; only chat templates know one", self._set_system),
+            "/system": ("set the system message of the chat template", self._set_system),
             "/tokens": ("limit the length of an answer to this number of tokens", self._set_tokens),
             "/options": ("print the sampling options", self._print_options),
         }
@@ -94,7 +91,7 @@ class Chat:
             raise AtlasError(f"{printable(name)}: no such command; /help lists them")
 
     def _answer(self, messages: list[dict[str, str]]) -> None:
-        """Print an answer and continue with it; after Ctrl+C, keep what there is of it.
+        """Print an answer and add it to the conversation; after Ctrl+C, the part printed so far.
 
         An error leaves the conversation as it was.
         """
@@ -175,4 +172,4 @@ def read_lines() -> Iterator[str]:
             print()
             return
         except KeyboardInterrupt:
-            print("\n(/quit or Ctrl+D ends)")
+            print("\n(/quit or Ctrl+D ends the chat)")

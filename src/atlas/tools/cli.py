@@ -1,6 +1,6 @@
 """The command line. ``atlas --help`` lists the commands.
 
-Each command imports what it needs when it runs, so that help and errors come at once.
+Each command imports what it needs when it runs, so that help and errors appear immediately.
 """
 
 import functools
@@ -29,7 +29,7 @@ SAMPLING_OPTIONS: dict[str, tuple[type, str]] = {  # fields of Sampling, with th
     "top_k": (int, "Sample among the k most likely tokens; 0 = all. [50]"),
     "top_p": (float, "Sample among the fewest tokens that reach probability p; 1 = all. [0.95]"),
     "min_p": (float, "Sample among tokens p times as likely as the best; 0 = all. [0]"),
-    "repetition_penalty": (float, "Above 1: make tokens of the text so far less likely. [1]"),
+    "repetition_penalty": (float, "Above 1: make tokens already in the text less likely. [1]"),
     "seed": (int, "The same seed gives the same text. [1]"),
 }
 MODEL, TOKENIZER = "models/model", "models/tokenizer"  # in the project
@@ -108,16 +108,16 @@ def generate(
     tokens: MaxTokens = 200,
     stop: Annotated[
         list[str] | None,
-        Option(help="Text before which to end, \\n for a line end; may be repeated."),
+        Option(help="Text to stop before; \\n is a line end. Repeatable."),
     ] = None,
-    count: Annotated[int, Option(min=1, help="Number of texts, with seeds in a row.")] = 1,
+    count: Annotated[int, Option(min=1, help="Number of texts, with consecutive seeds.")] = 1,
     on_overflow: OnOverflow = "slide",
     as_json: Annotated[bool, Option("--json", help="Print a JSON line per text.")] = False,
     engine: EngineName = "auto",
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
 ) -> None:
-    """Continue a prompt with the trained model, or another one."""
+    """Continue a prompt with the trained model or another one."""
     from atlas.inference.batch import TokenSequence
     from atlas.tools.chat import warn_if_truncated
 
@@ -154,7 +154,7 @@ def chat(
     model: ModelPath = None,
     tokenizer: TokenizerPath = None,
 ) -> None:
-    """Talk with a model, line by line; /help lists the commands of the chat."""
+    """Chat with a model, line by line; /help lists the commands."""
     from atlas.tools.chat import Chat, read_lines
 
     loaded = _load_model(model, tokenizer, engine)
@@ -165,14 +165,14 @@ def chat(
 @app.command()
 def serve(
     host: Annotated[str, Option(help="127.0.0.1 is this machine only.")] = "127.0.0.1",
-    port: Annotated[int, Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
+    port: Annotated[int, Option(min=0, max=65535, help="0 picks a free port.")] = 8000,
     key: Annotated[
         str | None, Option(help="API key that clients must send.", envvar="ATLAS_API_KEY")
     ] = None,
     slots: Annotated[int, Option(min=1, help="Sequences generated at once.")] = 16,
     queue_size: Annotated[int, Option(min=0, help="Sequences that may wait.")] = 64,
-    max_tokens: Annotated[int, Option(min=1, help="Limit of max_tokens in requests.")] = 4096,
-    timeout: Annotated[float, Option(min=0.1, help="Seconds for one sequence.")] = 120,
+    max_tokens: Annotated[int, Option(min=1, help="Largest max_tokens of a request.")] = 4096,
+    timeout: Annotated[float, Option(min=0.1, help="Max seconds per sequence.")] = 120,
     on_overflow: OnOverflow = "slide",
     engine: EngineName = "auto",
     model: ModelPath = None,
@@ -205,10 +205,10 @@ def export(
     model: Annotated[Path | None, Argument(help="Folder of a model.", show_default=MODEL)] = None,
     to: Annotated[
         list[str] | None,
-        Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch; repeatable."),
+        Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch. Repeatable."),
     ] = None,
     out: Annotated[Path | None, Option(help="New folder.", show_default="NAME-export")] = None,
-    text: Annotated[Path | None, Option(help="Text to check it on, unseen in training.")] = None,
+    text: Annotated[Path | None, Option(help="Text for the check, unseen in training.")] = None,
     tokenizer: TokenizerPath = None,
     name: Annotated[str | None, Option(help="Name of the model and its files.")] = None,
     author: Annotated[str, Option(help="Who trained it.")] = "",
@@ -258,7 +258,7 @@ def tokenize(
 @app.command()
 def model(
     presets: Annotated[
-        list[str] | None, Argument(help="Presets to apply; none takes params.yaml as it is.")
+        list[str] | None, Argument(help="Presets to apply on top of params.yaml.")
     ] = None,
 ) -> None:
     """Print weights, operations and memory of the model that params.yaml describes."""
@@ -321,7 +321,7 @@ def preset(
 @app.command()
 def study(
     name: Annotated[
-        str | None, Argument(help="A file in studies/ without .yaml; none lists them.")
+        str | None, Argument(help="A file in studies/, without .yaml. Omit to list them.")
     ] = None,
     table: Annotated[
         bool, Option("--table", help="Run nothing; only write the results so far.")

@@ -99,7 +99,7 @@ def _shorten(value: Any) -> str:
 
 
 def print_summary(root: Path, presets: Sequence[str]) -> None:
-    """Print weights, operations, memory and llama.cpp architecture of a project's new model."""
+    """Print size, operations, memory and llama.cpp architecture of the model in params.yaml."""
     from atlas.model.config import ModelConfig  # slow: PyTorch
     from atlas.model.counts import cache_bytes, count, training_bytes
     from atlas.params.presets import with_presets

@@ -48,7 +48,7 @@ class Flow:
 def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
     """Train on the same few windows until the model has memorized them; return the steps it took.
 
-    Params are those of the project, without dropout, weight decay and schedule, which hinder it.
+    The project's params apply, but dropout, weight decay and schedule are off: they hinder this.
     """
     plain = {"weight_decay": 0.0, "schedule": "constant", "warmup_steps": 0}
     changes = plain | {"batch_size": windows, "grad_accum_steps": 1}
@@ -114,9 +114,9 @@ def print_flow(flows: list[Flow]) -> None:
 
 
 def _begin(params: Params, changes: Mapping[str, Any], tokens: Path) -> tuple[TrainStep, Batches]:
-    """Return a new model without dropout, trained in this process only, and its batches.
+    """Return the train step of a new model without dropout, in this process only, and batches.
 
-    ``changes`` are those of train in the params.
+    ``changes`` override values of ``params.train``.
     """
     if params.model.kind == "bigram":
         raise AtlasError("model.kind is bigram: it is counted and has no gradient")

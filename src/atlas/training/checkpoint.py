@@ -10,9 +10,9 @@ A run keeps its two newest checkpoints and the best weights so far::
     best.safetensors
 
 Under FSDP2 a folder ``sharded/`` holds weights and optimizers: each process writes its shard, and
-any number of processes can read them. Either kind can continue as the other. No random state is
-saved, because every random choice depends only on the seed and the step. Each checkpoint appears
-whole or not at all.
+any number of processes can read them. Runs with and without FSDP2 can resume from either kind. No
+random state is saved, because every random choice depends only on the seed and the step. Each
+checkpoint appears whole or not at all.
 """
 
 import json
@@ -59,7 +59,7 @@ OPTIMIZER, SHARDED = "optimizer.pt", "sharded"
 TRAIN_STATE = "trainer_state.json"
 KEPT = 2
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
-DISK_ERRORS = (AtlasError, OSError, RuntimeError, CheckpointException)  # of the several writers
+DISK_ERRORS = (AtlasError, OSError, RuntimeError, CheckpointException)  # each writer has its own
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Checkpoints:
                 if error:
                     logger.warning(
                         f"{final}: checkpoint not written ({error}); training continues, and the "
-                        "one before is kept: free some space"
+                        "previous one is kept: free some space"
                     )
                 if context.is_main:
                     remove(partial)
@@ -141,7 +141,7 @@ class Checkpoints:
             state = _read_state(checkpoint, train_step)
             try:
                 _read_tensors(checkpoint, train_step)
-            except (Exception, CheckpointException) as error:  # each reader raises its own kind
+            except (Exception, CheckpointException) as error:  # each reader has its own errors
                 raise AtlasError(
                     f"{checkpoint}: intact but not readable ({one_line(error)[:80]}); "
                     "remove it to continue from the previous one"
@@ -169,7 +169,7 @@ def full_weights(model: LanguageModel, context: DistributedContext) -> dict[str,
 
 
 def find_damage(checkpoint: Path) -> str:
-    """Name a file that is missing or differs from what was written; empty if all are intact."""
+    """Describe the first file that is missing or damaged; empty if all are intact."""
     try:
         files = json.loads((checkpoint / TRAIN_STATE).read_text(encoding="utf-8"))["files"]
         wrong = [name for name, checksum in files.items() if crc32(checkpoint / name) != checksum]
@@ -200,7 +200,7 @@ def _read_tensors(folder: Path, train_step: TrainStep) -> None:
     """Restore weights and optimizers; every process must call this."""
     model, members = train_step.model, train_step.optimizers.members
     rest = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
-    # Optimizers before weights: PyTorch gives an empty optimizer its state by a step of size 0.
+    # Optimizers before weights: PyTorch creates the state of a new optimizer by a step of size 0.
     if (folder / SHARDED).exists():
         shards = _shards(train_step, rest["started"])
         load(shards, checkpoint_id=folder / SHARDED)
@@ -227,7 +227,7 @@ def _write_state(folder: Path, train_step: TrainStep, state: TrainState) -> None
 
 
 def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
-    """Read trainer_state.json; warn if the environment has changed."""
+    """Read trainer_state.json; reject that of another model, warn about another environment."""
     values = json.loads((folder / TRAIN_STATE).read_text(encoding="utf-8"))
     before, now = values["environment"], _environment(train_step)
     different = sorted(key for key in now["model"] if now["model"][key] != before["model"].get(key))
@@ -281,8 +281,8 @@ def _disk_error(action: Callable[[], None]) -> str:
 def stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list instead of ending the process.
 
-    After ``Stopped`` the handlers stay: the process is ending, and a second signal, as a launcher
-    sends, would only cut it short.
+    After ``Stopped`` the handlers stay: the process is ending, and a second signal, such as a
+    launcher sends, would only interrupt that.
     """
     requests: list[int] = []
     before = {

@@ -2,8 +2,8 @@
 
     ATLAS_NPROC=2 dvc repro train
 
-The stage starts itself that many times with torchrun's launcher. Under a torchrun that someone else
-has started, on one machine or many, it joins that.
+The stage starts itself that many times with torchrun's launcher. If you start it with torchrun, on
+one machine or many, it joins that run instead.
 
 Every process runs the same program on its own rows of each batch; process 0 writes. DDP keeps the
 whole model in each process. FSDP2 keeps a shard of each weight and gathers one block at a time
@@ -40,7 +40,7 @@ from atlas.params.settings import settings
 from atlas.pipeline.processes import end_with_dvc
 from atlas.tokens.windows import NO_TARGET, TokenBatch
 
-TIMEOUT = timedelta(minutes=30)  # another process may write a checkpoint, or compile
+TIMEOUT = timedelta(minutes=30)  # another process may be writing a checkpoint or compiling
 SECONDS_TO_STOP = 600  # for a last step and a checkpoint; torchrun allows 30
 
 
@@ -114,8 +114,8 @@ class DistributedContext:
     def split_batches(self, batches: Iterable[TokenBatch[Any]]) -> Iterator[TokenBatch[Any]]:
         """Yield this process's rows of each batch.
 
-        A process without rows gets one with nothing to predict, because FSDP2 needs every process
-        to call the model the same number of times.
+        A process without rows gets one row without targets, because FSDP2 needs every process to
+        call the model the same number of times.
         """
         for batch in batches:
             own = TokenBatch(*(part[self.rank :: self.size] for part in batch))

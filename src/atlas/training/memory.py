@@ -1,4 +1,4 @@
-"""Errors of too little memory in one line, with advice."""
+"""Check that training fits in memory; otherwise suggest a change in one line."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ def available_memory(context: DistributedContext) -> int:
 def check_memory(
     config: ModelConfig, train: TrainParams, context: DistributedContext, available: int
 ) -> None:
-    """Reject a training run that cannot fit into ``available`` bytes, before the model is made.
+    """Reject a training run that needs more than ``available`` bytes, before the model is built.
 
     The message proposes a change that fits. Activations are counted for decoders only.
     """
@@ -48,7 +48,7 @@ def check_memory(
 def suggest_change(
     config: ModelConfig, train: TrainParams, context: DistributedContext, available: int
 ) -> str:
-    """Suggest what would fit: smaller micro-batches, then recomputation, then a smaller model."""
+    """Suggest smaller micro-batches, then activation checkpointing, then a smaller model."""
     for checkpointing in (train.activation_checkpointing, True):
         for steps in _possible_accumulations(train):
             changes = {"activation_checkpointing": checkpointing, "grad_accum_steps": steps}

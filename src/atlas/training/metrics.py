@@ -122,7 +122,7 @@ def sample_text(
 
     A plain loop without a KV cache: each token rereads the text. When the context is full, the
     model forgets the older half of it, as in ``atlas.inference``; an encoder-decoder stops there,
-    because it would lose its question. The random numbers are always the same ones, of a generator
+    because it would lose its question. Every sample uses the same random numbers, from a generator
     that training does not use.
     """
     config, generator = model.config, np.random.default_rng(SEED)
@@ -169,7 +169,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> fl
 
 
 class BestEffort:
-    """Writes to a folder, if there is one, until a write fails; training then continues."""
+    """Writes to a folder, if there is one, until a write fails; failures don't stop training."""
 
     def __init__(self, contents: str, folder: Path | None) -> None:
         self._contents, self._folder = contents, folder
@@ -179,7 +179,7 @@ class BestEffort:
         if self._folder is not None:
             try:
                 write(self._folder)
-            except Exception as error:  # SummaryWriter raises whatever its thread met
+            except Exception as error:  # SummaryWriter raises any error of its thread
                 where, reason = f"{self._folder}: {self._contents}", one_line(error)
                 logger.warning("%s stop here (%s); training continues", where, reason)
                 self._folder = None

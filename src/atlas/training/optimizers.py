@@ -1,4 +1,4 @@
-"""AdamW, SGD and Muon, the choice of the weights that each updates, and the learning rate.
+"""AdamW, SGD and Muon, the weights that each updates, and the learning rate.
 
 Muon orthogonalizes the momentum of the matrices of hidden layers (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon/).
@@ -22,7 +22,7 @@ EPSILON = 1e-7
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bring the singular values of matrices (..., N, M) to 0.7 to 1.2; keep the singular vectors.
+    """Move the singular values of matrices (..., N, M) into 0.7 to 1.2; keep the singular vectors.
 
     A quintic Newton-Schulz iteration, which needs only matrix products. It computes in ``dtype``:
     bfloat16 is precise enough, but slow on a CPU.
@@ -192,12 +192,12 @@ def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], lis
 
 
 def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:
-    """The learning rate at ``step`` (0-based) of ``steps``, as a fraction of its peak.
+    """Learning rate at ``step`` (0-based) of ``steps``, as a fraction of its peak.
 
-    A linear warm-up reaches 1 at its last step. ``schedule`` then names the way down to
-    ``min_lr_ratio`` at the last step: half a cosine (arXiv:1608.03983), a straight line, or with
-    wsd a line over the last steps alone (MiniCPM, arXiv:2404.06395). Two runs with wsd that differ
-    only in ``steps`` are the same until the shorter one starts to decay::
+    A linear warm-up reaches 1 at its last step. Unless ``schedule`` is constant, the rate falls to
+    ``min_lr_ratio`` by the last step: along half a cosine (arXiv:1608.03983), linearly, or with wsd
+    linearly over the last steps only (MiniCPM, arXiv:2404.06395). Two wsd runs that differ only in
+    ``steps`` are the same until the shorter one starts to decay::
 
         steps=6, warmup_steps=2, min_lr_ratio=0.0
         cosine:                   0.5, 1.0, 0.853.., 0.5, 0.146.., 0.0

@@ -1,6 +1,6 @@
-"""One optimizer step: gradient of a batch, clipping, update; and how it is computed.
+"""One optimizer step: the gradient of a batch, clipping and the update.
 
-Precision, torch.compile (for speed) and activation checkpointing (for memory) are chosen here.
+Precision, torch.compile (for speed) and activation checkpointing (for memory) are set up here.
 
 B batch, T context length, V vocabulary.
 """
@@ -34,7 +34,7 @@ from atlas.training.distributed import DistributedContext
 from atlas.training.optimizers import learning_rate_factor, make_optimizers
 
 LAYER_COLUMNS = ("step", "layer", "weights", "gradient", "update")
-MIN_SCALE = 1.0  # an overflow below it has another cause than precision
+MIN_SCALE = 1.0  # an overflow at this scale or below is not due to the scale
 TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
 MIN_SECONDS = 300.0  # of training, to earn back a minute of compilation
 
@@ -77,7 +77,7 @@ def compiler_works(device: torch.device) -> bool:
 class Precision:
     """Mixed precision: matrix products in ``dtype``, weights in float32.
 
-    bfloat16 has the range of float32. float16 has not: the loss is scaled up so that small
+    bfloat16 has the range of float32. float16 does not: the loss is scaled up so that small
     gradients do not become 0, and if a scaled gradient overflows, the step is skipped and the
     scale halved (arXiv:1710.03740).
     """
@@ -186,8 +186,8 @@ class TrainStep:
         loss = ModelWithLoss(model)
         self.compiled = compiled
         if compiled:
-            # In several processes each block on its own, so that its gradients can be sent while
-            # those of the next block are computed.
+            # With several processes, each block is compiled separately, so that its gradients can
+            # be sent while those of the next block are computed.
             for module in blocks if context.size > 1 else [loss]:
                 module.compile(dynamic=False)
         self._loss = context.wrap(loss, model, blocks)
@@ -197,7 +197,7 @@ class TrainStep:
     def update(
         self, batch: TensorBatch, step: int, norms: LayerNormRecorder | None = None
     ) -> StepResult:
-        """Make step number ``step`` (0-based) from this process's rows of a batch.
+        """Update the weights in step ``step`` (0-based), from this process's rows of a batch.
 
         If the loss or the gradient is not finite, the weights stay as they are: float16 halves its
         scale; otherwise the step has failed and its gradient is kept for the error message.

@@ -50,7 +50,7 @@ class Trainer:
     context: DistributedContext
     events: Path | None = None  # folder for TensorBoard
     live: Path | None = None  # folder for the curves that DVC shows while training runs
-    sample: Callable[[], str] | None = None  # returns a text that the model writes now
+    sample: Callable[[], str] | None = None  # generates a text with the current weights
 
     def __post_init__(self) -> None:
         train, length = self.params.train, self.params.model.context_length
@@ -60,7 +60,7 @@ class Trainer:
 
     @cached_property
     def data(self) -> TrainingWindows:
-        """The windows of the training text, in the order of the steps."""
+        """The windows of the training text, in training order."""
         train, length = self.params.train, self.params.model.context_length
         return TrainingWindows(self.splits["train"], length, train.batch_size, train.seed)
 
@@ -121,12 +121,12 @@ class Trainer:
                     written = self.checkpoints.save(train_step, state)
                     saved = time.monotonic()
                 if stopping:
-                    place = "there" if written else "the checkpoint before, if there was one"
+                    place = "there" if written else "the previous checkpoint, if any"
                     raise Stopped(
                         f"stopped after step {state.step} of {train_step.steps}; `dvc repro`, or "
                         f"the same `dvc exp run`, continues from {place}"
                     )
-            if state.unlogged:  # training has ended early
+            if state.unlogged:  # patience ended training between two rows
                 self._log(state, logger)
         if context.is_main:
             self.checkpoints.flush()

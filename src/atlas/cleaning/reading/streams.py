@@ -70,10 +70,7 @@ def check_packed(path: Path, member: str | None) -> None:
 
 
 def members(path: Path) -> list[tuple[str, int]]:
-    """List the files in a zip archive by name, with their declared unpacked sizes.
-
-    Hidden files and macOS metadata are left out.
-    """
+    """List files in a zip archive with declared sizes, except hidden ones and macOS metadata."""
     with _as_broken_file("broken_zip"):
         entries = [entry for entry in _archive(path).infolist() if not entry.is_dir()]
     unpacked = sum(entry.file_size for entry in entries)

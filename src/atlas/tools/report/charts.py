@@ -65,9 +65,9 @@ def draw(
 ) -> Chart:
     """Draw a chart, ``height`` in points.
 
-    The name is unique on the page, and with it the ids in the SVG element. Labels are those of x
-    and y, the latter above its axis to read horizontally. Screen readers get the title, the shape
-    (such as its rows and columns), the names in the legend and the note.
+    A name that is unique on the page makes the ids in the SVG element unique. Labels are those of x
+    and y; the label of y is above its axis, so that it reads horizontally. Screen readers get the
+    title, the shape (such as its rows and columns), the names in the legend and the note.
     """
     file = io.StringIO()
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):

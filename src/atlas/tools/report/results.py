@@ -247,7 +247,7 @@ def readable(text: str) -> str:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Tell whether a value is a finite number of sensible size."""
+    """Check that a value is a finite number of sensible size."""
     return isinstance(value, int | float) and -MAX_NUMBER < value < MAX_NUMBER
 
 

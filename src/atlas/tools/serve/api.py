@@ -39,7 +39,7 @@ EVENT_STREAM = "text/event-stream"
 STREAMED: Responses = {200: {"content": {EVENT_STREAM: {}}}}
 SEEDS = 2**64
 CLIENT_CLOSED_REQUEST = 499  # nginx's code; only the metrics see it
-DESCRIBED = ("name", "engine", "context_length", "vocab_size", "has_attention")  # of a model
+DESCRIBED = ("name", "engine", "context_length", "vocab_size", "has_attention")  # on the page
 MAX_CURVE_POINTS = 500
 CURVES = {  # of the page: file and column
     "train": ("train.csv", "loss"),
@@ -165,7 +165,7 @@ class Completions:
         return self._body(self._kind, choices, usage=self._usage())
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield chunks as they are generated; raise an error before the first, send later ones."""
+        """Yield chunks as they are generated; errors after the first chunk are sent, not raised."""
         options = self._request.stream_options
         include_usage = options is not None and options.include_usage
         more = {"usage": None} if include_usage else {}
@@ -411,7 +411,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def load_curves(folder: Path | None) -> dict[str, list[list[float]]]:
-    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` a curve."""
+    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` per curve."""
     from atlas.tools.report.results import curve_values, parse_table  # slow: it needs pandas
 
     curves: dict[str, list[list[float]]] = {}

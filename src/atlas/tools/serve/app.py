@@ -92,8 +92,8 @@ def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with suppress(AtlasError):  # a model that reads nothing but questions
-            list(batch.run([TokenSequence(model.encode("a"), 2, GREEDY)]))  # loads what is lazy
+        with suppress(AtlasError):  # a model that reads only questions
+            list(batch.run([TokenSequence(model.encode("a"), 2, GREEDY)]))  # warm-up
         engine.start()
         try:
             yield
@@ -123,12 +123,15 @@ def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
 
 @dataclass(frozen=True)
 class Guard:
-    """ASGI middleware; Starlette's ``BaseHTTPMiddleware`` would hide that a client disconnects."""
+    """Middleware: checks host, key and body size, counts responses, and answers internal errors.
+
+    Plain ASGI, because Starlette's ``BaseHTTPMiddleware`` hides that a client disconnects.
+    """
 
     app: ASGIApp
     options: ServerOptions
     metrics: Metrics | None
-    paths: Collection[str]  # counted one by one in the metrics; all others are counted together
+    paths: Collection[str]  # each has its own counts in the metrics; all others share one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -27,7 +27,7 @@ Event = Token | None | EngineError  # a token, the end of a sequence, or the rea
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of a server; the comments of limits give the HTTP status when exceeded."""
+    """Options of a server; comments on limits give the HTTP status of requests that exceed them."""
 
     key: str | None = None  # that clients must send; None if they need none
     hosts: tuple[str, ...] | None = None  # allowed host names; None for all
@@ -105,7 +105,7 @@ class Job:
     ticket: Ticket
     index: int  # of the sequence in its ticket
     sequence: TokenSequence
-    deadline: float  # of time.monotonic(), first for the start, then for the end
+    deadline: float  # on the clock of time.monotonic(): to start by, then to end by
     cancelled: bool = False
 
 

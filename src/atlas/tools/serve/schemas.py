@@ -1,4 +1,4 @@
-"""Bodies of requests and of error responses: OpenAI's, with the samplers of Atlas added."""
+"""Bodies of requests and of error responses: OpenAI's, plus Atlas's sampling options."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -83,7 +83,7 @@ class CompletionRequest(BaseRequest):
     """``POST /v1/completions``."""
 
     prompt: str | NonEmpty[str] | NonEmpty[TokenId] | NonEmpty[NonEmpty[TokenId]]
-    max_tokens: Count | None = Field(None, description="Default: 16, as OpenAI's.")
+    max_tokens: Count | None = Field(None, description="Default: 16, as in OpenAI's API.")
     logprobs: Alternatives | None = Field(None, description="Alternatives to score per token.")
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
@@ -135,7 +135,7 @@ class ChatRequest(BaseRequest):
 
     messages: NonEmpty[ChatMessage]
     max_completion_tokens: Count | None = Field(None, description="Default: 256.")
-    max_tokens: Count | None = Field(None, description="Older; max_completion_tokens goes first.")
+    max_tokens: Count | None = Field(None, description="Older name of max_completion_tokens.")
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
 
@@ -174,7 +174,7 @@ class ErrorResponse(BaseModel):
 class APIError(HTTPException):
     """A request that ends in an error response.
 
-    It extends HTTPException, because FastAPI handles no other exceptions raised in a request body.
+    It extends HTTPException, because FastAPI hides any other error raised while it reads a body.
     """
 
     def __init__(self, status: int, message: str, param: str = "", code: str = "") -> None:

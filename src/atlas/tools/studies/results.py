@@ -41,7 +41,7 @@ class RunResult:
 
     run: StudyRun
     state: Literal["done", "failed", "not run"]
-    measures: dict[str, float] = field(default_factory=dict)  # the values that the run has
+    measures: dict[str, float] = field(default_factory=dict)  # values; may lack some measures
     reason: str = ""  # of a failure, in one line
 
 
@@ -96,7 +96,7 @@ def as_markdown(study: Study, results: list[RunResult]) -> str:
     has_labels = any(row.label for row in spec.vary)
     short = [measure.split(".")[-1] for measure in spec.measures]
     names = [
-        name if short.count(name) == 1 else measure  # else two measures would look the same
+        name if short.count(name) == 1 else measure  # the full name if two share a short one
         for name, measure in zip(short, spec.measures, strict=True)
     ]
     header = [*([""] if has_labels else []), *spec.keys, *names, "runs"]

@@ -24,7 +24,7 @@ from atlas.tools.studies.study import Snapshot, Study, StudyRun, available, load
 LOCK = Path(".ckpt/study.lock")
 CURRENT_LOG = LOGS / "current.log"
 FIRST_STAGE = b"tage '"  # "Running stage 'fetch'" or "Stage 'fetch' didn't change"
-SECONDS_BETWEEN_LOOKS = 0.1
+POLL_SECONDS = 0.1
 EDITED = "params, code or data were edited while the study ran"
 
 
@@ -162,7 +162,7 @@ def _interrupt(process: subprocess.Popen[bytes], group: int, log: Path) -> None:
     """
     try:
         while process.poll() is None and FIRST_STAGE not in log.read_bytes():
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
         os.killpg(group, signal.SIGINT)
         process.wait()
     except KeyboardInterrupt:
