@@ -33,7 +33,7 @@ def stage(tmp_path_factory):
 
 
 def pairs(duplicates):
-    return list(zip(duplicates["number"].tolist(), duplicates["of"].tolist(), strict=True))
+    return list(zip(duplicates["number"].tolist(), duplicates["original"].tolist(), strict=True))
 
 
 def near(corpus, threshold, excluded=()):

@@ -89,7 +89,7 @@ def test_the_language_has_twenty_tokens():
 
 @pytest.mark.parametrize("examples", [0, 999_901])
 def test_too_many_examples_are_an_error(write, examples):
-    with pytest.raises(AtlasError, match=f"examples is {examples}: must be 1 to 999900"):
+    with pytest.raises(AtlasError, match=f"examples is {examples}: it must be 1 to 999900"):
         write(arithmetic.write_arithmetic, examples, 1)
 
 

@@ -80,7 +80,7 @@ def test_rows_of_a_cache_have_their_own_lengths(options):
 def test_a_cache_is_padded_only_on_the_right():
     model = decoder()
     mask = torch.tensor([[True, True, True], [False, True, True]])
-    with pytest.raises(ValueError, match="on the right alone"):
+    with pytest.raises(ValueError, match="rows must be padded on the right"):
         model(ids_of(2, 3), mask, KVCache.empty(model.config, 2, model.embedding.weight))
 
 

@@ -235,10 +235,10 @@ def _write_rejected(
     with path.open("wb") as file:
         for result in results:
             file.write((result.folder / REJECTED).read_bytes())
-        for number, of, index, is_exact in duplicates.tolist():
+        for number, original, index, is_exact in duplicates.tolist():
             reason = "exact_duplicate" if is_exact else "near_duplicate"
             similarity = "" if is_exact else f", Jaccard index {index:.3f}"
-            detail = f"of {documents.document(of).id}{similarity}"
+            detail = f"of {documents.document(original).id}{similarity}"
             file.write(_rejection_line(Rejection(documents.document(number).id, reason, detail)))
 
 

@@ -44,7 +44,7 @@ Pairs = NDArray[np.int64]  # (pairs, 2), the smaller number first
 
 # A document, the one that it duplicates, their Jaccard index (1 for equal texts), and whether the
 # texts are equal.
-DUPLICATE = np.dtype([("number", "<i8"), ("of", "<i8"), ("jaccard", "<f8"), ("exact", "?")])
+DUPLICATE = np.dtype([("number", "<i8"), ("original", "<i8"), ("jaccard", "<f8"), ("exact", "?")])
 Duplicates = NDArray[Any]  # of DUPLICATE, sorted by number
 
 # Two similar documents and their Jaccard index.
@@ -104,7 +104,7 @@ def exact_duplicates(corpus: StagedCorpus) -> Duplicates:
     find = partial(_candidates, corpus=corpus, excluded=np.empty(0, np.int64), neighbors=0)
     pairs = np.concatenate([_NO_PAIRS, *in_order(find, tasks, "exact duplicates")])
     duplicates = np.zeros(len(pairs), DUPLICATE)
-    duplicates["of"], duplicates["number"] = pairs.T
+    duplicates["original"], duplicates["number"] = pairs.T
     duplicates["jaccard"], duplicates["exact"] = 1, True
     return np.sort(duplicates, order="number")
 
@@ -252,6 +252,6 @@ def _all_but_first(edges: Edges) -> Duplicates:
     order = np.lexsort((neighbor, -index, number))
     nearest = order[np.unique(number[order], return_index=True)[1]]
     duplicates = np.zeros(len(numbers), DUPLICATE)
-    duplicates["number"], duplicates["of"] = numbers, neighbor[nearest]
+    duplicates["number"], duplicates["original"] = numbers, neighbor[nearest]
     duplicates["jaccard"] = index[nearest]
     return np.delete(duplicates, firsts)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from atlas.cleaning.words import Hashes, WordHashes
 
 TOP = 200  # words and characters in the report
-MAX_SPELLED = 5 * TOP  # words kept as text per shard
+MAX_SPELLINGS = 5 * TOP  # words kept as text per shard
 MAX_WORDS = 1 << 22  # distinct words counted; beyond that the rarest are dropped
 
 
@@ -31,7 +31,7 @@ class Statistics:
     words: int = 0  # in total
     word_hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted
     word_counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    spelled: dict[int, str] = field(default_factory=dict)  # frequent words by hash
+    spellings: dict[int, str] = field(default_factory=dict)  # frequent words by hash
     truncated: bool = False  # rare words were dropped, so ``word_hashes`` lacks some
 
     def add(self, texts: Sequence[str], words: WordHashes) -> None:
@@ -44,8 +44,8 @@ class Statistics:
         self.words += len(words.hashes)
         self.lengths.update(count.bit_length() for count in words.counts.tolist())
         hashes, first, counts = np.unique(words.hashes, return_index=True, return_counts=True)
-        for index in _top_indices(counts, MAX_SPELLED).tolist():
-            self.spelled.setdefault(int(hashes[index]), words[int(first[index])])
+        for index in _top_indices(counts, MAX_SPELLINGS).tolist():
+            self.spellings.setdefault(int(hashes[index]), words[int(first[index])])
         self._add_words(hashes, counts.astype(np.int64))
 
     def merge(self, other: "Statistics") -> None:
@@ -55,15 +55,15 @@ class Statistics:
         self.characters.update(other.characters)
         self.lengths.update(other.lengths)
         self.truncated |= other.truncated
-        self.spelled |= other.spelled
+        self.spellings |= other.spellings
         self._add_words(other.word_hashes, other.word_counts)
         self.drop_rare_spellings()
 
     def drop_rare_spellings(self) -> None:
         """Keep only the most frequent words as text."""
-        if len(self.spelled) > MAX_SPELLED:
-            kept = set(self.word_hashes[_top_indices(self.word_counts, MAX_SPELLED)].tolist())
-            self.spelled = {key: word for key, word in self.spelled.items() if key in kept}
+        if len(self.spellings) > MAX_SPELLINGS:
+            kept = set(self.word_hashes[_top_indices(self.word_counts, MAX_SPELLINGS)].tolist())
+            self.spellings = {key: word for key, word in self.spellings.items() if key in kept}
 
     def report(self) -> dict[str, Any]:
         """Return the counts as JSON values, most frequent first."""
@@ -96,9 +96,9 @@ class Statistics:
 
     def frequent_words(self) -> list[tuple[str, int]]:
         """Return the most frequent words with their counts."""
-        indices = np.searchsorted(self.word_hashes, np.array(list(self.spelled), np.uint64))
+        indices = np.searchsorted(self.word_hashes, np.array(list(self.spellings), np.uint64))
         counts = self.word_counts[indices].tolist()
-        return _top(dict(zip(self.spelled.values(), counts, strict=True)))
+        return _top(dict(zip(self.spellings.values(), counts, strict=True)))
 
     def _add_words(self, hashes: Hashes, counts: NDArray[np.int64]) -> None:
         all_hashes = np.concatenate((self.word_hashes, hashes))
@@ -109,8 +109,8 @@ class Statistics:
         if len(self.word_hashes) > MAX_WORDS:
             kept = np.sort(_top_indices(self.word_counts, MAX_WORDS // 2))
             self.word_hashes, self.word_counts = self.word_hashes[kept], self.word_counts[kept]
-            counted = set(self.word_hashes.tolist()) & self.spelled.keys()
-            self.spelled = {key: self.spelled[key] for key in counted}
+            counted = set(self.word_hashes.tolist()) & self.spellings.keys()
+            self.spellings = {key: self.spellings[key] for key in counted}
             self.truncated = True
 
 

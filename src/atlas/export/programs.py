@@ -62,7 +62,7 @@ class InputCache(KVCache):
         """Number of past tokens, P."""
         return self.layers[0].keys.shape[2]
 
-    def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:  # noqa: ARG002
+    def reserve(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:  # noqa: ARG002
         """Return the mask of the new tokens, over past and new ones."""
         return AttentionMask.from_padding(self.mask, past=self.longest)
 

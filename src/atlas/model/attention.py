@@ -73,7 +73,7 @@ class KVCache:
         this = slice(number, number + 1)
         return KVCache([LayerCache(each.keys[this], each.values[this]) for each in self.layers], 1)
 
-    def remember(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:
+    def reserve(self, ids: Tensor, mask: Tensor | None) -> AttentionMask:
         """Reserve space for new ids (B, T), which the blocks then fill; return their mask.
 
         ``mask`` (B, T) is False in the padding, which must be on the right.

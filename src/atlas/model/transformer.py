@@ -173,7 +173,7 @@ class Decoder(Transformer):
         """
         check_ids(self.config, ids, mask, cache.longest if cache is not None else 0)
         if cache is not None:
-            attention_mask = cache.remember(ids, mask)
+            attention_mask = cache.reserve(ids, mask)
         elif mask is not None:
             attention_mask = AttentionMask.from_padding(mask)
         else:

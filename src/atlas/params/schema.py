@@ -404,21 +404,21 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
 
 
 def _question_conflicts(params: Params) -> Iterator[str]:
-    tokenize, end = params.tokenize, params.tokenize.prompt_separator
-    if end and not (tokenize.windows == "padded" and tokenize.separate_documents):
+    tokenize, separator = params.tokenize, params.tokenize.prompt_separator
+    if separator and not (tokenize.windows == "padded" and tokenize.separate_documents):
         yield (
             "tokenize.prompt_separator needs a window and an end-of-text token for each question: "
             "add tokenize.windows=padded tokenize.separate_documents=true"
         )
     if params.model.kind != "encoder_decoder":
         return
-    if not end:
+    if not separator:
         yield (
             "model.kind is encoder_decoder, and tokenize.prompt_separator is null: name the piece "
             "that ends a question, as in tokenize.prompt_separator='=' tokenize.windows=padded"
         )
-    elif any(end not in prompt for prompt in params.evaluate.prompts):
+    elif any(separator not in prompt for prompt in params.evaluate.prompts):
         yield (
-            f"evaluate.prompts: an encoder-decoder answers questions, so end each with {end!r}, or "
-            "set [] for questions of val"
+            "evaluate.prompts: an encoder-decoder answers questions, so end each with "
+            f"{separator!r}, or set [] for questions of val"
         )

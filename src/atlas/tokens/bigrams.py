@@ -44,11 +44,11 @@ class BigramCounts:
         windows = EvaluationWindows(tokens, context_length, max(1, AT_ONCE // context_length))
         for batch in tqdm(windows.all(), desc="count", unit="batch"):
             known = batch.targets != NO_TARGET
-            new, times = np.unique(
+            new, counts = np.unique(
                 batch.inputs[known].astype(np.int64) * vocab_size + batch.targets[known],
                 return_counts=True,
             )
-            tables.append((new, times))
+            tables.append((new, counts))
             if sum(len(keys) for keys, _ in tables[1:]) > len(tables[0][0]):
                 tables = [_merged(tables)]  # merge only when the total has doubled
             read += int(batch.mask.sum())
@@ -71,9 +71,9 @@ class BigramCounts:
 
     def followers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return how many tokens, and how many distinct ones, followed each token, (V,) each."""
-        times = np.bincount(self.first, self.counts, self.vocab_size).astype(np.float64)
-        different = np.bincount(self.first, minlength=self.vocab_size).astype(np.float64)
-        return times, different
+        totals = np.bincount(self.first, self.counts, self.vocab_size).astype(np.float64)
+        distinct = np.bincount(self.first, minlength=self.vocab_size).astype(np.float64)
+        return totals, distinct
 
     def unigram_losses(self, tokens: Ids) -> Losses:
         """Return -log P(b) in nats, (N,)."""
@@ -81,21 +81,21 @@ class BigramCounts:
 
     def bigram_losses(self, before: Ids, tokens: Ids) -> Losses:
         """Return -log P(b | a) in nats, (N,)."""
-        times, different = (each[before] for each in self.followers())
-        anywhere = self.unigram()[tokens]
-        wanted = before.astype(np.int64) * self.vocab_size + tokens
-        places = np.searchsorted(self.keys, wanted).clip(max=max(0, len(self.keys) - 1))
-        seen = self.counts[places] * (self.keys[places] == wanted) if len(self.keys) else 0.0
-        known = np.maximum(times + different, 1)
-        share = np.where(different > 0, (seen + different * anywhere) / known, anywhere)
+        totals, distinct = (each[before] for each in self.followers())
+        unigram = self.unigram()[tokens]
+        pairs = before.astype(np.int64) * self.vocab_size + tokens
+        index = np.searchsorted(self.keys, pairs).clip(max=max(0, len(self.keys) - 1))
+        seen = self.counts[index] * (self.keys[index] == pairs) if len(self.keys) else 0.0
+        divisor = np.maximum(totals + distinct, 1)
+        share = np.where(distinct > 0, (seen + distinct * unigram) / divisor, unigram)
         return np.asarray(-np.log(share))
 
     def bigram_table(self) -> npt.NDArray[np.float32]:
         """Return log P(b | a) of all pairs of tokens, (V, V)."""
-        times, different = self.followers()
-        kept = np.where(different > 0, different / np.maximum(times + different, 1), 1.0)
-        anywhere = self.unigram()
-        table = np.log(kept)[:, None].astype(np.float32) + np.log(anywhere).astype(np.float32)
+        totals, distinct = self.followers()
+        unseen = np.where(distinct > 0, distinct / np.maximum(totals + distinct, 1), 1.0)
+        unigram = self.unigram()
+        table = np.log(unseen)[:, None].astype(np.float32) + np.log(unigram).astype(np.float32)
         table[self.first, self.second] = -self.bigram_losses(self.first, self.second)
         return table
 
@@ -103,5 +103,5 @@ class BigramCounts:
 def _merged(tables: Sequence[Table]) -> Table:
     """Merge tables of keys and counts into one with sorted keys."""
     keys, counts = (np.concatenate(each) for each in zip(*tables, strict=True))
-    both, places = np.unique(keys, return_inverse=True)
-    return both, np.bincount(places, counts, len(both)).astype(np.int64)
+    merged, index = np.unique(keys, return_inverse=True)
+    return merged, np.bincount(index, counts, len(merged)).astype(np.int64)

@@ -211,8 +211,8 @@ class TokenSplit:
             start + shard.ends.astype(np.int64)
             for start, shard in zip(self._starts, self._shards, strict=False)
         ]
-        every = np.concatenate([np.empty(0, np.int64), *ends])
-        return every[every <= len(self)]
+        all_ends = np.concatenate([np.empty(0, np.int64), *ends])
+        return all_ends[all_ends <= len(self)]
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Return the tokens from ``start`` up to ``stop``, across shards."""

@@ -393,16 +393,16 @@ class EventStream(StreamingResponse):
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     """Await some work, but stop when the client disconnects."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+    task = asyncio.ensure_future(work)
+    disconnect = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
         raise APIError(CLIENT_CLOSED_REQUEST, "the client disconnected")
     finally:
-        working.cancel()
-        leaving.cancel()
+        task.cancel()
+        disconnect.cancel()
 
 
 async def _disconnected(request: Request) -> None:
