@@ -20,8 +20,8 @@ class Bigram(LanguageModel):
         super().__init__(config)
         if config.vocab_size > MAX_PIECES:
             raise AtlasError(
-                f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces; its table "
-                f"has as many rows and columns: use a tokenizer with at most {MAX_PIECES} pieces"
+                f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces; its "
+                f"table has as many rows and columns: use a tokenizer of at most {MAX_PIECES}"
             )
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
 
