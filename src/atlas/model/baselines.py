@@ -21,7 +21,7 @@ class Bigram(LanguageModel):
         if config.vocab_size > MAX_PIECES:
             raise AtlasError(
                 f"model.kind is bigram, and the vocabulary has {config.vocab_size} pieces; its "
-                f"table has as many rows and columns: use a tokenizer of at most {MAX_PIECES}"
+                f"table is as wide and high: set tokenizer.vocab_size to {MAX_PIECES} or less"
             )
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
 

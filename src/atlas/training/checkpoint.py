@@ -90,7 +90,7 @@ class Checkpoints:
             self._pending = {}
 
     def save(self, train_step: TrainStep, state: TrainState) -> bool:
-        """Write a checkpoint and remove all but the newest two; every process must call this.
+        """Write a checkpoint and keep only the newest two; every process must call this.
 
         If the disk is full, log a warning, keep the older checkpoints and return False.
         """

@@ -22,7 +22,7 @@ EPSILON = 1e-7
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Move the singular values of matrices (..., N, M) into 0.7 to 1.2; keep the singular vectors.
+    """Bring all singular values of matrices (..., N, M) to about 1 (0.7 to 1.2); keep the vectors.
 
     A quintic Newton-Schulz iteration, which needs only matrix products. It computes in ``dtype``:
     bfloat16 is precise enough, but slow on a CPU.

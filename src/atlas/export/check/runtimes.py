@@ -38,7 +38,7 @@ from atlas.pipeline.processes import threads
 Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
 
-FULL_DISK = 1 << 20  # free bytes below which a failure is put down to the disk; few runtimes say so
+FULL_DISK = 1 << 20  # free bytes below which a failure is blamed on the disk; few runtimes say it
 TIMEOUT = 3600  # seconds; a runtime that hangs has failed
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
