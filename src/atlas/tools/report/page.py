@@ -1,10 +1,17 @@
 """Write pages of HTML that need no network: the report, and the template of DVC's plots."""
 
 import functools
+import os
 import shlex
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import (
+    Environment,
+    FileSystemBytecodeCache,
+    FileSystemLoader,
+    StrictUndefined,
+    Template,
+)
 
 from atlas.errors import AtlasError, one_line
 from atlas.params.overrides import override
@@ -40,8 +47,10 @@ def render(results: Results, history: History) -> str:
 
 @functools.cache
 def _template() -> Template:
+    cache = Path(__file__).with_name("__pycache__")  # compiled templates, like compiled modules
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
+        bytecode_cache=FileSystemBytecodeCache(str(cache)) if os.access(cache, os.W_OK) else None,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
