@@ -1,5 +1,7 @@
 """Small data and small models for the tests."""
 
+import copy
+import functools
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -97,9 +99,12 @@ def write_tokens(
     return folder
 
 
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
 def params_tree(**changes: Any) -> dict[str, Any]:
-    """Read the project's params.yaml and apply changes by dotted key."""
-    tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    """Return the project's params with changes by dotted key."""
+    tree = copy.deepcopy(PARAMS)
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         place = tree
@@ -114,9 +119,15 @@ def small_params(**changes: Any) -> Params:
     return Params.from_mapping(params_tree(**(SMALL | changes)))
 
 
+@functools.cache
+def small_model() -> dict[str, Any]:
+    """Return the section ``model`` of the small params."""
+    return small_params().model.model_dump()
+
+
 def small_config(**options: Any) -> ModelConfig:
     """Return the config of a model with a few thousand weights."""
-    values = small_params().model.model_dump() | {
+    values = small_model() | {
         "vocab_size": 400,
         "eos": EOS,
         "separator": None,

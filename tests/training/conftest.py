@@ -8,12 +8,19 @@ import torch
 
 from atlas.model.weights import initialize, make_model
 from atlas.tokens.shards import TokenSplit
+from atlas.training import metrics
 from atlas.training.checkpoint import Checkpoints
 from atlas.training.distributed import DistributedContext
 from atlas.training.trainer import Trainer
 from tests.small import small_config, small_params
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _quick_speed_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the machine with small matrices, because each run does."""
+    monkeypatch.setitem(metrics.MATMUL_SIZES, "cpu", 128)
 
 
 @pytest.fixture(autouse=True)

@@ -156,5 +156,6 @@ def test_the_page_of_samples_is_a_table():
     ]
 
 
-def test_the_machine_multiplies():
+def test_the_machine_multiplies(monkeypatch):
+    monkeypatch.undo()  # the size that a run multiplies
     assert 1e8 < matmul_flops(CPU) < 1e15

@@ -12,7 +12,7 @@ from atlas.export.gguf.writer import write_gguf
 from atlas.model.weights import weights_of
 from atlas.params.runtime_support import ARCHITECTURES, architecture_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
-from tests.export.models import SHAPES, WIDE, bundle_of, store, store_changed
+from tests.export.models import SHAPES, WIDE, InProcess, bundle_of, store, store_changed
 from tests.small import small_params, text
 
 
@@ -46,7 +46,9 @@ def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, r
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     file = tmp_path / "model.gguf"
     write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
-    agreement = compare(file, expected, model, architecture.logit_tolerance)
+    agreement = compare(
+        file, expected, model, architecture.logit_tolerance, InProcess("llama.cpp")
+    )
     check_agreement(file, agreement, architecture.logit_tolerance)
     assert agreement.token_mismatches == 0
     assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
