@@ -90,7 +90,7 @@ def test_penalties_apply_to_the_whole_text_or_to_generated_tokens():
     assert process_logits(logits, both, [0], [1]).tolist() == [-0.5, -1.0, 0.0]
 
 
-def draws(sampling, count=20_000):
+def draws(sampling, count=12_000):
     generator = np.random.default_rng(5)
     found = [next_token(LOGITS, sampling, generator) for _ in range(count)]
     return [found.count(token) for token in range(4)]

@@ -46,9 +46,7 @@ def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, r
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     file = tmp_path / "model.gguf"
     write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
-    agreement = compare(
-        file, expected, model, architecture.logit_tolerance, InProcess("llama.cpp")
-    )
+    agreement = compare(file, expected, model, architecture.logit_tolerance, InProcess("llama.cpp"))
     check_agreement(file, agreement, architecture.logit_tolerance)
     assert agreement.token_mismatches == 0
     assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)

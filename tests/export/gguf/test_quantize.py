@@ -1,11 +1,15 @@
 """Atlas's files compared with those of llama.cpp's own quantizer."""
 
+import sys
+from unittest.mock import patch
+
 import gguf
 import numpy as np
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.export.gguf.quantize import matrix_types, needs_llama_cpp, quantize
+from atlas.export.check.runtimes import RuntimeProcess
+from atlas.export.gguf.quantize import main, matrix_types, needs_llama_cpp, quantize
 from atlas.export.gguf.writer import write_gguf
 from atlas.params.runtime_support import architecture_of
 from tests.export.models import SHAPES, bundle_of, store
@@ -23,24 +27,40 @@ def write(folder, tokenizer, options, name):
     return file
 
 
+class InThisProcess(RuntimeProcess):
+    """llama.cpp's quantizer in the tests' process; other tests start it as users do."""
+
+    def run(self, *arguments, file):
+        with patch.object(sys, "argv", ["quantize", *arguments]):
+            main()
+
+
 def tensors(file):
     return {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
 
 
-@pytest.mark.parametrize("shape", ["llama", "llama-mqa", "gpt2-bias-untied", "mpt-six"])
+@pytest.fixture(scope="module", params=["llama", "llama-mqa", "gpt2-bias-untied", "mpt-six"])
+def exact(request, tmp_path_factory, tokenizer):
+    """A model of each shape in F32."""
+    return write(tmp_path_factory.mktemp(request.param), tokenizer, SHAPES[request.param], "f32")
+
+
 @pytest.mark.parametrize("name", OURS)
-def test_every_tensor_equals_llama_cpps(tmp_path, tokenizer, shape, name):
-    exact = write(tmp_path, tokenizer, SHAPES[shape], "f32")
-    file = write(tmp_path, tokenizer, SHAPES[shape], name)
-    quantize(exact, tmp_path / "theirs.gguf", name)
-    ours, theirs = tensors(file), tensors(tmp_path / "theirs.gguf")
+def test_every_tensor_equals_llama_cpps(exact, tokenizer, monkeypatch, name):
+    bundle = bundle_of(exact.parent / "model", tokenizer)
+    architecture = architecture_of(bundle.config.model_dump())
+    file, theirs_file = (exact.with_name(f"{whose}-{name}.gguf") for whose in ("ours", "theirs"))
+    write_gguf(file, bundle, architecture, name)
+    monkeypatch.setattr("atlas.export.gguf.quantize.QUANTIZER", InThisProcess("llama.cpp"))
+    quantize(exact, theirs_file, name)
+    ours, theirs = tensors(file), tensors(theirs_file)
     assert ours.keys() == theirs.keys()
     for key, tensor in theirs.items():
         assert ours[key].tensor_type == tensor.tensor_type, key
         assert np.array_equal(ours[key].data, tensor.data), key
     keys = ("general.file_type", "general.architecture", "general.quantization_version")
     for key in keys:
-        fields = (gguf.GGUFReader(each).fields[key] for each in (file, tmp_path / "theirs.gguf"))
+        fields = (gguf.GGUFReader(each).fields[key] for each in (file, theirs_file))
         first, second = (field.contents() for field in fields)
         assert first == second
 

@@ -1,5 +1,6 @@
 """Running a study: what it refuses before anything starts."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,20 @@ SPEC = {
 }
 
 
-@pytest.fixture
-def study(project):
+@pytest.fixture(scope="module")
+def unchanged_study(unchanged_project, tmp_path_factory):
     """A DVC project with the study ``lr``."""
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=project, check=True)
-    (project / "studies/lr.yaml").write_text(yaml.safe_dump(SPEC))
-    return project
+    root = tmp_path_factory.mktemp("study") / "project"
+    shutil.copytree(unchanged_project, root)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
+    (root / "studies/lr.yaml").write_text(yaml.safe_dump(SPEC))
+    return root
+
+
+@pytest.fixture
+def study(unchanged_study, tmp_path):
+    """A copy of it for a test."""
+    return shutil.copytree(unchanged_study, tmp_path, dirs_exist_ok=True)
 
 
 def test_without_any_run_a_page_stays_as_it_is(study):

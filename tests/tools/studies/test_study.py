@@ -169,9 +169,10 @@ def test_each_study_is_valid_and_has_its_page(shipped, name):
     assert len(study.spec.seeds) >= 2
     assert all(run.params.export.formats == () for run in study.runs)
     assert (ROOT / f"docs/studies/{name}.md").is_file()
+    first = dict(leaves(study.runs[0].params.model_dump()))
     differing = {
         key for run in study.runs for key, value in leaves(run.params.model_dump())
-        if value != dict(leaves(study.runs[0].params.model_dump()))[key]
+        if value != first[key]
     }  # fmt: skip
     assert differing == {*study.spec.keys, "train.seed"}
 
