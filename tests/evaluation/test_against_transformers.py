@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
 
 from atlas.cleaning.documents import SPLITS, Document
 from atlas.evaluation.evaluator import Evaluator
@@ -39,12 +39,16 @@ def both(tmp_path_factory, tokenizer):
         split.bytes = size
     evaluate = small_params(**{"evaluate.stride": 0.25}).evaluate
     evaluator = Evaluator(model, tokenizer, splits, folder / "clean", evaluate)
-    return evaluator, AutoModelForCausalLM.from_pretrained(folder / "hf"), folder / "hf"
+    return (
+        evaluator,
+        transformers.AutoModelForCausalLM.from_pretrained(folder / "hf"),
+        folder / "hf",
+    )
 
 
 def bits_per_byte(theirs, folder, stride):
     """Compute bits per byte of all documents joined, each window by itself."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer.eos_token_id]
     for document in DOCUMENTS:
         ids += [*tokenizer(document.text, add_special_tokens=False).input_ids, ids[0]]

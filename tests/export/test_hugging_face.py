@@ -4,7 +4,7 @@ import json
 from itertools import product
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
 
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import TRANSFORMERS, check_agreement, compare, expect
@@ -73,11 +73,11 @@ def test_generate_stops_and_samples_as_the_folder_says(tmp_path, tokenizer):
     model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
     kind = class_of(model.config.model_dump())
     write_hugging_face(tmp_path / "hf", bundle_of(tmp_path / "model", tokenizer), kind)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     told = loaded.generation_config
     assert (told.do_sample, told.temperature, told.top_k, told.top_p) == (True, 0.8, 50, 0.95)
     assert told.eos_token_id == loaded.config.eos_token_id == tokenizer.eos
-    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert theirs.eos_token == "<|endoftext|>"
     assert theirs("<|endoftext|>")["input_ids"] == [tokenizer.eos]  # as usual in transformers
     ids = theirs("the lamp", return_tensors="pt")
