@@ -33,6 +33,7 @@ def rows():
                 yield pytest.param(WIDE | options, id=name, marks=marks)
 
 
+IN_PROCESS = InProcess("llama.cpp")
 VAL = [text(seed, sentences=6) for seed in range(500, 504)]
 
 
@@ -46,7 +47,7 @@ def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, r
     expected = expect(model, tokenizer, VAL, prompts=3, greedy_tokens=60)
     file = tmp_path / "model.gguf"
     write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
-    agreement = compare(file, expected, model, architecture.logit_tolerance, InProcess("llama.cpp"))
+    agreement = compare(file, expected, model, architecture.logit_tolerance, IN_PROCESS)
     check_agreement(file, agreement, architecture.logit_tolerance)
     assert agreement.token_mismatches == 0
     assert (agreement.greedy_tokens, agreement.greedy_mismatches) == (180, 0)
@@ -67,7 +68,7 @@ def test_smaller_types_come_close(tmp_path, tokenizer, kind):
         file = tmp_path / f"{type_name}.gguf"
         write_gguf(file, bundle_of(tmp_path / "model", tokenizer), architecture, type_name)
         sizes[type_name] = file.stat().st_size
-    agreement = compare(file, expected, model, 1.0)
+    agreement = compare(file, expected, model, 1.0, IN_PROCESS)
     assert agreement.token_mismatches == 0
     assert 1e-4 < agreement.logit_difference < MAX_DIFFERENCE.get(kind, 1.5)
     assert sizes[kind] < sizes["f32"]

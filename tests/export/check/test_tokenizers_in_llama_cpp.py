@@ -17,7 +17,7 @@ from atlas.model.weights import initialize, save_weights
 from atlas.params.runtime_support import architecture_of
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
-from tests.export.models import bundle_of
+from tests.export.models import InProcess, bundle_of
 from tests.small import small_config, small_params, text
 
 KINDS = ("bpe", "char", "unigram")
@@ -59,7 +59,7 @@ def mismatches(tokenizer: Tokenizer, texts: list[str], folder: Path) -> int:
     ids = [each.tolist() for each in tokenizer.encode_stream(texts)]
     sequence = [3]
     expected = Expected(list(zip(texts, ids, strict=True)), [(sequence, 0)], [(sequence, [])], 0, 8)
-    return compare(folder / "m.gguf", expected, model, 0).token_mismatches
+    return compare(folder / "m.gguf", expected, model, 0, InProcess("llama.cpp")).token_mismatches
 
 
 def trained(kind: str, texts: list[str], vocab_size: int, coverage: float = 0.9999) -> Tokenizer:
