@@ -105,7 +105,7 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
             weights.write_bytes(weights.read_bytes()[:-100])
         case "other shape":
             small_config(d_ff=96).write(tmp_path)
-    with pytest.raises(AtlasError, match=r"(config\.json|model\.safetensors): no[t ]"):
+    with pytest.raises(AtlasError, match=r"config\.json: no[t ]|model\.safetensors: does not fit"):
         load_model(tmp_path, torch.device("cpu"))
 
 
