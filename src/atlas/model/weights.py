@@ -120,7 +120,7 @@ def load_model(
         load_weights(model, safetensors.torch.load_file(path))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise AtlasError(f"{path}: does not fit config.json ({reason})") from None
+        raise AtlasError(f"{path}: not the weights that config.json describes ({reason})") from None
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise AtlasError(f"{path}: {name} has values that are not finite; train it again")
