@@ -146,12 +146,13 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bo
     writer.add_tokenizer_model("llama" if tokenizer.kind in ("bpe", "char") else "t5")
     writer.add_tokenizer_pre("default")
     keys, types = gguf.Keys.Tokenizer, gguf.GGUFValueType
+    # sentencepiece numbers the types of pieces as GGUF does. A given kind saves checking each item.
     for key, kind, values in (
         (keys.LIST, types.STRING, [piece.piece.encode() for piece in pieces]),
         (keys.SCORES, types.FLOAT32, [piece.score for piece in pieces]),
-        (keys.TOKEN_TYPE, types.INT32, [piece.type for piece in pieces]),  # GGUF's own numbers
+        (keys.TOKEN_TYPE, types.INT32, [piece.type for piece in pieces]),
     ):
-        writer.add_key_value(key, values, types.ARRAY, kind)  # stating the kind saves checking each
+        writer.add_key_value(key, values, types.ARRAY, kind)
     writer.add_bos_token_id(tokenizer.bos)
     writer.add_eos_token_id(tokenizer.eos)
     writer.add_unk_token_id(tokenizer.unk)
