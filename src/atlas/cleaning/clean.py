@@ -24,7 +24,8 @@ import numpy as np
 from atlas.cleaning import splits
 from atlas.cleaning.documents import SPLITS, Document, Split, batches
 from atlas.cleaning.duplicates import HASH_BATCH, Duplicates, band_keys, find_duplicates, text_key
-from atlas.cleaning.reading.read import Item, Rejection, Unit, UnreadableFile, plan, read_piece
+from atlas.cleaning.reading.pieces import Item, Rejection, UnreadableFile
+from atlas.cleaning.reading.read import Unit, plan, read_piece
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
@@ -85,7 +86,7 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
 
     def documents() -> Iterator[Document]:
         for piece in unit.pieces:
-            for item in read_piece(piece, clean.text_field, clean.separator, notes):
+            for item in read_piece(piece, clean, notes):
                 cleaned = clean_item(item, clean, changes)
                 if isinstance(cleaned, Rejection):
                     reasons[cleaned.reason] += 1

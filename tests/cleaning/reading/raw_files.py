@@ -10,9 +10,10 @@ import pyarrow
 import pyarrow.parquet
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.reading.read import Piece, plan, read_piece
+from atlas.cleaning.reading.pieces import Piece
+from atlas.cleaning.reading.read import plan, read_piece
 from atlas.corpora.manifest import RawFile
-from tests.small import text
+from tests.small import small_params, text
 
 STORIES = [text(seed) for seed in range(5)]
 
@@ -34,9 +35,14 @@ def parquet(path, rows, **options):
     return path
 
 
+def cleaning(**changes):
+    """Return the small params of clean with some changed."""
+    return small_params(**{f"clean.{key}": value for key, value in changes.items()}).clean
+
+
 def read(path, field="text", **place):
     notes = Counter()
-    return list(read_piece(Piece(path, path.name, **place), field, None, notes))
+    return list(read_piece(Piece(path, path.name, **place), cleaning(text_field=field), notes))
 
 
 def texts(items):
@@ -46,12 +52,12 @@ def texts(items):
 def read_all(folder, files, separator=None):
     """Read all pieces of a plan in order."""
     manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
-    notes = Counter()
+    notes, clean = Counter(), cleaning(separator=separator)
     return [
         item
         for unit in plan(folder, manifest)
         for piece in unit.pieces
-        for item in read_piece(piece, "text", separator, notes)
+        for item in read_piece(piece, clean, notes)
     ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import read as units
 from atlas.cleaning.reading import streams
-from atlas.cleaning.reading.read import Rejection, UnreadableFile
+from atlas.cleaning.reading.pieces import Rejection, UnreadableFile
 from atlas.corpora.manifest import RawFile
 from tests.cleaning.reading.raw_files import STORIES, archive, jsonl, read_all, texts
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import read as units
 from atlas.cleaning.reading import streams as blocks
-from atlas.cleaning.reading.read import Rejection, UnreadableFile, plan
+from atlas.cleaning.reading.pieces import Rejection, UnreadableFile
+from atlas.cleaning.reading.read import plan
 from atlas.corpora.manifest import RawFile
 from tests.cleaning.reading.raw_files import STORIES, jsonl, read, read_all, texts
 from tests.small import text

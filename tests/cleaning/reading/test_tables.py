@@ -6,9 +6,19 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from atlas.cleaning.reading import read as units
-from atlas.cleaning.reading.read import Piece, UnreadableFile, read_piece
-from tests.cleaning.reading.raw_files import STORIES, parquet, read, read_all, table, texts
+from atlas.cleaning.reading import read as read_module
+from atlas.cleaning.reading import tables
+from atlas.cleaning.reading.pieces import Piece, UnreadableFile
+from atlas.cleaning.reading.read import read_piece
+from tests.cleaning.reading.raw_files import (
+    STORIES,
+    cleaning,
+    parquet,
+    read,
+    read_all,
+    table,
+    texts,
+)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -24,7 +34,7 @@ def test_a_row_of_a_table_is_a_document(tmp_path, separator, encoding):
 
 
 def test_parquet_is_read_by_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "MIN_RANGE", 100)
+    monkeypatch.setattr(read_module, "MIN_RANGE", 100)
     rows = [{"story": story, "text": story, "source": "s"} for story in STORIES]
     parquet(tmp_path / "a.parquet", rows, row_group_size=2)
     items = read_all(tmp_path, ["a.parquet"])
@@ -59,7 +69,7 @@ def test_an_encoding_is_guessed_from_late_letters(tmp_path, encoding, letters):
     rows = f"{letters}\n".encode(encoding) * 2000
     path.write_bytes(b"text\n" + b"plain words\n" * 200_000 + rows)
     notes = Counter()
-    items = list(read_piece(Piece(path, "a.csv"), "text", None, notes))
+    items = list(read_piece(Piece(path, "a.csv"), cleaning(), notes))
     assert items[-1].text == letters
     assert +notes == ({} if encoding == "utf-8" else {f"guessed_{encoding}": 1})
 
@@ -68,7 +78,7 @@ def test_invalid_bytes_of_a_table_are_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"text\n" + "schöne Wörter\n".encode() * 99 + b"sch\xf6n\n")
     notes = Counter()
-    items = list(read_piece(Piece(path, "a.csv"), "text", None, notes))
+    items = list(read_piece(Piece(path, "a.csv"), cleaning(), notes))
     assert items[-1].text == "sch\ufffdn"
     assert notes["replaced_bytes"] == 1
 
@@ -90,7 +100,7 @@ def test_an_open_quote_is_reported(tmp_path):
 
 @pytest.mark.parametrize("row", ["x" * 500, '"' + "x\n" * 100 + '"', '"",' * 100 + "\n"])
 def test_an_overlong_row_is_reported(tmp_path, monkeypatch, row):
-    monkeypatch.setattr(units, "MAX_ROW", 100)
+    monkeypatch.setattr(tables, "MAX_ROW", 100)
     (tmp_path / "a.csv").write_text(f"text,n\nfirst,1\n{row}\nlast,2\n")
     first, broken = read(tmp_path / "a.csv")
     assert first.text == "first"
@@ -116,5 +126,5 @@ def test_batches_of_long_parquet_rows_are_small(tmp_path):
     rows = [{"text": f"{n}" + "x" * (3 << 20)} for n in range(30)]
     path = parquet(tmp_path / "a.parquet", rows, compression="none", use_dictionary=False)
     metadata = pyarrow.parquet.read_metadata(path)
-    assert units._batch_rows(metadata, range(metadata.num_row_groups)) == 10
+    assert tables._batch_rows(metadata, range(metadata.num_row_groups)) == 10
     assert texts(read(path)) == [row["text"] for row in rows]

@@ -1,0 +1,52 @@
+"""Units of reading: a raw file or a part of one, and the items that reading it yields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from atlas.cleaning.documents import Document
+from atlas.corpora.local_files import GZIP_SUFFIX, Format, format_of
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A raw file, a member of a zip archive, or a range of a file."""
+
+    path: Path
+    name: str  # prefix of the ids of its documents
+    member: str | None = None  # name within a zip archive
+    start: int = 0  # first byte (text, JSON Lines) or row group (Parquet)
+    stop: int | None = None  # byte or row group to end before, None for the end
+    first_line: int = 1  # number of the first line that starts in the range
+    bytes: int = 0  # declared unpacked size
+
+    @property
+    def format(self) -> Format | None:
+        """The file format, None if unknown."""
+        return format_of(self.member or self.path.name)
+
+    @property
+    def packed(self) -> bool:
+        """True for gzip files and members of archives."""
+        return self.member is not None or self.path.name.lower().endswith(GZIP_SUFFIX)
+
+    @property
+    def whole(self) -> bool:
+        """True for a file, False for a range of one."""
+        return self.start == 0 and self.stop is None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A rejected document, with a short reason."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class UnreadableFile(Rejection):
+    """A file that is damaged or not text; ``id`` is its name."""
+
+
+Item = Document | Rejection
