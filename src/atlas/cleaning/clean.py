@@ -24,7 +24,7 @@ import numpy as np
 from atlas.cleaning import splits
 from atlas.cleaning.documents import SPLITS, Document, Split, batches
 from atlas.cleaning.duplicates import HASH_BATCH, Duplicates, band_keys, find_duplicates, text_key
-from atlas.cleaning.reading.pieces import Item, Rejection, UnreadableFile
+from atlas.cleaning.reading.pieces import Item, Notes, Rejection, UnreadableFile
 from atlas.cleaning.reading.read import Unit, plan, read_piece
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
@@ -33,7 +33,7 @@ from atlas.cleaning.steps.unicode import fix_mojibake, normalize, surrogates
 from atlas.cleaning.steps.unwrapping import unwrap
 from atlas.cleaning.words import Hashes, concatenate, distinct
 from atlas.corpora.manifest import read_raw_files
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line
 from atlas.params.schema import CleanParams
 from atlas.pipeline.files import partial_path, put_in_place, remove, write_json
 from atlas.pipeline.parallel import in_order
@@ -41,7 +41,7 @@ from atlas.pipeline.parallel import in_order
 MAX_CHUNK = 1 << 16  # documents, whose keys are held in memory at once
 RESULT, REJECTED, STATISTICS = "result.json", "rejected.jsonl", "statistics.json"
 HELD_OUT: tuple[Split, ...] = ("val", "test")
-CHANGES = (  # counts kept by the steps, in order
+CHANGED = (  # counts kept by the steps, in order
     "mojibake",  # lines
     "line_ends",
     "surrogates",
@@ -54,6 +54,9 @@ CHANGES = (  # counts kept by the steps, in order
     "transcriber_notes",
     "unwrapped",  # documents
 )
+REMOVED: tuple[str, ...] = ()  # characters, by kind
+MAX_LISTED = 10  # files or warnings named on stderr
+MAX_LEAKAGE = 0.05  # share of val or test that also occurs in train
 
 Metrics = dict[str, int | float | str]
 
@@ -66,7 +69,9 @@ class UnitResult:
     documents: list[int]  # per chunk
     reasons: dict[str, int]  # rejections per reason
     changes: dict[str, int]  # per step
-    notes: dict[str, int]  # texts per guessed encoding, and invalid bytes that were replaced
+    counts: dict[str, int]  # notes of reading: see Notes
+    guessed: dict[str, str]
+    warnings: list[str]
 
     @classmethod
     def read(cls, folder: Path) -> "UnitResult":
@@ -82,7 +87,7 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
     partial = partial_path(final.with_name(f"{final.name}.{platform.node()}-{os.getpid()}"))
     remove(partial)
     partial.mkdir(parents=True)
-    reasons, changes, notes = Counter[str](), Counter[str](), Counter[str]()
+    reasons, changes, notes = Counter[str](), Counter[str](), Notes()
 
     def documents() -> Iterator[Document]:
         for piece in unit.pieces:
@@ -96,7 +101,7 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
 
     with (partial / REJECTED).open("wb") as rejected:
         counts = write_chunks(documents(), partial, clean)
-    result = {"documents": counts, "reasons": reasons, "changes": changes, "notes": +notes}
+    result = {"documents": counts, "reasons": reasons, "changes": changes} | vars(notes)
     write_json(partial / RESULT, result)
     if final.exists():  # a cluster reruns the task of a machine that it believes lost
         remove(partial)
@@ -213,20 +218,72 @@ def clean_corpus(
     _check_splits(statistics, clean, kept)
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
     changes = sum((Counter(result.changes) for result in results), Counter[str]())
-    notes = sum((Counter(result.notes) for result in results), Counter[str]())
+    notes = _merge_notes(results)
     metrics: Metrics = {
         "documents_in": kept + reasons.total(),
         "documents_kept": kept,
         "split_by": clean.split_by,
     }
     metrics |= {f"rejected_{reason}": count for reason, count in sorted(reasons.items())}
-    metrics |= {f"changed_{step}": changes[step] for step in CHANGES}
-    metrics |= dict(sorted(notes.items()))
+    metrics |= {f"changed_{step}": changes[step] for step in CHANGED}
+    metrics |= {f"removed_{kind}": changes[kind] for kind in REMOVED}
+    metrics |= dict(sorted(notes.counts.items()))
+    guessed = Counter(notes.guessed.values())
+    metrics |= {f"guessed_{encoding}": guessed[encoding] for encoding in sorted(guessed)}
     for split, counts in statistics.items():
         metrics[f"{split}_documents"] = counts.documents
         metrics[f"{split}_characters"] = counts.characters.total()
         metrics[f"{split}_words"] = counts.words
-    return metrics | leakage, statistics
+    metrics |= leakage
+    _warn(metrics, notes)
+    return metrics, statistics
+
+
+def _merge_notes(results: list[UnitResult]) -> Notes:
+    notes = Notes()
+    for result in results:
+        notes.counts.update(result.counts)
+        notes.guessed |= result.guessed
+        notes.warnings += result.warnings
+    return notes
+
+
+def _warn(metrics: Metrics, notes: Notes) -> None:
+    """Report on stderr everything that was removed, replaced or guessed, one line per kind."""
+    warn = logging.getLogger(__name__).warning
+    for line in notes.warnings[:MAX_LISTED]:
+        warn("%s", line)
+    if len(notes.warnings) > MAX_LISTED:
+        warn("... and %d more warnings of this kind", len(notes.warnings) - MAX_LISTED)
+    if notes.guessed:
+        named = [f"{name} ({encoding})" for name, encoding in list(notes.guessed.items())]
+        names = ", ".join(named[:MAX_LISTED]) + (", ..." if len(named) > MAX_LISTED else "")
+        warn(
+            "guessed the encoding of %s: %s; if one is wrong, set clean.encoding",
+            *(_count(len(named), "file"), one_line(names)),
+        )
+    if replaced := notes.counts["replaced_bytes"]:
+        warn("replaced %s that are not text with U+FFFD", _count(replaced, "byte"))
+    removed = {
+        name.removeprefix("removed_").replace("_", " "): count
+        for name, count in metrics.items()
+        if name.startswith("removed_") and isinstance(count, int) and count
+    }
+    if removed:
+        kinds = ", ".join(f"{count:,} of {kind}" for kind, count in removed.items())
+        warn("removed %s: %s", _count(sum(removed.values()), "character"), kinds)
+    for split in HELD_OUT:
+        leakage = metrics[f"{split}_leakage"]
+        if isinstance(leakage, float) and leakage > MAX_LEAKAGE:
+            warn(
+                "%.0f%% of the word 13-grams of %s also occur in train: its loss will be too low; "
+                "clean.duplicates=near or a lower clean.jaccard_threshold removes copies",
+                *(100 * leakage, split),
+            )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _write_rejected(

@@ -4,13 +4,12 @@ import csv
 import io
 import json
 import zipfile
-from collections import Counter
 
 import pyarrow
 import pyarrow.parquet
 
 from atlas.cleaning.documents import Document
-from atlas.cleaning.reading.pieces import Piece
+from atlas.cleaning.reading.pieces import Notes, Piece
 from atlas.cleaning.reading.read import plan, read_piece
 from atlas.corpora.manifest import RawFile
 from tests.small import small_params, text
@@ -41,7 +40,7 @@ def cleaning(**changes):
 
 
 def read(path, field="text", **place):
-    notes = Counter()
+    notes = Notes()
     return list(read_piece(Piece(path, path.name, **place), cleaning(text_field=field), notes))
 
 
@@ -52,7 +51,7 @@ def texts(items):
 def read_all(folder, files, separator=None):
     """Read all pieces of a plan in order."""
     manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
-    notes, clean = Counter(), cleaning(separator=separator)
+    notes, clean = Notes(), cleaning(separator=separator)
     return [
         item
         for unit in plan(folder, manifest)

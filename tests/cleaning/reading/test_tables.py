@@ -1,6 +1,5 @@
 import csv
 import io
-from collections import Counter
 
 import pyarrow
 import pyarrow.parquet
@@ -8,7 +7,7 @@ import pytest
 
 from atlas.cleaning.reading import read as read_module
 from atlas.cleaning.reading import tables
-from atlas.cleaning.reading.pieces import Piece, UnreadableFile
+from atlas.cleaning.reading.pieces import Notes, Piece, UnreadableFile
 from atlas.cleaning.reading.read import read_piece
 from tests.cleaning.reading.raw_files import (
     STORIES,
@@ -68,19 +67,19 @@ def test_an_encoding_is_guessed_from_late_letters(tmp_path, encoding, letters):
     path = tmp_path / "a.csv"
     rows = f"{letters}\n".encode(encoding) * 2000
     path.write_bytes(b"text\n" + b"plain words\n" * 200_000 + rows)
-    notes = Counter()
+    notes = Notes()
     items = list(read_piece(Piece(path, "a.csv"), cleaning(), notes))
     assert items[-1].text == letters
-    assert +notes == ({} if encoding == "utf-8" else {f"guessed_{encoding}": 1})
+    assert notes.guessed == ({} if encoding == "utf-8" else {"a.csv": encoding})
 
 
 def test_invalid_bytes_of_a_table_are_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"text\n" + "schöne Wörter\n".encode() * 99 + b"sch\xf6n\n")
-    notes = Counter()
+    notes = Notes()
     items = list(read_piece(Piece(path, "a.csv"), cleaning(), notes))
     assert items[-1].text == "sch\ufffdn"
-    assert notes["replaced_bytes"] == 1
+    assert notes.counts["replaced_bytes"] == 1
 
 
 def test_a_row_with_too_many_fields_is_rejected(tmp_path):

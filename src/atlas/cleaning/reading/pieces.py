@@ -1,6 +1,7 @@
 """Units of reading: a raw file or a part of one, and the items that reading it yields."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from atlas.cleaning.documents import Document
@@ -50,3 +51,12 @@ class UnreadableFile(Rejection):
 
 
 Item = Document | Rejection
+
+
+@dataclass
+class Notes:
+    """Facts about the files read that the user is told."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # metrics, such as replaced_bytes
+    guessed: dict[str, str] = field(default_factory=dict)  # encodings of files by name
+    warnings: list[str] = field(default_factory=list)  # one line each

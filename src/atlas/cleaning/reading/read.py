@@ -6,14 +6,13 @@ the same. ``read_piece`` then reads one file or range.
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlas.cleaning.reading import streams
 from atlas.cleaning.reading.decoding import NotTextError
-from atlas.cleaning.reading.pieces import Item, Piece, Rejection, UnreadableFile
+from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, UnreadableFile
 from atlas.cleaning.reading.records import read_jsonl
 from atlas.cleaning.reading.streams import BrokenFileError, open_stream
 from atlas.cleaning.reading.tables import read_csv, read_parquet, row_groups
@@ -101,12 +100,12 @@ def _group(pieces: list[Piece], size: int) -> list[Unit]:
     return [Unit(number, tuple(unit)) for number, unit in enumerate(units)]
 
 
-def read_piece(piece: Piece, clean: CleanParams, notes: Counter[str]) -> Iterator[Item]:
+def read_piece(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read a raw file or a range of one.
 
     A text file is one document, or several if it is very long or has separators. A line of JSON
     Lines and a row of a table are one document each, with its text under ``clean.text_field``.
-    ``notes`` counts guessed encodings (``guessed_cp1252``) and ``replaced_bytes``.
+    ``notes`` receives what the user should know.
     """
     items: Iterator[Item] = iter(())
     item = None

@@ -3,14 +3,13 @@
 import contextlib
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atlas.cleaning.reading import decoding
-from atlas.cleaning.reading.pieces import Item, Piece, Rejection
+from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
 from atlas.cleaning.reading.records import SOURCE, record_document
 from atlas.cleaning.reading.streams import MAX_LINE, BrokenFileError, open_stream
 from atlas.params.schema import CleanParams
@@ -21,12 +20,13 @@ MAX_BATCH_BYTES = 32 << 20  # of these rows, by their mean size
 EXTRA_FIELDS = ""  # key of fields beyond the columns; no column has this name
 
 
-def read_csv(piece: Piece, clean: CleanParams, notes: Counter[str]) -> Iterator[Item]:
+def read_csv(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read the rows of a CSV file."""
     with open_stream(piece.path, piece.member) as stream:
         sample = decoding.encoding_sample(stream)
         guess = decoding.guess_encoding(sample, whole=False)
-        notes[f"guessed_{guess.encoding}"] += guess.guessed
+        if guess.guessed:
+            notes.guessed[piece.name] = guess.encoding
         stream.seek(0)
         text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
         lines = _Lines(text, notes)
@@ -57,7 +57,7 @@ def read_csv(piece: Piece, clean: CleanParams, notes: Counter[str]) -> Iterator[
 class _Lines:
     """Lines of a CSV file; limits the length of a row and counts its quotes."""
 
-    def __init__(self, text: io.TextIOWrapper, notes: Counter[str]) -> None:
+    def __init__(self, text: io.TextIOWrapper, notes: Notes) -> None:
         self._text = text
         self._notes = notes
         self._ended = False
@@ -72,7 +72,7 @@ class _Lines:
             self._lines += 1
             self._quotes += line.count('"')
             self._characters += len(line)
-            self._notes["replaced_bytes"] += line.count(decoding.REPLACEMENT)
+            self._notes.counts["replaced_bytes"] += line.count(decoding.REPLACEMENT)
             if self._characters > MAX_ROW:
                 raise csv.Error(f"a row of more than {MAX_ROW:,} characters")
             yield line

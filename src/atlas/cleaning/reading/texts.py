@@ -1,20 +1,19 @@
 """Read text files: decode them in blocks and divide them into documents."""
 
 import codecs
-from collections import Counter
 from collections.abc import Iterator
 
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import decoding, streams
 from atlas.cleaning.reading.decoding import NotTextError
-from atlas.cleaning.reading.pieces import Item, Piece, Rejection
+from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
 from atlas.cleaning.reading.streams import open_stream
 from atlas.params.schema import CleanParams
 
 WIDE = {"utf-16": 2, "utf-32": 4}  # bytes per code unit
 
 
-def read_text(piece: Piece, clean: CleanParams, notes: Counter[str]) -> Iterator[Item]:
+def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read a text file or a range of one; a file is one document unless it has separators."""
     with open_stream(piece.path, piece.member) as stream:
         head = stream.read(decoding.SAMPLE)
@@ -40,8 +39,9 @@ def read_text(piece: Piece, clean: CleanParams, notes: Counter[str]) -> Iterator
                 yield Rejection(identity, "not_text", str(error))
                 continue
             if decoded:
-                notes[f"guessed_{decoded.encoding}"] += decoded.guessed
-                notes["replaced_bytes"] += decoded.replaced
+                if decoded.guessed:
+                    notes.guessed[piece.name] = decoded.encoding
+                notes.counts["replaced_bytes"] += decoded.replaced
             text = decoded.text if decoded and not wide else decoder.decode(block)
             yield from _split(identity, piece.name, text, clean.separator)
 
