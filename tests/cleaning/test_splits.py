@@ -7,12 +7,15 @@ from atlas.cleaning.documents import Document
 from atlas.cleaning.splits import (
     MAX_NGRAMS,
     NGRAM,
+    ROW,
+    TABLE,
+    Splitting,
+    StagedCorpus,
     cut_document,
     mark_seen,
-    resolve_split_by,
     sample_modulus,
     sample_ngrams,
-    split_of,
+    split_point,
 )
 from atlas.cleaning.words import distinct, hash_words
 from tests.small import small_params, text
@@ -23,6 +26,23 @@ def clean(**changes):
 
 
 SHARES = clean()
+NOTHING = np.empty(0, np.int64)
+
+
+def staged(folder, sizes, seed=1):
+    """Stage the table of documents of some sizes in bytes."""
+    folder.mkdir(exist_ok=True)
+    rows = np.zeros(len(sizes), ROW)
+    rows["length"] = sizes
+    rows["point"] = [split_point(str(number).encode(), seed) for number in range(len(sizes))]
+    np.save(folder / TABLE, rows)
+    return StagedCorpus.from_folders([(folder, len(sizes))])
+
+
+def split(corpus, shares):
+    """Return the index of the split of each document."""
+    splitting = Splitting.choose(corpus, NOTHING, shares)
+    return splitting.split_of(corpus.chunks[0].table()["point"]).tolist()
 
 
 @given(st.text(max_size=500), st.floats(0.01, 0.6), st.floats(0, 0.3))
@@ -49,32 +69,42 @@ def test_a_long_line_is_cut_at_a_space():
     assert all(part.text.startswith("word ") for part in parts.values())
 
 
-def test_documents_fall_into_splits_by_their_shares():
+def test_documents_fall_into_splits_by_their_shares(tmp_path):
     shares = clean(val=0.1, test=0.2)
-    splits = [split_of(str(number).encode(), shares) for number in range(10_000)]
-    assert splits.count("val") == pytest.approx(1000, abs=120)  # four standard deviations
-    assert splits.count("test") == pytest.approx(2000, abs=160)
+    splits = split(staged(tmp_path, [100] * 10_000), shares)
+    assert splits.count(1) == pytest.approx(1000, abs=120)  # four standard deviations
+    assert splits.count(2) == pytest.approx(2000, abs=160)
 
 
 def test_the_split_depends_only_on_text_and_seed():
     def splits(seed):
-        params = clean(seed=seed, val=0.3)
-        return [split_of(str(number).encode(), params) for number in range(200)]
+        return [split_point(str(number).encode(), seed) for number in range(200)]
 
     assert splits(1) == splits(1) != splits(2)
 
 
 @pytest.mark.parametrize(
-    ("asked", "documents", "expected"),
+    ("asked", "sizes", "expected"),
     [
-        ("auto", 99, "position"),
-        ("auto", 100, "document"),
-        ("document", 1, "document"),
-        ("position", 10**6, "position"),
+        ("auto", [100] * 60, "document"),
+        ("auto", [100] * 20, "document"),
+        ("auto", [100] * 3, "position"),
+        ("auto", [10**6] + [100] * 60, "position"),  # one document is nearly all of the text
+        ("document", [100], "document"),
+        ("position", [100] * 1000, "position"),
     ],
 )
-def test_auto_splits_few_documents_by_position(asked, documents, expected):
-    assert resolve_split_by(clean(split_by=asked), documents) == expected
+def test_auto_splits_by_document_if_the_shares_fit(tmp_path, asked, sizes, expected):
+    corpus = staged(tmp_path, sizes)
+    assert Splitting.choose(corpus, NOTHING, clean(split_by=asked)).by == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_split_gets_a_document(tmp_path, seed):
+    splits = split(staged(tmp_path, [100] * 30, seed), clean(split_by="document"))
+    assert set(splits) == {0, 1, 2}
+    without_test = split(staged(tmp_path / "b", [100] * 30, seed), clean(test=0.0))
+    assert set(without_test) == {0, 1}
 
 
 texts = st.lists(st.lists(st.sampled_from("ab"), max_size=40).map(" ".join), max_size=5)

@@ -165,8 +165,8 @@ def write_chunks(documents: Iterator[Document], folder: Path, clean: CleanParams
             for batch in batches(chain([first], islice(documents, MAX_CHUNK - 1)), HASH_BATCH):
                 for document in batch:
                     line, key = document.to_line(), text_key(document.text)
-                    split = SPLITS.index(splits.split_of(key, clean))
-                    rows.append((file.tell(), len(line), np.frombuffer(key, "<u8"), split))
+                    point = splits.split_point(key, clean.seed)
+                    rows.append((file.tell(), len(line), np.frombuffer(key, "<u8"), point))
                     file.write(line)
                 if clean.duplicates == "near":
                     texts = [document.text for document in batch]
@@ -208,13 +208,14 @@ def clean_corpus(
     exact = int(duplicates["exact"].sum())
     reasons += Counter(exact_duplicate=exact, near_duplicate=len(duplicates) - exact)
     kept = len(documents) - len(duplicates)
-    clean = clean.model_copy(update={"split_by": splits.resolve_split_by(clean, kept)})
+    splitting = splits.Splitting.choose(documents, duplicates["number"], clean)
+    clean = clean.model_copy(update={"split_by": splitting.by})
     _write_rejected(folder / REJECTED, results, documents, duplicates)
     if reasons:
         logging.getLogger(__name__).warning(
             "rejected %s; data/clean/rejected.jsonl lists each with the reason", _summary(reasons)
         )
-    statistics, leakage = _write_splits(documents, duplicates, clean, folder)
+    statistics, leakage = _write_splits(documents, duplicates, clean, splitting, folder)
     _check_splits(statistics, clean, kept)
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
     changes = sum((Counter(result.changes) for result in results), Counter[str]())
@@ -236,6 +237,8 @@ def clean_corpus(
         metrics[f"{split}_words"] = counts.words
     metrics |= leakage
     _warn(metrics, notes)
+    sizes = ", ".join(f"{statistics[split].documents:,} in {split}" for split in SPLITS)
+    logging.getLogger(__name__).info("split by %s: %s", splitting.by, sizes)
     return metrics, statistics
 
 
@@ -301,12 +304,18 @@ def _write_rejected(
 
 
 def _write_splits(
-    documents: splits.StagedCorpus, duplicates: Duplicates, clean: CleanParams, folder: Path
+    documents: splits.StagedCorpus,
+    duplicates: Duplicates,
+    clean: CleanParams,
+    splitting: splits.Splitting,
+    folder: Path,
 ) -> tuple[dict[Split, Statistics], Metrics]:
     """Write all shards; return the statistics of each split and the leakage of val and test."""
     statistics = {split: Statistics() for split in SPLITS}
     excluded = duplicates["number"]
-    shards = {split: splits.plan_shards(documents, excluded, clean, split) for split in SPLITS}
+    shards = {
+        split: splits.plan_shards(documents, excluded, clean, splitting, split) for split in SPLITS
+    }
     sizes = [sum(shard.bytes for shard in shards[split]) for split in HELD_OUT]
     modulus = splits.sample_modulus(max(sizes))
     write = functools.partial(splits.write_shard, folder=folder, clean=clean, modulus=modulus)

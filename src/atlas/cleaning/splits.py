@@ -16,7 +16,7 @@ memory, a sample is chosen by hash.
 import hashlib
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -29,12 +29,12 @@ from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.words import Hashes, TextHashes, concatenate, distinct, hash_words, ngrams
 from atlas.params.schema import CleanParams
 
-# A document's bytes in documents.jsonl, the key of its text, and its index in SPLITS.
-ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("key", "<u8", (2,)), ("split", "u1")])
+# A document's bytes in documents.jsonl, the key of its text, and its point (see split_point).
+ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("key", "<u8", (2,)), ("point", "<u8")])
 DOCUMENTS, TABLE, BANDS = "documents.jsonl", "table.npy", "bands.npy"
 MAX_OPEN_CHUNKS = 64
 
-AUTO_DOCUMENTS = 100  # from here on, `auto` splits by document
+MAX_DEVIATION = 3.0  # factor between a split's share of the text and the one asked for
 LOOK_AHEAD = 4096  # characters searched for a line end to cut after
 
 MIN_SHARD, MAX_SHARD = 4 << 20, 64 << 20  # bytes; DVC pays for each file
@@ -106,24 +106,67 @@ class StagedCorpus:
         return next(chunk.documents([number - chunk.first]))
 
 
-def resolve_split_by(clean: CleanParams, documents: int) -> Literal["document", "position"]:
-    """Replace "auto" by the way to split this number of documents."""
-    if clean.split_by == "auto":
-        return "position" if documents < AUTO_DOCUMENTS else "document"
-    return clean.split_by
+def split_point(key: bytes, seed: int) -> int:
+    """Map the key of a text to a point below 2**64, which decides the split of its document.
 
-
-def split_of(key: bytes, clean: CleanParams) -> Split:
-    """Choose the split of a whole document from the key of its text and the seed.
-
-    Equal texts are in the same split, so exact copies never leak, and documents added later don't
+    Equal texts have the same point, so exact copies never leak, and documents added later don't
     move the others.
     """
-    seeded = hashlib.blake2b(key, digest_size=8, salt=clean.seed.to_bytes(16, "little"))
-    point = int.from_bytes(seeded.digest(), "little") / 2**64
-    if point < clean.test:
-        return "test"
-    return "val" if point < clean.test + clean.val else "train"
+    seeded = hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(16, "little"))
+    return int.from_bytes(seeded.digest(), "little")
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How to split a corpus: whole documents by their points, or each document by position."""
+
+    by: Literal["document", "position"]
+    test_end: int  # points below are for test
+    val_end: int  # points below are for val, the rest for train
+
+    @classmethod
+    def choose(
+        cls, corpus: "StagedCorpus", excluded: NDArray[np.int64], clean: CleanParams
+    ) -> "Splitting":
+        """Choose the way to split a corpus without its (sorted) excluded documents.
+
+        ``auto`` splits by document if each split then gets roughly its share of the text.
+        """
+        tables = [chunk.table() for chunk in corpus.chunks]
+        points = np.delete(np.concatenate([table["point"] for table in tables]), excluded)
+        sizes = np.delete(np.concatenate([table["length"] for table in tables]), excluded)
+        by_document = cls("document", *_limits(points, clean))
+        fits = by_document._fits(points, sizes, clean)
+        if clean.split_by == "position" or (clean.split_by == "auto" and not fits):
+            return replace(by_document, by="position")
+        return by_document
+
+    def split_of(self, points: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return the index in SPLITS of documents with these points. (documents,)."""
+        is_test, is_val_or_test = points < self.test_end, points < self.val_end
+        found: NDArray[np.intp] = np.where(is_test, 2, np.where(is_val_or_test, 1, 0))
+        return found
+
+    def _fits(
+        self, points: NDArray[np.uint64], sizes: NDArray[np.uint32], clean: CleanParams
+    ) -> bool:
+        wanted = np.array([1 - clean.val - clean.test, clean.val, clean.test])
+        found = np.bincount(self.split_of(points), sizes, minlength=len(SPLITS)) / sizes.sum()
+        fits = (wanted <= MAX_DEVIATION * found) & (found <= MAX_DEVIATION * wanted)
+        return bool(fits.all())
+
+
+def _limits(points: NDArray[np.uint64], clean: CleanParams) -> tuple[int, int]:
+    """Return the ends of test and val; each gets a document, also if chance would give it none."""
+    distinct_points = np.unique(points)
+    shares = [share for share in (clean.test, clean.val) if share]
+    test_end, val_end = int(clean.test * 2**64), int((clean.test + clean.val) * 2**64)
+    if len(distinct_points) > len(shares):
+        if clean.test:
+            test_end = max(test_end, int(distinct_points[0]) + 1)
+        first_after_test = distinct_points[np.searchsorted(distinct_points, np.uint64(test_end))]
+        val_end = max(val_end, int(first_after_test) + 1)
+    return test_end, val_end
 
 
 def cut_document(document: Document, clean: CleanParams) -> Iterator[tuple[Split, Document]]:
@@ -180,20 +223,24 @@ class Shard:
 
 
 def plan_shards(
-    corpus: StagedCorpus, excluded: NDArray[np.int64], clean: CleanParams, split: Split
+    corpus: StagedCorpus,
+    excluded: NDArray[np.int64],
+    clean: CleanParams,
+    splitting: Splitting,
+    split: Split,
 ) -> list[Shard]:
     """Divide the documents of a split into shards, without the (sorted) excluded ones."""
     target = min(max(corpus.size() // TARGET_SHARDS, MIN_SHARD), MAX_SHARD)
     shares = {"train": 1 - clean.val - clean.test, "val": clean.val, "test": clean.test}
-    share = shares[split] if clean.split_by == "position" else 1.0  # of each document
+    share = shares[split] if splitting.by == "position" else 1.0  # of each document
     shards: list[Shard] = []
     documents: list[tuple[Chunk, NDArray[np.intp]]] = []
     size = 0
     for chunk in corpus.chunks if share else ():
         table = chunk.table()
         selected = np.ones(chunk.count, bool)
-        if clean.split_by == "document":
-            selected = table["split"] == SPLITS.index(split)
+        if splitting.by == "document":
+            selected = splitting.split_of(table["point"]) == SPLITS.index(split)
         first, last = np.searchsorted(excluded, [chunk.first, chunk.first + chunk.count])
         selected[excluded[first:last] - chunk.first] = False
         indices = np.flatnonzero(selected)
