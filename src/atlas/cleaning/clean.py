@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -24,8 +24,9 @@ import numpy as np
 from atlas.cleaning import splits
 from atlas.cleaning.documents import SPLITS, Document, Split, batches
 from atlas.cleaning.duplicates import HASH_BATCH, Duplicates, band_keys, find_duplicates, text_key
-from atlas.cleaning.reading.pieces import Item, Notes, Rejection, UnreadableFile
+from atlas.cleaning.reading.pieces import Item, Notes, Rejection, TextBlock, UnreadableFile
 from atlas.cleaning.reading.read import Unit, plan, read_piece
+from atlas.cleaning.reading.texts import DIVIDERS, divide
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
@@ -54,7 +55,7 @@ CHANGED = (  # counts kept by the steps, in order
     "transcriber_notes",
     "unwrapped",  # documents
 )
-REMOVED: tuple[str, ...] = ()  # characters, by kind
+REMOVED = ("separators",)  # characters, by kind; separators with blank parts
 MAX_LISTED = 10  # files or warnings named on stderr
 MAX_LEAKAGE = 0.05  # share of val or test that also occurs in train
 
@@ -68,8 +69,7 @@ class UnitResult:
     folder: Path  # its chunks ("000", "001", ...) and rejections
     documents: list[int]  # per chunk
     reasons: dict[str, int]  # rejections per reason
-    changes: dict[str, int]  # per step
-    counts: dict[str, int]  # notes of reading: see Notes
+    counts: dict[str, int]  # see Notes
     guessed: dict[str, str]
     warnings: list[str]
 
@@ -87,21 +87,21 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
     partial = partial_path(final.with_name(f"{final.name}.{platform.node()}-{os.getpid()}"))
     remove(partial)
     partial.mkdir(parents=True)
-    reasons, changes, notes = Counter[str](), Counter[str](), Notes()
+    reasons, notes = Counter[str](), Notes()
 
     def documents() -> Iterator[Document]:
         for piece in unit.pieces:
             for item in read_piece(piece, clean, notes):
-                cleaned = clean_item(item, clean, changes)
-                if isinstance(cleaned, Rejection):
-                    reasons[cleaned.reason] += 1
-                    rejected.write(_rejection_line(cleaned))
-                else:
-                    yield cleaned
+                for cleaned in clean_item(item, clean, notes):
+                    if isinstance(cleaned, Rejection):
+                        reasons[cleaned.reason] += 1
+                        rejected.write(_rejection_line(cleaned))
+                    else:
+                        yield cleaned
 
     with (partial / REJECTED).open("wb") as rejected:
         counts = write_chunks(documents(), partial, clean)
-    result = {"documents": counts, "reasons": reasons, "changes": changes} | vars(notes)
+    result = {"documents": counts, "reasons": reasons} | vars(notes)
     write_json(partial / RESULT, result)
     if final.exists():  # a cluster reruns the task of a machine that it believes lost
         remove(partial)
@@ -110,24 +110,34 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
     return UnitResult.read(final)
 
 
-def clean_item(item: Item, clean: CleanParams, changes: Counter[str]) -> Document | Rejection:
-    """Clean a document, or explain its rejection; add to the counts in ``changes``."""
+def clean_item(item: Item, clean: CleanParams, notes: Notes) -> Iterator[Item]:
+    """Clean and divide a text; explain what is rejected."""
     if isinstance(item, UnreadableFile) and clean.bad_files == "stop":
         raise AtlasError(
             f"{item.id}: not readable as text ({item.reason}: {item.detail}); remove it from the "
             "corpus, or set clean.bad_files=reject to skip it"
         )
     if isinstance(item, Rejection):
-        return item
-    text = _clean_text(item.text, clean, changes)
-    identity = surrogates(item.id)[0]
-    if not text.strip():
-        return Rejection(identity, "empty")
+        yield item
+        return
+    text = _clean_text(item.text, clean, notes.counts)
+    document = Document(surrogates(item.id)[0], surrogates(item.source)[0], text)
+    if isinstance(item, TextBlock) and clean.documents in DIVIDERS:
+        parts: Iterable[Document] = divide(document, DIVIDERS[clean.documents], notes)
+    else:
+        parts = [document]
+    for part in parts:
+        yield _filtered(part, clean)
+
+
+def _filtered(document: Document, clean: CleanParams) -> Item:
+    if not document.text.strip():
+        return Rejection(document.id, "empty")
     for name in clean.filters:
-        failure = FILTERS[name](text)
+        failure = FILTERS[name](document.text)
         if failure:
-            return Rejection(identity, name, failure)
-    return Document(identity, surrogates(item.source)[0], text)
+            return Rejection(document.id, name, failure)
+    return document
 
 
 def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
@@ -218,7 +228,6 @@ def clean_corpus(
     statistics, leakage = _write_splits(documents, duplicates, clean, splitting, folder)
     _check_splits(statistics, clean, kept)
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
-    changes = sum((Counter(result.changes) for result in results), Counter[str]())
     notes = _merge_notes(results)
     metrics: Metrics = {
         "documents_in": kept + reasons.total(),
@@ -226,8 +235,8 @@ def clean_corpus(
         "split_by": clean.split_by,
     }
     metrics |= {f"rejected_{reason}": count for reason, count in sorted(reasons.items())}
-    metrics |= {f"changed_{step}": changes[step] for step in CHANGED}
-    metrics |= {f"removed_{kind}": changes[kind] for kind in REMOVED}
+    metrics |= {f"changed_{step}": notes.counts.pop(step, 0) for step in CHANGED}
+    metrics |= {f"removed_{kind}": notes.counts.pop(kind, 0) for kind in REMOVED}
     metrics |= dict(sorted(notes.counts.items()))
     guessed = Counter(notes.guessed.values())
     metrics |= {f"guessed_{encoding}": guessed[encoding] for encoding in sorted(guessed)}
@@ -265,7 +274,7 @@ def _warn(metrics: Metrics, notes: Notes) -> None:
             "guessed the encoding of %s: %s; if one is wrong, set clean.encoding",
             *(_count(len(named), "file"), one_line(names)),
         )
-    if replaced := notes.counts["replaced_bytes"]:
+    if replaced := int(metrics.get("replaced_bytes", 0)):
         warn("replaced %s that are not text with U+FFFD", _count(replaced, "byte"))
     removed = {
         name.removeprefix("removed_").replace("_", " "): count

@@ -7,6 +7,7 @@ file first: a model that could not be trained or exported is rejected before any
 
 import contextlib
 import re
+from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -20,6 +21,7 @@ from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.runtime_support import export_conflicts, fitting_width, known_format
 
 BYTES = 256
+ESCAPE = re.compile(r"\\(?:[ntrfv\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 # Pieces that each kind of tokenizer has before it sees text: unknown, end of text, padding, line
 # end, tab, and the bytes.
 FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
@@ -30,6 +32,13 @@ def _number(value: object) -> object:
     with contextlib.suppress(ValueError):
         return float(value) if isinstance(value, str) else value
     return value
+
+
+def _unescape(value: object) -> object:
+    r"""Replace backslash escapes, which shells and DVC pass on as they are typed (``\n``)."""
+    if not isinstance(value, str):
+        return value
+    return ESCAPE.sub(lambda match: str(literal_eval(f"'{match[0]}'")), value)
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -44,6 +53,7 @@ FilterName = Literal[
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # a list, in YAML
+Separator = Annotated[str, BeforeValidator(_unescape), Field(min_length=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 Download = Literal[
@@ -127,7 +137,8 @@ class CorpusParams(Section):
 class CleanParams(Section):
     """Cleaning of documents, and their split into train, val and test."""
 
-    separator: str | None
+    documents: Literal["auto", "file", "paragraph", "line", "separator"]
+    separator: Separator | None
     text_field: Text
     fix_mojibake: bool
     unicode_normalization: Literal["NFC"] | None
@@ -356,6 +367,7 @@ def conflicts(params: Params) -> Iterator[str]:
         )
     yield from _model_conflicts(params.model, params.export.formats)
     yield from _question_conflicts(params)
+    yield from _clean_conflicts(params.clean)
     batch, parts = train.batch_size, train.grad_accum_steps
     if batch % parts:
         yield f"train.batch_size ({batch}) is not divisible by train.grad_accum_steps ({parts})"
@@ -400,6 +412,14 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
         yield (
             f"model.window is {window or 'null'}: the two-layer network reads this many tokens, so "
             f"give 1 to {context}, such as model.window=8"
+        )
+
+
+def _clean_conflicts(clean: CleanParams) -> Iterator[str]:
+    if clean.separator and clean.documents not in ("auto", "separator"):
+        yield (
+            f"clean.separator is {clean.separator!r}, and clean.documents is {clean.documents}: "
+            "add clean.documents=separator, or clean.separator=null"
         )
 
 

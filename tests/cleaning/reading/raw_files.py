@@ -48,10 +48,10 @@ def texts(items):
     return [item.text if isinstance(item, Document) else item.reason for item in items]
 
 
-def read_all(folder, files, separator=None):
-    """Read all pieces of a plan in order."""
+def read_all(folder, files, notes=None, **changes):
+    """Read all pieces of a plan in order, with changed params of clean."""
     manifest = [RawFile(name, "", "", (folder / name).stat().st_size, "") for name in files]
-    notes, clean = Notes(), cleaning(separator=separator)
+    notes, clean = notes or Notes(), cleaning(**changes)
     return [
         item
         for unit in plan(folder, manifest)

@@ -1,5 +1,6 @@
 import gzip
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_ranges_give_the_text_once_and_split_no_character(text, step):
     found = [
         (place, block)
         for start, stop in ranges(len(data), step)
-        for place, block in read_blocks(io.BytesIO(data), start, stop, 1)
+        for place, block in read_blocks(io.BytesIO(data), start, stop)
     ]
     assert "".join(block.decode() for _, block in found) == text
     assert [place for place, _ in found] == [
@@ -68,21 +69,27 @@ def test_ranges_give_the_text_once_and_split_no_character(text, step):
 @given(texts)
 def test_packed_streams_are_read_in_whole_blocks(text):
     packed = gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(text.encode())))
-    blocks = [block for _, block in read_blocks(packed, 0, None, 1)]
+    blocks = [block for _, block in read_blocks(packed, 0, None)]
     assert b"".join(blocks).decode() == text
     assert all(len(block) > 20 for block in blocks[:-1])
 
 
-@pytest.mark.parametrize(("encoding", "width"), [("utf-16-le", 2), ("utf-16-be", 2), ("utf-32", 4)])
-def test_wide_encodings_are_cut_between_code_units(encoding, width):
-    data = ("line one\nand two\n" * 9).encode(encoding)
-    found = [block for _, block in read_blocks(io.BytesIO(data), 0, None, width)]
+@given(st.text(alphabet="ab\n#", max_size=300), st.integers(20, 200))
+def test_blocks_end_after_the_last_mark(text, step):
+    data = text.encode()
+    marks = [re.compile(b"##"), re.compile(b"\n\n")]
+    found = [
+        block
+        for start, stop in ranges(len(data), step)
+        for _, block in read_blocks(io.BytesIO(data), start, stop, marks)
+    ]
     assert b"".join(found) == data
-    assert all(len(block) % width == 0 for block in found)
-    assert sum(b"\n" in block[-width:] for block in found) > 5
+    for block in found[:-1]:
+        if b"##" in block[:-1]:
+            assert block.endswith(b"##")
 
 
 def test_blocks_end_after_lines_or_spaces():
     data = b"one two\n" + b"x" * 30 + b" " + b"y" * 30
-    found = [block for _, block in read_blocks(io.BytesIO(data), 0, None, 1)]
+    found = [block for _, block in read_blocks(io.BytesIO(data), 0, None)]
     assert found == [b"one two\n" + b"x" * 30 + b" ", b"y" * 30]

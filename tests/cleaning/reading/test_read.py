@@ -7,18 +7,17 @@ from hypothesis import strategies as st
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import read as units
 from atlas.cleaning.reading import streams as blocks
-from atlas.cleaning.reading.pieces import Rejection, UnreadableFile
+from atlas.cleaning.reading.pieces import Rejection, TextBlock, UnreadableFile
 from atlas.cleaning.reading.read import plan
 from atlas.corpora.manifest import RawFile
 from tests.cleaning.reading.raw_files import STORIES, jsonl, read, read_all, texts
-from tests.small import text
 
 
 @pytest.mark.parametrize("name", ["a.txt", "A.TXT", "a.md", "a.text", "a.txt.gz", "a.gz"])
 def test_a_text_file_is_a_document(tmp_path, name):
     data = STORIES[0].encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-    assert read(tmp_path / name) == [Document(name, name, STORIES[0])]
+    assert read(tmp_path / name) == [TextBlock(name, name, STORIES[0])]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
@@ -96,7 +95,7 @@ def test_only_the_binary_part_of_a_text_is_rejected(tmp_path, small_blocks):
     content = "\n".join(STORIES * 4).encode()
     (tmp_path / "a.txt").write_bytes(content + bytes(1000) + content)
     items = read_all(tmp_path, ["a.txt"])
-    assert {type(item) for item in items} == {Document, Rejection}
+    assert {type(item) for item in items} == {TextBlock, Rejection}
     assert sum(len(item.text) for item in items if isinstance(item, Document)) > len(content)
 
 
@@ -136,28 +135,3 @@ def test_small_files_share_a_unit_and_large_ones_have_several(tmp_path, small_bl
     sizes = [len(unit.pieces) for unit in plan(tmp_path, files)]
     assert sizes[:3] == [2, 2, 2]
     assert len(sizes) == 3 + -(-files[-1].bytes // 1000)
-
-
-MARK = "<|endoftext|>"
-
-
-@pytest.mark.parametrize("mark", [MARK, "\n\n====\n\n"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
-def test_a_separator_divides_a_text_into_documents(tmp_path, monkeypatch, encoding, mark):
-    monkeypatch.setattr(blocks, "MAX_BLOCK", 4000)
-    monkeypatch.setattr(blocks, "LOOK_BACK", 200)
-    monkeypatch.setattr(units, "MIN_UNIT", 4000)
-    monkeypatch.setattr(units, "MIN_RANGE", 4000)
-    stories = [f"{text(seed)} – é" for seed in range(30)]
-    (tmp_path / "a.txt").write_bytes(f"\n{mark}\n".join([*stories, " "]).encode(encoding))
-    items = read_all(tmp_path, ["a.txt"], mark)
-    assert len({item.id for item in items}) == len(items)
-    if encoding == "utf-16":  # its blocks are cut after lines
-        assert "".join(texts(items)).replace("\n", "") == "".join(stories).replace("\n", "")
-    else:
-        assert texts(items) == stories
-
-
-def test_without_a_separator_the_marker_stays_text(tmp_path):
-    (tmp_path / "a.txt").write_text(f"one\n{MARK}\ntwo")
-    assert texts(read_all(tmp_path, ["a.txt"])) == [f"one\n{MARK}\ntwo"]

@@ -53,6 +53,11 @@ class UnreadableFile(Rejection):
 Item = Document | Rejection
 
 
+@dataclass(frozen=True)
+class TextBlock(Document):
+    """Text of a file, which ``clean.documents`` can divide further; other documents are records."""
+
+
 @dataclass
 class Notes:
     """Facts about the files read that the user is told."""

@@ -13,12 +13,13 @@ import errno
 import functools
 import gzip
 import lzma
+import re
 import struct
 import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -147,16 +148,16 @@ def count_lines(stream: BinaryIO, start: int, stop: int) -> int:
 
 
 def read_blocks(
-    stream: BinaryIO, start: int, stop: int | None, width: int, separator: bytes = b""
+    stream: BinaryIO, start: int, stop: int | None, marks: Sequence[re.Pattern[bytes]] = ()
 ) -> Iterator[tuple[int, bytes]]:
     """Yield a range of a text in blocks of at most MAX_BLOCK bytes, each with its byte offset.
 
-    A block ends after its last separator, or else after a line, a space or a character. Both ends
-    of the range move back to the nearest cut. ``width`` is the number of bytes per code unit.
-    The stream must be seekable unless the range is all of it.
+    A block ends after the last match of the first mark that occurs in it, or else after a line, a
+    space or a character. Both ends of the range move back to the nearest cut. The stream must be
+    seekable unless the range is all of it.
     """
-    position = _boundary(stream, start, width, separator) if start else 0
-    end = sys.maxsize if stop is None else _boundary(stream, stop, width, separator)
+    position = _boundary(stream, start, marks) if start else 0
+    end = sys.maxsize if stop is None else _boundary(stream, stop, marks)
     if start or stop is not None:
         stream.seek(position)
     pending = b""
@@ -165,7 +166,7 @@ def read_blocks(
         new = stream.read(size)
         block = pending + new
         last = len(new) < size or position + len(block) == end
-        cut = len(block) if last else _cut(block, width, separator)
+        cut = len(block) if last else _cut(block, marks)
         if cut:
             yield position, block[:cut]
         if last:
@@ -173,28 +174,25 @@ def read_blocks(
         pending, position = block[cut:], position + cut
 
 
-def _boundary(stream: BinaryIO, offset: int, width: int, separator: bytes) -> int:
+def _boundary(stream: BinaryIO, offset: int, marks: Sequence[re.Pattern[bytes]]) -> int:
     """Find the nearest cut before an offset; the ranges on both sides find the same one."""
-    start = max(0, offset - (MAX_BLOCK if separator else LOOK_BACK))
+    start = max(0, offset - (MAX_BLOCK if marks else LOOK_BACK))
     stream.seek(start)
     window = stream.read(offset - start + 1)
     if len(window) <= offset - start:
         return start + len(window)  # the end of the file
-    return start + _cut(window[:-1], width, separator)
+    return start + _cut(window[:-1], marks)
 
 
-def _cut(block: bytes, width: int, separator: bytes) -> int:
-    """Choose the end of a block: after its last separator, line end, space or character."""
+def _cut(block: bytes, marks: Sequence[re.Pattern[bytes]]) -> int:
+    """Choose the end of a block: after its last mark, line end, space or character."""
     tail = max(0, len(block) - LOOK_BACK)
-    if width > 1:
-        whole = len(block) - len(block) % width
-        for unit in range(whole - width, tail, -width):
-            if block[unit : unit + width].strip(b"\x00") == b"\n":
-                return unit + width
-        return whole
-    if separator and (found := block.rfind(separator)) >= 0:
-        return found + len(separator)
-    for mark in (b"\n", b" "):
+    for pattern in marks:
+        for start in (tail, 0):
+            end = max((match.end() for match in pattern.finditer(block, start)), default=0)
+            if end:
+                return end
+    for mark in (b"\n", b"\r", b" "):
         if (found := block.rfind(mark, tail)) >= 0:
             return found + 1
     cut = len(block)

@@ -1,55 +1,119 @@
-"""Read text files: decode them in blocks and divide them into documents."""
+"""Read text files: decode them in blocks and divide them into documents.
 
-import codecs
+``clean.documents`` says what a document is. Separators are found in the text as it was written,
+because some of them (form feeds) are line ends to the later steps. Lines and paragraphs are divided
+after those steps, when all line ends are equal and the headers of books are gone.
+"""
+
+import io
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import BinaryIO, TextIO, cast
 
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import decoding, streams
 from atlas.cleaning.reading.decoding import NotTextError
-from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
+from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, TextBlock
 from atlas.cleaning.reading.streams import open_stream
 from atlas.params.schema import CleanParams
 
-WIDE = {"utf-16": 2, "utf-32": 4}  # bytes per code unit
+HEAD = 1 << 20  # bytes searched for the separator of a file
+CHUNK = 1 << 16  # characters converted at a time
+WIDE = ("utf-16", "utf-32")
+LINE_END = r"(?>\r\n|[\n\r\v\f\u2028\u2029])"
+BLANK_LINES = rf"{LINE_END}(?:[^\S\n\r\v\f\u2028\u2029]*{LINE_END})+"
+END_OF_TEXT = re.escape("<|endoftext|>")
+# The mark first, so that the search is a fast one for fixed text.
+END_OF_TEXT_LINE = rf"{END_OF_TEXT}(?<![^\n\r\v\f\u2028\u2029]{END_OF_TEXT})[ \t]*(?=\Z|{LINE_END})"
+USUAL_SEPARATORS = (END_OF_TEXT, r"\f", BLANK_LINES)
+# Of text with equal line ends, by clean.documents.
+DIVIDERS = {"line": r"\n", "paragraph": r"\n(?:[^\S\n]*\n)+"}
 
 
 def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
-    """Read a text file or a range of one; a file is one document unless it has separators."""
+    """Read a text file or a range of one, in blocks of bounded size."""
     with open_stream(piece.path, piece.member) as stream:
-        head = stream.read(decoding.SAMPLE)
+        head = stream.read(HEAD if clean.documents == "separator" else decoding.SAMPLE)
     try:
-        encoding = decoding.guess_encoding(head, whole=False).encoding
+        guess = decoding.guess_encoding(head, whole=False)
     except NotTextError:
-        encoding = "utf-8"  # decided block by block
-    width = WIDE.get(encoding[:6], 1)
-    wide = width > 1
+        guess = decoding.Guess("utf-8", guessed=False)  # decided block by block
+    wide = guess.encoding.startswith(WIDE)
     if wide and piece.start:
-        return  # the first range reads the whole file: code units can't be found from within
-    stop = None if wide else piece.stop
-    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        return  # the first range reads the whole file: characters can't be found from within
+    separator = _separator(clean, head.decode(guess.encoding, errors="replace"))
+    marks = [_byte_pattern(separator)] if separator else []
+    if clean.documents == "paragraph":
+        marks.append(_byte_pattern(BLANK_LINES))
     with open_stream(piece.path, piece.member) as stream:
-        mark = clean.separator.encode() if clean.separator and not wide else b""
-        for offset, block in streams.read_blocks(stream, piece.start, stop, width, mark):
+        stop = piece.stop
+        if wide:
+            text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
+            stream, stop = cast(BinaryIO, io.BufferedReader(_Utf8Reader(text))), None
+        for offset, block in streams.read_blocks(stream, piece.start, stop, marks):
             identity = f"{piece.name}@{offset}" if offset else piece.name
             try:
-                decoded = decoding.decode(block) if not wide or offset == 0 else None
+                decoded = decoding.decode(block)
             except NotTextError as error:
                 if offset == 0:
                     raise
                 yield Rejection(identity, "not_text", str(error))
                 continue
-            if decoded:
-                if decoded.guessed:
-                    notes.guessed[piece.name] = decoded.encoding
-                notes.counts["replaced_bytes"] += decoded.replaced
-            text = decoded.text if decoded and not wide else decoder.decode(block)
-            yield from _split(identity, piece.name, text, clean.separator)
+            if decoded.guessed or (wide and guess.guessed):
+                notes.guessed[piece.name] = guess.encoding if wide else decoded.encoding
+            replaced = decoded.text.count(decoding.REPLACEMENT) if wide else decoded.replaced
+            notes.counts["replaced_bytes"] += replaced
+            document = TextBlock(identity, piece.name, decoded.text)
+            yield from divide(document, separator, notes) if separator else [document]
 
 
-def _split(identity: str, source: str, text: str, separator: str | None) -> Iterator[Document]:
-    if not separator:
-        yield Document(identity, source, text)
+class _Utf8Reader(io.RawIOBase):
+    """Converts a stream of text to UTF-8."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self._pending = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not self._pending:
+            self._pending = self._text.read(CHUNK).encode(errors="replace")
+        size = min(len(buffer), len(self._pending))
+        buffer[:size] = self._pending[:size]
+        self._pending = self._pending[size:]
+        return size
+
+
+def _separator(clean: CleanParams, head: str) -> str | None:
+    """Return the pattern that divides a file with this beginning, None if there is none."""
+    if clean.separator:
+        lines = re.split(r"\r\n|[\n\r]", clean.separator)
+        return LINE_END.join(map(re.escape, lines))
+    if clean.documents == "auto":
+        return END_OF_TEXT_LINE
+    if clean.documents == "separator":
+        found = (pattern for pattern in USUAL_SEPARATORS if re.search(pattern, head))
+        return next(found, BLANK_LINES)
+    return None
+
+
+def _byte_pattern(pattern: str) -> re.Pattern[bytes]:
+    """Convert a pattern for text to one for its bytes; U+2028 and U+2029 cut no blocks."""
+    return re.compile(pattern.replace(r"\u2028\u2029", "").encode())
+
+
+def divide(document: Document, separator: str, notes: Notes) -> Iterator[Document]:
+    """Divide a text at the matches of a pattern; drop and count these and blank parts."""
+    parts = [part.strip("\r\n") for part in re.split(separator, document.text)]
+    if len(parts) == 1:
+        yield document
         return
-    for number, part in enumerate(text.split(separator), start=1):
+    kept = 0
+    for number, part in enumerate(parts, start=1):
         if part.strip():
-            yield Document(f"{identity}#{number}", source, part.strip("\r\n"))
+            kept += len(part)
+            yield replace(document, id=f"{document.id}#{number}", text=part)
+    notes.counts["separators"] += len(document.text) - kept
