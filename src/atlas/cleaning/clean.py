@@ -44,10 +44,9 @@ RESULT, REJECTED, STATISTICS = "result.json", "rejected.jsonl", "statistics.json
 HELD_OUT: tuple[Split, ...] = ("val", "test")
 CHANGED = (  # counts kept by the steps, in order
     "mojibake",  # lines
+    "c1_controls",
     "line_ends",
     "surrogates",
-    "control_characters",
-    "zero_width",
     "compose",  # documents
     "gutenberg_header",
     "gutenberg_footer",
@@ -55,7 +54,15 @@ CHANGED = (  # counts kept by the steps, in order
     "transcriber_notes",
     "unwrapped",  # documents
 )
-REMOVED = ("separators",)  # characters, by kind; separators with blank parts
+REMOVED = (  # characters, by kind
+    "separators",  # with blank parts
+    "ansi_escapes",
+    "overstrikes",
+    "control_characters",
+    "soft_hyphens",
+    "bidi_marks",
+    "zero_width",
+)
 MAX_LISTED = 10  # files or warnings named on stderr
 MAX_LEAKAGE = 0.05  # share of val or test that also occurs in train
 

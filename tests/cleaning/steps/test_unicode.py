@@ -14,6 +14,7 @@ from tests.small import small_params
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 FIRE_HEART = "\u2764\ufe0f\u200d\U0001f525"
+WALES = "\U0001f3f4\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f"
 
 
 def clean(**changes):
@@ -27,12 +28,21 @@ def clean(**changes):
         ("a\u2028b\x85c\x0cd\x0be\u2029f", "a\nb\nc\nd\ne\nf", "line_ends", 5),
         ("\r\r\n\n\r", "\n\n\n\n", "line_ends", 3),
         ("e\u0301", "\u00e9", "compose", 1),
-        ("a\x00b\x07c\x7f\x1bd\x80", "abcd", "control_characters", 5),
+        ("a\x00b\x07c\x7f\x1bd\x81", "abcd", "control_characters", 5),
+        ("a\bb\b", "ab", "control_characters", 2),  # JSON's escape for a word boundary, unescaped
         ("a\ufffeb\ufdd0c\uffff", "abc", "control_characters", 3),
         ("a\U0001fffeb\U0010ffffc\U00010000", "abc\U00010000", "control_characters", 2),
-        ("\ufeffte\u00adxt\u200b", "text", "zero_width", 3),
-        ("\u202eabc\u202c\u2066d\u2069\u200e\u200f\u2060", "abcd", "zero_width", 7),
+        ("\ufefftext\u200b\u2060", "text", "zero_width", 3),
+        ("te\u00adxt", "text", "soft_hyphens", 1),
+        ("\u202eabc\u202c\u2066d\u2069\u200e\u200f", "abcd", "bidi_marks", 6),
         ("a\u200cb\u200d", "ab", "zero_width", 2),
+        ("a\U000e0041b", "ab", "zero_width", 1),  # a tag, which nobody sees
+        ("\x93It\x92s\x94 \x96 5 \x80\x85", "“It’s” – 5 €…", "c1_controls", 6),
+        ("wait\x85 no", "wait… no", "c1_controls", 1),
+        ("wait\x85", "wait…", "c1_controls", 1),
+        ("one\x85two\x85\x85    three\x85", "one\ntwo\n\n    three\n", "line_ends", 4),
+        ("\x1b[1;31mred\x1b[0m \x1b]0;title\x07x\x1b(B", "red x", "ansi_escapes", 24),
+        ("N\bNA\bA _\bf_\bo g\b_ B\bB\bB", "NA fo g B", "overstrikes", 14),
         ("a\ud800b", "a\ufffdb", "surrogates", 1),
     ],
 )
@@ -52,8 +62,11 @@ def test_each_step(text, expected, step, count):
         "क्\u200dष",  # Hindi: virama and joiner request the half letter
         "ന്\u200d ",  # Malayalam: a final letter
         "র\u200d্য",  # Bengali
+        "ه\u200d. ش.",  # Persian: an abbreviation, whose letter has its initial form
+        "PDF\u200cها",  # Persian: an ending after a foreign word
         FAMILY,
         FIRE_HEART,
+        WALES,
     ],
 )
 def test_meaningful_characters_stay(text):
@@ -70,9 +83,12 @@ def test_meaningful_characters_stay(text):
         ("\U0001f468\u200d x", "\U0001f468 x"),
         ("\U0001f468\u200c\U0001f469", "\U0001f468\U0001f469"),
         ("م\u200b\u200cم", "م\u200cم"),
+        ("می\u200c\u200cروم", "می\u200cروم"),  # of two the first stays
+        ("क्\u200d\u200cष", "क्\u200dष"),
+        ("\U0001f468\u200d\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),
         ("e\u200b\u0301", "é"),  # separated characters compose
         ("a\r\x00\n", "a\n\n"),
-        ("م\u0300\u0618\u200cم", "م\u0618\u0300م"),  # sorted, the joiner follows a Latin accent
+        ("क\u0300\u093c\u200cक", "क\u093c\u0300क"),  # sorted, the joiner follows a Latin accent
     ],
 )
 def test_useless_joiners_and_accent_order(text, expected):
@@ -98,7 +114,9 @@ ALL_STEPS = clean()
 ODD = st.sampled_from(
     "\r\n\v\x85\u2028\x00\x1b\ufffe\ud800\udc00\U0001ffff\u00ad\u200b\u200c\u200d\u2060\ufeff\u202e"
     "ae\u0301\u0327مخक\u094d\u093c\u2764\ufe0f\U0001f525\u2329\u1100\u1161ﬁ"
+    "\x91\x81\b_[0m\u061c\U000e0041\U000e007f \n"
 )
+REMOVALS = ("ansi_escapes", "overstrikes", "control_characters", "soft_hyphens", "bidi_marks")
 
 
 @given(st.one_of(st.text(st.characters(), max_size=200), st.text(ODD, max_size=30)))
@@ -110,9 +128,23 @@ def test_normalize_is_idempotent(text):
     once.encode()
 
 
+@given(st.one_of(st.text(st.characters(), max_size=200), st.text(ODD, max_size=30)))
+def test_every_removed_character_is_counted(text):
+    changes = Counter()
+    text = text.replace("\r\n", "\n")
+    cleaned = normalize(text, clean(unicode_normalization=None), changes)
+    assert len(text) - len(cleaned) == sum(changes[name] for name in (*REMOVALS, "zero_width"))
+
+
+def test_c1_controls_stay_a_matter_of_decoding():
+    text = "It\x92s\x85 fine"
+    assert normalize(text, clean(fix_mojibake=False), Counter()) == "Its\n fine"
+
+
 def test_composing_keeps_the_class_of_characters():
     # Otherwise a joiner could stay the first time and be removed the second.
-    for letters in (normalizing.JOINING_SCRIPTS, normalizing.EMOJI, normalizing.VIRAMA):
+    classes = (normalizing.JOINING_SCRIPTS, normalizing.CURSIVE, normalizing.EMOJI)
+    for letters in (*classes, normalizing.VIRAMA):
         within = re.compile(f"[{letters}]").match
         for character in map(chr, range(sys.maxunicode + 1)):
             composed = unicodedata.normalize("NFC", character)

@@ -10,10 +10,14 @@ a pair of characters that could be mojibake.
 """
 
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from atlas.params.schema import CleanParams
 
@@ -36,14 +40,15 @@ CLOSING_QUOTE = "â€\x9d"
 
 def fix_mojibake(text: str) -> tuple[str, int]:
     """Undo mojibake line by line; return the text and the number of repaired lines."""
-    if text.isascii():
+    if text.isascii() or not (places := _find_mojibake(text)):
         return text, 0
     parts = []
     repaired = done = 0
-    suspicious = _suspicious_pairs(spaces=A0_AS_SPACE.search(text) is not None)
-    while match := suspicious.search(text, done):
-        start = text.rfind("\n", 0, match.start()) + 1
-        end = text.find("\n", match.end())
+    for place in places:
+        if place < done:
+            continue
+        start = text.rfind("\n", 0, place) + 1
+        end = text.find("\n", place)
         end = len(text) if end < 0 else end
         line = text[start:end]
         fixed = _fix_line(line)
@@ -51,6 +56,19 @@ def fix_mojibake(text: str) -> tuple[str, int]:
         parts += [text[done:start], fixed]
         done = end
     return "".join([*parts, text[done:]]), repaired
+
+
+def _find_mojibake(text: str) -> list[int]:
+    """Find pairs of characters that the first two bytes of a UTF-8 sequence are misread as."""
+    first, second, either = _suspicious_pairs()
+    codes = _codes(text)
+    other = codes > MAX_ASCII
+    places = np.flatnonzero(other[:-1] & other[1:])  # few in Latin text
+    places = places[first[codes[places]] & second[codes[places + 1]]]
+    found = [place for place in places.tolist() if either.match(text, place)]
+    if "\u00c2 " in text or "\u00c3 " in text:
+        found = sorted([*found, *(match.start() for match in A0_AS_SPACE.finditer(text))])
+    return found
 
 
 def _fix_line(line: str) -> str:
@@ -63,42 +81,64 @@ def _fix_line(line: str) -> str:
 
 
 @cache
-def _suspicious_pairs(spaces: bool) -> re.Pattern[str]:
-    """Match the character pairs that the first two bytes of a UTF-8 sequence are misread as.
-
-    ``spaces`` adds A0_AS_SPACE, which is much slower to search for.
-    """
+def _suspicious_pairs() -> tuple[NDArray[np.bool_], NDArray[np.bool_], re.Pattern[str]]:
+    """Return tables of the characters that occur first and second, and a pattern of the pairs."""
     leads = {name: CYRILLIC_LEAD_BYTES if name == "cp1251" else LEAD_BYTES for name in MISREAD_AS}
     first = [_misread(leads[name], name) for name in MISREAD_AS]
     second = [_misread(CONTINUATION_BYTES, name) for name in MISREAD_AS]
-    either = "|".join(f"[{a}][{b}]" for a, b in zip(first, second, strict=True))
-    space = f"|{A0_AS_SPACE.pattern}" if spaces else ""
-    # The lookahead, any lead before any continuation, quickly skips nearly all text.
-    return re.compile(f"(?=[{''.join(first)}][{''.join(second)}])(?:{either}){space}")
+    tables = []
+    for characters in (first, second):
+        table = np.zeros(sys.maxunicode + 1, bool)
+        table[list(map(ord, "".join(characters)))] = True
+        tables.append(table)
+    pairs = "|".join(
+        f"[{re.escape(a)}][{re.escape(b)}]" for a, b in zip(first, second, strict=True)
+    )
+    return tables[0], tables[1], re.compile(pairs)
 
 
 def _misread(values: bytes, encoding: str) -> str:
-    """Decode each byte and escape it for a regex; an undefined byte becomes a control character."""
+    """Decode each byte; an undefined byte becomes a control character."""
     decoded = (bytes([each]).decode(encoding, errors="ignore") or chr(each) for each in values)
-    return "".join(map(re.escape, decoded))
+    return "".join(decoded)
 
 
 Step = Callable[[str], tuple[str, int]]
 
+MAX_ASCII = 0x7F
 OTHER_LINE_ENDS = "\r\v\f\x85\u2028\u2029"
 SURROGATE = re.compile("[\ud800-\udfff]")
-# C0 and C1 except tab and line feed, DEL, and Unicode noncharacters. Those above FFFF have their
-# own pattern: in one character class with the others they would slow down every text.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-ABOVE_FFFF = re.compile("[\U00010000-\U0010ffff]")
-PLANE_ENDS = [f"{chr(end - 2)}{chr(end - 1)}" for end in range(0x20000, 0x110001, 0x10000)]
-NONCHARACTER_ABOVE_FFFF = re.compile(f"[{''.join(PLANE_ENDS)}]")
-# Soft hyphen, zero-width space, word joiner, byte order mark and direction marks.
-INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+NEXT_LINE = "\x85"
+# C1 controls, and the characters that these bytes are in Windows-1252 (five are undefined).
+WINDOWS_1252 = {
+    code: character
+    for code in range(0x80, 0xA0)
+    if (character := bytes([code]).decode("cp1252", errors="ignore"))
+}
+C1_CONTROL = re.compile(f"[{''.join(map(chr, WINDOWS_1252))}]")
+# An ellipsis comes before a space (not an indentation), punctuation, or the end of the text.
+ELLIPSIS = re.compile(
+    f"(?<!\r){NEXT_LINE}(?:$(?!\n)|(?=[ \u00a0](?! )|[\r\n.,;:!?)\\]\"'\u2019\u201d\u00bb-]))"
+)
+# ECMA-48: control sequences such as colors, control strings such as titles, and the other escapes
+# that are common. Rarer ones could as well be text after a stray escape character.
+ANSI_ESCAPE = re.compile(
+    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\\\)|[()*+][AB012]|[78=>])"
+)
+# Bold and underlined letters of typewriters, printers and manual pages.
+OVERSTRIKE = re.compile("_\b(?=[^\b\n])|([^\b\n])\b(?=\\1)|(?<=[^\b\n_])\b_")
+# C0 and C1 except tab and line feed, DEL, and Unicode noncharacters.
+PLANE_ENDS = [f"{chr(end - 2)}{chr(end - 1)}" for end in range(0x10000, 0x110001, 0x10000)]
+CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef{''.join(PLANE_ENDS)}]")
+SOFT_HYPHEN = "\u00ad"
+BIDI_MARK = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Zero-width space, word joiner, byte order mark, deprecated format and annotation characters.
+ZERO_WIDTH = re.compile("[\u200b\u2060\u206a-\u206f\ufeff\ufff9-\ufffb]")
 # Scripts where a joiner or non-joiner changes the shape of letters (Unicode 16, sections 9.2,
 # 12.1 and 23.2): Arabic to Mandaic, Indic, Tibetan, Myanmar, Khmer, Mongolian, Javanese.
+CURSIVE = "\u0620-\u08ff\u1800-\u18af\ua840-\ua87f\U00010d00-\U00010d3f\U0001e900-\U0001e95f"
 JOINING_SCRIPTS = (
-    "\u0620-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1b00-\u1bff\ua840-\ua8ff\ua980-\ua9ff"
+    f"{CURSIVE}\u0900-\u0dff\u0f00-\u109f\u1780-\u17ff\u1b00-\u1bff\ua880-\ua8ff\ua980-\ua9ff"
     "\uaa60-\uaa7f\U00011000-\U000114ff"
 )
 VIRAMA = "\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca\u1039\u103a\u17d2"
@@ -106,34 +146,68 @@ VIRAMA = "\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca\u1039\u10
 EMOJI = (
     "\u2190-\u21ff\u2300-\u2328\u232b-\u23ff\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff"
 )
-AFTER_VIRAMA = f"(?<=[{VIRAMA}])[\u200c\u200d]"
-BETWEEN_LETTERS = f"(?<=[{JOINING_SCRIPTS}])[\u200c\u200d](?=[{JOINING_SCRIPTS}])"
-WITHIN_EMOJI = f"(?<=[{EMOJI}])\u200d(?=[{EMOJI}])"
-USELESS_JOINER = re.compile(f"(?!{AFTER_VIRAMA}|{BETWEEN_LETTERS}|{WITHIN_EMOJI})[\u200c\u200d]")
+JOINERS = "\u200c\u200d"
+USEFUL_JOINERS = (
+    f"(?<=[{VIRAMA}])[{JOINERS}]",
+    f"(?<=[{JOINING_SCRIPTS}])[{JOINERS}](?=[{JOINERS}]*[{JOINING_SCRIPTS}])",
+    f"(?<=[{CURSIVE}])\u200d",  # Persian abbreviations end in a letter that joins nothing
+    f"\u200d(?=[{JOINERS}]*[{CURSIVE}])",
+    f"(?<=[^\\s{JOINERS}])\u200c(?=[{JOINERS}]*[{CURSIVE}])",  # a Persian ending after a Latin name
+    f"(?<=[{EMOJI}])\u200d(?=\u200d*[{EMOJI}])",
+)
+# Of several joiners in a row only the first can be useful.
+USELESS_JOINER = re.compile(f"(?!(?<![{JOINERS}])(?:{'|'.join(USEFUL_JOINERS)}))[{JOINERS}]")
+# Tag characters, except in emoji such as the flag of Wales.
+TAGS = "\U000e0001\U000e0020-\U000e007f"
+TAG_SEQUENCE = re.compile(f"([{EMOJI}][\U000e0020-\U000e007e]+\U000e007f)|[{TAGS}]")
 
 
 def normalize(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     r"""Bring a document into canonical form; doing it twice changes nothing more.
 
     Every line end becomes ``\n`` and every lone surrogate U+FFFD (UTF-8 can't encode it);
-    ``clean`` selects the other steps. ``changes`` counts what each step did, under its name.
+    ``clean`` selects the other steps. ``changes`` counts what each step did, under its name:
+    characters that a step removes, or places where it rewrites the text.
     """
-    steps: list[Step] = [line_ends, surrogates]
-    if clean.remove_control_characters:
-        steps.append(control_characters)
-    if clean.remove_zero_width:
-        steps.append(zero_width)
-    if clean.unicode_normalization == "NFC":  # last: removals make accents follow their letters
-        steps.append(compose)
+    unusual = _unusual_characters(text)
+    steps = [
+        step
+        for step, param, trigger in STEPS
+        if trigger.search(unusual) and (param is None or getattr(clean, param))
+    ]
     while steps:
         for step in steps:
             text, count = step(text)
             if count:
                 changes[step.__name__] += count
         # NFC also reorders accents, after which a joiner may be useless.
-        reordered = count and step is compose and zero_width in steps
+        reordered = steps[-1] is compose and count and zero_width in steps
         steps = [zero_width, compose] if reordered else []
     return text
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _unusual_characters(text: str) -> str:
+    r"""Return the distinct characters of a text except printable ASCII and ``\n``."""
+    codes = np.frombuffer(text.encode(), np.uint8) if text.isascii() else _codes(text)
+    space, last = codes.dtype.type(ord(" ")), codes.dtype.type(ord("~") - ord(" "))
+    found = np.unique(codes[codes - space > last])  # unsigned: smaller ones wrap around
+    return "".join(map(chr, found[found != ord("\n")].tolist()))
+
+
+def c1_controls(text: str) -> tuple[str, int]:
+    r"""Turn C1 controls into the characters that these bytes are in Windows-1252.
+
+    Unicode text has no other use for them, except U+0085 as a line end. It is an ellipsis if the
+    text has other C1 controls of this kind, or if more of them look like one than do not.
+    """
+    ends = text.count(NEXT_LINE)
+    if ends and len(C1_CONTROL.findall(text)) == ends and 2 * len(ELLIPSIS.findall(text)) <= ends:
+        return text, 0
+    return C1_CONTROL.subn(lambda match: WINDOWS_1252[ord(match[0])], text)
 
 
 def line_ends(text: str) -> tuple[str, int]:
@@ -151,27 +225,41 @@ def surrogates(text: str) -> tuple[str, int]:
     return (text, 0) if text.isascii() else SURROGATE.subn("\ufffd", text)
 
 
+def ansi_escapes(text: str) -> tuple[str, int]:
+    """Remove the escape sequences of terminals: colors, cursor movements, titles."""
+    return _remove(ANSI_ESCAPE, text)
+
+
+def overstrikes(text: str) -> tuple[str, int]:
+    r"""Undo bold and underlined letters that were typed with backspaces: ``N\bN``, ``_\bN``."""
+    return _remove(OVERSTRIKE, text)
+
+
 def control_characters(text: str) -> tuple[str, int]:
     """Remove control characters except tabs and line ends, and Unicode noncharacters."""
-    text, removed = CONTROL.subn("", text)
-    if not text.isascii() and ABOVE_FFFF.search(text):
-        text, noncharacters = NONCHARACTER_ABOVE_FFFF.subn("", text)
-        removed += noncharacters
-    return text, removed
+    return CONTROL.subn("", text)
+
+
+def soft_hyphens(text: str) -> tuple[str, int]:
+    """Remove soft hyphens, which show where a word may be divided."""
+    return text.replace(SOFT_HYPHEN, ""), text.count(SOFT_HYPHEN)
+
+
+def bidi_marks(text: str) -> tuple[str, int]:
+    """Remove marks that only order right-to-left text on a screen."""
+    return BIDI_MARK.subn("", text)
 
 
 def zero_width(text: str) -> tuple[str, int]:
-    """Remove invisible characters without width.
+    """Remove zero-width spaces, byte order marks and other characters without width.
 
-    Joiners stay where they shape letters (Persian, Hindi) or combine emoji.
+    Joiners stay where they shape letters (Persian, Hindi) or combine emoji, of several the first.
     """
-    if text.isascii():
-        return text, 0
-    text, removed = INVISIBLE.subn("", text)
-    if "\u200c" in text or "\u200d" in text:
-        text, joiners = USELESS_JOINER.subn("", text)
-        removed += joiners
-    return text, removed
+    text, removed = ZERO_WIDTH.subn("", text)
+    tagged = TAG_SEQUENCE.sub(r"\1", text)
+    removed += len(text) - len(tagged)
+    text, joiners = USELESS_JOINER.subn("", tagged)
+    return text, removed + joiners
 
 
 def compose(text: str) -> tuple[str, int]:
@@ -179,3 +267,24 @@ def compose(text: str) -> tuple[str, int]:
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text, 0
     return unicodedata.normalize("NFC", text), 1
+
+
+def _remove(pattern: re.Pattern[str], text: str) -> tuple[str, int]:
+    """Remove all matches; return the text and the number of characters."""
+    kept = pattern.sub("", text)
+    return kept, len(text) - len(kept)
+
+
+# Each step, in order, the param that switches it on, and the characters that it is for.
+STEPS: tuple[tuple[Step, str | None, re.Pattern[str]], ...] = (
+    (c1_controls, "fix_mojibake", C1_CONTROL),
+    (line_ends, None, re.compile(f"[{OTHER_LINE_ENDS}]")),
+    (surrogates, None, SURROGATE),
+    (ansi_escapes, "remove_control_characters", re.compile("\x1b")),
+    (overstrikes, "remove_control_characters", re.compile("\b")),
+    (control_characters, "remove_control_characters", CONTROL),
+    (soft_hyphens, "remove_zero_width", re.compile(SOFT_HYPHEN)),
+    (bidi_marks, "remove_zero_width", BIDI_MARK),
+    (zero_width, "remove_zero_width", re.compile(f"{ZERO_WIDTH.pattern}|[{JOINERS}{TAGS}]")),
+    (compose, "unicode_normalization", re.compile("[^\x00-\u02ff]")),  # last: it may join
+)
