@@ -96,7 +96,7 @@ def test_each_rejection_has_a_reason(run):
     ("name", "content"),
     [
         ("p.txt", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
-        ("p.txt.gz", b"no gzip"),
+        ("p.txt.gz", b"\x1f\x8b\x08no gzip"),
         ("p.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 10_000, mtime=0)[:-20]),
         ("p.jsonl", b"\x89PNG\n" * 2000),
         ("p.jsonl", b"{}\n"),

@@ -1,7 +1,7 @@
 """The corpus `files`: the user's own texts, a file or a folder.
 
-Files are chosen by suffix and copied byte for byte; archives stay closed. Files that can't be
-read are skipped with a warning.
+Files are copied byte for byte; archives stay closed. Files of an unknown suffix are copied if they
+start like text, and otherwise passed over. Files that can't be read are skipped with a warning.
 """
 
 import contextlib
@@ -11,73 +11,78 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
+from atlas.corpora.formats import HEAD, compression_of, detect, format_of, split_suffixes
 from atlas.errors import NO_ROOM, AtlasError, one_line
 
-GZIP_SUFFIX = ".gz"
-Format = Literal["text", "jsonl", "csv", "parquet", "zip"]
-FORMATS: dict[str, Format] = {
-    **dict.fromkeys((".txt", ".text", ".md"), "text"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
-    **dict.fromkeys((".csv", ".tsv"), "csv"),
-    ".parquet": "parquet",
-    ".zip": "zip",
-}
-GZIPPABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind not in ("parquet", "zip"))
-
-
-def format_of(name: str) -> Format | None:
-    """Return the format by suffix, None if unknown; ``name.gz`` is gzipped text."""
-    plain = name.lower().removesuffix(GZIP_SUFFIX)
-    packed = plain != name.lower()
-    for suffix, kind in FORMATS.items():
-        if plain.endswith(suffix):
-            return None if packed and suffix not in GZIPPABLE else kind
-    return "text" if packed else None
-
-
-SUFFIXES = (*FORMATS, *(f"{suffix}{GZIP_SUFFIX}" for suffix in GZIPPABLE))
 TRIES = 2  # for a file that changes while it is copied
+MAX_NAMED = 10  # files in a warning
 
 Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder, and the reason
 
 
 def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
-    """Copy every text file below ``source`` into ``folder``, byte for byte.
+    """Copy every file below ``source`` that can hold text into ``folder``, byte for byte.
 
     Hidden files and folders are ignored. Links are followed, but no folder is read twice. Return
     the source of each copy by name, and the numbers of files that were passed over or unreadable.
     """
     base, single = _locate(source)
+    warn = logging.getLogger(__name__).warning
     unreadable: list[str] = []
+    passed_over: list[str] = []
 
     def skip(name: str, reason: str) -> None:
         unreadable.append(name)
-        message = one_line(f"{base / name} skipped: {reason}")
-        printable = message.encode("utf-8", "backslashreplace").decode()
-        logging.getLogger(__name__).warning("%s", printable)
+        warn("%s", _printable(f"{base / name} skipped: {reason}"))
 
-    files = sorted(_walk(base, skip) if single is None else [single])
-    chosen = [name for name in files if name.lower().endswith(SUFFIXES)]
     sources = {}
-    for name in chosen:
-        if reason := _copy(base / name, folder / name):
+    for name in sorted(_walk(base, skip) if single is None else [single]):
+        path = base / name
+        if unsuitable := _unsuitable(path, name):
+            passed_over.append(unsuitable)
+        elif reason := _copy(path, folder / name):
             skip(name, reason)
         else:
-            sources[name] = base / name
+            sources[name] = path
+    named = ", ".join(passed_over[:MAX_NAMED]) + (", ..." if len(passed_over) > MAX_NAMED else "")
     if unreadable and not sources:
         raise AtlasError(
             f"corpus.files.path: nothing in {source} could be read ({len(unreadable)} skipped, "
             "listed above); fix that, or choose another corpus.name"
         )
     if not sources:
+        found = f"only files that are not text ({_printable(named)})" if named else "no files"
         raise AtlasError(
-            f"corpus.files.path: {source} contains no {', '.join(GZIPPABLE)} (or .gz of one), "
-            ".parquet or .zip; put your texts there, or choose another corpus.name (queued "
-            "experiments only see files tracked by git: give an absolute path)"
+            f"corpus.files.path: {source} contains {found}; put your texts there (formats: "
+            "docs/text.md), or choose another corpus.name (queued experiments only see files "
+            "tracked by git: give an absolute path)"
         )
-    return sources, {"passed_over": len(files) - len(chosen), "unreadable": len(unreadable)}
+    if passed_over:
+        count = f"{len(passed_over)} file{'s' if len(passed_over) > 1 else ''}"
+        warn("passed over %s that can't be read as text: %s", count, _printable(named))
+    return sources, {"passed_over": len(passed_over), "unreadable": len(unreadable)}
+
+
+def _printable(message: str) -> str:
+    return one_line(message).encode("utf-8", "backslashreplace").decode()
+
+
+def _unsuitable(path: Path, name: str) -> str | None:
+    """Describe a file of an unknown suffix that is not text; None if it is, or can't be read."""
+    if format_of(name) or split_suffixes(name)[1]:
+        return None
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None  # _copy reports it
+    detected = detect(name, head)
+    if detected.format == "unsupported":
+        return f"{name} ({detected.detail})"
+    return name if detected.format is None and not compression_of(head) else None
 
 
 def _locate(source: Path) -> tuple[Path, str | None]:

@@ -37,8 +37,12 @@ def test_another_field_can_hold_the_text(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("a.zip", b"no zip", "broken_zip"),
-        ("a.parquet", b"no parquet", "broken_parquet"),
+        ("a.zip", b"PK\x03\x04 no zip", "broken_zip"),
+        ("a.parquet", b"PAR1 no parquet", "broken_parquet"),
+        ("a.zip", bytes(range(256)), "broken_zip"),
+        ("a.epub", bytes(range(256)), "broken_epub"),
+        ("a.gz", bytes(range(256)), "broken_gzip"),
+        ("a.html", bytes(range(256)), "not_text"),
         ("a.txt", bytes(range(256)) * 9, "not_text"),
         ("a.jsonl", b' \n[\n{"text": "one"},\n{"text": "two"}\n]', "not_text"),
     ],

@@ -1,34 +1,30 @@
 """Units of reading: a raw file or a part of one, and the items that reading it yields."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from atlas.cleaning.documents import Document
-from atlas.corpora.local_files import GZIP_SUFFIX, Format, format_of
+from atlas.corpora.formats import Format
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A raw file, a member of a zip archive, or a range of a file."""
+    """A raw file, a member of an archive, or a range of a file."""
 
     path: Path
     name: str  # prefix of the ids of its documents
-    member: str | None = None  # name within a zip archive
+    member: str | None = None  # name within the zip archive at ``path``
     start: int = 0  # first byte (text, JSON Lines) or row group (Parquet)
     stop: int | None = None  # byte or row group to end before, None for the end
     first_line: int = 1  # number of the first line that starts in the range
     bytes: int = 0  # declared unpacked size
-
-    @property
-    def format(self) -> Format | None:
-        """The file format, None if unknown."""
-        return format_of(self.member or self.path.name)
-
-    @property
-    def packed(self) -> bool:
-        """True for gzip files and members of archives."""
-        return self.member is not None or self.path.name.lower().endswith(GZIP_SUFFIX)
+    format: Format | None = None  # None: detected when it is read
+    opener: Callable[[], BinaryIO] | None = None  # opens a member while its archive is read
+    packed_bytes: int = 0  # of the archive around a member
+    depth: int = 0  # number of archives around it
 
     @property
     def whole(self) -> bool:

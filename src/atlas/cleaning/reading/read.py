@@ -1,4 +1,4 @@
-"""Read raw files as documents: text, JSON Lines, CSV, Parquet; plain, gzipped or in a zip archive.
+"""Read raw files of every format as documents.
 
 ``plan`` divides raw files into units of work, small files together and large files in ranges. The
 units depend only on the files, not on the number of workers, so the order of documents is always
@@ -6,18 +6,44 @@ the same. ``read_piece`` then reads one file or range.
 """
 
 import contextlib
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlas.cleaning.reading import streams
+from atlas.cleaning.reading.containers import (
+    BrokenFileError,
+    Content,
+    Member,
+    archive_members,
+    as_broken_file,
+    check_tar,
+    inspect,
+    open_seekable,
+    open_stream,
+    packed_bytes,
+    tar_members,
+    zip_members,
+)
 from atlas.cleaning.reading.decoding import NotTextError
+from atlas.cleaning.reading.mail import read_mail, read_mbox
+from atlas.cleaning.reading.markup import read_html, read_notebook, read_subtitles, read_xml
+from atlas.cleaning.reading.office import read_docx, read_epub, read_odt, read_pdf
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, UnreadableFile
 from atlas.cleaning.reading.records import read_jsonl
-from atlas.cleaning.reading.streams import BrokenFileError, open_stream
 from atlas.cleaning.reading.tables import read_csv, read_parquet, row_groups
 from atlas.cleaning.reading.texts import read_text
-from atlas.corpora.local_files import FORMATS
+from atlas.cleaning.reading.wikis import read_mediawiki, read_wikiextractor
+from atlas.corpora.formats import (
+    NAMES,
+    Detected,
+    Format,
+    detect,
+    format_of,
+    format_of_zip,
+    split_suffixes,
+)
 from atlas.corpora.manifest import RawFile
 from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
@@ -26,6 +52,31 @@ MIN_UNIT, MAX_UNIT = 2 << 20, 256 << 20  # bytes
 MIN_RANGE = 8 << 20  # bytes; smaller files are not divided
 TARGET_UNITS = 64  # enough to keep many workers busy
 MAX_UNITS = 4096  # for large corpora, since each unit costs a few small files
+MAX_DEPTH = 2  # archives around a file: an archive in an archive is read
+
+Reader = Callable[[Piece, CleanParams, Notes], Iterator[Item]]
+READERS: dict[Format, Reader] = {
+    "text": read_text,
+    "json": read_jsonl,
+    "jsonl": read_jsonl,
+    "csv": read_csv,
+    "parquet": read_parquet,
+    "html": read_html,
+    "xml": read_xml,
+    "notebook": read_notebook,
+    "subtitles": read_subtitles,
+    "mediawiki": read_mediawiki,
+    "wikiextractor": read_wikiextractor,
+    "mail": read_mail,
+    "mbox": read_mbox,
+    "epub": read_epub,
+    "docx": read_docx,
+    "odt": read_odt,
+    "pdf": read_pdf,
+}
+# Read as themselves even if their start has too many control characters.
+LENIENT: tuple[Format, ...] = ("text", "json", "jsonl", "csv")
+TEXTUAL: tuple[Format, ...] = (*LENIENT, "html", "xml", "subtitles", "mail", "mbox", "notebook")
 
 
 @dataclass(frozen=True)
@@ -47,22 +98,30 @@ def plan(raw: Path, files: list[RawFile]) -> list[Unit]:
 
 def _pieces(path: Path, name: str, size: int) -> list[Piece]:
     whole = Piece(path, name, bytes=path.stat().st_size)
+    if whole.bytes < MIN_RANGE:
+        return [whole]
     step = max(size, MIN_RANGE)
     pieces = []
     with contextlib.suppress(BrokenFileError):  # read_piece reports it
-        match whole.format:
+        content = inspect(whole, to_end=False)
+        if content.layers:
+            return [whole]
+        match detect(name, content.head).format:
             case "zip":
-                pieces = [
-                    Piece(path, f"{name}/{member}", member, bytes=unpacked)
-                    for member, unpacked in streams.members(path)
-                ]
+                members = archive_members(path)
+                if format_of_zip([member.name for member in members], None).format == "zip":
+                    pieces = [
+                        Piece(path, f"{name}/{member.name}", member.name, bytes=member.bytes)
+                        for member in members
+                    ]
             case "parquet":
-                pieces = row_groups(whole, step)
-            case "jsonl" | "text" if not whole.packed:
+                pieces = row_groups(replace(whole, format="parquet"), step)
+            case "jsonl" | "text" as kind:
                 for start in range(0, whole.bytes, step):
                     stop = start + step if start + step < whole.bytes else None
                     length = min(step, whole.bytes - start)
-                    pieces.append(replace(whole, start=start, stop=stop, bytes=length))
+                    part = replace(whole, start=start, stop=stop, bytes=length, format=kind)
+                    pieces.append(part)
     return pieces or [whole]
 
 
@@ -84,7 +143,7 @@ def _lines_before_next(piece: Piece) -> int:
     """Count the line ends up to the byte before the next range."""
     if piece.stop is None:
         return 0
-    with open_stream(piece.path, None) as stream:
+    with open_stream(piece) as stream:
         return streams.count_lines(stream, max(piece.start - 1, 0), piece.stop - 1)
 
 
@@ -107,30 +166,111 @@ def read_piece(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]
     Lines and a row of a table are one document each, with its text under ``clean.text_field``.
     ``notes`` receives what the user should know.
     """
-    items: Iterator[Item] = iter(())
     item = None
     try:
-        if piece.packed and piece.format is not None:
-            streams.check_packed(piece.path, piece.member)
-        match piece.format:
-            case "text":
-                items = read_text(piece, clean, notes)
-            case "jsonl":
-                items = read_jsonl(piece, clean)
-            case "csv":
-                items = read_csv(piece, clean, notes)
-            case "parquet" if piece.member is None:
-                items = read_parquet(piece, clean)
-            case "zip" if piece.member is None:
-                streams.members(piece.path)  # raises again: plan() kept the archive whole
-            case _:
-                known = ", ".join(FORMATS)
-                yield Rejection(piece.name, "unknown_kind", f"known are {known}, also as .gz")
-                return
-        for item in items:
+        for item in _items(piece, clean, notes):
             yield item
-    except (NotTextError, BrokenFileError) as error:
+    except NotTextError as error:
+        named = format_of(piece.name) is not None
+        yield (UnreadableFile if named else Rejection)(piece.name, error.reason, str(error))
+        return
+    except BrokenFileError as error:
         yield UnreadableFile(piece.name, error.reason, str(error))
         return
     if item is None and piece.whole:
         yield Rejection(piece.name, "empty")
+
+
+def _items(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
+    """Detect the format of a piece and read it."""
+    if piece.format:  # detected by plan()
+        yield from READERS[piece.format](piece, clean, notes)
+        return
+    content = inspect(piece)
+    detected = detect(piece.name, content.head)
+    if detected.format == "zip":
+        yield from _read_zip(piece, clean, notes)
+        return
+    _warn_of_mismatch(piece, content, detected, notes)
+    kind = detected.format or _format_of_binary(piece, content, detected.expected)
+    if kind is None or kind == "unsupported":
+        detail = detected.detail or "neither text nor of a known format"
+        yield Rejection(piece.name, "unknown_kind", detail)
+    elif kind == "tar":
+        check_tar(piece)
+        yield from _read_archive(piece, tar_members(piece), clean, notes)
+    else:
+        yield from READERS[kind](piece, clean, notes)
+
+
+def _format_of_binary(piece: Piece, content: Content, expected: Format | None) -> Format | None:
+    """Choose the reader of a file without a known signature that does not look like text."""
+    missing = [layer for layer in split_suffixes(piece.name)[1] if layer not in content.layers]
+    if missing:
+        raise BrokenFileError(
+            f"broken_{missing[0]}", f"its first bytes are not those of {missing[0]}"
+        )
+    if expected is None:
+        return None
+    if expected in TEXTUAL:
+        return expected if expected in LENIENT else "text"
+    detail = f"its first bytes are not those of {NAMES[expected]}"
+    raise BrokenFileError(f"broken_{expected}", detail)
+
+
+def _warn_of_mismatch(piece: Piece, content: Content, found: Detected, notes: Notes) -> None:
+    """Note that a file is not what its suffix says."""
+    layers = split_suffixes(piece.name)[1]
+    if found.format is None or found.format == "unsupported" or piece.start:
+        return
+    read_as = NAMES[found.format]
+    if missing := [layer for layer in layers if layer not in content.layers]:
+        notes.warnings.append(f"{piece.name}: not compressed with {missing[0]}; read as {read_as}")
+    elif content.layers and not layers and found.expected:
+        packings = " and ".join(content.layers)
+        notes.warnings.append(f"{piece.name}: compressed with {packings}; read as {read_as}")
+    elif found.mismatch and found.expected:
+        notes.warnings.append(f"{piece.name}: not {NAMES[found.expected]}; read as {read_as}")
+
+
+def _read_zip(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
+    """Read a zip archive, or a document that is one."""
+    with contextlib.ExitStack() as stack:
+        with as_broken_file("broken_zip"):
+            archive = stack.enter_context(
+                zipfile.ZipFile(stack.enter_context(open_seekable(piece)))
+            )
+            detected = format_of_zip(archive.namelist(), format_of(piece.name))
+            members = zip_members(archive, packed_bytes(piece))
+        _warn_of_mismatch(piece, Content(b"", []), detected, notes)
+        match detected.format:
+            case "zip":
+                yield from _read_archive(piece, members, clean, notes)
+            case "docx" | "epub" | "odt" as kind:
+                yield from READERS[kind](piece, clean, notes)
+            case _:
+                yield Rejection(piece.name, "unknown_kind", detected.detail)
+
+
+def _read_archive(
+    piece: Piece, members: Iterable[Member], clean: CleanParams, notes: Notes
+) -> Iterator[Item]:
+    """Read the members of an archive one after the other."""
+    if piece.depth >= MAX_DEPTH:
+        detail = f"an archive inside {MAX_DEPTH} archives; unpack it"
+        yield Rejection(piece.name, "nested_archive", detail)
+        return
+    for member in members:
+        name = f"{piece.name}/{member.name}"
+        if member.refusal:
+            yield Rejection(name, "not_a_file", member.refusal)
+        else:
+            inner = Piece(
+                piece.path,
+                name,
+                bytes=member.bytes,
+                opener=member.open,
+                packed_bytes=packed_bytes(piece),
+                depth=piece.depth + 1,
+            )
+            yield from read_piece(inner, clean, notes)

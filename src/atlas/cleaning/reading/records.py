@@ -8,19 +8,20 @@ import orjson
 
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import streams
+from atlas.cleaning.reading.containers import open_stream
 from atlas.cleaning.reading.decoding import NotTextError
-from atlas.cleaning.reading.pieces import Item, Piece, Rejection
-from atlas.cleaning.reading.streams import MAX_BLOCK, MAX_LINE, open_stream
+from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
+from atlas.cleaning.reading.streams import MAX_BLOCK, MAX_LINE
 from atlas.params.schema import CleanParams
 
 SOURCE = "source"  # optional key or column
 
 
-def read_jsonl(piece: Piece, clean: CleanParams) -> Iterator[Item]:
+def read_jsonl(piece: Piece, clean: CleanParams, _: Notes) -> Iterator[Item]:
     """Read the lines of a JSON Lines file that start in a range."""
     first: Rejection | None = None
     found = piece.start > 0  # only the start of a file shows that it is not JSON Lines
-    with open_stream(piece.path, piece.member) as stream:
+    with open_stream(piece) as stream:
         lines = streams.read_lines(stream, piece.start, piece.stop)
         for number, line in enumerate(lines, start=piece.first_line):
             if line is not None and not line.strip():

@@ -5,13 +5,13 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from atlas.cleaning.reading import decoding
+from atlas.cleaning.reading.containers import BrokenFileError, is_plain, open_seekable, open_stream
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
 from atlas.cleaning.reading.records import SOURCE, record_document
-from atlas.cleaning.reading.streams import MAX_LINE, BrokenFileError, open_stream
+from atlas.cleaning.reading.streams import MAX_LINE
 from atlas.params.schema import CleanParams
 
 MAX_ROW = MAX_LINE  # characters, over all lines of the row
@@ -22,7 +22,7 @@ EXTRA_FIELDS = ""  # key of fields beyond the columns; no column has this name
 
 def read_csv(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read the rows of a CSV file."""
-    with open_stream(piece.path, piece.member) as stream:
+    with open_stream(piece) as stream:
         sample = decoding.encoding_sample(stream)
         guess = decoding.guess_encoding(sample, whole=False)
         if guess.guessed:
@@ -85,9 +85,9 @@ class _Lines:
         self.start_row()
 
 
-def read_parquet(piece: Piece, clean: CleanParams) -> Iterator[Item]:
+def read_parquet(piece: Piece, clean: CleanParams, _: Notes) -> Iterator[Item]:
     """Read the rows of some row groups of a Parquet file."""
-    with _open_parquet(piece.path) as file:
+    with _open_parquet(piece) as file:
         names = file.schema_arrow.names
         _check_column(clean.text_field, names)
         groups = range(piece.start, file.num_row_groups if piece.stop is None else piece.stop)
@@ -102,7 +102,7 @@ def read_parquet(piece: Piece, clean: CleanParams) -> Iterator[Item]:
 
 def row_groups(whole: Piece, size: int) -> list[Piece]:
     """Divide a Parquet file into ranges of row groups with about ``size`` unpacked bytes."""
-    with _open_parquet(whole.path) as file:
+    with _open_parquet(whole) as file:
         metadata = file.metadata
     pieces = []
     start = unpacked = 0
@@ -122,14 +122,16 @@ def _batch_rows(metadata: Any, groups: range) -> int:
 
 
 @contextlib.contextmanager
-def _open_parquet(path: Path) -> Iterator[Any]:  # pyarrow has no type hints
+def _open_parquet(piece: Piece) -> Iterator[Any]:  # pyarrow has no type hints
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    try:
-        yield ParquetFile(path, memory_map=True, pre_buffer=False)
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise BrokenFileError("broken_parquet", str(error)) from error
+    with open_seekable(piece) as stream:
+        source = piece.path if is_plain(stream) else stream
+        try:
+            yield ParquetFile(source, memory_map=source is piece.path, pre_buffer=False)
+        except (ArrowException, OSError, ValueError, OverflowError) as error:
+            raise BrokenFileError("broken_parquet", str(error)) from error
 
 
 def _check_column(text_field: str, names: list[str]) -> None:

@@ -13,9 +13,9 @@ from typing import BinaryIO, TextIO, cast
 
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import decoding, streams
+from atlas.cleaning.reading.containers import open_stream
 from atlas.cleaning.reading.decoding import NotTextError
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, TextBlock
-from atlas.cleaning.reading.streams import open_stream
 from atlas.params.schema import CleanParams
 
 HEAD = 1 << 20  # bytes searched for the separator of a file
@@ -33,7 +33,7 @@ DIVIDERS = {"line": r"\n", "paragraph": r"\n(?:[^\S\n]*\n)+"}
 
 def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read a text file or a range of one, in blocks of bounded size."""
-    with open_stream(piece.path, piece.member) as stream:
+    with open_stream(piece) as stream:
         head = stream.read(HEAD if clean.documents == "separator" else decoding.SAMPLE)
     try:
         guess = decoding.guess_encoding(head, whole=False)
@@ -46,7 +46,7 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     marks = [_byte_pattern(separator)] if separator else []
     if clean.documents == "paragraph":
         marks.append(_byte_pattern(BLANK_LINES))
-    with open_stream(piece.path, piece.member) as stream:
+    with open_stream(piece) as stream:
         stop = piece.stop
         if wide:
             text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
