@@ -21,7 +21,7 @@ from atlas.training.distributed import DistributedContext, distributed_context, 
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState, sample_text, samples_page
 from atlas.training.train_step import make_deterministic
-from atlas.training.trainer import Trainer, build_model, open_splits
+from atlas.training.trainer import Trainer, build_model, corpus_metrics, open_splits
 
 TOKENS, TOKENIZER, LIVE = Path("data/tokens"), Path("models/tokenizer"), Path("metrics/live")
 
@@ -47,18 +47,21 @@ def main(run: StageRun) -> None:
         state, last = trainer.fit(), full_weights(model, context)
         if context.is_main:
             checkpoints.write_model(run.output_folder("models/model"), model.config, last)
-            write_metrics(run, state, model.parameter_count(), context)
+            is_weighted = run.params.corpus.mix and run.params.model.kind != "bigram"
+            counts = corpus_metrics(trainer.data, state) if is_weighted else {}
+            counts["parameters"] = model.parameter_count()
+            write_metrics(run, state, counts, context)
 
 
 def write_metrics(
-    run: StageRun, state: TrainState, parameters: int, context: DistributedContext
+    run: StageRun, state: TrainState, counts: dict[str, int | float], context: DistributedContext
 ) -> None:
     """Write metrics, curves, samples and timings."""
     for name, table in state.tables().items():
         table.to_csv(run.output(f"metrics/{name}.csv"), index=False)
     page = samples_page(state.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
-    run.write_metrics(state.final_metrics() | {"parameters": parameters})
+    run.write_metrics(state.final_metrics() | counts)
     run.timing_rows += state.speed_rows
     run.timing |= state.median_speed()
     run.timing["peak_memory_mb"] = round(peak_memory(context.device) / 1e6)

@@ -13,9 +13,10 @@ from atlas.tokens.train_tokenizer import compatibility_warnings, make_tokenizer,
 
 def main(run: StageRun) -> None:
     """Turn data/clean into models/tokenizer."""
-    tokenizer = make_tokenizer(Path("data/clean/train"), run.params.tokenizer)
+    documents, mix = Path("data/clean/train"), run.params.corpus.mix
+    tokenizer = make_tokenizer(documents, run.params.tokenizer, mix)
     tokenizer.save(run.output("models/tokenizer"))
-    for warning in compatibility_warnings(tokenizer, read_documents(Path("data/clean/train"))):
+    for warning in compatibility_warnings(tokenizer, read_documents(documents)):
         logging.getLogger(__name__).warning("export may refuse this tokenizer: %s", warning)
     losses = round_trip_losses(tokenizer, read_documents(Path("data/clean/val")))
     run.write_metrics({"vocab_size": tokenizer.vocab_size, "val_round_trip_losses": losses})

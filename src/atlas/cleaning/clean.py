@@ -15,7 +15,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -86,8 +86,11 @@ class UnitResult:
         return cls(folder, **json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
-def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
-    """Clean a unit into a subfolder of ``folder``, unless an earlier run already did."""
+def clean_unit(unit: Unit, clean: CleanParams, folder: Path, *, is_mix: bool = False) -> UnitResult:
+    """Clean a unit into a subfolder of ``folder``, unless an earlier run already did.
+
+    In a mix, the first folder of a raw file, and so of the ids of its documents, is its corpus.
+    """
     final = folder / f"{unit.number:06d}"
     if final.exists():
         return UnitResult.read(final)
@@ -103,6 +106,8 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path) -> UnitResult:
                     if isinstance(cleaned, Rejection):
                         reasons[cleaned.reason] += 1
                         rejected.write(_rejection_line(cleaned))
+                    elif is_mix:
+                        yield replace(cleaned, corpus=cleaned.id.partition("/")[0])
                     else:
                         yield cleaned
 
@@ -208,8 +213,10 @@ def clean_corpus(
     units = unfinished.resolve() / "units"
     for partial in units.glob(".*.partial"):  # left by killed workers
         remove(partial)
-    clean_one = functools.partial(clean_unit, clean=clean, folder=units)
-    results = list(in_order(clean_one, plan(raw.resolve(), read_raw_files(raw)), "clean"))
+    files = read_raw_files(raw)
+    corpora = list(dict.fromkeys(file.corpus for file in files if file.corpus))
+    clean_one = functools.partial(clean_unit, clean=clean, folder=units, is_mix=bool(corpora))
+    results = list(in_order(clean_one, plan(raw.resolve(), files), "clean"))
     documents = splits.StagedCorpus.from_folders(
         (result.folder / f"{number:03d}", count)
         for result in results
@@ -234,6 +241,9 @@ def clean_corpus(
         )
     statistics, leakage = _write_splits(documents, duplicates, clean, splitting, folder)
     _check_splits(statistics, clean, kept)
+    for corpus in corpora:
+        if corpus not in statistics["train"].corpora:
+            logging.getLogger(__name__).warning("corpus %s: no text to train on is left", corpus)
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
     notes = _merge_notes(results)
     metrics: Metrics = {
@@ -251,6 +261,9 @@ def clean_corpus(
         metrics[f"{split}_documents"] = counts.documents
         metrics[f"{split}_characters"] = counts.characters.total()
         metrics[f"{split}_words"] = counts.words
+        for corpus in corpora:
+            counted = counts.corpora.get(corpus, Counter())
+            metrics[f"{split}_documents.{corpus}"] = counted["documents"]
     metrics |= leakage
     _warn(metrics, notes)
     sizes = ", ".join(f"{statistics[split].documents:,} in {split}" for split in SPLITS)

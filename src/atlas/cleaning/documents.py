@@ -20,6 +20,12 @@ class Document:
     id: str
     source: str
     text: str
+    corpus: str | None = None  # its corpus in a mix
+
+    @property
+    def table_source(self) -> str:
+        """The source in tables: the corpus in a mix."""
+        return self.corpus or self.source
 
     @classmethod
     def from_line(cls, line: bytes) -> "Document":
@@ -28,7 +34,10 @@ class Document:
 
     def to_line(self) -> bytes:
         """Serialize the document as a line of a shard."""
-        return orjson.dumps(self, option=orjson.OPT_APPEND_NEWLINE)
+        values = {"id": self.id, "source": self.source, "text": self.text}
+        if self.corpus:
+            values["corpus"] = self.corpus
+        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_documents(folder: Path) -> Iterator[Document]:

@@ -180,7 +180,7 @@ def cut_document(document: Document, clean: CleanParams) -> Iterator[tuple[Split
     parts = (text[:first], text[first:second], text[second:])
     for split, part in zip(SPLITS, parts, strict=True):
         if part:
-            yield split, Document(f"{document.id}#{split}", document.source, part)
+            yield split, replace(document, id=f"{document.id}#{split}", text=part)
 
 
 def _line_start(text: str, position: int) -> int:
@@ -275,6 +275,7 @@ def write_shard(
             texts = [document.text for document in batch]
             words = hash_words(texts)
             statistics.add(texts, words)
+            statistics.add_corpora([document.corpus for document in batch], texts, words)
             sample = sample_ngrams(words, modulus)
             if held_out is None:
                 samples.append(distinct(sample))

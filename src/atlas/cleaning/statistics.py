@@ -32,6 +32,8 @@ class Statistics:
     word_hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted
     word_counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     spellings: dict[int, str] = field(default_factory=dict)  # frequent words by hash
+    # Documents, characters and words of each corpus of a mix.
+    corpora: dict[str, Counter[str]] = field(default_factory=dict)
     truncated: bool = False  # rare words were dropped, so ``word_hashes`` lacks some
 
     def add(self, texts: Sequence[str], words: WordHashes) -> None:
@@ -48,8 +50,20 @@ class Statistics:
             self.spellings.setdefault(int(hashes[index]), words[int(first[index])])
         self._add_words(hashes, counts.astype(np.int64))
 
+    def add_corpora(
+        self, corpora: Sequence[str | None], texts: Sequence[str], words: WordHashes
+    ) -> None:
+        """Count the same documents by corpus; those outside a mix have none."""
+        if not any(corpora):
+            return
+        for corpus, text, count in zip(corpora, texts, words.counts.tolist(), strict=True):
+            counts = self.corpora.setdefault(corpus or "", Counter())
+            counts.update(documents=1, characters=len(text), words=count)
+
     def merge(self, other: "Statistics") -> None:
         """Add the counts of other documents."""
+        for corpus, counts in other.corpora.items():
+            self.corpora.setdefault(corpus, Counter()).update(counts)
         self.documents += other.documents
         self.words += other.words
         self.characters.update(other.characters)
@@ -78,6 +92,7 @@ class Statistics:
             "document_lengths": dict(self.document_lengths()),
             "most_frequent_characters": dict(_top(self.characters)),
             "most_frequent_words": dict(self.frequent_words()),
+            **({"corpora": self.corpora} if self.corpora else {}),
         }
 
     def scripts(self) -> Counter[str]:

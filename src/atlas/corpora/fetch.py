@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +20,10 @@ from atlas.corpora.local_files import copy_files
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.corpora.python_docs import LICENCE, URL, write_python_docs
 from atlas.corpora.stories import write_stories
-from atlas.errors import AtlasError
-from atlas.params.schema import CorpusParams
-from atlas.pipeline.files import write_records
+from atlas.errors import AtlasError, Stopped
+from atlas.params.mixture import label_of
+from atlas.params.schema import CorpusParams, FilesParams, MixEntry
+from atlas.pipeline.files import remove, write_records
 
 Metrics = dict[str, int | str]
 REGISTRY = Path(__file__).with_name("registry.yaml")  # the corpora that can be downloaded by name
@@ -39,6 +42,8 @@ GENERATORS: Mapping[str, Callable[[CorpusParams, Path], list[str]]] = {
     "stories": lambda corpus, folder: write_stories(folder, **corpus.stories.model_dump()),
 }
 SECTION_COLUMN = "text"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,27 @@ def fetch_corpus(
     Archives are kept as they are; clean reads their contents as streams. A ``mirror`` is tried
     before the web. ``unfinished`` keeps interrupted downloads.
     """
-    folder.mkdir(parents=True)
     metrics: Metrics = {"corpus": corpus.name}
+    if corpus.mix is None:
+        files, counts = _fetch_one(corpus, folder, mirror, unfinished)
+        name = str(corpus.name)
+    else:
+        files, counts = _fetch_mix(corpus, corpus.mix, folder, mirror, unfinished)
+        name = " + ".join(dict.fromkeys(entry.name for entry in corpus.mix))
+    write_manifest(folder, name, files)
+    return metrics | counts | {"files": len(files), "bytes": sum(file.bytes for file in files)}
+
+
+def _fetch_one(
+    corpus: CorpusParams, folder: Path, mirror: str | None, unfinished: Path
+) -> tuple[list[RawFile], dict[str, int]]:
+    """Fetch one corpus into a new folder; return its files, and counts of those left out."""
+    folder.mkdir(parents=True)
+    counts: dict[str, int] = {}
     if corpus.name == "files":
-        copies, left_out = copy_files(Path(corpus.files.path), folder)
+        copies, counts = copy_files(Path(corpus.files.path), folder)
         urls = {name: source.as_posix() for name, source in copies.items()}
         licence = "the user's own"
-        metrics |= left_out
     elif corpus.name in GENERATORS:
         written = GENERATORS[corpus.name](corpus, folder)
         is_python = corpus.name == "python-docs"
@@ -102,9 +121,59 @@ def fetch_corpus(
     else:
         urls = _download(corpus, folder, mirror, unfinished)
         licence = corpora()[corpus.name].licence
-    files = [RawFile.describe(folder, name, url, licence) for name, url in urls.items()]
-    write_manifest(folder, corpus.name, files)
-    return metrics | {"files": len(files), "bytes": sum(file.bytes for file in files)}
+    return [RawFile.describe(folder, name, url, licence) for name, url in urls.items()], counts
+
+
+def _fetch_mix(
+    corpus: CorpusParams,
+    mix: Sequence[MixEntry],
+    folder: Path,
+    mirror: str | None,
+    unfinished: Path,
+) -> tuple[list[RawFile], dict[str, int]]:
+    """Fetch each corpus of a mix into a subfolder with its label.
+
+    A corpus that fails ends the stage, unless it is optional. Downloads come last, so that the
+    mistake in a path costs none.
+    """
+    found: dict[str, list[RawFile]] = {}
+    counts = Counter[str]()
+    for entry in sorted(mix, key=lambda entry: entry.name in corpora()):
+        label = label_of(entry)
+        _warn_if_unwatched(entry, corpus.files.path)
+        values = {"name": entry.name, "files": FilesParams(path=entry.path or corpus.files.path)}
+        single = corpus.model_copy(update=values)
+        try:
+            files, left_out = _fetch_one(single, folder / label, mirror, unfinished / label)
+        except Stopped:
+            raise
+        except AtlasError as error:
+            reason = str(error).removeprefix("corpus.files.path: ")
+            if not entry.optional:
+                raise AtlasError(f"corpus.mix: {label}: {reason}") from error
+            logger.warning("corpus.mix: going on without %s: %s", label, reason)
+            remove(folder / label)
+            continue
+        found[label] = [replace(file, name=f"{label}/{file.name}", corpus=label) for file in files]
+        counts.update(left_out)
+    if not found:
+        raise AtlasError("corpus.mix: none of the corpora could be fetched (see above)")
+    files = [file for entry in mix for file in found.get(label_of(entry), [])]
+    for label in found:
+        counts[f"files.{label}"] = len(found[label])
+        counts[f"bytes.{label}"] = sum(file.bytes for file in found[label])
+    return files, dict(counts)
+
+
+def _warn_if_unwatched(entry: MixEntry, watched: str) -> None:
+    """Warn about a path whose changes DVC doesn't notice, because dvc.yaml can't list it."""
+    if entry.path and not Path(entry.path).absolute().is_relative_to(Path(watched).absolute()):
+        logger.warning(
+            "corpus.mix: %s is outside of corpus.files.path (%s), so DVC does not notice changes "
+            "in it: run `dvc repro -f fetch` after one",
+            entry.path,
+            watched,
+        )
 
 
 def _download(

@@ -19,12 +19,15 @@ class RawFile:
     sha256: str
     bytes: int
     licence: str
+    corpus: str | None = None  # label of its corpus in a mix, and first folder of its name
 
     @classmethod
-    def describe(cls, folder: Path, name: str, url: str, licence: str) -> "RawFile":
+    def describe(
+        cls, folder: Path, name: str, url: str, licence: str, corpus: str | None = None
+    ) -> "RawFile":
         """Describe the file ``name`` in ``folder``."""
         path = folder / name
-        return cls(name, url, sha256(path), path.stat().st_size, licence)
+        return cls(name, url, sha256(path), path.stat().st_size, licence, corpus)
 
 
 def write_manifest(folder: Path, corpus: str, files: list[RawFile]) -> None:

@@ -106,8 +106,8 @@ class Evaluator:
         return list(read_documents(self.documents_folder / split))
 
     def sources(self, split: Split) -> list[str]:
-        """Source of each document of a split."""
-        return [document.source for document in self.documents(split)]
+        """Source of each document of a split, in tables."""
+        return [document.table_source for document in self.documents(split)]
 
     @cache  # noqa: B019
     def questions(self, split: Split) -> Questions:

@@ -57,7 +57,7 @@ def document_sums(
     table = pd.DataFrame(
         {
             "id": [document.id for document in documents],
-            "source": [document.source for document in documents],
+            "source": [document.table_source for document in documents],
             "documents": 1,
             "tokens": sums["tokens"],
             "bytes": [len(document.text.encode()) for document in documents],

@@ -25,6 +25,8 @@ def override(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(override(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{override(item)}' for key, item in value.items())}}}"
     if isinstance(value, str) and not (PLAIN.fullmatch(value) and value.lower() not in KEYWORDS):
         return _quoted(value)
     return repr(float(value)) if isinstance(value, float) else str(value)

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError, did_you_mean, one_line
+from atlas.params.mixture import mix_conflicts
 from atlas.params.runtime_support import export_conflicts, fitting_width, known_format
 
 BYTES = 256
@@ -123,15 +124,43 @@ class ModularParams(Section):
     modulus: Annotated[int, Field(ge=2, le=10_000)]
 
 
+class MixEntry(Section):
+    """A corpus of a mix. Keys other than the name can be left out."""
+
+    name: CorpusName
+    path: Text | None = None  # of files
+    label: FileName | None = None  # in tables; by default the name of the path or the corpus
+    weight: Annotated[Real, Field(gt=0, le=1000)] | None = None
+    share: Annotated[Real, Field(gt=0, le=1)] | None = None
+    optional: bool = False  # go on without it if it can't be fetched
+
+
+def _mix_entry(value: object) -> object:
+    """Convert the name of a corpus to an entry with that name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class CorpusParams(Section):
     """Source of the raw text. Only the section of the named corpus is read."""
 
-    name: CorpusName
+    name: Literal[CorpusName, "mix"]
+    mix: (
+        Annotated[
+            tuple[Annotated[MixEntry, BeforeValidator(_mix_entry)], ...],
+            Field(strict=False, min_length=1),
+        ]
+        | None
+    )
     files: FilesParams
     gutenberg: GutenbergParams
     arithmetic: ExamplesParams
     modular: ModularParams
     stories: ExamplesParams
+
+    @property
+    def has_files(self) -> bool:
+        """True if some of the text is the user's own."""
+        return "files" in (self.name, *(entry.name for entry in self.mix or ()))
 
 
 class CleanParams(Section):
@@ -321,7 +350,8 @@ def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
             requirement = re.sub("^(Input should be|Value error,) ", "", details["msg"])
             if _may_be_null(details["loc"], schema):
                 requirement = requirement.replace(" or ", ", ") + " or null"
-            return f"{key} is {details['input']!r}: it must be {requirement}"
+            hint = did_you_mean(str(details["input"]), re.findall("'(.*?)'", requirement))
+            return f"{key} is {details['input']!r}: it must be {requirement}{hint}"
 
 
 def _may_be_null(location: tuple[int | str, ...], schema: type[BaseModel]) -> bool:
@@ -339,17 +369,26 @@ def _suggestion(location: tuple[int | str, ...], schema: type[BaseModel]) -> str
 
 def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping[str, FieldInfo]:
     """The fields of the section that holds a key; none if a list holds it."""
+    section: type[BaseModel] | None = schema
     for part in location[:-1]:
-        annotation = schema.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if section is None:
             return {}
-        schema = annotation
-    return schema.model_fields
+        if isinstance(part, str):  # else an entry of a list of sections
+            section = _section(section.model_fields[part].annotation)
+    return section.model_fields if section else {}
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The section of an annotation, which may be a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def conflicts(params: Params) -> Iterator[str]:
     """Yield each conflict between keys, with a way to fix it."""
     clean, tokenizer, train = params.clean, params.tokenizer, params.train
+    yield from _corpus_conflicts(params)
     for key, listed in {
         "corpus.gutenberg.books lists a book": params.corpus.gutenberg.books,
         "clean.filters lists a filter": clean.filters,
@@ -383,6 +422,28 @@ def conflicts(params: Params) -> Iterator[str]:
         )
     for problem in export_conflicts(params.model.model_dump(), params.export.formats):
         yield f"export.formats: {problem}"
+
+
+def _corpus_conflicts(params: Params) -> Iterator[str]:
+    name, mix = params.corpus.name, params.corpus.mix
+    if mix is None:
+        if name == "mix":
+            yield "corpus.name is mix, and corpus.mix is null: list corpora, as in [stories, files]"
+        return
+    if name != "mix":
+        yield f"corpus.mix is set, but corpus.name is {name}: add corpus.name=mix, or unset it"
+        return
+    yield from mix_conflicts(mix)
+    if params.train.max_train_tokens:
+        yield (
+            "train.max_train_tokens takes the first tokens, which are all of the first corpus of "
+            "corpus.mix: set it to null, or give the corpora smaller weights"
+        )
+    if params.model.kind == "bigram" and any(each.share or each.weight for each in mix):
+        yield (
+            "model.kind is bigram, which counts each text once: remove the weights and shares of "
+            "corpus.mix"
+        )
 
 
 def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str]:

@@ -88,6 +88,7 @@ class BatchLoader:
             "context_length": windows.context_length,
             "batch_size": windows.batch_size,
             "seed": windows.seed,
+            "mix": [str(source) for source in windows.sources.values()] if windows.mix else None,
         }
 
 

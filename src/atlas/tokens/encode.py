@@ -16,7 +16,7 @@ from atlas.cleaning.documents import SPLITS, Split, read_shard, shard_paths
 from atlas.errors import AtlasError
 from atlas.pipeline.files import sha256
 from atlas.pipeline.parallel import in_order
-from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, shard_path
+from atlas.tokens.shards import CorpusSize, ShardWriter, SplitIndex, TokenIndex, shard_path
 from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
 
 if TYPE_CHECKING:
@@ -81,15 +81,22 @@ def encode_shard(
     writer = ShardWriter(target, tokenizer.vocab_size, tokenizer.sha256)
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     size = without_separator = 0
+    documents: list[tuple[str, int]] = []  # corpus and bytes of each document
+    document_ends: list[Counts] = []
     pending = 0  # separators of a document that continues in the next block
 
     def texts() -> Iterator[str]:
         nonlocal size
         for document in read_shard(source):
-            size += len(document.text.encode())
+            length = len(document.text.encode())
+            size += length
+            if document.corpus:
+                documents.append((document.corpus, length))
             yield document.text
 
     for ids, ends in tokenizer.blocks(texts(), with_eos=with_eos):
+        if documents:
+            document_ends.append(np.asarray(ends, np.int64) + writer.tokens)
         writer.write(ids, ends)
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)
         if separator is not None:
@@ -98,7 +105,17 @@ def encode_shard(
             without_separator += int((np.diff(seen_at_ends, prepend=0) == 0).sum())
             pending = int(seen[-1] - (seen_at_ends[-1] if len(seen_at_ends) else 0))
     writer.close()
-    return SplitIndex([writer.tokens], writer.documents, size), counts, without_separator
+    corpora = _corpus_sizes(documents, document_ends)
+    return SplitIndex([writer.tokens], writer.documents, size, corpora), counts, without_separator
+
+
+def _corpus_sizes(documents: list[tuple[str, int]], ends: list[Counts]) -> dict[str, CorpusSize]:
+    """Sum documents by corpus, from the corpus, bytes and end of each."""
+    tokens = np.diff(np.concatenate([np.zeros(1, np.int64), *ends])).tolist()
+    sizes: dict[str, CorpusSize] = {}
+    for (corpus, length), count in zip(documents, tokens, strict=True):
+        sizes[corpus] = sizes.get(corpus, CorpusSize(0, 0, 0)) + CorpusSize(count, 1, length)
+    return sizes
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ whole documents and is little-endian throughout::
 import contextlib
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -129,16 +129,39 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
 
 
 @dataclass(frozen=True)
+class CorpusSize:
+    """Size of a corpus of a mix within a split."""
+
+    tokens: int
+    documents: int
+    bytes: int  # of text, in UTF-8
+
+    def __add__(self, other: "CorpusSize") -> "CorpusSize":
+        return CorpusSize(
+            self.tokens + other.tokens, self.documents + other.documents, self.bytes + other.bytes
+        )
+
+
+@dataclass(frozen=True)
 class SplitIndex:
     """Sizes of one split."""
 
     shards: list[int]  # ids in each
     documents: int
     bytes: int  # of text, in UTF-8
+    # Of a mix: one after the other, each without gaps, because clean keeps the order of raw files.
+    corpora: dict[str, CorpusSize] = field(default_factory=dict)
 
     def __add__(self, other: "SplitIndex") -> "SplitIndex":
+        none = CorpusSize(0, 0, 0)
         return SplitIndex(
-            self.shards + other.shards, self.documents + other.documents, self.bytes + other.bytes
+            self.shards + other.shards,
+            self.documents + other.documents,
+            self.bytes + other.bytes,
+            {
+                label: self.corpora.get(label, none) + other.corpora.get(label, none)
+                for label in self.corpora | other.corpora
+            },
         )
 
     @property

@@ -18,8 +18,10 @@ BPE and char are lossless except for U+2581, which sentencepiece uses for blanks
 import io
 import random
 import re
-from collections.abc import Iterable, Iterator
-from itertools import islice, tee
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import chain, groupby, islice, repeat, tee
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
-from atlas.params.schema import TokenizerParams
+from atlas.params.mixture import visits_per_epoch
+from atlas.params.schema import MixEntry, TokenizerParams
 from atlas.pipeline.files import files_below
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, TEXT, Tokenizer, single_blanks
 
@@ -56,7 +59,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_tokenizer(documents: Path, params: TokenizerParams) -> Tokenizer:
+def make_tokenizer(
+    documents: Path, params: TokenizerParams, mix: Sequence[MixEntry] | None = None
+) -> Tokenizer:
     """Load the model file at ``tokenizer.path``, or train a tokenizer if that is a folder."""
     path = Path(params.path)
     if path.is_dir():
@@ -66,7 +71,7 @@ def make_tokenizer(documents: Path, params: TokenizerParams) -> Tokenizer:
                     f"tokenizer.path: the folder {path} contains {file.name}: give that file "
                     f"(tokenizer.path={file}), or an empty folder to train a tokenizer"
                 )
-        return train_tokenizer(sample_lines(documents, params), params)
+        return train_tokenizer(sample_lines(documents, params, mix), params)
     return Tokenizer.load(path)
 
 
@@ -127,14 +132,27 @@ def round_scores(spec: ModelProto) -> None:
         piece.score = round(piece.score * SCORE_STEPS) / SCORE_STEPS
 
 
-def sample_lines(folder: Path, params: TokenizerParams) -> Iterator[str]:
+def sample_lines(
+    folder: Path, params: TokenizerParams, mix: Sequence[MixEntry] | None = None
+) -> Iterator[str]:
     """Yield the lines of a folder of documents; for a large corpus, a reproducible sample.
 
+    The lines of a mix occur as often as in an epoch, with shares of bytes instead of tokens.
     sentencepiece holds its training text in memory, which the sample bounds.
     """
-    size = sum(file.stat().st_size for file in files_below(folder))
-    share = params.sample_megabytes * 1e6 / max(size, 1)
-    return draw(lines_of(read_documents(folder)), share, params.seed)
+    limit = params.sample_megabytes * 1_000_000
+    if mix is None:
+        size = sum(file.stat().st_size for file in files_below(folder))
+        return draw(lines_of(read_documents(folder)), min(1.0, limit / max(size, 1)), params.seed)
+    sizes = Counter[str]()
+    for document in read_documents(folder):
+        sizes[str(document.corpus)] += len(document.text.encode())
+    visits = visits_per_epoch(mix, sizes)
+    share = min(Fraction(1), limit / sum(visits[label] * sizes[label] for label in sizes))
+    return chain.from_iterable(
+        draw(lines_of(group), visits[label] * share, f"{params.seed} {label}")
+        for label, group in groupby(read_documents(folder), lambda each: str(each.corpus))
+    )
 
 
 def lines_of(documents: Iterable[Document]) -> Iterator[str]:
@@ -153,10 +171,12 @@ def lines_of(documents: Iterable[Document]) -> Iterator[str]:
             yield rest
 
 
-def draw(lines: Iterable[str], share: float, seed: int) -> Iterator[str]:
-    """Draw each line with probability ``share``; take all if that is 1 or more."""
+def draw(lines: Iterable[str], times: float | Fraction, seed: int | str) -> Iterator[str]:
+    """Yield each line ``times`` times; the fraction of it is the probability of one time more."""
     generator = random.Random(seed)  # noqa: S311 - not for secrets
-    return (line for line in lines if share >= 1 or generator.random() < share)
+    whole, rest = divmod(times, 1)
+    for line in lines:
+        yield from repeat(line, int(whole) + bool(rest and generator.random() < rest))
 
 
 def round_trip_losses(tokenizer: Tokenizer, documents: Iterable[Document]) -> int:

@@ -12,14 +12,20 @@ B is the batch, T the context length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from atlas.errors import AtlasError
+from atlas.params.mixture import visits_per_epoch
 from atlas.tokens.shards import TokenIndex, TokenSplit
+
+if TYPE_CHECKING:
+    from atlas.params.schema import MixEntry
 
 PROMPT_TOKENS = 8
 NO_TARGET = -100  # target of positions that are not predicted; PyTorch's ignore_index
@@ -102,64 +108,194 @@ class Windows:
         return found if nth else np.concatenate([[self.tokens.index.eos], found])
 
 
+class Source(NamedTuple):
+    """A part of the training text with windows of its own: a corpus of a mix, or all of it.
+
+    An epoch visits ``quota`` windows of it: all of them once, or as often as the mix says. Visits
+    go through all windows in random order, then again in another one. A fraction of a window is
+    carried over to the next epoch.
+    """
+
+    seed: tuple[int, ...]
+    first: int  # token of the first window if packed, else number of the first window
+    windows: int
+    max_offset: int  # tokens that a pass may skip at the start, so that passes differ
+    stride: int  # from one window to the next, in the unit of ``first``
+    numerator: int  # of the quota
+    denominator: int
+
+    def visits_before(self, epoch: int) -> int:
+        """Return the number of visits before an epoch."""
+        return epoch * self.numerator // self.denominator
+
+    def visits(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Return the place of the window of each visit, (visits,)."""
+        passes = [np.empty(0, np.int64)]
+        for number in range(start // self.windows, -(-stop // self.windows)):
+            generator = np.random.default_rng([*self.seed, number])
+            offset = int(generator.integers(self.max_offset + 1))
+            order = generator.permutation(self.windows)
+            order *= self.stride
+            order += self.first + offset
+            begin = number * self.windows
+            passes.append(order[max(start - begin, 0) : stop - begin])
+        return np.concatenate(passes)
+
+
 @dataclass(frozen=True)
 class TrainingWindows(Windows):
     """Training windows in an order that depends only on seed and step.
 
     An epoch visits each window once, in random order. There is no state between steps, so a resumed
     run sees the same data. Packed epochs differ in the tokens that they skip at the start.
+
+    With a mix, the windows of each corpus hold no other text, and an epoch visits them as often as
+    the mix says.
     """
 
     seed: int
+    mix: Sequence["MixEntry"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.per_epoch:
-            raise AtlasError(
-                f"model.context_length: a window of {self.context_length} is longer than the "
-                f"training text ({len(self.tokens)} tokens); use a shorter one, or more text"
-            )
+        for name, (begin, end) in self._ranges.items():
+            if not self._cut(begin, end)[1]:
+                what = f"corpus {name} of the mix" if self.mix else "training text"
+                raise AtlasError(
+                    f"model.context_length: a window of {self.context_length} is longer than the "
+                    f"{what} ({end - begin} tokens); use a shorter one, or more text"
+                )
+        if self.per_epoch < 1:
+            raise AtlasError("corpus.mix: an epoch has less than one window: raise the weights")
 
     @cached_property
-    def per_epoch(self) -> int:
-        """Number of windows in an epoch; they fit at any offset."""
-        if not self.packed:
-            return len(self)
-        spare = len(self.tokens) - self.context_length
-        return max(spare // self.context_length, 1) if spare > 0 else 0
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        """First and last token of each corpus of the mix, or of the whole text."""
+        if not self.mix:
+            return {"": (0, len(self.tokens))}
+        sizes = self.tokens.index.splits[self.tokens.name].corpora
+        ends = np.cumsum([size.tokens for size in sizes.values()]).tolist()
+        return dict(zip(sizes, pairwise([0, *ends]), strict=True))
+
+    def _cut(self, begin: int, end: int) -> tuple[int, int, int]:
+        """Cut tokens into windows.
+
+        Returns the place of the first one, their number, and how many tokens can be skipped before
+        them.
+        """
+        if self.packed:
+            spare = end - begin - self.context_length
+            windows = max(spare // self.context_length, 1) if spare > 0 else 0
+            left = end - begin - windows * self.context_length - 1
+            return begin, windows, min(left, self.context_length - 1)
+        documents = np.searchsorted(self._document_ends, [begin, end], side="right")
+        first, last = np.concatenate([[0], self._window_ends])[documents].tolist()
+        return first, last - first, 0
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The corpora of the mix, or the whole text."""
+        cuts = {name: self._cut(*tokens) for name, tokens in self._ranges.items()}
+        stride = self.context_length if self.packed else 1
+        if not self.mix:
+            ((first, windows, skip),) = cuts.values()
+            return {"": Source((self.seed,), first, windows, skip, stride, windows, 1)}
+        sizes = {
+            name: cuts[name][1] * self.context_length if self.packed else end - begin
+            for name, (begin, end) in self._ranges.items()
+        }
+        visits = visits_per_epoch(self.mix, sizes)
+        sources = {}
+        for number, (name, (first, windows, skip)) in enumerate(cuts.items(), start=1):
+            quota = visits[name] * windows
+            seed, ratio = (self.seed, number), quota.as_integer_ratio()
+            sources[name] = Source(seed, first, windows, skip, stride, *ratio)
+        return sources
+
+    @cached_property
+    def per_epoch(self) -> int | Fraction:
+        """Number of windows in an epoch; a fraction is carried over to the next one."""
+        quotas = [Fraction(each.numerator, each.denominator) for each in self.sources.values()]
+        total = sum(quotas, Fraction(0))
+        return int(total) if total.denominator == 1 else total
 
     def rows(self, step: int, share: slice = slice(None)) -> Rows:
         """Return the windows of a step, or a share of them, (B, T + 1)."""
-        windows = [self.training_window(*place) for place in self.places(step)[share]]
+        windows = [self.training_window(place) for place in self.places(step)[share]]
         return stack(windows, self.context_length)
 
-    def training_window(self, number: int, offset: int) -> Window:
-        """Return a window of an epoch that skips ``offset`` tokens: T + 1 tokens if packed."""
+    def training_window(self, place: int) -> Window:
+        """Return the window at a place, which is its first token if packed, else its number."""
         if not self.packed:
-            return self.window(number)
-        start = offset + number * self.context_length
-        return self.tokens.read(start, start + self.context_length + 1)
+            return self.window(place)
+        return self.tokens.read(place, place + self.context_length + 1)
 
-    def places(self, step: int) -> list[tuple[int, int]]:
-        """Return the number and offset of each window of a step."""
+    def places(self, step: int) -> list[int]:
+        """Return the place of each window of a step."""
         first = step * self.batch_size
         return [self._place(visit) for visit in range(first, first + self.batch_size)]
 
-    def _place(self, visit: int) -> tuple[int, int]:
-        epoch, position = divmod(visit, self.per_epoch)
-        spare = len(self.tokens) - self.per_epoch * self.context_length - 1
-        max_offset = min(spare, self.context_length - 1) if self.packed else 0
-        offset, order = _epoch_order(self.seed, epoch, self.per_epoch, max_offset)
-        return int(order[position]), offset
+    def _place(self, visit: int) -> int:
+        epoch = self._epoch(visit)
+        places, _ = _epoch_order(self.seed, epoch, tuple(self.sources.values()))
+        return int(places[visit - self._visits_before(epoch)])
+
+    def _epoch(self, visit: int) -> int:
+        epoch = int(visit // self.per_epoch)
+        while self._visits_before(epoch + 1) <= visit:  # fractions of windows are rounded down
+            epoch += 1
+        return epoch
+
+    def _visits_before(self, epoch: int) -> int:
+        return sum(source.visits_before(epoch) for source in self.sources.values())
+
+    def seen(self, steps: int) -> dict[str, int]:
+        """Return how many tokens of each corpus the first ``steps`` steps read."""
+        visits = steps * self.batch_size
+        epoch = self._epoch(visits)
+        sources = self.sources
+        _, kinds = _epoch_order(self.seed, epoch, tuple(sources.values()))
+        counts = np.bincount(kinds[: visits - self._visits_before(epoch)], minlength=len(sources))
+        tokens = {}
+        for (name, source), count in zip(sources.items(), counts.tolist(), strict=True):
+            total = source.visits_before(epoch) + count
+            if self.packed:
+                tokens[name] = total * self.context_length
+            else:
+                begin, end = self._ranges[name]
+                passes = total // source.windows
+                rest = source.visits(passes * source.windows, total)
+                tokens[name] = passes * (end - begin) + int(self._lengths(rest).sum())
+        return tokens
+
+    def _lengths(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the tokens that windows predict, (windows,)."""
+        documents = np.searchsorted(self._window_ends, numbers, side="right")
+        after = self._window_ends[documents] - numbers  # windows of the document from this one on
+        lengths = np.diff(self._document_ends, prepend=0)[documents]
+        last = lengths - (-(-lengths // self.context_length) - 1) * self.context_length
+        return np.where(after > 1, self.context_length, last)
 
 
 @lru_cache(maxsize=2)
 def _epoch_order(
-    seed: int, epoch: int, windows: int, max_offset: int
-) -> tuple[int, npt.NDArray[np.int64]]:
-    generator = np.random.default_rng([seed, epoch])
-    offset = int(generator.integers(max_offset + 1))
-    return offset, generator.permutation(windows)
+    seed: int, epoch: int, sources: tuple[Source, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Return the place of each window of an epoch and its source, (windows,) each.
+
+    Windows of a source keep their order; only the sources alternate at random.
+    """
+    visits = [
+        each.visits(each.visits_before(epoch), each.visits_before(epoch + 1)) for each in sources
+    ]
+    kinds = np.repeat(np.arange(len(sources), dtype=np.uint8), list(map(len, visits)))
+    if len(sources) == 1:
+        return visits[0], kinds
+    kinds = np.random.default_rng([seed, epoch, 0, 1]).permutation(kinds)
+    places = np.empty(len(kinds), np.int64)
+    for number, each in enumerate(visits):
+        places[kinds == number] = each
+    return places, kinds
 
 
 @dataclass(frozen=True)

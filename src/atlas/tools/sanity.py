@@ -125,7 +125,8 @@ def _begin(params: Params, changes: Mapping[str, Any], tokens: Path) -> tuple[Tr
     context = DistributedContext(choose_device())
     model = build_model(params.model_copy(update={"train": train, "model": shape}), index, context)
     split = TokenSplit(tokens, "train", train.max_train_tokens)
-    data = TrainingWindows(split, model.config.context_length, train.batch_size, train.seed)
+    length, mix = model.config.context_length, params.corpus.mix
+    data = TrainingWindows(split, length, train.batch_size, train.seed, mix)
     train_step = TrainStep(model, train, train.steps, context)
     rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())
     batches = (TokenBatch.from_rows(each.to(context.device), index) for each in rows)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class Trainer:
     def data(self) -> TrainingWindows:
         """The windows of the training text, in training order."""
         train, length = self.params.train, self.params.model.context_length
-        return TrainingWindows(self.splits["train"], length, train.batch_size, train.seed)
+        mix = self.params.corpus.mix
+        return TrainingWindows(self.splits["train"], length, train.batch_size, train.seed, mix)
 
     @cached_property
     def train_step(self) -> TrainStep:
@@ -133,7 +135,7 @@ class Trainer:
         return state
 
     def _log(self, state: TrainState, logger: MetricsLogger) -> None:
-        epoch = state.step * self.data.batch_size / self.data.per_epoch
+        epoch = float(state.step * self.data.batch_size / self.data.per_epoch)
         logger.log_train(self.train_step.optimizers.lr, epoch)
         guessing = math.log(self.train_step.model.config.vocab_size)
         first, last = state.train_rows[0]["loss"], state.train_rows[-1]["loss"]
@@ -153,10 +155,10 @@ class Trainer:
         # NaN compares with nothing, so it is sorted to the front explicitly.
         worst = sorted(norms, key=lambda name: (norms[name] == norms[name], -norms[name]))
         largest = ", ".join(f"{name} {norms[name]:g}" for name in worst[:3])
-        windows = ", ".join(str(number) for number, _ in self.data.places(step)[:4])
+        windows = ", ".join(map(str, self.data.places(step)[:4]))
         return (
             f"training stopped before the update of step {step + 1}: the loss is {result.loss:g}, "
-            f"the norm of the gradient {result.grad_norm:g} (windows {windows}, ...; largest "
+            f"the norm of the gradient {result.grad_norm:g} (windows at {windows}, ...; largest "
             f"gradients: {largest}). {LOWER_LR}; the last checkpoint is kept"
         )
 
@@ -267,7 +269,7 @@ def build_model(params: Params, index: TokenIndex, context: DistributedContext) 
     return model.to(context.device)
 
 
-def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
+def total_steps(train: TrainParams, windows_per_epoch: int | Fraction) -> int:
     """``train.steps``, or the steps that ``train.epochs`` take."""
     if train.epochs is None:
         return train.steps
@@ -278,3 +280,15 @@ def total_steps(train: TrainParams, windows_per_epoch: int) -> int:
             f"{train.epochs} epochs: the learning rate would never reach train.lr"
         )
     return steps
+
+
+def corpus_metrics(data: TrainingWindows, state: TrainState) -> dict[str, int | float]:
+    """Return the weight of each corpus of a mix, and the tokens that the model saw of it."""
+    seen = data.seen(state.step)
+    total = max(sum(seen.values()), 1)
+    metrics: dict[str, int | float] = {}
+    for label, source in data.sources.items():
+        metrics[f"weight.{label}"] = source.numerator / source.denominator / source.windows
+        metrics[f"tokens_seen.{label}"] = seen[label]
+        metrics[f"share_seen.{label}"] = seen[label] / total
+    return metrics

@@ -164,7 +164,7 @@ class Snapshot:
         files: dict[str, str] = {}
         for dep in self._deps:
             path = re.sub(r"\$\{([\w.]+)\}", lambda key: str(values[key[1]]), dep)
-            is_own_text = params.corpus.name == "files" and path == params.corpus.files.path
+            is_own_text = params.corpus.has_files and path == params.corpus.files.path
             key = (path, is_own_text)
             if key not in self._hashes:
                 names = self._names(path, is_own_text)
