@@ -12,7 +12,7 @@ from atlas.evaluation.interpretability import inspect_model
 from atlas.evaluation.questions import write_question_tables
 from atlas.evaluation.samples import write_samples
 from atlas.evaluation.scores import Metrics
-from atlas.evaluation.tables import write_score_tables
+from atlas.evaluation.tables import corpus_metrics, write_score_tables
 from atlas.model.language_model import choose_device
 from atlas.pipeline.stage import StageRun, run_stage
 
@@ -30,6 +30,7 @@ def main(run: StageRun) -> None:
     for split in evaluator.held_out_splits:
         scores = evaluator.score(split)
         split_metrics = evaluator.metrics(split, scores)
+        split_metrics |= corpus_metrics(evaluator, split, scores)
         metrics |= {f"{split}_{name}": value for name, value in split_metrics.items()}
     write_score_tables(evaluator, scores, tables)  # the last split is the table split
     metrics |= write_question_tables(evaluator, scores, tables)

@@ -21,7 +21,7 @@ from atlas.training.distributed import DistributedContext, distributed_context, 
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState, sample_text, samples_page
 from atlas.training.train_step import make_deterministic
-from atlas.training.trainer import Trainer, build_model, corpus_metrics, open_splits
+from atlas.training.trainer import Trainer, build_model, corpora_seen, open_splits
 
 TOKENS, TOKENIZER, LIVE = Path("data/tokens"), Path("models/tokenizer"), Path("metrics/live")
 
@@ -48,7 +48,7 @@ def main(run: StageRun) -> None:
         if context.is_main:
             checkpoints.write_model(run.output_folder("models/model"), model.config, last)
             is_weighted = run.params.corpus.mix and run.params.model.kind != "bigram"
-            counts = corpus_metrics(trainer.data, state) if is_weighted else {}
+            counts = corpora_seen(trainer.data, state) if is_weighted else {}
             counts["parameters"] = model.parameter_count()
             write_metrics(run, state, counts, context)
 

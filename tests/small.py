@@ -5,6 +5,7 @@ import functools
 import json
 import random
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import yaml
 
 from atlas.cleaning.documents import Document, Split
 from atlas.model.config import ModelConfig
-from atlas.params.schema import Params
-from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, shard_path
+from atlas.params.schema import MixEntry, Params
+from atlas.tokens.shards import CorpusSize, ShardWriter, SplitIndex, TokenIndex, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 from tests.code_walk import ROOT
 
@@ -79,8 +80,12 @@ def write_tokens(
     windows: str = "packed",
     separator: int | None = None,
     tokenizer: Tokenizer | None = None,
+    corpora: Mapping[str, int] | None = None,
 ) -> Path:
-    """Write token shards and their index; ``splits`` maps a split to shards of documents."""
+    """Write token shards and their index; ``splits`` maps a split to shards of documents.
+
+    ``corpora`` gives the number of documents of each corpus of a mix.
+    """
     known = (tokenizer.eos, tokenizer.pad, tokenizer.sha256) if tokenizer else (EOS, PAD, SHA)
     eos, pad, sha256 = known
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +99,12 @@ def write_tokens(
             writer.close()
             counts.append(writer.tokens)
         documents_in_all = sum(map(len, shards))
-        entries[split] = SplitIndex(counts, documents_in_all, sum(counts))
+        lengths = iter([len(ids) for documents in shards for ids in documents])
+        sizes = {}
+        for label, count in (corpora or {}).items():
+            tokens = sum(islice(lengths, count))
+            sizes[label] = CorpusSize(tokens, count, tokens)
+        entries[split] = SplitIndex(counts, documents_in_all, sum(counts), sizes)
     TokenIndex(vocab_size, eos, pad, separator, sha256, windows, entries).write(folder)
     return folder
 
@@ -117,6 +127,13 @@ def params_tree(**changes: Any) -> dict[str, Any]:
 def small_params(**changes: Any) -> Params:
     """Return params of a model that trains in seconds."""
     return Params.from_mapping(params_tree(**(SMALL | changes)))
+
+
+def mix_of(*entries: dict[str, Any] | str) -> tuple[MixEntry, ...]:
+    """Return the entries of a mix, each given as in params.yaml."""
+    mix = small_params(**{"corpus.name": "mix", "corpus.mix": list(entries)}).corpus.mix
+    assert mix is not None
+    return mix
 
 
 @functools.cache

@@ -1,18 +1,22 @@
+import hashlib
 import json
 import pickle
 import resource
-from itertools import chain
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain, islice
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
+from atlas.params.mixture import label_of
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenBatch, TrainingWindows, stack
-from tests.small import EOS, PAD, SHA, write_tokens
+from tests.small import EOS, PAD, SHA, mix_of, write_tokens
 
 FIRST = 3  # lower ids are special
 
@@ -235,3 +239,158 @@ def test_a_damaged_index_is_refused(tmp_path, change):
         (tmp_path / "index.json").write_text(change)
     with pytest.raises(AtlasError, match=r"index\.json: not an index of tokens"):
         TokenIndex.read(tmp_path)
+
+
+def test_the_order_without_a_mix_stays_as_it_is(make_split):
+    """A change of these hashes changes every trained model."""
+    for shards, layout, expected in [
+        ([[300, 50], [650]], "packed", "c0fda01c5c7edefb"),
+        ([[30, 5, 0], [650, 3]], "padded", "3d65268d19663e24"),
+        ([[17]], "packed", "ce761e350f54240d"),
+    ]:
+        windows = TrainingWindows(make_split(shards, layout), 16, 4, seed=5)
+        rows = b"".join(windows.rows(step).tobytes() for step in range(100))
+        assert hashlib.sha256(rows).hexdigest()[:16] == expected
+
+
+T = 16  # context length of the mixes
+MIX = (
+    {"name": "stories"},
+    {"name": "novels", "weight": 2},
+    {"name": "modular", "weight": 0.5},
+    {"name": "babylm", "weight": 0.3},
+)
+MIXED_LENGTHS = ([40, 60, 33], [50, 7, 20], [16 * 9], [3, 200, 150])  # of documents
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    """Training windows of a mix, in two shards; a token shows its position."""
+
+    def make(mix=MIX, lengths=MIXED_LENGTHS, layout="packed", seed=0):
+        ids = iter(range(FIRST, 70_000))
+        documents = [list(islice(ids, each)) for corpus in lengths for each in corpus]
+        entries = mix_of(*mix)
+        corpora = {label_of(each): len(n) for each, n in zip(entries, lengths, strict=True)}
+        half = len(documents) // 2
+        folder = tmp_path_factory.mktemp("mix")
+        shards = {"train": [documents[:half], documents[half:]]}
+        write_tokens(folder, shards, 70_000, layout, corpora=corpora)
+        return TrainingWindows(TokenSplit(folder, "train"), T, 4, seed, entries)
+
+    return make
+
+
+def visited(windows, lengths, start, stop):
+    """The places of some visits, by corpus; fails if a window holds text of two corpora."""
+    borders = np.cumsum(list(map(sum, lengths)))
+    places = [[] for _ in lengths]
+    for visit in range(start, stop):
+        place = windows._place(visit)
+        window = windows.training_window(place)
+        text = window if windows.packed else window[1:]
+        (corpus,) = set(np.searchsorted(borders, text - FIRST, side="right").tolist())
+        places[corpus].append(place)
+    return places
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_weights_are_visits_per_epoch(mixed, layout):
+    """Weights of 1, 2, 0.5 and 0.3, over twenty epochs."""
+    windows = mixed(layout=layout)
+    sizes = {"packed": [7, 3, 8, 21], "padded": [10, 7, 9, 24]}[layout]
+    assert [source.windows for source in windows.sources.values()] == sizes
+    assert float(windows.per_epoch) == pytest.approx(np.dot(sizes, [1, 2, 0.5, 0.3]))
+    start, in_all = 0, [[] for _ in sizes]
+    for epoch in range(20):
+        ideal = [
+            Fraction(str(weight)) * n for weight, n in zip([1, 2, 0.5, 0.3], sizes, strict=True)
+        ]
+        counts = [(epoch + 1) * each // 1 - epoch * each // 1 for each in ideal]
+        found = visited(windows, MIXED_LENGTHS, start, start + sum(counts))
+        assert list(map(len, found)) == counts
+        for corpus, places in enumerate(found):
+            in_all[corpus] += places
+        start += sum(counts)
+    assert list(map(len, in_all)) == [
+        20 * n * weight // 10 for n, weight in zip(sizes, [10, 20, 5, 3], strict=True)
+    ]
+    assert start == windows._visits_before(20)
+    for source, places in zip(windows.sources.values(), in_all, strict=True):
+        for first in range(0, len(places) - source.windows + 1, source.windows):
+            numbers = [
+                (place - source.first) // source.stride
+                for place in places[first:][: source.windows]
+            ]
+            assert sorted(numbers) == list(range(source.windows))  # none twice before all once
+
+
+def test_an_epoch_of_a_whole_weight_visits_each_window_as_often(mixed):
+    windows = mixed(({"name": "stories", "weight": 2}, "novels"), MIXED_LENGTHS[:2], "padded")
+    stories, novels = visited(windows, MIXED_LENGTHS[:2], 0, int(windows.per_epoch))
+    assert sorted(stories) == sorted([*range(10), *range(10)])
+    assert sorted(novels) == list(range(10, 17))
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_shares_are_fractions_of_the_tokens(mixed, layout):
+    shares = [0.5, 0.25, 0.15, 0.1]
+    mix = [each | {"weight": None, "share": share} for each, share in zip(MIX, shares, strict=True)]
+    windows = mixed(mix, layout=layout)
+    epochs = 200
+    seen = windows.seen(int(epochs * windows.per_epoch) // 4)
+    total = sum(seen.values())
+    for name, share in zip(("stories", "novels", "modular", "babylm"), shares, strict=True):
+        assert seen[name] == pytest.approx(share * total, rel=0.01)
+    if layout == "packed":  # an epoch is as long as the text, and windows have the same length
+        assert windows.per_epoch == 7 + 3 + 8 + 21
+        counts = [windows.sources[each["name"]].visits_before(epochs) for each in MIX]
+        assert counts == [int(epochs * 39 * percent) // 100 for percent in (50, 25, 15, 10)]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(0, 90), min_size=1, max_size=3), min_size=1, max_size=4),
+    st.lists(st.sampled_from([1, 2, 3, 0.5, 0.1, 0.07, 1.7]), min_size=3, max_size=3),
+    st.sampled_from(["packed", "padded"]),
+    st.integers(0, 40),
+)
+def test_the_order_of_a_mix_depends_on_seed_and_step_alone(mixed, lengths, weights, layout, step):
+    lengths = [[*each, T + 1] for each in lengths]
+    weights = [1, *weights]  # at least one window per epoch
+    mix = [each | {"weight": weight} for each, weight in zip(MIX, weights, strict=False)]
+    windows = mixed(mix[: len(lengths)], lengths, layout)
+    rows = windows.rows(step)
+    again = pickle.loads(pickle.dumps(replace(windows)))
+    assert again.rows(step).tolist() == rows.tolist()
+    parts = [windows.rows(step, slice(first, first + 2)) for first in (0, 2)]
+    assert np.concatenate(parts).tolist() == rows.tolist()
+    # The visits of each corpus and their tokens are those that were promised.
+    found = visited(windows, lengths, 0, 4 * step)
+    epoch = windows._epoch(4 * step)
+    for source, places in zip(windows.sources.values(), found, strict=True):
+        assert source.visits_before(epoch) <= len(places) <= source.visits_before(epoch + 1)
+        assert source.visits(0, len(places)).tolist() == places
+    tokens = [sum(len(windows.training_window(place)) - 1 for place in each) for each in found]
+    assert list(windows.seen(step).values()) == tokens
+
+
+def test_a_mix_of_one_corpus_has_its_windows_once_per_epoch(mixed):
+    windows = mixed(["stories"], [[100, 200]])
+    assert windows.per_epoch == 17
+    assert sorted(place // T for place in visited(windows, [[300]], 0, 17)[0]) == list(range(17))
+
+
+def test_a_corpus_shorter_than_a_window_is_named(mixed):
+    with pytest.raises(AtlasError, match=r"longer than the corpus novels of the mix \(16 tokens\)"):
+        mixed(["stories", "novels"], [[100], [16]])
+    with pytest.raises(AtlasError, match="less than one window: raise the weights"):
+        mixed([{"name": "stories", "weight": 0.01}], [[100]])
+
+
+def test_tokens_of_another_mix_are_refused(mixed):
+    windows = mixed(["stories", "novels"], [[100], [160]])
+    with pytest.raises(AtlasError, match="stories is not in"):
+        replace(windows, mix=mix_of("novels"))
+    with pytest.raises(AtlasError, match="modular has no text to train on"):
+        replace(windows, mix=mix_of("stories", "novels", "modular"))

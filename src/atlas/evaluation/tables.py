@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atlas.cleaning.documents import Document
+from atlas.cleaning.documents import Document, Split
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluator import Evaluator
-from atlas.evaluation.scores import Scores, calibration_table, document_scores
+from atlas.evaluation.scores import Metrics, Scores, calibration_table, document_scores
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer, visible
 
@@ -34,6 +34,21 @@ def write_score_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> No
     write_table(calibration_table(scores), folder, "calibration")
     confusion = confusion_table(scores, evaluator.tokenizer, questions=questions)
     write_table(confusion, folder, "confusion")
+
+
+def corpus_metrics(evaluator: Evaluator, split: Split, scores: Scores) -> Metrics:
+    """Return loss, bits per byte and accuracy of each corpus of a mix, such as ``loss.stories``."""
+    tokens, questions = evaluator.splits[split], evaluator.has_questions
+    if not tokens.index.splits[split].corpora:
+        return {}
+    sums = source_sums(document_sums(scores, tokens, evaluator.documents(split)))
+    table = with_averages(sums, questions=questions).set_index("source")
+    columns = ["loss", "accuracy"] if questions else ["loss", "bits_per_byte", "accuracy"]
+    return {
+        f"{column}.{corpus}": float(value)
+        for column in columns
+        for corpus, value in table[column].items()
+    }
 
 
 def document_sums(

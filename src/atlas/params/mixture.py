@@ -1,7 +1,8 @@
 """The corpora of ``corpus.mix``: their labels, and how often an epoch visits each."""
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,37 +51,39 @@ def exact(number: float) -> Fraction:
     return Fraction(str(number))
 
 
-def mix_conflicts(mix: Sequence["MixEntry"]) -> Iterable[str]:
-    """Yield what is wrong with a list of corpora."""
-    for entry in mix:
+def mix_conflicts(mix: Sequence["MixEntry"], own_path: str) -> Iterator[str]:
+    """Yield what is wrong with a mix; ``own_path`` is where files without a path are."""
+    for number, entry in enumerate(mix):
+        label = label_of(entry)
         if entry.path is not None and entry.name != "files":
-            yield f"corpus.mix: {entry.name} takes no path: only files does"
-    yield from _duplicates(mix)
+            yield f"corpus.mix: {entry.name} takes no path; only files does"
+        if entry.share is not None and entry.weight is not None:
+            yield f"corpus.mix: {label} has a weight and a share; keep one of them"
+        for other in mix[:number]:
+            if problem := _clash(entry, other, own_path):
+                yield f"corpus.mix: {problem}"
     shares = [entry.share for entry in mix if entry.share is not None]
     if shares and len(shares) < len(mix):
-        bare = next(label_of(entry) for entry in mix if entry.share is None)
-        yield f"corpus.mix: {bare} has no share: give each corpus a share, or none of them"
+        without = next(label_of(entry) for entry in mix if entry.share is None)
+        yield f"corpus.mix: {without} has no share; give each corpus one, or none"
     elif shares and abs(sum(shares) - 1) > SHARE_TOLERANCE:
-        yield f"corpus.mix: the shares add up to {sum(shares):g}: make it 1"
-    for entry in mix:
-        if entry.share is not None and entry.weight is not None:
-            yield f"corpus.mix: {label_of(entry)} has a weight and a share: keep one of them"
+        yield f"corpus.mix: the shares add up to {sum(shares):g}; make it 1"
 
 
-def _duplicates(mix: Sequence["MixEntry"]) -> Iterable[str]:
-    seen: dict[str, MixEntry] = {}
-    for entry in mix:
-        label, other = label_of(entry), seen.get(label_of(entry))
-        place = Path(entry.path or "").absolute()
-        for each in seen.values():
-            path = Path(each.path or "").absolute()
-            if entry.path and each.path and (path in place.parents or place in path.parents):
-                yield (
-                    f"corpus.mix: {entry.path} and {each.path} overlap: their texts would be in "
-                    "two corpora, so give folders that do not contain each other"
-                )
-        if other is not None and other.name == entry.name and other.path == entry.path:
-            yield f"corpus.mix lists {label} twice: keep one, with the sum of the weights"
-        elif other is not None:
-            yield f"corpus.mix: two corpora are called {label}: add a label to one of them"
-        seen[label] = entry
+def _clash(entry: "MixEntry", other: "MixEntry", own_path: str) -> str | None:
+    """Explain why two corpora can't be in one mix, if they can't."""
+    label = label_of(entry)
+    if entry.name == other.name:
+        if entry.name != "files":
+            return f"{entry.name} is listed twice; keep one, with the sum of the weights"
+        path, outer = (
+            Path(os.path.normpath(Path.cwd() / (each.path or own_path))) for each in (entry, other)
+        )
+        if path.is_relative_to(outer) or outer.is_relative_to(path):
+            return (
+                f"{other.path or own_path} and {entry.path or own_path} overlap; give paths that "
+                "do not contain each other"
+            )
+    if label.casefold() == label_of(other).casefold():
+        return f"two corpora are called {label}; give one of them another name with label: NAME"
+    return None

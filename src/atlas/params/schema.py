@@ -145,10 +145,7 @@ class CorpusParams(Section):
 
     name: Literal[CorpusName, "mix"]
     mix: (
-        Annotated[
-            tuple[Annotated[MixEntry, BeforeValidator(_mix_entry)], ...],
-            Field(strict=False, min_length=1),
-        ]
+        Annotated[tuple[Annotated[MixEntry, BeforeValidator(_mix_entry)], ...], Field(strict=False)]
         | None
     )
     files: FilesParams
@@ -349,7 +346,9 @@ def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
         case _:
             requirement = re.sub("^(Input should be|Value error,) ", "", details["msg"])
             if _may_be_null(details["loc"], schema):
-                requirement = requirement.replace(" or ", ", ") + " or null"
+                if details["type"] == "literal_error":
+                    requirement = requirement.replace(" or ", ", ")
+                requirement += " or null"
             hint = did_you_mean(str(details["input"]), re.findall("'(.*?)'", requirement))
             return f"{key} is {details['input']!r}: it must be {requirement}{hint}"
 
@@ -426,14 +425,14 @@ def conflicts(params: Params) -> Iterator[str]:
 
 def _corpus_conflicts(params: Params) -> Iterator[str]:
     name, mix = params.corpus.name, params.corpus.mix
-    if mix is None:
-        if name == "mix":
-            yield "corpus.name is mix, and corpus.mix is null: list corpora, as in [stories, files]"
+    if not mix:
+        if name == "mix" or mix is not None:
+            yield "corpus.mix is empty: list corpora, as in corpus.mix=[stories,files]"
         return
     if name != "mix":
         yield f"corpus.mix is set, but corpus.name is {name}: add corpus.name=mix, or unset it"
         return
-    yield from mix_conflicts(mix)
+    yield from mix_conflicts(mix, params.corpus.files.path)
     if params.train.max_train_tokens:
         yield (
             "train.max_train_tokens takes the first tokens, which are all of the first corpus of "

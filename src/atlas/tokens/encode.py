@@ -6,6 +6,7 @@ and the bytes don't depend on which worker does it.
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,16 +106,18 @@ def encode_shard(
             without_separator += int((np.diff(seen_at_ends, prepend=0) == 0).sum())
             pending = int(seen[-1] - (seen_at_ends[-1] if len(seen_at_ends) else 0))
     writer.close()
-    corpora = _corpus_sizes(documents, document_ends)
-    return SplitIndex([writer.tokens], writer.documents, size, corpora), counts, without_separator
+    index = SplitIndex([writer.tokens], writer.documents, size)
+    return index + _corpora(documents, document_ends), counts, without_separator
 
 
-def _corpus_sizes(documents: list[tuple[str, int]], ends: list[Counts]) -> dict[str, CorpusSize]:
-    """Sum documents by corpus, from the corpus, bytes and end of each."""
+def _corpora(documents: list[tuple[str, int]], ends: list[Counts]) -> SplitIndex:
+    """Sum documents by corpus of the mix, from the corpus, bytes and end of each."""
     tokens = np.diff(np.concatenate([np.zeros(1, np.int64), *ends])).tolist()
-    sizes: dict[str, CorpusSize] = {}
-    for (corpus, length), count in zip(documents, tokens, strict=True):
-        sizes[corpus] = sizes.get(corpus, CorpusSize(0, 0, 0)) + CorpusSize(count, 1, length)
+    sizes = SplitIndex([], 0, 0)
+    for corpus, group in groupby(zip(documents, tokens, strict=True), lambda each: each[0][0]):
+        counts, lengths = zip(*((count, length) for (_, length), count in group), strict=True)
+        size = CorpusSize(sum(counts), len(counts), sum(lengths))
+        sizes += SplitIndex([], 0, 0, {corpus: size})
     return sizes
 
 

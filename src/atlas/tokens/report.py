@@ -14,7 +14,7 @@ from rich.text import Text
 from atlas.cleaning.documents import SPLITS, Split, read_documents
 from atlas.pipeline.files import write_csv, write_text
 from atlas.tokens.encode import Counts
-from atlas.tokens.shards import TokenIndex
+from atlas.tokens.shards import CorpusSize, SplitIndex, TokenIndex
 from atlas.tokens.tokenizer import Tokenizer, visible
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -39,10 +39,22 @@ class VocabularyReport:
         self.rarest = sorted(filter(in_train.__getitem__, text), key=in_train.__getitem__)
         self.longest = sorted(text, key=lambda identity: -len(self.tokenizer.piece(identity)))
 
-    def bytes_per_token(self, split: Split) -> float:
+    def bytes_per_token(self, split: Split, corpus: str | None = None) -> float:
         """Return the bytes of text per token, without the tokens that end documents."""
-        tokens = self.index.splits[split].tokens - int(self.counts[split][self.tokenizer.eos])
-        return self.index.splits[split].bytes / tokens if tokens else 0.0
+        sizes = self.index.splits[split]
+        size = sizes if corpus is None else sizes.corpora[corpus]
+        ends = int(self.counts[split][self.tokenizer.eos])  # one for each document, or none
+        tokens = size.tokens - (ends if corpus is None else min(ends, size.documents))
+        return size.bytes / tokens if tokens else 0.0
+
+    def _sizes(self) -> list[tuple[str, SplitIndex | CorpusSize, float]]:
+        """Name, size, and bytes per token of each split, and of the corpora of a mix in it."""
+        rows: list[tuple[str, SplitIndex | CorpusSize, float]] = []
+        for split in SPLITS:
+            rows.append((split, self.index.splits[split], self.bytes_per_token(split)))
+            for corpus, size in self.index.splits[split].corpora.items():
+                rows.append((f"{split}, {corpus}", size, self.bytes_per_token(split, corpus)))
+        return rows
 
     def metrics(self) -> dict[str, int | float | str]:
         """Return the numbers that ``dvc metrics`` shows, and the longest and rarest pieces."""
@@ -50,6 +62,11 @@ class VocabularyReport:
         return {
             "vocab_size": self.tokenizer.vocab_size,
             **{f"{split}_bytes_per_token": self.bytes_per_token(split) for split in SPLITS},
+            **{
+                f"{split}_bytes_per_token.{corpus}": self.bytes_per_token(split, corpus)
+                for split in SPLITS
+                for corpus in self.index.splits[split].corpora
+            },
             **{f"{split}_unknown_tokens": int(self.counts[split][unknown]) for split in SPLITS},
             "unused_pieces": len(self.unused),
             "longest_pieces": self._names(self.longest),
@@ -70,10 +87,9 @@ class VocabularyReport:
         template = Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
         sample = islice(read_documents(documents), SAMPLE_DOCUMENTS)
         text = "\n".join(document.text for document in sample)[:SAMPLE_CHARACTERS]
-        sizes = self.index.splits
         page = template.render(
             tokenizer=self.tokenizer,
-            splits=[(each, sizes[each], self.bytes_per_token(each)) for each in SPLITS],
+            splits=self._sizes(),
             lists=[
                 ("Longest pieces", self._rows(self.longest[:PAGE_PIECES])),
                 ("Most frequent pieces", self._rows(self.rarest[: -PAGE_PIECES - 1 : -1])),

@@ -21,6 +21,7 @@ import struct
 import zlib
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,7 @@ HEADER = struct.Struct("<8sIIQQ32sI12x")
 ALIGNMENT = END_WIDTH = 8
 CHECKSUM = slice(64, 68)  # position in the header
 INDEX_FILE = "index.json"
+CLEAN_HINT = "run `dvc repro -f clean` again"
 HINT = "`dvc repro -f tokenize` writes it again"
 
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -149,10 +151,13 @@ class SplitIndex:
     shards: list[int]  # ids in each
     documents: int
     bytes: int  # of text, in UTF-8
-    # Of a mix: one after the other, each without gaps, because clean keeps the order of raw files.
+    # Of a mix, in the order of the text: clean keeps the order of raw files.
     corpora: dict[str, CorpusSize] = field(default_factory=dict)
 
     def __add__(self, other: "SplitIndex") -> "SplitIndex":
+        labels = [*self.corpora, *other.corpora]
+        if len(set(labels)) < sum(1 for _ in groupby(labels)):
+            raise AtlasError(f"data/clean: corpora of the mix alternate; {CLEAN_HINT}")
         none = CorpusSize(0, 0, 0)
         return SplitIndex(
             self.shards + other.shards,

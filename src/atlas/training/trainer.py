@@ -282,7 +282,7 @@ def total_steps(train: TrainParams, windows_per_epoch: int | Fraction) -> int:
     return steps
 
 
-def corpus_metrics(data: TrainingWindows, state: TrainState) -> dict[str, int | float]:
+def corpora_seen(data: TrainingWindows, state: TrainState) -> dict[str, int | float]:
     """Return the weight of each corpus of a mix, and the tokens that the model saw of it."""
     seen = data.seen(state.step)
     total = max(sum(seen.values()), 1)
