@@ -285,3 +285,39 @@ def test_statistics_describe_each_split(run, tmp_path):
         assert report[split]["characters"] == sum(len(d.text) for d in documents)
         words = sum(len(d.text.split()) for d in documents)
         assert report[split]["words"] == words == metrics[f"{split}_words"]
+
+
+def test_documents_of_a_mix_know_their_corpus(tmp_path, caplog):
+    raw = tmp_path / "raw"
+    files = {
+        "stories/a.jsonl": lines(*map(text, range(150))),
+        "own/b.jsonl": b'{"text": "A record of its own.", "source": "mine"}\n'
+        + lines(*map(text, range(100, 250))),  # fifty are copies
+        "bad/c.jsonl": lines(" ", ""),
+    }
+    for name, content in files.items():
+        (raw / name).parent.mkdir(parents=True)
+        (raw / name).write_bytes(content)
+    described = [RawFile.describe(raw, n, "", "", n.partition("/")[0]) for n in files]
+    write_manifest(raw, "mix", described)
+    for split_by in ("document", "position"):
+        clean = small_params(**{"clean.split_by": split_by}).clean
+        metrics, _ = clean_corpus(raw, tmp_path / split_by, clean, tmp_path / f"u{split_by}")
+        for corpus, documents in {"stories": 150, "own": 101, "bad": 0}.items():
+            found = [
+                document
+                for split in ("train", "val", "test")
+                for document in read_documents(tmp_path / split_by / split)
+                if document.corpus == corpus
+            ]
+            assert len({each.id.partition("#")[0] for each in found}) == documents
+            assert all(each.id.startswith(f"{corpus}/") for each in found)
+            counts = [metrics[f"{each}_documents.{corpus}"] for each in ("train", "val", "test")]
+            assert sum(counts) == len(found)
+        assert metrics["rejected_exact_duplicate"] == 50
+        report = json.loads((tmp_path / split_by / "statistics.json").read_text())
+        train = report["train"]["corpora"]
+        assert train["own"]["documents"] == metrics["train_documents.own"]
+        assert sum(each["characters"] for each in train.values()) == report["train"]["characters"]
+        assert sum(each["words"] for each in train.values()) == report["train"]["words"]
+    assert "corpus bad: no text to train on is left" in caplog.text

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -7,7 +8,7 @@ from atlas.corpora import fetch as module
 from atlas.corpora.download import Download
 from atlas.corpora.fetch import BOOK_URLS, GENERATORS, Corpus, book, fetch_corpus
 from atlas.corpora.fetch import corpora as registry
-from atlas.corpora.manifest import read_raw_files
+from atlas.corpora.manifest import Manifest, read_raw_files
 from atlas.corpora.python_docs import docstrings
 from atlas.errors import AtlasError
 from tests.small import small_params
@@ -182,3 +183,72 @@ def test_a_damaged_raw_folder_is_refused(tmp_path, damage):
             (raw / "manifest.json").unlink()
     with pytest.raises(AtlasError, match="dvc repro -f fetch"):
         read_raw_files(raw)
+
+
+def fetch_mix(tmp_path, *mix, mirror=None, **changes):
+    examples = {"corpus.stories.examples": 20, "corpus.arithmetic.examples": 30}
+    values = {"corpus.name": "mix", "corpus.mix": list(mix)} | examples | changes
+    corpus = small_params(**values).corpus
+    return fetch_corpus(corpus, tmp_path / "raw", mirror, tmp_path / "unfinished")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Two folders of the user's own text, with files of the same name."""
+    for name in "ab":
+        (tmp_path / f"own/{name}").mkdir(parents=True)
+        (tmp_path / f"own/{name}/one.txt").write_text(name * 10)
+    return tmp_path / "own"
+
+
+def test_each_corpus_of_a_mix_has_a_folder(tmp_path, own):
+    entries = [{"name": "files", "path": str(own / name)} for name in "ba"]
+    metrics = fetch_mix(tmp_path, entries[0], "stories", "arithmetic", entries[1])
+    files = read_raw_files(tmp_path / "raw")
+    assert [(file.name, file.corpus, file.licence) for file in files] == [
+        ("b/one.txt", "b", "the user's own"),
+        ("stories/stories.jsonl", "stories", "CC0-1.0"),
+        ("arithmetic/arithmetic.jsonl", "arithmetic", "CC0-1.0"),
+        ("a/one.txt", "a", "the user's own"),
+    ]
+    assert (tmp_path / "raw/b/one.txt").read_text() == "b" * 10
+    assert metrics["corpus"] == "mix"
+    assert metrics["files"] == 4
+    assert metrics["bytes"] == sum(file.bytes for file in files)
+    assert (metrics["files.a"], metrics["bytes.a"], metrics["passed_over"]) == (1, 10, 0)
+    assert Manifest.read(tmp_path / "raw/manifest.json").corpus == "files + stories + arithmetic"
+
+
+def test_a_corpus_of_a_mix_that_fails_is_named(tmp_path, own):
+    broken = {"name": "files", "path": str(own / "c")}
+    with pytest.raises(AtlasError, match=r"^corpus\.mix: c: .*own/c does not exist; give a file"):
+        fetch_mix(tmp_path, "stories", broken)
+    shutil.rmtree(tmp_path / "raw")
+    with pytest.raises(AtlasError, match=r"^corpus\.mix: shakespeare: .*ATLAS_MIRROR"):
+        fetch_mix(tmp_path, "shakespeare", "stories", mirror=str(tmp_path / "nowhere"))
+
+
+def test_an_optional_corpus_of_a_mix_may_fail(tmp_path, own, caplog):
+    broken = {"name": "files", "path": str(own / "c"), "optional": True}
+    metrics = fetch_mix(tmp_path, "stories", broken, {"name": "files", "path": str(own / "a")})
+    assert metrics["files"] == 2
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == {"stories", "a", "manifest.json"}
+    assert "corpus.mix: going on without c: " in caplog.text
+    shutil.rmtree(tmp_path / "raw")
+    with pytest.raises(AtlasError, match=r"corpus\.mix: none of the corpora could be fetched"):
+        fetch_mix(tmp_path, broken)
+
+
+def test_text_that_dvc_does_not_watch_is_named(tmp_path, own, caplog):
+    outside = {"name": "files", "path": str(own / "a")}
+    fetch_mix(tmp_path, outside, **{"corpus.files.path": str(own)})
+    assert not caplog.text
+    shutil.rmtree(tmp_path / "raw")
+    fetch_mix(tmp_path, outside)
+    assert "own/a is outside of corpus.files.path (data/own)" in caplog.text
+
+
+def test_books_of_two_corpora_of_the_mirror(tmp_path, corpora):
+    changes = {"corpus.gutenberg.books": [11, 1342]}
+    metrics = fetch_mix(tmp_path, "gutenberg", "shakespeare", mirror=str(corpora), **changes)
+    assert (metrics["files.gutenberg"], metrics["bytes.shakespeare"]) == (2, 1_115_394)

@@ -7,7 +7,7 @@ from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.tokens import tokenizer as tokenizer_module
 from atlas.tokens.encode import encode_corpus
-from atlas.tokens.shards import TokenSplit
+from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from tests.small import small_params, text, write_documents
@@ -147,3 +147,38 @@ def test_a_question_may_reach_over_blocks(questions, monkeypatch, size):
     shard.write_text(shard.read_text().replace("5 = ", "5 + "))
     with pytest.raises(AtlasError, match="10 of 100 documents"):
         encode(questions, "again", windows="padded", prompt_separator="=")
+
+
+def write_mix(folder, *shards):
+    """Write clean shards of train, each a list of corpora, one for each document."""
+    number = 0
+    for shard, corpora in enumerate(shards):
+        lines = []
+        for corpus in corpora:
+            lines.append(Document(f"{corpus}/{number}", "s", text(number), corpus).to_line())
+            number += 1
+        (folder / f"{shard:05d}.jsonl").write_bytes(b"".join(lines))
+
+
+def test_the_index_of_a_mix_counts_each_corpus(folders, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "BLOCK", 2000)  # characters: documents span blocks
+    write_mix(folders / "clean/train", "aaaa", "aabbb", "bc")
+    index, _ = encode(folders)
+    corpora = index.splits["train"].corpora
+    assert TokenIndex.read(folders / "tokens") == index
+    assert {label: size.documents for label, size in corpora.items()} == {"a": 6, "b": 4, "c": 1}
+    ids = [len(tokenizer.encode(text(number))) + 1 for number in range(11)]
+    sizes = [len(text(number)) for number in range(11)]
+    for label, documents in {"a": range(6), "b": range(6, 10), "c": [10]}.items():
+        assert corpora[label].tokens == sum(ids[number] for number in documents)
+        assert corpora[label].bytes == sum(sizes[number] for number in documents)
+    assert not index.splits["val"].corpora
+
+
+@pytest.mark.parametrize("shards", [["aba"], ["ab", "a"], ["a", "b", "a"]])
+def test_corpora_that_alternate_are_refused(folders, shards):
+    write_mix(folders / "clean/train", *shards)
+    for left in range(len(shards), 3):
+        (folders / f"clean/train/{left:05d}.jsonl").unlink()
+    with pytest.raises(AtlasError, match="corpora of the mix alternate"):
+        encode(folders)

@@ -109,3 +109,21 @@ def test_pieces_are_printed(tokenizer, capsys):
     assert lines[-1] == f"{len(ids)} tokens, 12 bytes, {12 / len(ids):.2f} bytes per token"
     print_pieces(tokenizer, "")
     assert "0 tokens, 0 bytes" in capsys.readouterr().out
+
+
+def test_a_mix_has_a_row_for_each_corpus(tmp_path, tokenizer):
+    tokenizer.save(tmp_path / "tokenizer")
+    documents = [Document(f"d{n}", "s", text(n), "ab"[n > 2]) for n in range(5)]
+    for split in ("train", "val", "test"):
+        write_documents(tmp_path / "clean" / split, documents)
+    index, counts = encode_corpus(
+        tmp_path / "clean", tmp_path / "tokenizer", tmp_path / "tokens", small_params().tokenize
+    )
+    report = VocabularyReport(tokenizer, index, counts)
+    ids = sum(len(tokenizer.encode(text(n))) for n in (3, 4))
+    expected = sum(len(text(n)) for n in (3, 4)) / ids
+    assert report.metrics()["val_bytes_per_token.b"] == pytest.approx(expected)
+    report.write_page(tmp_path / "page.html", tmp_path / "clean/val")
+    page = (tmp_path / "page.html").read_text()
+    assert "<td>train, a</td><td>3</td>" in page
+    assert "<td>test, b</td><td>2</td>" in page

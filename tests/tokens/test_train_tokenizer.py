@@ -20,7 +20,7 @@ from atlas.tokens.train_tokenizer import (
     sample_lines,
     train_tokenizer,
 )
-from tests.small import small_params, text, write_documents
+from tests.small import mix_of, small_params, text, write_documents
 
 
 def params(**changes):
@@ -297,3 +297,45 @@ def test_tokenizers_that_atlas_trains_need_no_warning(documents, kind):
     assert not list(compatibility_warnings(tokenizer, [Document("d", "s", "a line")]))
     several = list(compatibility_warnings(tokenizer, [Document("d", "s", "two\nlines")]))
     assert len(several) == (kind == "word")
+
+
+def test_a_sample_of_a_mix_follows_the_weights(tmp_path):
+    lengths = {"stories": 100, "novels": 1000, "modular": 400}
+    documents = [
+        Document(f"{corpus}{number}", "s", f"{corpus} {number:05d} " + "x" * 85, corpus)
+        for corpus, count in lengths.items()
+        for number in range(count)
+    ]
+    write_documents(tmp_path / "train", documents)
+
+    def sample(*mix, **changes):
+        lines = list(sample_lines(tmp_path / "train", params(**changes), mix_of(*mix)))
+        again = sample_lines(tmp_path / "train", params(**changes), mix_of(*mix))
+        assert list(again) == lines
+        return {each: sum(line.startswith(each) for line in lines) for each in lengths}
+
+    assert sample("stories", "novels", "modular") == lengths
+    weights = {"name": "stories", "weight": 7}, {"name": "novels", "weight": 2}, "modular"
+    assert sample(*weights) == {"stories": 700, "novels": 2000, "modular": 400}
+    half = sample("stories", {"name": "novels", "weight": 0.5}, "modular")
+    assert half["stories"] == 100
+    assert 450 < half["novels"] < 550
+    shares = [
+        {"name": name, "share": share}
+        for name, share in zip(lengths, (0.5, 0.25, 0.25), strict=True)
+    ]
+    drawn = sample(*shares)
+    assert drawn["stories"] == pytest.approx(750, rel=0.03)  # of 1,500 lines
+    assert drawn["novels"] == pytest.approx(375, rel=0.1)
+
+
+def test_a_sample_of_a_mix_is_bounded(tmp_path):
+    documents = [
+        Document("d", "s", "x" * 99, corpus)
+        for corpus in ("stories", "novels")
+        for _ in range(3000)
+    ]
+    write_documents(tmp_path / "train", documents)
+    mix = mix_of({"name": "stories", "weight": 90}, {"name": "novels", "weight": 10})
+    lines = list(sample_lines(tmp_path / "train", params(sample_megabytes=1), mix))
+    assert sum(map(len, lines)) == pytest.approx(1e6, rel=0.03)
