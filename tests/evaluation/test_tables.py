@@ -1,22 +1,26 @@
 """Tables of documents, sources and confusion, on scores written by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
+from atlas.evaluation.evaluator import Evaluator
 from atlas.evaluation.scores import Scores, document_numbers
 from atlas.evaluation.tables import (
     OTHER,
     confusion_table,
+    corpus_metrics,
     document_sums,
     source_sums,
     with_averages,
     write_score_tables,
 )
 from atlas.tokens.shards import TokenSplit
-from tests.small import EOS, write_tokens
+from tests.small import EOS, write_documents, write_tokens
 
 
 def scores_of(targets, predicted=None, losses=None):
@@ -70,6 +74,29 @@ def test_sources_add_up_with_the_largest_first(tmp_path):
     assert table["source"].tolist() == ["y", "x"]
     assert table["loss"].tolist() == pytest.approx([2, 2])
     assert table["documents"].tolist() == [1, 2]
+
+
+def test_a_mix_has_a_row_and_metrics_for_each_corpus(tmp_path):
+    documents = [Document("x/1", "s", "a", "x"), Document("x/2", "t", "b", "x")]
+    documents.append(Document("y/1", "s", "cccc", "y"))
+    write_documents(tmp_path / "clean/val", documents)
+    ids = [[5, EOS], [6, EOS], [7, 7, 7, 7, EOS]]
+    split = split_of(tmp_path / "tokens", ids, corpora={"x": 2, "y": 1})
+    scores = scores_of([5, EOS, 6, EOS, 7, 7, 7, 7, EOS], losses=[1, 1, 3, 3, 2, 2, 2, 2, 2])
+    assert source_sums(document_sums(scores, split, documents))["source"].tolist() == ["y", "x"]
+    evaluator = Evaluator(Plain(), None, {"val": split}, tmp_path / "clean", None)
+    metrics = corpus_metrics(evaluator, "val", scores)
+    assert metrics["loss.x"] == pytest.approx(2)
+    assert metrics["bits_per_byte.y"] == pytest.approx(10 / np.log(2) / 4)
+    assert metrics["accuracy.x"] == 1
+    alone = Evaluator(Plain(), None, {"val": split_of(tmp_path, ids)}, tmp_path / "clean", None)
+    assert corpus_metrics(alone, "val", scores) == {}
+
+
+class Plain:
+    """The part of a model that the tables use."""
+
+    config = SimpleNamespace(separator=None)
 
 
 def test_documents_of_other_tokens_are_refused(tmp_path):

@@ -126,6 +126,11 @@ def test_a_blank_in_a_value_cannot_be_passed_on(project):
 def test_flags_are_in_dvcs_syntax():
     values = {"a.b": True, "a.c": 3e-4, "a.d": ["x", 2], "a.e": "text"}
     assert presets.as_flags(values) == "-S a.b=true -S a.c=0.0003 -S a.d=[x,2] -S a.e=text"
+    mix = {"corpus.mix": ["stories", {"name": "files", "path": "data/own", "weight": 0.5}]}
+    flag = "corpus.mix=[stories,{name:files,path:data/own,weight:0.5}]"
+    assert presets.as_flags(mix) == f"-S {flag}"
+    (override,) = OverridesParser.create().parse_overrides([flag])
+    assert override.value() == mix["corpus.mix"]
 
 
 NO_BLANK = st.text(st.characters(blacklist_categories=["Cs", "Z", "Cc"]), max_size=8)

@@ -1,11 +1,15 @@
 """The training loop on a tiny model: exact resume, validation, the end of a run."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
 from atlas.errors import AtlasError, Stopped
 from atlas.model.weights import weights_of
-from atlas.training.trainer import total_steps
+from atlas.tokens.shards import CorpusSize, TokenIndex, TokenSplit
+from atlas.training.trainer import corpora_seen, total_steps
 from tests.small import small_params
 from tests.training.runs import logs, same_weights, stop_after, with_losses
 
@@ -175,3 +179,54 @@ def test_epochs_take_the_place_of_steps(new_trainer):
     assert total_steps(train, 36) == 9
     with pytest.raises(AtlasError, match=r"train.warmup_steps \(9\) is more than the 8 steps"):
         total_steps(train, 32)
+
+
+@pytest.fixture
+def mixed_trainer(new_trainer, token_folder, tmp_path):
+    """Create a trainer on the same tokens, of which the first documents are half as important."""
+    index = TokenIndex.read(token_folder)
+    train = index.splits["train"]
+    ends = TokenSplit(token_folder, "train").document_ends
+    sizes = {
+        "a": CorpusSize(int(ends[29]), 30, 1),
+        "b": CorpusSize(train.tokens - int(ends[29]), 50, 1),
+    }
+    folder = shutil.copytree(token_folder, tmp_path / "mixed")
+    splits = index.splits | {"train": replace(train, corpora=sizes)}
+    replace(index, splits=splits).write(folder)
+    mix = [{"name": "files", "path": "x/a", "weight": 0.5}, {"name": "files", "path": "x/b"}]
+    corpus = small_params(**{"corpus.name": "mix", "corpus.mix": mix}).corpus
+
+    def make(name="run", **changes):
+        trainer = new_trainer(name, **changes)
+        trainer.params = trainer.params.model_copy(update={"corpus": corpus})
+        trainer.splits = {split: TokenSplit(folder, split) for split in ("train", "val")}
+        return trainer
+
+    return make
+
+
+def test_epochs_and_metrics_follow_the_mix(mixed_trainer):
+    run = mixed_trainer(epochs=2, eval_every=1000)
+    a, b = (run.data.sources[label].windows for label in "ab")
+    assert run.train_step.steps == -(-(a + 2 * b) // 4)
+    state = run.fit()
+    seen = corpora_seen(run.data, state)
+    assert (seen["weight.a"], seen["weight.b"]) == (0.5, 1)
+    assert seen["tokens_seen.a"] + seen["tokens_seen.b"] == state.tokens
+    assert abs(seen["tokens_seen.a"] - 32 * a) <= 3 * 32  # the last batch begins a third epoch
+    assert abs(seen["tokens_seen.b"] - 32 * 2 * b) <= 3 * 32
+    assert seen["share_seen.a"] == seen["tokens_seen.a"] / state.tokens
+    assert state.train_rows[-1]["epoch"] == pytest.approx(2, abs=0.05)
+
+
+def test_a_stopped_run_on_a_mix_resumes_exactly(mixed_trainer, new_trainer, monkeypatch):
+    expected = mixed_trainer("whole").fit()
+    first = mixed_trainer("stopped")
+    stop_after(monkeypatch, first, 17)
+    with pytest.raises(Stopped):
+        first.fit()
+    with pytest.raises(AtlasError, match=r"belongs to other batches \(mix differ\)"):
+        new_trainer("stopped").fit()
+    assert logs(mixed_trainer("stopped").fit()) == logs(expected)
+    assert logs(new_trainer("plain").fit()) != logs(expected)

@@ -88,6 +88,10 @@ def test_the_run_is_described_in_words(tmp_path):
             {"corpus.name": "modular", "corpus.modular.operation": "divide"},
             "modular (operation divide, modulus 97)",
         ),
+        (
+            {"corpus.name": "mix", "corpus.mix": ["stories", {"name": "novels", "weight": 2}]},
+            "mix (stories, novels weight 2)",
+        ),
         ({"corpus.name": "gutenberg"}, "gutenberg (books 11, 2591, 1661)"),
         (
             {"model.kind": "encoder_decoder", "model.n_kv_head": 4, "model.tied_head": False},
