@@ -262,3 +262,28 @@ def test_other_kinds_of_model_run_through_the_pipeline(checkout):
         samples = (checkout.root / "metrics/samples.md").read_text()
         assert samples.count(" = ") == 6  # questions of val with their answers
     assert all(0.5 < loss < 3 for loss in losses.values()), losses
+
+
+@pytest.mark.very_slow
+def test_a_mix_goes_through_the_pipeline(checkout):
+    write_jsonl(checkout.root / "data/own/more/made-up.jsonl", documents=30)
+    own = "{name:files,path:data/own/more,weight:%s}"
+    stories = "{name:stories,weight:0.5}"
+    flags = ("-S", "corpus.name=mix", "-S", "corpus.stories.examples=200", "-S")
+    printed = checkout.dvc("exp", "run", *flags, f"corpus.mix=[{stories},{own % 2}]")
+    assert stages_run(printed) == list(STAGES)
+    train, tokens = (checkout.json(f"metrics/{name}.json") for name in ("train", "tokenize"))
+    assert (train["weight.stories"], train["weight.more"]) == (0.5, 2)
+    assert train["tokens_seen.stories"] + train["tokens_seen.more"] == train["tokens_seen"]
+    ratio = tokens["train_tokens.stories"] * 0.5 / (tokens["train_tokens.more"] * 2)
+    assert train["tokens_seen.stories"] / train["tokens_seen.more"] == pytest.approx(ratio, rel=0.1)
+    assert {"val_loss.stories", "test_loss.more"} <= set(checkout.json("metrics/evaluate.json"))
+    sources = (checkout.root / "metrics/tables/sources.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in sources} == {"source", "stories", "more"}
+    assert "stories + files" in (checkout.root / "models/export/README.md").read_text()
+
+    printed = checkout.dvc("exp", "run", *flags, f"corpus.mix=[{stories},{own % 3}]")
+    assert "clean" not in stages_run(printed)
+    assert {"fetch", "train_tokenizer", "train"} <= set(stages_run(printed))
+    printed = checkout.dvc("exp", "run", *flags, f"corpus.mix=[{stories},{own % 0}]", check=False)
+    assert "corpus.mix.1.weight is 0: it must be greater than 0" in printed
