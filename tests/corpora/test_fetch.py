@@ -234,6 +234,7 @@ def test_an_optional_corpus_of_a_mix_may_fail(tmp_path, own, caplog):
     assert metrics["files"] == 2
     assert {path.name for path in (tmp_path / "raw").iterdir()} == {"stories", "a", "manifest.json"}
     assert "corpus.mix: going on without c: " in caplog.text
+    assert Manifest.read(tmp_path / "raw/manifest.json").corpus == "stories + files"
     shutil.rmtree(tmp_path / "raw")
     with pytest.raises(AtlasError, match=r"corpus\.mix: none of the corpora could be fetched"):
         fetch_mix(tmp_path, broken)

@@ -98,7 +98,9 @@ def fetch_corpus(
         name = str(corpus.name)
     else:
         files, counts = _fetch_mix(corpus, corpus.mix, folder, mirror, unfinished)
-        name = " + ".join(dict.fromkeys(entry.name for entry in corpus.mix))
+        fetched = {file.corpus for file in files}
+        names = (entry.name for entry in corpus.mix if label_of(entry) in fetched)
+        name = " + ".join(dict.fromkeys(names))  # without paths, which are private
     write_manifest(folder, name, files)
     return metrics | counts | {"files": len(files), "bytes": sum(file.bytes for file in files)}
 
