@@ -175,19 +175,21 @@ def cut_document(document: Document, clean: CleanParams) -> Iterator[tuple[Split
     Each cut moves to the next line start if one is nearby. The joined parts are the document.
     """
     text = document.text
-    first = _line_start(text, round(len(text) * (1 - clean.val - clean.test)))
-    second = max(first, _line_start(text, round(len(text) * (1 - clean.test))))
+    val, test = round(len(text) * clean.val), round(len(text) * clean.test)
+    first = _line_start(text, len(text) - val - test, val)
+    second = max(first, _line_start(text, len(text) - test, test))
     parts = (text[:first], text[first:second], text[second:])
     for split, part in zip(SPLITS, parts, strict=True):
         if part:
             yield split, replace(document, id=f"{document.id}#{split}", text=part)
 
 
-def _line_start(text: str, position: int) -> int:
+def _line_start(text: str, position: int, part: int) -> int:
+    """Find a line start or a space after a position, within the first half of a part."""
     if position <= 0 or position >= len(text) or text[position - 1] == "\n":
         return position
     for separator in ("\n", " "):
-        found = text.find(separator, position, position + LOOK_AHEAD)
+        found = text.find(separator, position, position + min(LOOK_AHEAD, part // 2))
         if found >= 0:
             return found + 1
     return position
