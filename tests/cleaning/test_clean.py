@@ -5,7 +5,7 @@ import pytest
 
 from atlas.cleaning import splits as splits_module
 from atlas.cleaning.clean import clean_corpus
-from atlas.cleaning.documents import read_documents
+from atlas.cleaning.documents import read_documents, render_messages
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.errors import AtlasError
 from tests.small import small_params, text
@@ -107,12 +107,30 @@ def test_a_binary_or_damaged_file_stops_clean(run, name, content):
         run({name: content})
 
 
+def test_conversations_keep_their_messages(run):
+    answers = [text(seed, 30) for seed in range(20)]
+    records = [
+        {"messages": [
+            {"role": "user", "content": "Donâ€™t?"},
+            {"role": "assistant", "content": f"{answer}\u200b\r\n"},
+        ]}
+        for answer in answers
+    ]  # fmt: skip
+    lines = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    metrics, documents, _ = run({"a.jsonl": lines}, split_by="document", duplicates=None)
+    assert metrics["conversations"] == 20
+    kept = [document for split in documents.values() for document in split]
+    assert {each.messages[0]["content"] for each in kept} == {"Don’t?"}
+    assert {each.messages[1]["content"].strip() for each in kept} == set(answers)
+    assert all(each.text == render_messages(each.messages) for each in kept)
+
+
 def test_bad_files_can_be_rejected(run):
     files = {
         "p.txt": bytes(1000),
         "good.txt": text(1, 200).encode(),
         "p.gz": gzip.compress(b"x " * 9999)[:-9],
-        "p.jsonl": b"[]\n",
+        "p.jsonl": b'{"n": 5}\n',
     }
     metrics, _, rejected = run(files, bad_files="reject")
     assert metrics["documents_kept"] == 1
@@ -120,7 +138,7 @@ def test_bad_files_can_be_rejected(run):
         ("p.txt", "not_text"),
         ("p.gz", "broken_gzip"),
         ("p.jsonl:1", "no_text"),
-        ("p.jsonl", "not_text"),
+        ("p.jsonl", "no_text_key"),
     ]
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from atlas.cleaning import splits
-from atlas.cleaning.documents import SPLITS, Document, Split, batches
+from atlas.cleaning.documents import SPLITS, Document, Split, batches, render_messages
 from atlas.cleaning.duplicates import HASH_BATCH, Duplicates, band_keys, find_duplicates, text_key
 from atlas.cleaning.reading.pieces import Item, Notes, Rejection, TextBlock, UnreadableFile
 from atlas.cleaning.reading.read import Unit, plan, read_piece
@@ -132,8 +132,16 @@ def clean_item(item: Item, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     if isinstance(item, Rejection):
         yield item
         return
-    text = _clean_text(item.text, clean, notes.counts)
-    document = Document(surrogates(item.id)[0], surrogates(item.source)[0], text)
+    messages = item.messages
+    if messages:
+        contents = (_clean_text(each["content"], clean, notes.counts) for each in messages)
+        pairs = zip(messages, contents, strict=True)
+        messages = [message | {"content": content} for message, content in pairs]
+        text = render_messages(messages) if any(each["content"] for each in messages) else ""
+    else:
+        text = _clean_text(item.text, clean, notes.counts)
+    identity, source = surrogates(item.id)[0], surrogates(item.source)[0]
+    document = Document(identity, source, text, messages=messages)
     if isinstance(item, TextBlock) and clean.documents in DIVIDERS:
         parts: Iterable[Document] = divide(document, DIVIDERS[clean.documents], notes)
     else:

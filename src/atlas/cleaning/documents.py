@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -11,6 +11,8 @@ from atlas.errors import AtlasError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+Message = dict[str, str]  # "role" (system, user, assistant or tool) and "content"
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Document:
     source: str
     text: str
     corpus: str | None = None  # its corpus in a mix
+    messages: list[Message] | None = None  # of a conversation, whose text renders them
 
     @property
     def table_source(self) -> str:
@@ -34,10 +37,19 @@ class Document:
 
     def to_line(self) -> bytes:
         """Serialize the document as a line of a shard."""
-        values = {"id": self.id, "source": self.source, "text": self.text}
+        values: dict[str, Any] = {"id": self.id, "source": self.source, "text": self.text}
         if self.corpus:
             values["corpus"] = self.corpus
+        if self.messages:
+            values["messages"] = self.messages
         return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def render_messages(messages: list[Message]) -> str:
+    """Render a conversation as plain text, a paragraph per message."""
+    return "\n\n".join(
+        f"{message['role'].capitalize()}: {message['content']}" for message in messages
+    )
 
 
 def read_documents(folder: Path) -> Iterator[Document]:

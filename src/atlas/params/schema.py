@@ -42,6 +42,16 @@ def _unescape(value: object) -> object:
     return ESCAPE.sub(lambda match: str(literal_eval(f"'{match[0]}'")), value)
 
 
+def _balanced(template: str) -> str:
+    """Reject a template whose braces are not in pairs."""
+    rest, fields = re.subn(r"\{[^{}]+\}", "", re.sub(r"\{\{|\}\}", "", template))
+    if "{" in rest or "}" in rest:
+        raise ValueError("a brace has no partner; {{ and }} stand for { and } in a template")
+    if rest != template and not fields:
+        raise ValueError("a template needs a field in braces, such as {text}")
+    return template
+
+
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -53,6 +63,7 @@ FilterName = Literal[
 ]
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
+TextField = Positive | Annotated[Text, BeforeValidator(_unescape), AfterValidator(_balanced)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # a list, in YAML
 Separator = Annotated[str, BeforeValidator(_unescape), Field(min_length=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -165,7 +176,8 @@ class CleanParams(Section):
 
     documents: Literal["auto", "file", "paragraph", "line", "separator"]
     separator: Separator | None
-    text_field: Text
+    text_field: TextField | Annotated[tuple[TextField, ...], Field(strict=False, min_length=1)]
+    text_lists: Literal["join", "documents"]
     fix_mojibake: bool
     unicode_normalization: Literal["NFC"] | None
     remove_control_characters: bool

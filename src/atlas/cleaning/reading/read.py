@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlas.cleaning.reading import streams
+from atlas.cleaning.reading.columnar import read_arrow, read_parquet, row_groups
 from atlas.cleaning.reading.containers import (
     BrokenFileError,
     Content,
@@ -27,12 +28,12 @@ from atlas.cleaning.reading.containers import (
     zip_members,
 )
 from atlas.cleaning.reading.decoding import NotTextError
+from atlas.cleaning.reading.json_files import read_jsonl
 from atlas.cleaning.reading.mail import read_mail, read_mbox
 from atlas.cleaning.reading.markup import read_html, read_notebook, read_subtitles, read_xml
 from atlas.cleaning.reading.office import read_docx, read_epub, read_odt, read_pdf
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, UnreadableFile
-from atlas.cleaning.reading.records import read_jsonl
-from atlas.cleaning.reading.tables import read_csv, read_parquet, row_groups
+from atlas.cleaning.reading.tables import read_csv
 from atlas.cleaning.reading.texts import read_text
 from atlas.cleaning.reading.wikis import read_mediawiki, read_wikiextractor
 from atlas.corpora.formats import (
@@ -61,6 +62,7 @@ READERS: dict[Format, Reader] = {
     "jsonl": read_jsonl,
     "csv": read_csv,
     "parquet": read_parquet,
+    "arrow": read_arrow,
     "html": read_html,
     "xml": read_xml,
     "notebook": read_notebook,

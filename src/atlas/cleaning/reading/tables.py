@@ -1,16 +1,18 @@
-"""Read the rows of tables as documents: CSV, TSV, Parquet."""
+"""Read the rows of CSV and other tables of delimited text as documents."""
 
-import contextlib
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 from atlas.cleaning.reading import decoding
-from atlas.cleaning.reading.containers import BrokenFileError, is_plain, open_seekable, open_stream
+from atlas.cleaning.reading.containers import BrokenFileError, open_stream
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
-from atlas.cleaning.reading.records import SOURCE, record_document
+from atlas.cleaning.reading.records import (
+    is_record,
+    missing_field,
+    record_documents,
+    template_problem,
+)
 from atlas.cleaning.reading.streams import MAX_LINE
 from atlas.params.schema import CleanParams
 
@@ -36,7 +38,7 @@ def read_csv(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         try:
             rows = csv.DictReader(lines, restkey=EXTRA_FIELDS, restval="", delimiter=delimiter)
             if rows.fieldnames:
-                _check_column(clean.text_field, list(rows.fieldnames))
+                _check_columns(list(rows.fieldnames), clean)
             lines.start_row()
             for number, row in enumerate(rows, start=2):
                 lines.end_row(number)
@@ -46,7 +48,7 @@ def read_csv(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
                     detail = f"{count} more than the header has: is a quote missing?"
                     yield Rejection(identity, "too_many_fields", detail)
                 else:
-                    yield record_document(row, identity, piece.name, clean.text_field)
+                    yield from record_documents(row, identity, piece.name, clean, notes.counts)
         except csv.Error as error:
             raise BrokenFileError("broken_csv", str(error)) from error
         finally:
@@ -85,57 +87,10 @@ class _Lines:
         self.start_row()
 
 
-def read_parquet(piece: Piece, clean: CleanParams, _: Notes) -> Iterator[Item]:
-    """Read the rows of some row groups of a Parquet file."""
-    with _open_parquet(piece) as file:
-        names = file.schema_arrow.names
-        _check_column(clean.text_field, names)
-        groups = range(piece.start, file.num_row_groups if piece.stop is None else piece.stop)
-        number = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
-        present = [name for name in names if name in (clean.text_field, SOURCE)]
-        rows = _batch_rows(file.metadata, groups)
-        for batch in file.iter_batches(rows, row_groups=groups, columns=present):
-            for row in batch.to_pylist():
-                number += 1
-                yield record_document(row, f"{piece.name}:{number}", piece.name, clean.text_field)
-
-
-def row_groups(whole: Piece, size: int) -> list[Piece]:
-    """Divide a Parquet file into ranges of row groups with about ``size`` unpacked bytes."""
-    with _open_parquet(whole) as file:
-        metadata = file.metadata
-    pieces = []
-    start = unpacked = 0
-    for stop in range(1, metadata.num_row_groups + 1):
-        unpacked += metadata.row_group(stop - 1).total_byte_size
-        last = stop == metadata.num_row_groups
-        if unpacked >= size or last:
-            pieces.append(replace(whole, start=start, stop=None if last else stop, bytes=unpacked))
-            start, unpacked = stop, 0
-    return pieces
-
-
-def _batch_rows(metadata: Any, groups: range) -> int:
-    chosen = [metadata.row_group(group) for group in groups]
-    largest = max((each.total_byte_size // max(1, each.num_rows) for each in chosen), default=0)
-    return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(1, largest)))
-
-
-@contextlib.contextmanager
-def _open_parquet(piece: Piece) -> Iterator[Any]:  # pyarrow has no type hints
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    with open_seekable(piece) as stream:
-        source = piece.path if is_plain(stream) else stream
-        try:
-            yield ParquetFile(source, memory_map=source is piece.path, pre_buffer=False)
-        except (ArrowException, OSError, ValueError, OverflowError) as error:
-            raise BrokenFileError("broken_parquet", str(error)) from error
-
-
-def _check_column(text_field: str, names: list[str]) -> None:
-    if text_field not in names:
-        columns = ", ".join(map(str, names))
-        detail = f'no column "{text_field}" (clean.text_field) among {columns}'
-        raise BrokenFileError("no_text_column", detail)
+def _check_columns(names: list[str], clean: CleanParams) -> None:
+    columns = dict.fromkeys(names, "...")
+    problem = template_problem([columns], clean, "column")
+    if problem or not is_record(columns, clean):
+        raise BrokenFileError(
+            "no_text_column", problem or missing_field([columns], clean, "column")
+        )
