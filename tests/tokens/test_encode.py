@@ -1,15 +1,19 @@
 import hashlib
 import json
+import re
 
 import pytest
 
+from atlas.cleaning.clean import clean_corpus
 from atlas.cleaning.documents import Document
+from atlas.corpora.fetch import fetch_corpus
 from atlas.errors import AtlasError
 from atlas.tokens import tokenizer as tokenizer_module
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
-from atlas.tokens.train_tokenizer import train_tokenizer
+from atlas.tokens.train_tokenizer import make_tokenizer, train_tokenizer
+from atlas.tokens.windows import TrainingWindows
 from tests.small import small_params, text, write_documents
 
 
@@ -182,3 +186,28 @@ def test_corpora_that_alternate_are_refused(folders, shards):
         (folders / f"clean/train/{left:05d}.jsonl").unlink()
     with pytest.raises(AtlasError, match="corpora of the mix alternate"):
         encode(folders)
+
+
+def test_a_mix_of_two_generators_from_fetch_to_windows(tmp_path):
+    """Weights of 2 and 0.5 are exact in the windows, which hold the text of one corpus each."""
+    mix = [{"name": "stories", "weight": 0.5}, {"name": "arithmetic", "weight": 2}]
+    examples = {"corpus.stories.examples": 60, "corpus.arithmetic.examples": 900}
+    params = small_params(**{"corpus.name": "mix", "corpus.mix": mix}, **examples)
+    fetch_corpus(params.corpus, tmp_path / "raw", None, tmp_path / "unfinished")
+    clean_corpus(tmp_path / "raw", tmp_path / "clean", params.clean, tmp_path / "unfinished")
+    tokenizer = make_tokenizer(tmp_path / "clean/train", params.tokenizer, params.corpus.mix)
+    tokenizer.save(tmp_path / "tokenizer")
+    index, _ = encode(tmp_path)
+    split = TokenSplit(tmp_path / "tokens", "train")
+    windows = TrainingWindows(split, 32, 1, seed=1, mix=params.corpus.mix)
+
+    stories, arithmetic = (
+        (index.splits["train"].corpora[each["name"]].tokens - 32) // 32 for each in mix
+    )
+    texts = [
+        tokenizer.decode(windows.rows(step)[0]) for step in range(2 * stories + 8 * arithmetic)
+    ]
+    assert windows.per_epoch * 4 == len(texts)
+    questions = [text for text in texts if re.search("[0-9=]", text)]
+    assert len(questions) == 8 * arithmetic
+    assert not any(re.search("[.,?!]", text) for text in questions)

@@ -150,7 +150,7 @@ def _fetch_mix(
         except Stopped:
             raise
         except AtlasError as error:
-            reason = str(error).removeprefix("corpus.files.path: ")
+            reason = str(error).removeprefix("corpus.files.path: ").removeprefix("corpus.name: ")
             if not entry.optional:
                 raise AtlasError(f"corpus.mix: {label}: {reason}") from error
             logger.warning("corpus.mix: going on without %s: %s", label, reason)

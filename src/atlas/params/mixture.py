@@ -35,7 +35,9 @@ def visits_per_epoch(mix: Sequence["MixEntry"], sizes: Mapping[str, int]) -> dic
                 "what clean removed); leave it out, or set optional: true on it"
             )
     if unknown := [label for label in sizes if label not in entries]:
-        raise AtlasError(f"data: the corpus {unknown[0]} is not in corpus.mix; run `dvc repro`")
+        raise AtlasError(
+            f"corpus.mix does not list {unknown[0]}, whose text is in data/; run `dvc repro`"
+        )
     present = {label: entry for label, entry in entries.items() if sizes.get(label)}
     if any(entry.share is None for entry in present.values()):
         return {label: exact(entry.weight or 1) for label, entry in present.items()}

@@ -442,7 +442,7 @@ def _corpus_conflicts(params: Params) -> Iterator[str]:
             yield "corpus.mix is empty: list corpora, as in corpus.mix=[stories,files]"
         return
     if name != "mix":
-        yield f"corpus.mix is set, but corpus.name is {name}: add corpus.name=mix, or unset it"
+        yield f"corpus.mix is set, but corpus.name is {name}: set it to mix, or corpus.mix to null"
         return
     yield from mix_conflicts(mix, params.corpus.files.path)
     if params.train.max_train_tokens:

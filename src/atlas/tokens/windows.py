@@ -232,13 +232,18 @@ class TrainingWindows(Windows):
 
     def places(self, step: int) -> list[int]:
         """Return the place of each window of a step."""
-        first = step * self.batch_size
-        return [self._place(visit) for visit in range(first, first + self.batch_size)]
+        return self._visited(step * self.batch_size, (step + 1) * self.batch_size)
 
-    def _place(self, visit: int) -> int:
-        epoch = self._epoch(visit)
-        places, _ = _epoch_order(self.seed, epoch, tuple(self.sources.values()))
-        return int(places[visit - self._visits_before(epoch)])
+    def _visited(self, start: int, stop: int) -> list[int]:
+        """Return the place of the window of each visit, counted from the first epoch on."""
+        places: list[int] = []
+        while start < stop:
+            epoch = self._epoch(start)
+            order, _ = _epoch_order(self.seed, epoch, tuple(self.sources.values()))
+            first = self._visits_before(epoch)
+            places += order[start - first : stop - first].tolist()
+            start = min(stop, first + len(order))
+        return places
 
     def _epoch(self, visit: int) -> int:
         epoch = int(visit // self.per_epoch)
@@ -280,7 +285,7 @@ class TrainingWindows(Windows):
 @lru_cache(maxsize=2)
 def _epoch_order(
     seed: int, epoch: int, sources: tuple[Source, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
     """Return the place of each window of an epoch and its source, (windows,) each.
 
     Windows of a source keep their order; only the sources alternate at random.
@@ -288,7 +293,7 @@ def _epoch_order(
     visits = [
         each.visits(each.visits_before(epoch), each.visits_before(epoch + 1)) for each in sources
     ]
-    kinds = np.repeat(np.arange(len(sources), dtype=np.uint8), list(map(len, visits)))
+    kinds = np.repeat(np.arange(len(sources), dtype=np.uint16), list(map(len, visits)))
     if len(sources) == 1:
         return visits[0], kinds
     kinds = np.random.default_rng([seed, epoch, 0, 1]).permutation(kinds)
