@@ -11,6 +11,7 @@ from atlas.cleaning.clean import write_chunks
 from atlas.cleaning.documents import Document
 from atlas.cleaning.duplicates import choose_bands, exact_duplicates, near_duplicates
 from atlas.cleaning.splits import StagedCorpus
+from tests.cleaning.scripts import VOCABULARY, story, with_changed_letters
 from tests.small import WORDS, small_params
 
 
@@ -162,6 +163,15 @@ def test_precision_and_recall_on_a_labeled_set(stage, corpora):
     print(f"precision {len(found & true) / len(found)}, recall {len(found & true) / len(true)}")
     assert len(found & true) >= 0.95 * len(found)
     assert len(found & true) >= 0.95 * len(true)
+
+
+@pytest.mark.parametrize("language", VOCABULARY)
+def test_copies_in_other_scripts_are_found(stage, language):
+    texts = [story(language, seed) for seed in range(200)]
+    copies = [with_changed_letters(text, seed) for seed, text in enumerate(texts[:100])]
+    found = pairs(near(stage(texts + copies, size=300), 0.7))
+    assert all(number - 200 == original for number, original in found)
+    assert len(found) >= 95
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=60))

@@ -20,6 +20,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from atlas.cleaning import splits
 from atlas.cleaning.documents import SPLITS, Document, Split, batches, render_messages
@@ -114,7 +115,7 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path, *, is_mix: bool = F
     with (partial / REJECTED).open("wb") as rejected:
         counts = write_chunks(documents(), partial, clean)
     result = {"documents": counts, "reasons": reasons} | vars(notes)
-    write_json(partial / RESULT, result)
+    (partial / RESULT).write_bytes(orjson.dumps(result))  # atomic with its folder
     if final.exists():  # a cluster reruns the task of a machine that it believes lost
         remove(partial)
     else:

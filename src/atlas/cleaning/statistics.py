@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from atlas.cleaning.words import Hashes, WordHashes
 
 TOP = 200  # words and characters in the report
-MAX_SPELLINGS = 5 * TOP  # words kept as text per shard
+MAX_SPELLINGS = 2 * TOP  # words kept as text per shard
+SPELLINGS_SEARCHED = 1 << 14  # words in which the texts of frequent words are searched first
 MAX_WORDS = 1 << 22  # distinct words counted; beyond that the rarest are dropped
 
 
@@ -36,19 +37,18 @@ class Statistics:
     corpora: dict[str, Counter[str]] = field(default_factory=dict)
     truncated: bool = False  # rare words were dropped, so ``word_hashes`` lacks some
 
-    def add(self, texts: Sequence[str], words: WordHashes) -> None:
-        """Count some documents, given with their hashed words."""
-        codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-        found = np.bincount(codes)
-        for code in np.flatnonzero(found).tolist():
-            self.characters[chr(code)] += int(found[code])
-        self.documents += len(texts)
+    def add(self, words: WordHashes) -> None:
+        """Count some documents, given as their hashed words."""
+        self.documents += len(words.ends)
+        self._add_characters(np.bincount(words.codes), line_ends=len(words.ends) - 1)
         self.words += len(words.hashes)
         self.lengths.update(count.bit_length() for count in words.counts.tolist())
-        hashes, first, counts = np.unique(words.hashes, return_index=True, return_counts=True)
-        for index in _top_indices(counts, MAX_SPELLINGS).tolist():
-            self.spellings.setdefault(int(hashes[index]), words[int(first[index])])
-        self._add_words(hashes, counts.astype(np.int64))
+        ordered = np.sort(words.hashes)  # eight times as fast as np.unique with indices
+        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        hashes = ordered[starts[: len(ordered)]]
+        counts = np.diff(starts[: len(ordered)], append=len(ordered))
+        self._add_spellings(words, hashes[_top_indices(counts, MAX_SPELLINGS)])
+        self._add_words(hashes, counts)
 
     def add_corpora(
         self, corpora: Sequence[str | None], texts: Sequence[str], words: WordHashes
@@ -115,12 +115,38 @@ class Statistics:
         counts = self.word_counts[indices].tolist()
         return _top(dict(zip(self.spellings.values(), counts, strict=True)))
 
+    def _add_characters(self, counts: NDArray[np.int64], line_ends: int) -> None:
+        """Add counts by code point; ``line_ends`` join the documents and are not part of them."""
+        for code in np.flatnonzero(counts).tolist():
+            self.characters[chr(code)] += int(counts[code])
+        self.characters["\n"] -= max(line_ends, 0)
+        if not self.characters["\n"]:
+            del self.characters["\n"]
+
+    def _add_spellings(self, words: WordHashes, hashes: Hashes) -> None:
+        """Keep the text of some words; frequent ones are found near the start."""
+        unknown = [each for each in hashes.tolist() if each not in self.spellings]
+        missing = np.sort(np.array(unknown, np.uint64))
+        begin, length = 0, SPELLINGS_SEARCHED
+        while len(missing) and begin < len(words.hashes):
+            found, places = np.unique(words.hashes[begin : begin + length], return_index=True)
+            index = np.minimum(np.searchsorted(found, missing), len(found) - 1)
+            is_found = found[index] == missing
+            places = begin + places[index[is_found]]
+            for each, place in zip(missing[is_found].tolist(), places.tolist(), strict=True):
+                self.spellings[each] = words[place]
+            missing = missing[~is_found]
+            begin, length = begin + length, 2 * length
+
     def _add_words(self, hashes: Hashes, counts: NDArray[np.int64]) -> None:
         all_hashes = np.concatenate((self.word_hashes, hashes))
         all_counts = np.concatenate((self.word_counts, counts))
-        self.word_hashes, index = np.unique(all_hashes, return_inverse=True)
-        self.word_counts = np.zeros(len(self.word_hashes), np.int64)
-        np.add.at(self.word_counts, index, all_counts)
+        order = np.argsort(all_hashes, kind="stable")  # fast on two sorted halves
+        all_hashes = all_hashes[order]
+        starts = np.flatnonzero(np.concatenate(([True], all_hashes[1:] != all_hashes[:-1])))
+        if len(all_hashes):
+            self.word_hashes = all_hashes[starts]
+            self.word_counts = np.add.reduceat(all_counts[order], starts)
         if len(self.word_hashes) > MAX_WORDS:
             kept = np.sort(_top_indices(self.word_counts, MAX_WORDS // 2))
             self.word_hashes, self.word_counts = self.word_hashes[kept], self.word_counts[kept]

@@ -127,9 +127,12 @@ ANSI_ESCAPE = re.compile(
 )
 # Bold and underlined letters of typewriters, printers and manual pages.
 OVERSTRIKE = re.compile("_\b(?=[^\b\n])|([^\b\n])\b(?=\\1)|(?<=[^\b\n_])\b_")
-# C0 and C1 except tab and line feed, DEL, and Unicode noncharacters.
-PLANE_ENDS = [f"{chr(end - 2)}{chr(end - 1)}" for end in range(0x10000, 0x110001, 0x10000)]
-CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef{''.join(PLANE_ENDS)}]")
+# C0 and C1 except line ends and tab, DEL, and Unicode noncharacters. Those above FFFF have their
+# own pattern: in one character class with the others they would slow down every text.
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff]")
+ABOVE_FFFF = re.compile("[\U00010000-\U0010ffff]")
+PLANE_ENDS = [f"{chr(end - 2)}{chr(end - 1)}" for end in range(0x20000, 0x110001, 0x10000)]
+NONCHARACTER_ABOVE_FFFF = re.compile(f"[{''.join(PLANE_ENDS)}]")
 SOFT_HYPHEN = "\u00ad"
 BIDI_MARK = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # Zero-width space, word joiner, byte order mark, deprecated format and annotation characters.
@@ -193,9 +196,10 @@ def _codes(text: str) -> NDArray[np.uint32]:
 def _unusual_characters(text: str) -> str:
     r"""Return the distinct characters of a text except printable ASCII and ``\n``."""
     codes = np.frombuffer(text.encode(), np.uint8) if text.isascii() else _codes(text)
-    space, last = codes.dtype.type(ord(" ")), codes.dtype.type(ord("~") - ord(" "))
-    found = np.unique(codes[codes - space > last])  # unsigned: smaller ones wrap around
-    return "".join(map(chr, found[found != ord("\n")].tolist()))
+    first, others = codes.dtype.type(ord(" ")), codes.dtype.type(ord("~") - ord(" "))
+    found = np.sort(codes[codes - first > others])  # unsigned: smaller ones wrap around
+    found = found[np.concatenate(([True], found[1:] != found[:-1]))[: len(found)]]
+    return "".join(map(chr, found.tolist())).replace("\n", "")
 
 
 def c1_controls(text: str) -> tuple[str, int]:
@@ -237,7 +241,11 @@ def overstrikes(text: str) -> tuple[str, int]:
 
 def control_characters(text: str) -> tuple[str, int]:
     """Remove control characters except tabs and line ends, and Unicode noncharacters."""
-    return CONTROL.subn("", text)
+    text, removed = CONTROL.subn("", text)
+    if not text.isascii() and ABOVE_FFFF.search(text):
+        text, noncharacters = NONCHARACTER_ABOVE_FFFF.subn("", text)
+        removed += noncharacters
+    return text, removed
 
 
 def soft_hyphens(text: str) -> tuple[str, int]:
@@ -282,7 +290,11 @@ STEPS: tuple[tuple[Step, str | None, re.Pattern[str]], ...] = (
     (surrogates, None, SURROGATE),
     (ansi_escapes, "remove_control_characters", re.compile("\x1b")),
     (overstrikes, "remove_control_characters", re.compile("\b")),
-    (control_characters, "remove_control_characters", CONTROL),
+    (
+        control_characters,
+        "remove_control_characters",
+        re.compile(f"{CONTROL.pattern}|{NONCHARACTER_ABOVE_FFFF.pattern}"),
+    ),
     (soft_hyphens, "remove_zero_width", re.compile(SOFT_HYPHEN)),
     (bidi_marks, "remove_zero_width", BIDI_MARK),
     (zero_width, "remove_zero_width", re.compile(f"{ZERO_WIDTH.pattern}|[{JOINERS}{TAGS}]")),
