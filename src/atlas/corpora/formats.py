@@ -11,9 +11,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 Format = Literal[
-    *("text", "json", "jsonl", "csv", "parquet", "arrow", "zip", "tar", "html", "xml"),
-    *("mediawiki", "wikiextractor", "epub", "docx", "odt", "pdf", "subtitles", "mail", "mbox"),
-    *("notebook", "unsupported"),
+    "text",
+    "json",
+    "jsonl",
+    "csv",
+    "parquet",
+    "arrow",
+    "zip",
+    "tar",
+    "html",
+    "xml",
+    "mediawiki",
+    "wikiextractor",
+    "epub",
+    "docx",
+    "odt",
+    "pdf",
+    "subtitles",
+    "mail",
+    "mbox",
+    "notebook",
+    "unsupported",
 ]
 HEAD = 1 << 16  # bytes that detection looks at
 

@@ -119,7 +119,7 @@ def inspect(piece: Piece, to_end: bool = True) -> Content:
         return Content(head, layers)
 
 
-def _drain(streams: Iterable[BinaryIO | IO[bytes]], piece: Piece) -> None:
+def _drain(streams: Iterable[IO[bytes]], piece: Piece) -> None:
     """Read streams to their end; raise if they have too many bytes for the size of the piece."""
     packed = packed_bytes(piece)
     allowed = max(ALWAYS_ALLOWED, MAX_RATIO * packed)

@@ -17,7 +17,13 @@ from atlas.params.schema import CleanParams
 MAX_MARKUP = 32 << 20  # bytes; a parsed page takes ten times as much memory
 # XHTML can close any element at once, which HTML parsers take for its start.
 EMPTY_ELEMENT = re.compile(r"<((?!area|base|br|col|hr|img|input|link|meta)[a-zA-Z]\w*)\b([^<>]*)/>")
-IS_XHTML = re.compile(r"\s*<\?xml|[^>]{0,2000}http://www\.w3\.org/1999/xhtml")
+# Elements that the extractor leaves out, and what it keeps instead.
+SHOWN = {
+    **dict.fromkeys(("label", "button"), "span"),
+    **dict.fromkeys(("figure", "figcaption", "summary", "legend", "object"), "div"),
+    **dict.fromkeys(("select", "option", "textarea"), "div"),
+}
+SHOWN_TAG = re.compile(rf"<(/?)({'|'.join(SHOWN)})\b", re.I)
 # Elements that hold the text in formats with a long header.
 BODIES = {"FictionBook": "body", "TEI": "text", "TEI.2": "text"}
 XML_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)[A-Za-z]\w*;")
@@ -44,12 +50,13 @@ def _reader(
     return read
 
 
-def html_text(page: str) -> str:
-    """Return the text of a page: blocks on lines of their own, paragraphs between blank lines."""
+def html_text(page: str, xhtml: bool = False) -> str:
+    """Return all visible text of a page as lines, with blank lines around paragraphs."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    if IS_XHTML.match(page):
+    if xhtml or page.lstrip().startswith("<?xml"):
         page = EMPTY_ELEMENT.sub(r"<\1\2></\1>", page)
+    page = SHOWN_TAG.sub(lambda tag: f"<{tag[1]}{SHOWN[tag[2].lower()]}", page)
     return str(extract_plain_text(page, main_content=False, alt_texts=False))
 
 

@@ -79,7 +79,9 @@ def read_epub(piece: Piece, _: CleanParams, notes: Notes) -> Iterator[Item]:
             hidden = {each.attrib.get("URI") for each in _find_all(encryption, "CipherReference")}
             if hidden.intersection(names):
                 raise BrokenFileError("encrypted", "its chapters are encrypted (DRM)")
-        chapters = [html_text(decoded(_part(archive, name), piece, notes)) for name in names]
+        chapters = [
+            html_text(decoded(_part(archive, name), piece, notes), xhtml=True) for name in names
+        ]
     yield TextBlock(piece.name, piece.name, "\n\n".join(filter(None, chapters)))
 
 

@@ -46,6 +46,7 @@ from atlas.corpora.formats import (
     split_suffixes,
 )
 from atlas.corpora.manifest import RawFile
+from atlas.errors import one_line
 from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
 
@@ -174,10 +175,11 @@ def read_piece(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]
             yield item
     except NotTextError as error:
         named = format_of(piece.name) is not None
-        yield (UnreadableFile if named else Rejection)(piece.name, error.reason, str(error))
+        kind = UnreadableFile if named else Rejection
+        yield kind(piece.name, error.reason, one_line(error))
         return
     except BrokenFileError as error:
-        yield UnreadableFile(piece.name, error.reason, str(error))
+        yield UnreadableFile(piece.name, error.reason, one_line(error))
         return
     if item is None and piece.whole:
         yield Rejection(piece.name, "empty")

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,12 +17,16 @@ MAX_ARTICLE = MAX_LINE
 ARTICLES = "0"  # the namespace
 DOC_START = re.compile(rb"\s*<doc id=[^>]*>\s*")
 DOC_END = b"</doc>"
-# Links to media and categories hold no text of the article.
-MEDIA = re.compile(
-    r"[:\s]*(?:file|image|category|datei|bild|kategorie|fichier|catégorie)\s*:", re.I
-)
+# Namespaces of media and categories: links there hold no text of the article.
+MEDIA_KEYS = {"6", "14"}
+MEDIA_NAMES = "file|image|category|datei|bild|kategorie|fichier|catégorie|archivo|imagen|categoría"
+LANGUAGE_LINK = r"[a-z]{2,3}(?:-[a-z]+)*"  # to the same article in another language
 NO_TEXT = {"ref", "table", "gallery", "math", "timeline", "score", "references", "imagemap"}
+TEMPLATES = {"lang": 2, "transl": 2, "nowrap": 1, "nobr": 1, "abbr": 1, "small": 1}  # their text
 MAGIC_WORD = re.compile(r"__[A-Z]+__")
+EMPTY_BRACKETS = re.compile(r" \([\s;,]*\)")  # around a removed template
+SPACES = re.compile(r"[ \t]{2,}")
+LINE_EDGES = re.compile(r"^[ \t]+|[ \t]+$", re.M)
 EMPTY_LINES = re.compile(r"\n\s*\n+")
 
 
@@ -60,19 +64,29 @@ def _article(lines: list[bytes], size: int, number: int, piece: Piece, notes: No
 
 def read_mediawiki(piece: Piece, _: CleanParams, __: Notes) -> Iterator[Item]:
     """Read the articles of a dump; redirects and pages of other namespaces are rejected."""
+    names = [MEDIA_NAMES]
     with open_stream(piece) as stream:
         try:
-            pages = ElementTree.iterparse(stream, events=("start", "end"))  # noqa: S314
-            root = next(pages)[1]
-            for event, element in pages:
-                if event == "end" and element.tag.endswith("}page"):
-                    yield _page(element, piece)
+            elements = ElementTree.iterparse(stream, events=("start", "end"))  # noqa: S314
+            root = next(elements)[1]
+            for event, element in elements:
+                tag = element.tag.rpartition("}")[2]
+                if event == "start":
+                    continue
+                if tag == "namespace" and element.get("key") in MEDIA_KEYS and element.text:
+                    names.append(re.escape(element.text.lower()))
+                elif tag == "page":
+                    yield _page(element, piece, _media(names))
                     root.clear()
         except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise BrokenFileError("broken_mediawiki", str(error)) from error
 
 
-def _page(page: ElementTree.Element, piece: Piece) -> Item:
+def _media(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(rf"\s*(?:(?i:{'|'.join(names)})|{LANGUAGE_LINK})\s*:")
+
+
+def _page(page: ElementTree.Element, piece: Piece, media: re.Pattern[str]) -> Item:
     def found(path: str) -> str:
         return page.findtext("/".join(f"{{*}}{tag}" for tag in path.split("/"))) or ""
 
@@ -80,27 +94,51 @@ def _page(page: ElementTree.Element, piece: Piece) -> Item:
     identity = f"{piece.name}:{found('id') or title}"
     if found("ns") != ARTICLES:
         return Rejection(identity, "other_namespace", title)
-    source = found("revision/text")
     if page.find("{*}redirect") is not None:
         return Rejection(identity, "redirect", title)
-    return Document(identity, piece.name, f"{title}\n\n{wiki_text(source)}".strip())
+    try:
+        text = wiki_text(found("revision/text"), media)
+    except Exception as error:  # the parser raises anything for odd markup
+        return Rejection(identity, "broken_markup", f"{type(error).__name__}: {error}")
+    return Document(identity, piece.name, f"{title}\n\n{text}" if text else "")
 
 
-def wiki_text(source: str) -> str:
-    """Return the text of a page in wiki markup, without templates, tables and notes."""
+def wiki_text(source: str, media: re.Pattern[str]) -> str:
+    """Return the text of a page in wiki markup, without templates, tables, notes and media."""
     import mwparserfromhell
 
-    code: Any = mwparserfromhell.parse(source)
-    for node in code.filter(matches=lambda node: _has_no_text(node), recursive=code.RECURSE_OTHERS):
-        code.remove(node)
-    lines = str(code.strip_code(collapse=False)).split("\n")
-    text = "\n".join(line.strip() for line in lines)
-    return EMPTY_LINES.sub("\n\n", MAGIC_WORD.sub("", text)).strip()
+    text = "".join(_texts(mwparserfromhell.parse(source), media))
+    text = SPACES.sub(" ", EMPTY_BRACKETS.sub("", MAGIC_WORD.sub("", text)))
+    text = LINE_EDGES.sub("", text)
+    return EMPTY_LINES.sub("\n\n", text).strip()
 
 
-def _has_no_text(node: Any) -> bool:
-    from mwparserfromhell.nodes import Tag, Wikilink
+def _texts(code: Any, media: re.Pattern[str]) -> Iterator[str]:
+    from mwparserfromhell import nodes
 
-    if isinstance(node, Wikilink):
-        return bool(MEDIA.match(str(node.title)))
-    return isinstance(node, Tag) and str(node.tag).strip().lower() in NO_TEXT
+    for node in code.nodes:
+        match node:
+            case nodes.Text():
+                yield str(node.value)
+            case nodes.Wikilink() if not media.match(str(node.title)):
+                yield from _texts(node.text if node.text is not None else node.title, media)
+            case nodes.ExternalLink() if node.title is not None:
+                yield from _texts(node.title, media)
+            case nodes.ExternalLink():
+                yield str(node.url)
+            case nodes.Heading():
+                yield "\n"
+                yield from _texts(node.title, media)
+                yield "\n"
+            case nodes.HTMLEntity():
+                yield str(node.normalize())
+            case nodes.Template():
+                position = TEMPLATES.get(str(node.name).strip().lower())
+                if position and node.has(position):
+                    yield from _texts(node.get(position).value, media)
+            case nodes.Tag():
+                name = str(node.tag).strip().lower()
+                if name == "br":
+                    yield "\n"
+                elif name not in NO_TEXT and node.contents is not None:
+                    yield from _texts(node.contents, media)
