@@ -11,6 +11,7 @@ with the missing units.
 import functools
 import json
 import logging
+import operator
 import os
 import platform
 from collections import Counter
@@ -49,10 +50,7 @@ CHANGED = (  # counts kept by the steps, in order
     "line_ends",
     "surrogates",
     "compose",  # documents
-    "gutenberg_header",
-    "gutenberg_footer",
-    "gutenberg_credits",
-    "transcriber_notes",
+    "gutenberg_books",
     "unwrapped",  # documents
 )
 REMOVED = (  # characters, by kind
@@ -63,6 +61,11 @@ REMOVED = (  # characters, by kind
     "soft_hyphens",
     "bidi_marks",
     "zero_width",
+    "gutenberg_header",
+    "gutenberg_footer",
+    "gutenberg_credits",
+    "transcriber_notes",
+    "blank_lines",  # at both ends of books
 )
 MAX_LISTED = 10  # files or warnings named on stderr
 MAX_LEAKAGE = 0.05  # share of val or test that also occurs in train
@@ -135,20 +138,22 @@ def clean_item(item: Item, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         return
     messages = item.messages
     if messages:
-        contents = (_clean_text(each["content"], clean, notes.counts) for each in messages)
+        contents = ("\n".join(_clean_text(each["content"], clean, notes.counts)) for each in messages)
         pairs = zip(messages, contents, strict=True)
         messages = [message | {"content": content} for message, content in pairs]
-        text = render_messages(messages) if any(each["content"] for each in messages) else ""
+        texts = [render_messages(messages) if any(each["content"] for each in messages) else ""]
     else:
-        text = _clean_text(item.text, clean, notes.counts)
-    identity, source = surrogates(item.id)[0], surrogates(item.source)[0]
-    document = Document(identity, source, text, messages=messages)
-    if isinstance(item, TextBlock) and clean.documents in DIVIDERS:
-        parts: Iterable[Document] = divide(document, DIVIDERS[clean.documents], notes)
-    else:
-        parts = [document]
-    for part in parts:
-        yield _filtered(part, clean)
+        texts = _clean_text(item.text, clean, notes.counts)
+    source = surrogates(item.source)[0]
+    for number, text in enumerate(texts, start=1):
+        identity = surrogates(f"{item.id}#{number}" if len(texts) > 1 else item.id)[0]
+        document = Document(identity, source, text, messages=messages)
+        if isinstance(item, TextBlock) and clean.documents in DIVIDERS:
+            parts: Iterable[Document] = divide(document, DIVIDERS[clean.documents], notes)
+        else:
+            parts = [document]
+        for part in parts:
+            yield _filtered(part, clean)
 
 
 def _filtered(document: Document, clean: CleanParams) -> Item:
@@ -161,23 +166,27 @@ def _filtered(document: Document, clean: CleanParams) -> Item:
     return document
 
 
-def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> str:
+def _clean_text(text: str, clean: CleanParams, changes: Counter[str]) -> list[str]:
+    """Clean a text; one that holds several books is divided into these."""
     if clean.fix_mojibake:
         text, lines = fix_mojibake(text)
         changes["mojibake"] += lines
     text = normalize(text, clean, changes)
-    if clean.strip_gutenberg:
-        stripped = strip_gutenberg(text, notes=clean.remove_transcriber_notes)
-        changes["gutenberg_header"] += stripped.header
-        changes["gutenberg_footer"] += stripped.footer
-        changes["gutenberg_credits"] += stripped.credits
-        changes["transcriber_notes"] += stripped.notes
-        text = stripped.text
+    texts = _strip_gutenberg(text, clean, changes) if clean.strip_gutenberg else [text]
     if clean.unwrap:
-        unwrapped = unwrap(text)
-        changes["unwrapped"] += unwrapped != text
-        text = unwrapped
-    return text
+        unwrapped = [unwrap(text) for text in texts]
+        changes["unwrapped"] += sum(map(operator.ne, unwrapped, texts))
+        texts = unwrapped
+    return texts
+
+
+def _strip_gutenberg(text: str, clean: CleanParams, changes: Counter[str]) -> list[str]:
+    books = strip_gutenberg(text, notes=clean.remove_transcriber_notes)
+    for book in books:
+        changes["gutenberg_books"] += bool(book.removed)
+        changes.update(book.removed)
+    texts = [book.text for book in books if book.text]
+    return texts or [""]
 
 
 def _rejection_line(rejection: Rejection) -> bytes:

@@ -4,12 +4,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from atlas.cleaning.steps.gutenberg import Stripped, strip_gutenberg
+from atlas.cleaning.steps.gutenberg import strip_gutenberg
 from tests.cleaning.steps import gutenberg_books as books
 from tests.small import CORPORA
 
 ORACLE = CORPORA / "gutenberg_oracle.csv"
 ROWS = list(csv.DictReader(ORACLE.open(encoding="utf-8"))) if ORACLE.is_file() else []
+
+
+def only_book(text, notes=False):
+    """Strip a text that holds one book; every character is in it or counted."""
+    (book,) = strip_gutenberg(text, notes)
+    assert len(book.text) + book.removed.total() == len(text)
+    return book
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -20,7 +27,7 @@ def test_real_books(corpora, row, strict):
     columns = ("strict_start_line", "strict_end_line") if strict else ("start_line", "end_line")
     first, last = (int(row[column]) for column in columns)
     body = text.split("\n")[first - 1 : last]
-    assert strip_gutenberg(text, notes=strict).text == "\n".join(body) + "\n"
+    assert only_book(text, notes=strict).text == "\n".join(body) + "\n"
 
 
 def stripped(header="modern", credit="none", body="prose", note=("none", "none"), end="modern"):
@@ -33,7 +40,11 @@ def stripped(header="modern", credit="none", body="prose", note=("none", "none")
         after,
         books.ENDS[end],
     )
-    return strip_gutenberg(text, notes=False), strip_gutenberg(text, notes=True)
+    return only_book(text, notes=False), only_book(text, notes=True)
+
+
+def kinds(book):
+    return {kind for kind in book.removed if kind != "blank_lines"}
 
 
 def body_with_notes(body, note):
@@ -54,28 +65,33 @@ def test_any_header_with_any_credit_note_and_end(header, credit, body, note, end
     loose, strict = stripped(header, credit, body, note, end)
     assert loose.text == body_with_notes(body, note)
     assert strict.text == books.BODIES[body].strip("\n") + "\n"
-    assert loose.header == strict.header == (header != "none")
-    assert loose.footer == (end != "none")
-    assert loose.notes == 0
+    assert ("gutenberg_header" in loose.removed) == (header != "none")
+    assert ("gutenberg_footer" in loose.removed) == (end != "none")
+    assert "transcriber_notes" not in loose.removed
     assert strict.notes == sum(name != "none" for name in note)
 
 
 @pytest.mark.parametrize("header", sorted(books.HEADERS))
 def test_each_header(header):
     loose, strict = stripped(header=header)
-    assert loose == strict == Stripped(books.BODIES["prose"], header=header != "none", footer=True)
+    assert loose == strict
+    assert loose.text == books.BODIES["prose"]
 
 
 @pytest.mark.parametrize("credit", sorted(books.CREDITS))
 def test_each_credit(credit):
     loose, _ = stripped(credit=credit)
-    assert loose == Stripped(books.BODIES["prose"], True, True, credits=credit != "none")
+    assert loose.text == books.BODIES["prose"]
+    credits = set() if credit == "none" else {"gutenberg_credits"}
+    assert kinds(loose) == {"gutenberg_header", "gutenberg_footer"} | credits
 
 
 @pytest.mark.parametrize("end", sorted(books.ENDS))
 def test_each_end(end):
     loose, _ = stripped(end=end)
-    assert loose == Stripped(books.BODIES["prose"], header=True, footer=end != "none")
+    assert loose.text == books.BODIES["prose"]
+    footer = set() if end == "none" else {"gutenberg_footer"}
+    assert kinds(loose) == {"gutenberg_header"} | footer
 
 
 @pytest.mark.parametrize("note", sorted(set(books.NOTES) - {"none"}))
@@ -84,7 +100,9 @@ def test_each_note(note, where):
     loose, strict = stripped(note=(note, "none") if where == "before" else ("none", note))
     assert "prose" not in loose.text
     assert loose.text != books.BODIES["prose"]
-    assert strict == Stripped(books.BODIES["prose"], header=True, footer=True, notes=1)
+    assert strict.text == books.BODIES["prose"]
+    assert strict.notes == 1
+    assert kinds(strict) == {"gutenberg_header", "gutenberg_footer", "transcriber_notes"}
 
 
 def test_notes_in_the_middle():
@@ -98,8 +116,8 @@ def test_notes_in_the_middle():
     text = books.file_of(
         books.HEADERS["modern"], "", "", "\n\n".join(body) + "\n", "", books.ENDS["modern"]
     )
-    assert strip_gutenberg(text, notes=False).text == "\n\n".join(body) + "\n"
-    strict = strip_gutenberg(text, notes=True)
+    assert only_book(text).text == "\n\n".join(body) + "\n"
+    strict = only_book(text, notes=True)
     assert strict.text == "\n\n".join([body[0], body[2], body[4]]) + "\n"
     assert strict.notes == 2
 
@@ -108,30 +126,28 @@ def test_a_note_ends_where_the_title_starts():
     note = "Transcriber's Note: Spelling was kept.\n\nHyphens are as in the original."
     body = "ORSIN AT SEA\n\nby A. Nobody\n\n\nOrsin took a boat.\n"
     text = f"{books.HEADERS['modern']}\n\n{note}\n\n{body}\n\n{books.ENDS['modern']}"
-    assert strip_gutenberg(text, notes=True).text == body
+    assert only_book(text, notes=True).text == body
 
 
 def test_an_authors_address_to_the_reader_stays():
     body = "Au lecteur.\n\nC'est ici un livre de bonne foy, lecteur.\n"
     text = books.file_of(books.HEADERS["modern"], "", "", body, "", books.ENDS["modern"])
-    assert strip_gutenberg(text, notes=True).text == body
+    assert only_book(text, notes=True).text == body
 
 
 def test_a_file_cut_in_mid_word():
     text = books.HEADERS["modern"] + books.GAP + "Orsin went down to the har"
-    assert strip_gutenberg(text, notes=False) == Stripped(
-        "Orsin went down to the har\n", header=True
-    )
+    assert only_book(text).text == "Orsin went down to the har"
 
 
 def test_the_end_line_of_a_part_stays():
     body = "Part one.\n\nEnd of Project Gutenberg's Orsin, Part One, by A. Nobody\n\nPart two.\n"
     text = books.file_of(books.HEADERS["modern"], "", "", body, "", books.ENDS["modern"])
-    assert strip_gutenberg(text, notes=False).text == body
+    assert only_book(text).text == body
 
 
 def test_a_file_that_is_all_header():
-    assert strip_gutenberg(books.HEADERS["modern"], notes=True).text == ""
+    assert only_book(books.HEADERS["modern"], notes=True).text == ""
 
 
 def test_a_short_book_between_two_small_prints():
@@ -144,9 +160,9 @@ def test_a_short_book_between_two_small_prints():
 def test_texts_about_project_gutenberg_stay(name):
     text = books.NO_BOOKS[name]
     for notes in (False, True):
-        result = strip_gutenberg(text, notes)
+        (result,) = strip_gutenberg(text, notes)
         assert result.text is text
-        assert result == Stripped(text)
+        assert not result.removed
 
 
 @given(
@@ -168,13 +184,14 @@ def test_texts_about_project_gutenberg_stay(name):
 )
 def test_text_without_a_marker_stays(lines):
     text = "\n".join(lines)
-    assert strip_gutenberg(text, notes=True).text is text
+    (result,) = strip_gutenberg(text, notes=True)
+    assert result.text is text
 
 
 @given(st.text(alphabet=" \n\t*[]|+-=.aZ\u2019\u00e9", max_size=300))
 def test_any_body_is_extracted_whole(body):
     text = f"{books.HEADERS['modern']}\n\n{body}\n\n{books.ENDS['modern']}"
     filled = [line for line in body.split("\n") if line.strip()]
-    lines = strip_gutenberg(text, notes=False).text.split("\n")
+    lines = only_book(text).text.split("\n")
     assert [line for line in lines if line.strip()] == filled
     assert not filled or (lines[0] == filled[0] and lines[-2:] == [filled[-1], ""])

@@ -1,26 +1,31 @@
-"""Strip Project Gutenberg's header, footer, credits and transcriber's notes from a book.
+"""Strip Project Gutenberg's headers, footers, credits and transcriber's notes from books.
 
-A file consists of a header, credits, the book, and a footer. Over fifty years these took many
-forms, listed here as patterns, each with an example and without titles or authors. A
-pattern is matched against the start of a line or paragraph after whitespace is collapsed, ignoring
-case and any stars, brackets or quotes around it. Text that matches nothing belongs to the book,
-and a text without a header or a footer is not a Gutenberg book.
+A book consists of a header, credits, text, and a footer, and a file can hold several books. Over
+fifty years these parts took many forms, listed here as patterns, each with an example and without
+titles or authors. A pattern is matched against the start of a line or paragraph after whitespace is
+collapsed, ignoring case and any stars, brackets or quotes around it. Text that matches nothing
+belongs to a book, and a text without a header or a footer is not a Gutenberg book.
 
 Transcriber's notes come in brackets, in boxes, under headings, or as paragraphs.
 """
 
 import math
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
+from itertools import accumulate, islice
 
-WINDOW = 1 << 16  # characters searched at either end: headers reach 18 kB, footers 22 kB
+WINDOW = 1 << 16  # characters searched for a header: they reach 18 kB
 HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
+MAX_HEADER_GAP = 3000  # characters of unknown paragraphs in a row within a header
+MAX_TITLE_GAP = 150  # between two titles of one header
 MAX_CREDIT_LINES = 25
 MAX_WEB_CREDIT_LINES = 8  # of a credit recognized only by a web address
-FOOTER_LINES = 40  # after an end line, which must mention Project Gutenberg
+END_LINES = 12  # from an end line to the first mention of Project Gutenberg below it
+MAX_FOOTER_GAP = 12  # paragraphs in a row that only sound like a license
 
 MAX_BRACKET_LINES = 200  # of a note in brackets
 MAX_HEADING_LINES = 60  # of a note under a heading, within a book
@@ -30,11 +35,13 @@ MAX_CLOSING_SHARE = 0.1  # share of the lines of a long book
 EVIDENCE_LINES = 15  # after an address to the reader, which must mention the file
 
 VERB = (
-    r"(?:produced|prepared|transcribed|scanned|typed|keyed|digiti[sz]ed|converted|proof(?:ed|read)"
-    r"|created|provided|submitted|contributed|updated)"
+    r"(?:produced|prepared|perpared|transcribed|scanned|typed|keyed|digiti[sz]ed|converted"
+    r"|proof(?:ed|read)|created|provided|submitted|contributed|updated|donated|encoded)"
 )
-GUTENBERG = r"(?:copyrighted )?project gutenberg"
+GUTENBERG = r"(?:copyrighted )?(?:[\w ]+/)?project gutenberg"
 ETEXT = r"e-?(?:text|book)"
+# UTF-8 read as Latin-1, too: book_starts() also sees bytes.
+APOSTROPHE = "(?:['\u2019]|\u00e2\u0080\u0099)"
 
 
 def _starts_with(*patterns: str, max_length: float = math.inf) -> Callable[[str], bool]:
@@ -56,7 +63,7 @@ is_start = _starts_with(
     rf"(?:start|beginning) of (?:the |this )?{GUTENBERG}",  # *** START OF THE PROJECT GUTENBERG ...
 )
 is_small_print_end = _starts_with(
-    r"end\W*(?:of )?the\W+small\W+print",  # *END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver...
+    r"end\W*(?:of )?(?:the\W+)?small\W+print",  # *END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver...
     r"small print!.*\*end\*",  # *SMALL PRINT! Ver.03.17.93*END*
     r"small print\W+v\.",  # ["Small Print" V.12.08.93]
 )
@@ -67,32 +74,56 @@ is_bold_end = _starts_with(
     rf"(?<=\*) ?end of (?:the |this )?{GUTENBERG}",  # *** END OF THE PROJECT GUTENBERG EBOOK ...
 )
 is_plain_end = _starts_with(
-    r"(?-i:(?:The |THE )?E(?:nd|ND)) of (?:the |this )?(?:is )?"
-    rf"(?:{GUTENBERG}|{ETEXT}\b)",  # End of Project Gutenberg's ...   The End of this Etext
+    # End of Project Gutenberg's ...   The end of this etext   This is the end of the Project ...
+    r"(?-i:(?:This is |You have reached )?(?:[Tt]he |THE )?E(?:nd|ND)"
+    r"|(?:This is t|You have reached t|T)he end)"
+    rf"(?: (?:of|if) ?(?:the |this |an? )?(?:is )?(?:{GUTENBERG}|{ETEXT}\b)"
+    rf"| project gutenberg {ETEXT}\b)",
     rf"(?-i:Ende) diese[rs]? (?:pro[jy]e[ck]t gutenberg|{ETEXT})",  # Ende dieses Projekt Gutenberg
     r"(?-i:Fine?|Einde|Fim) (?:d\w+ |van |het )*pro\w+ gutenberg",  # Fin de Project Gutenberg
     r"more information about this book is at the top of this file",
     rf"this is a {GUTENBERG} {ETEXT}, details above",
 )
 is_end = _any_of(is_bold_end, is_plain_end)
-is_footer = _starts_with(
-    r"this file should be named",  # ***** This file should be named 1065.txt or 1065.zip *****
-    r"updated editions will replace",
-    r"creating the works from (?:public domain )?print editions",
-    r"start: full license",
-    r"the full project gutenberg license",
-    r"section 1\. +general terms of use and redistributing",
-    r"start\W*(?:of )?the\W+small\W+print",  # ***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ...
-    r"project gutenberg (?:of )?australia\W*$",
+is_small_print = _starts_with(
+    r"start\W*(?:of )?(?:the\W+)?small\W+print",  # ***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ...
 )
+is_footer = _any_of(
+    is_small_print,
+    _starts_with(
+        r"this file should be named",  # ***** This file should be named 1065.txt or 1065.zip *****
+        r"updated editions will replace",
+        r"creating the works from (?:public domain )?print editions",
+        r"start: full license",
+        r"the full project gutenberg license",
+        r"section 1\. +general terms of use and redistributing",
+        r"project gutenberg (?:of )?australia\W*$",
+    ),
+)
+mentions_license = _contains(r"gutenberg", rf"\b{ETEXT}", r"\belectronic works?\b", r"\bpglaf\b")
+sounds_like_license = _contains(
+    r"^\W*(?:section \d|\d\.[a-f]\.|$)",
+    r"briefest record|fund raising|all 50 states|prof\. hart|small print|\(three pages",
+    r"have received",
+    r"\b(?:copyright|licen[sc]e|donat|trademark|warrant|disclaim|liab|redistribut|refund|defect)",
+    r"\b(?:foundation|royalt|charit|volunteer|permission|contribut|download"
+    r"|contact|filenames?|newsletter|versions|proofread)",
+    r"\b(?:ftp|files?|tax|laws?|public domain|e-?mail|site)\b|https?:|www\.|@|\d{4}",
+)
+is_about_license = _any_of(is_footer, mentions_license, sounds_like_license)
 
 # Paragraphs of a header.
 is_title = _starts_with(
-    rf"(?:(?:this|the|is|a|an|of|copyrighted) )*project gutenberg(?:,? (?:of australia )?{ETEXT}\b"
+    r"(?:(?:this|the|is|a|an|of|copyrighted|\d+\w\w|first|second|third|\w+ \d{4}) )*"
     # The Project Gutenberg EBook of ..., by ...   *** A Project Gutenberg of Australia eBook ***
-    r"|['\u2019]s (?!.*[.!?:;]$)"  # Project Gutenberg's ..., by ...; a sentence is no title
-    r"|(?: of)? australia\b)",
-    max_length=240,  # longer paragraphs are prose about Project Gutenberg
+    rf"project gutenberg(?:{APOSTROPHE}s|,)? (?:of australia )?"
+    rf"(?:{ETEXT}\b|(?:release|edition) of\b)",
+    rf"project gutenberg{APOSTROPHE}s (?!.*[.!?:;]$)"  # ... ..., by ...; a sentence is no title
+    r"|(?:(?:this|the|is|a|an|of) )*project gutenberg(?: of)? australia\b",
+    # This is the 100th Etext file presented by Project Gutenberg, and is presented in ...
+    rf"(?:this|the|is) .{{0,30}}\b{ETEXT} .{{0,30}}\b(?:by|from) project gutenberg",
+    rf"\S.{{0,80}}--\s*this is the project gutenberg {ETEXT}",
+    max_length=300,  # longer paragraphs are prose about Project Gutenberg
 )
 is_licence = _starts_with(
     rf"this {ETEXT} is (?:for the use of anyone|made available at no cost)",
@@ -103,7 +134,7 @@ is_licence = _starts_with(
     r"welcome to the world of free plain vanilla electronic texts",
     r"e-?(?:books|texts) readable by both humans and by computers",
     r"these e-?(?:books|texts) (?:were )?prepared by",
-    r"start\W*(?:of )?the\W+small\W+print",
+    r"start\W*(?:of )?(?:the\W+)?small\W+print",
 )
 is_metadata = _starts_with(
     r"(?:title|author|editor|translator|illustrator|contributor|commentator|(?:release|posting)"
@@ -120,19 +151,28 @@ mentions_gutenberg = _contains(
 
 # Paragraphs that name the people who made the file, and its source.
 is_credit = _starts_with(
-    rf"{VERB}(?:(?: ?, ?| and | ?& ?){VERB})* (?:by|from|for)\b",  # Scanned and proofed by ...
+    # Scanned and proofed by ...
+    rf"{VERB}(?:(?: ?, ?(?:and )?| and | ?& ?){VERB})* (?:by|from|for|with)\b",
     rf"(?:this |the )?(?:project gutenberg )?(?:{ETEXT}|html|(?:electronic|digital) \w+|file|text"
-    rf"|book|edition) (?:(?:version|edition) )?(?:(?:was|is) )?{VERB}(?:\b.{{0,40}}?) (?:by|from)"
-    r"\b",  # This etext was produced from the 1908 edition by ...   E-text prepared by ...
+    rf"|book|edition) (?:(?:version|edition) )?(?:(?:was|is|has been) )?(?:\w+, )*(?:\w+ )?{VERB}"
+    r"(?:\b.{0,40}?) (?:by|from|with)\b",  # This etext was produced from the 1908 edition by ...
     rf"(?:{ETEXT}|html(?: (?:version|edition|file)s?)?) by\b",  # HTML version by ...
     r"credits ?:",  # Credits: ...
+    r"special thanks\b",  # Special thanks are due to ...
     r"this file was first posted|(?:most recently|last|date last) updated",  # [Last updated: ...]
     rf"portions of this (?:{ETEXT}|header)",  # [Portions of this header are copyright ...
+    r"(?:pr(?:oduit|\w+par\w+)|produziert|erstellt|producido|preparado|prodotto|preparato|produzido"
+    r"|vervaardigd|geproduceerd|framst\w+lld|fremstillet) (?:par|von|por|d[ao]i?|door|av|af)\b"
+    r"|tuottan(?:ut|eet)\b",  # Produit par ...   Erstellt von ...
 )
 is_known_paragraph = _any_of(is_header_paragraph, is_credit, mentions_gutenberg)
 mentions_web = _contains(  # thanks and sources, never on the title page of an old book
     r"https?://|\bwww[.:]|\w@[\w.-]{1,80}\.\w|\bpgdp\b",
     r"distributed proofread|internet archive|gallica\.bnf",
+)
+is_thanks = _starts_with(r"(?:\w+ ){0,4}thanks?\b", r"we (?:\w+ ){0,4}thank\b")
+mentions_scan = _contains(
+    rf"\bproof|\bscan|\btranscri|\b{ETEXT}|\bOCR\b|\bdigiti|\btyp(?:ing|ed)\b|gutenberg"
 )
 is_html_note = _starts_with(  # Note: Project Gutenberg also has an HTML version of this file
     r"(?:editorial )?note: .*(?:project gutenberg|html version|images of the original)",
@@ -140,20 +180,27 @@ is_html_note = _starts_with(  # Note: Project Gutenberg also has an HTML version
 
 # Headings of transcriber's notes.
 NOTE_NAME = re.compile(
-    r"""[\W_]*(?:
-    transcri(?:b|pt)(?:er|or|ion)['\u2019]?s?['\u2019]?\ (?:end\ ?|foot)?
+    rf"""[\W_]*(?:
+    (?:original\ )?transcri(?:b|pt)(?:er|or|ion)['\u2019]?s?['\u2019]?\ (?:end\ ?|foot)?
         (?:notes?|comments?|remarks?|corrections?|errata|changes)   # Transcriber's Note
+    | (?:proof(?:read)?er|digiti[sz]er|producer)['\u2019]?s?['\u2019]?\ (?:notes?|comments?)
     | notes?\ (?:by|from|of|on|to)\ (?:the\ )?transcri(?:b|pt)\w+   # Note by the Transcriber
-    | (?:errata|corrections?|errors?|changes)\ (?:\w+\ ){0,3}by\ (?:the\ )?transcriber
+    | (?:a\ )?notes?\ (?:on|about|from|to)\ (?:this|the)\ (?:{ETEXT}|electronic\ \w+|digiti[sz]er)
+    | (?:errata|corrections?|errors?|changes)\ (?:\w+\ ){{0,3}}by\ (?:the\ )?transcriber
     | (?:e-?text|redactor['\u2019]s)\ notes?                        # Redactor's Note
     | information\ about\ this\ e-?text\ edition
     | typographical\ errors\ corrected
-    | (?:not[aes]{1,2}|remarques?)\ (?:sur\ )?(?:d?[eaiou]{0,2}l?\ )?(?:d['\u2019])?
+    | (?:not[aes]{{1,2}}|remarques?)\ (?:sur\ )?(?:d?[eaiou]{{0,2}}l?\ )?(?:d['\u2019])?
         (?:l[ae]\ )?tra(?:n)?scri\w+         # Note du transcripteur, Nota del trascrittore
     | (?:anmerkung|hinweis|bemerkung|notiz)(?:en|e)?\ (?:zu[rm]?|de[rs])\ (?:transkri|bearbeit)\w+
     | (?:opmerking(?:en)?|noo?ten?)\ van\ de\ (?:bewerker|transcri)\w*
     )(?P<rest>.*)""",
     re.IGNORECASE | re.VERBOSE,
+)
+is_errata = _starts_with(  # of the person who typed the book, without a heading
+    r"(?:note: )?i have (?:also )?(?:made the following (?:changes|corrections)|(?:closed|joined)"
+    r" contractions|omitted the running heads)",
+    r"page (?:(?:para|chapter|paragraph|col)\.? )*line original(?:ly)? changed to",
 )
 is_address = _starts_with(r"au lecteur\W*$", r"to the reader\W*$", r"an den leser\W*$")
 mentions_file = _contains(  # distinguishes it from an author's address to the reader
@@ -163,6 +210,17 @@ mentions_file = _contains(  # distinguishes it from an author's address to the r
 is_file_note = re.compile(  # [This text is intended for users whose text readers cannot use ...
     rf"\[this (?:{ETEXT}|text|file|version) (?:is|was|has|comes|uses|includes)\b", re.IGNORECASE
 ).match
+# A paragraph right above or below the text: The listed errata have been corrected.
+is_remark = _starts_with(
+    r"(?:(?:all|any|a few|the|these|other|some|several|many|most|minor|obvious|listed|following"
+    r"|noted|inconsistent|variant|archaic|unusual|original|apparent|evident)\W+(?:and )?){0,4}"
+    r"(?:errata|errors?|typos|typograph\w+|misprints?|spellings?|hyphenat\w+|punctuation"
+    r"|inconsistenc\w+|footnotes?|page numbers|italics|accents|illustrations|corrections)\b"
+    r".{0,200}? (?:has|have|was|were|are|is) (?:also |all )?(?:been )?(?:silently |left )?"
+    r"(?:correct|retain|preserv|mov|kept|fix|standardi|regulari|moderni|normali|amend|chang|remov|omit|mark|indicat"
+    r"|represent|unchanged|as in|noted|relocat|renumber|made\b)",
+    max_length=1500,
+)
 mentions_editing = _contains(
     r"\boriginal\b|\bitalics?\b|\bspelling|\bhyphen|\btypo|\bcorrected\b|\bpunctuation",
     r"\bunderscore|\bascii\b|\butf-8|\bunicode|\be-?(?:text|book)|transcri",
@@ -170,53 +228,177 @@ mentions_editing = _contains(
 is_divider = re.compile(r"\s*(?:[*\-=_~+]\s*){3,}").fullmatch
 
 
+HEADER, FOOTER, CREDITS = "gutenberg_header", "gutenberg_footer", "gutenberg_credits"
+NOTES, BLANK_LINES, TEXT = "transcriber_notes", "blank_lines", "text"
+Part = tuple[str, int, int]  # kind, first line, line after it
+
+
 @dataclass(frozen=True)
-class Stripped:
-    """A book without Project Gutenberg's additions; any other text is unchanged."""
+class Book:
+    """A book without Project Gutenberg's additions, its lines unchanged."""
 
     text: str  # from the first to the last non-blank line of the book
-    header: bool = False  # was removed
-    footer: bool = False
-    credits: bool = False  # outside of header and footer
+    removed: Counter[str]  # characters by kind; those of all books and their texts add up
     notes: int = 0  # number of transcriber's notes removed
 
 
-def strip_gutenberg(text: str, notes: bool) -> Stripped:
-    r"""Extract the book from a Project Gutenberg file, its lines unchanged.
+def strip_gutenberg(text: str, notes: bool) -> list[Book]:
+    r"""Extract the books from a text; any other text is returned as it is.
 
     The text has ``\n`` line ends; ``notes`` also removes transcriber's notes.
     """
-    edges = text[:WINDOW], text[-WINDOW:]
-    if not any("utenberg" in edge or "UTENBERG" in edge for edge in edges):
-        return Stripped(text)
-    lines = text.split("\n")
-    header = _header_end(lines)
-    start = _credits_end(lines, header)
-    footer, credited = _footer_start(lines, start, has_header=header > 0)
-    if header == 0 and footer == len(lines):
-        return Stripped(text)
-    credited |= start > header
-    book = lines[start:footer]
-    removed = 0
+    if not _mentions_name(text):
+        return [Book(text, Counter())]
+    lines = _lines(text)
+    books = list(_books(lines))
+    if len(books) == 1 and all(kind == TEXT for kind, _, _ in books[0]):
+        return [Book(text, Counter())]
+    return [_strip(lines, parts, notes) for parts in books]
+
+
+def book_starts(text: str) -> list[int]:
+    """Find where books start within a text (or bytes decoded as Latin-1), after the first one."""
+    if not _mentions_name(text):
+        return []
+    lines = _lines(text.replace("\r\n", " \n").replace("\r", "\n"))
+    tops = [parts[0][1] for parts in _books(lines)]
+    offsets = [0, *accumulate(map(len, lines))]
+    return [offsets[top] for top in tops[1:]]
+
+
+def _mentions_name(text: str) -> bool:
+    return "utenberg" in text or "UTENBERG" in text
+
+
+def _lines(text: str) -> list[str]:
+    r"""Split a text into lines that keep their ``\n``."""
+    *whole, last = text.split("\n")
+    return [f"{line}\n" for line in whole] + [last] * bool(last)
+
+
+def _strip(lines: list[str], parts: list[Part], notes: bool) -> Book:
+    removed = Counter[str]()
+    text: list[str] = []
+    for kind, start, stop in parts:
+        if kind == TEXT:
+            text += lines[start:stop]
+        else:
+            removed[kind] += sum(map(len, lines[start:stop]))
+    body, count = _trim(text), 0
+    removed[BLANK_LINES] += sum(map(len, text)) - sum(map(len, body))
     if notes:
-        book, removed = _remove_notes(book)
-        start = _credits_end(book, 0)
-        credited |= start > 0
-        book = book[start:]
-    body = "".join(f"{line}\n" for line in _trim(book))
-    return Stripped(body, header > 0, footer < len(lines), credited, removed)
+        kept, count = _remove_notes(body)
+        removed[NOTES] = sum(map(len, body)) - sum(map(len, kept))
+        body = kept[_credits_end(kept, 0) if count else 0 :]
+        removed[CREDITS] += sum(map(len, kept)) - sum(map(len, body))
+        kept, body = body, _trim(body)
+        removed[BLANK_LINES] += sum(map(len, kept)) - sum(map(len, body))
+    return Book("".join(body), +removed, count)
+
+
+def _books(lines: list[str]) -> Iterator[list[Part]]:
+    """Divide all lines into books, each a list of parts in order."""
+    mentions = [i for i, line in enumerate(lines) if _mentions_name(line)]
+    first = _first_header(lines)
+    headers = [(0, first), *_inner_headers(lines, mentions, first)]
+    limits = [*(top for top, _ in headers[1:]), len(lines)]
+    for (top, end), limit in zip(headers, limits, strict=True):
+        below = mentions[bisect_left(mentions, top) : bisect_left(mentions, limit)]
+        for parts in _books_below(lines[top:limit], [i - top for i in below], end - top):
+            yield [(kind, top + start, top + stop) for kind, start, stop in parts]
+
+
+def _first_header(lines: list[str]) -> int:
+    """Find the line after the header at the start of a text, or 0."""
+    for top, _ in islice(_paragraph_spans(lines), HEADER_OPENING):
+        if is_title(_collapse(lines[top : top + 2])) and (end := _header_below(lines, top)):
+            return end
+    return _header_end(lines)
+
+
+def _inner_headers(lines: list[str], mentions: list[int], first: int) -> Iterator[tuple[int, int]]:
+    """Find headers below other text; yield the first line of each and the line after it."""
+    found = first > 0
+    start = _credits_end(lines, first) if found else 1
+    for mention in mentions:
+        if mention < start:
+            continue
+        top, end = _header_at(lines, mention, found, start)
+        if end:
+            yield top, end
+            start, found = _credits_end(lines, end), True
+
+
+def _header_at(lines: list[str], i: int, found: bool, start: int) -> tuple[int, int]:
+    """Find the header whose title or start marker is in line ``i``; 0, 0 if there is none.
+
+    After a first header, others need no title. No header begins before ``start``.
+    """
+    for top in (i, i - 1):  # a name can wrap
+        if top >= start and is_title(_collapse(lines[top : top + 2])):
+            return top, _header_below(lines, top)
+    line = _collapse(lines[i : i + 2])
+    if not (found and line.startswith("***") and is_start(line)):
+        return 0, 0
+    top = i
+    while True:
+        above, stop = _paragraph_above(lines, top)
+        paragraph = _collapse(lines[above:stop])
+        if above < start or not (is_header_paragraph(paragraph) or is_credit(paragraph)):
+            return top, _marker_end(lines, i)
+        top = above
+
+
+def _header_below(lines: list[str], title: int) -> int:
+    """Find the line after the header below a title within a text, or 0 if it doesn't have one.
+
+    Stricter than at the start of a text: an error would remove text of the book above.
+    """
+    lines = lines[title : title + _lines_in_window(lines, title)]
+    end = known = count = gap = 0
+    certain = in_small_print = resumed = False
+    whole = True
+    for top, stop in _paragraph_spans(lines):
+        for i, line in _filled(lines, top, stop):
+            if is_start(line):
+                return title + _marker_end(lines, i)
+            if is_end(line):
+                return title + end if end else 0
+            if is_small_print_end(line):
+                end, in_small_print = _small_print_end(lines, i), False
+            elif is_rights_end(line):
+                end = i + 1
+        paragraph = _collapse(lines[top:stop])
+        if gap and is_title(paragraph) and (gap > MAX_TITLE_GAP or (count > 1 and not resumed)):
+            break  # the header starts there; this title belongs to the text above
+        in_small_print = in_small_print or is_small_print(paragraph)
+        if in_small_print or is_known_paragraph(paragraph) or top < end:
+            resumed = resumed or not whole
+            gap = 0
+            if whole:
+                known, count = stop, count + 1
+                certain = certain or is_licence(paragraph) or has_number(paragraph)
+        else:
+            whole = False
+            resumed = resumed or paragraph[-1].isalnum()  # a title or a name, not a sentence
+            gap += len(paragraph)
+            if end or gap > MAX_HEADER_GAP:
+                break
+    if not end and certain and count > 1:  # a header without a marker
+        end = known
+    return title + end if end else 0
 
 
 def _header_end(lines: list[str]) -> int:
-    """Find the first line after the header, or 0."""
+    """Find the first line after the header at the start of a text, or 0."""
     small_print = rights = 0
-    for i, line in _filled(lines, 0, _lines_in_window(lines)):
+    for i, line in _filled(lines, 0, _lines_in_window(lines, 0)):
         if is_start(line) and _is_header(lines[:i]):
             return _marker_end(lines, i)
         if is_start(line) or is_end(line):
             break
         if is_small_print_end(line):
-            small_print = small_print or i + 1
+            small_print = small_print or _small_print_end(lines, i)
         if is_rights_end(line):
             rights = rights or i + 1
     if _starts_header(_paragraphs(lines[:rights])):
@@ -227,10 +409,15 @@ def _header_end(lines: list[str]) -> int:
     return _header_without_marker(lines)
 
 
-def _lines_in_window(lines: list[str]) -> int:
-    """Count the lines within the first ``WINDOW`` characters."""
-    ends = accumulate(len(line) + 1 for line in lines)
-    return sum(1 for _ in takewhile(lambda end: end <= WINDOW, ends))
+def _lines_in_window(lines: list[str], start: int) -> int:
+    """Count the lines within ``WINDOW`` characters."""
+    count = characters = 0
+    for line in islice(lines, start, None):
+        characters += len(line)
+        if characters > WINDOW:
+            break
+        count += 1
+    return count
 
 
 def _is_header(lines: list[str]) -> bool:
@@ -265,52 +452,138 @@ def _marker_end(lines: list[str], start: int) -> int:
     return start + 1
 
 
-def _footer_start(lines: list[str], book: int, has_header: bool) -> tuple[int, bool]:
-    """Find the first line of the footer; also return True if it includes credits right above it."""
-    first = max(book, len(lines) - _lines_in_window(lines[::-1]))
-    filled = list(_filled(lines, first, len(lines)))
-    ends = [i for i, line in filled if is_end(line)]
-    footers = [i for i, line in filled if is_footer(line)]
-    # Earlier end lines can end a part; only the last one ends the book.
-    if ends and _ends_book(lines, ends[-1], trusted=has_header):
-        return _extend_footer(lines, ends[-1], book)
-    if footers and (has_header or len(footers) > 1):
-        return _extend_footer(lines, footers[0], book)
-    return len(lines), False
+def _small_print_end(lines: list[str], i: int) -> int:
+    wrapped = "*end*" in _collapse(lines[i + 1 : i + 2]).lower()
+    return i + 2 if wrapped else i + 1
+
+
+def _books_below(lines: list[str], mentions: list[int], header: int) -> Iterator[list[Part]]:
+    """Divide lines with a header of ``header`` lines: text below a footer is another book."""
+    top = 0
+    while top < len(lines):
+        start, parts = header, [(HEADER, top, header)]
+        while True:
+            credits, footer, stop = _find_footer(lines, mentions, start, header > top)
+            is_book = header > top or stop > footer or len(parts) > 1
+            text = _credits_end(lines[:credits], start) if is_book and start == header else start
+            parts += [(CREDITS, start, text), (TEXT, text, credits)]
+            parts += [(CREDITS, credits, footer), (FOOTER, footer, stop)]
+            below = _next_filled(lines, stop)
+            if below == len(lines) or _note_end(lines, below) is None:
+                break
+            start = stop  # a note below the footer belongs to the book
+        if below == len(lines):
+            parts.append((BLANK_LINES, stop, below))
+            stop = below
+        yield [(kind, start, stop) for kind, start, stop in parts if start < stop]
+        top, header = stop, stop + _header_end(lines[stop:])
+
+
+def _find_footer(
+    lines: list[str], mentions: list[int], start: int, has_header: bool
+) -> tuple[int, int, int]:
+    """Find the first footer: credits right above it, its first line, and the line after it."""
+    near = {j for i in mentions for j in range(max(start, i - END_LINES), i + 1) if i < len(lines)}
+    near.update(range(max(start, len(lines) - END_LINES), len(lines)))
+    footers = 0
+    for i in sorted(near):
+        if not lines[i].strip():
+            continue
+        line = _collapse(lines[i : i + 2])
+        if is_end(line):
+            is_found = _ends_book(lines, i, trusted=has_header)
+        elif is_footer(line):
+            footers += 1
+            is_found = has_header or any(
+                is_footer(_collapse(lines[j : j + 2])) for j in sorted(near) if j > i
+            )
+        else:
+            is_last = _next_filled(lines, _next_blank(lines, i)) == len(lines)
+            is_found = has_header and is_last and is_title(line)
+        if is_found:
+            return _credits_above(lines, start, i), i, _footer_end(lines, i)
+    return len(lines), len(lines), len(lines)
 
 
 def _ends_book(lines: list[str], i: int, trusted: bool) -> bool:
-    """Check that a footer or nothing follows an end line; a starred marker needs no proof."""
+    """Check that a footer, a note or nothing follows an end line; ``trusted`` stars suffice."""
     if trusted and is_bold_end(_collapse(lines[i : i + 2])):
         return True
-    rest = _next_filled(lines, _next_blank(lines, i))
-    following = _collapse(lines[rest : rest + FOOTER_LINES])
-    return not following or mentions_gutenberg(following)
+    below = _next_filled(lines, _next_blank(lines, i))
+    paragraph = _collapse(lines[below : _next_blank(lines, below)])
+    return not paragraph or (
+        mentions_license(paragraph) or is_footer(paragraph) or _note_end(lines, below) is not None
+    )
 
 
-def _extend_footer(lines: list[str], start: int, book: int) -> tuple[int, bool]:
-    """Move the start of the footer up to include end lines and credits right above it."""
-    credited = False
+def _credits_above(lines: list[str], start: int, footer: int) -> int:
+    """Find the first line of credits right above a footer."""
     while True:
-        top, stop = _paragraph_above(lines, start)
-        top = max(top, book)
+        top, stop = _paragraph_above(lines, footer)
+        top = max(top, start)
         above = _collapse(lines[top:stop])
-        last_lines = _filled(lines, max(top, stop - MAX_MARKER_LINES), stop)
-        end = next((i for i, line in last_lines if is_end(line)), None)
-        if end is not None:
-            start = end
-        elif is_credit(above) and mentions_web(above) and stop - top <= MAX_CREDIT_LINES:
-            start, credited = top, True
+        if not (is_credit(above) and mentions_web(above) and stop - top <= MAX_CREDIT_LINES):
+            return footer
+        footer = top
+
+
+def _footer_end(lines: list[str], start: int) -> int:
+    """Find the line after the last paragraph about Project Gutenberg or its license."""
+    is_end_line = _any_of(is_end, is_title)(_collapse(lines[start : start + 2]))
+    end = _end_of_end_line(lines, start) if is_end_line else start + 1
+    gap = 0
+    for top, stop in _paragraph_spans(lines, end if is_end_line else start):
+        if stop <= end:  # within the small print
+            continue
+        paragraph = _collapse(lines[top:stop])
+        if is_small_print(paragraph) and (last := _last_line_of_small_print(lines, top)):
+            end, gap = last, 0
+        elif mentions_license(paragraph) or is_footer(paragraph):
+            end, gap = _license_end(lines, top, stop), 0
+        elif (sounds_like_license(paragraph) or is_credit(paragraph)) and gap < MAX_FOOTER_GAP:
+            gap += 1
         else:
-            return start, credited
+            break
+    return end
+
+
+def _license_end(lines: list[str], top: int, stop: int) -> int:
+    """Find the line after a paragraph of a license; text can follow without a blank line."""
+    last = next(i for i in range(stop, top, -1) if i - 1 == top or is_about_license(lines[i - 1]))
+    return last if lines[last - 1].rstrip().endswith((".", "*", "]", ")")) else stop
+
+
+def _end_of_end_line(lines: list[str], start: int) -> int:
+    stop = _next_blank(lines, start)
+    is_bold = is_bold_end(_collapse(lines[start : start + 2]))
+    is_whole = not is_bold or lines[stop - 1].rstrip().endswith("*")
+    return stop if is_whole and stop - start <= MAX_MARKER_LINES else _marker_end(lines, start)
+
+
+def _last_line_of_small_print(lines: list[str], start: int) -> int:
+    """Find the line after the small print that starts in line ``start``; 0 if it has no end."""
+    for i, line in _filled(lines, start + 1, start + _lines_in_window(lines, start)):
+        if is_small_print_end(line):
+            return _small_print_end(lines, i)
+    return 0
 
 
 def _credits_end(lines: list[str], start: int) -> int:
-    """Find the line after the credits at ``start``, or ``start`` if there are none."""
+    """Find the line after the credits at ``start``, or ``start`` if there are none.
+
+    Credits can stand between dividers.
+    """
     end = start
+    opened = closed = False
     for top, stop in _paragraph_spans(lines, start):
         paragraph, count = _collapse(lines[top:stop]), stop - top
+        if is_divider(paragraph) and not closed:
+            closed = opened and end > start
+            opened = True
+            end = stop if closed else end
+            continue
         named = is_credit(paragraph) or is_html_note(paragraph)
+        named = named or (is_thanks(paragraph) and mentions_scan(paragraph))
         linked = mentions_web(paragraph) and count <= MAX_WEB_CREDIT_LINES
         is_credits = is_title(paragraph) or linked or (named and count <= MAX_CREDIT_LINES)
         if not is_credits or _note_end(lines, top) is not None:
@@ -321,11 +594,14 @@ def _credits_end(lines: list[str], start: int) -> int:
 
 def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
     """Remove and count transcriber's notes; also remove dividers next to them at both ends."""
-    lines = _trim(lines)
     kept: list[str] = []
-    count = i = 0
+    count = i = end = 0
+    last = _paragraph_above(lines, len(lines))[0]
     while i < len(lines):
         end = _note_end(lines, i) or i
+        is_remark_here = not kept or i == last
+        if end == i and is_remark_here and is_remark(_collapse(lines[i : _next_blank(lines, i)])):
+            end = _section_end(lines, i - 1)
         if end == i:
             kept.append(lines[i])
             i += 1
@@ -351,13 +627,15 @@ def _note_end(lines: list[str], i: int) -> int | None:
         return _skip(lines, i, lambda line: line.lstrip().startswith(("|", "+")))
     if is_file_note(line):
         return _bracket_end(lines, i)
+    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
+    closes_book = i > 0 and len(lines) - i <= max_lines
+    if is_errata(_collapse([line, following])) and (i == 0 or not lines[i - 1].strip()):
+        return len(lines) if closes_book else _section_end(lines, i - 1)
     if rest is None:
         return None
     alone = not any(map(str.isalnum, rest))
     if line.startswith("[") and not (alone and line.endswith("]")):  # [Transcriber's Note: ...]
         return _bracket_end(lines, i)
-    max_lines = max(MAX_CLOSING_SHARE * len(lines), min(MAX_CLOSING_LINES, len(lines) / 2))
-    closes_book = i > 0 and len(lines) - i <= max_lines
     is_short = len(rest.split()) <= MAX_HEADING_WORDS
     if alone or (is_short and not following.strip()):  # a heading with text below
         return len(lines) if closes_book else _section_end(lines, i)
