@@ -233,9 +233,11 @@ def test_every_change_is_counted_under_its_name(run):
         "removed_control_characters",
         "removed_zero_width",
         "changed_compose",
-        "changed_gutenberg_header",
-        "changed_gutenberg_footer",
-        "changed_gutenberg_credits",
+        "changed_gutenberg_books",
+        "removed_gutenberg_header",
+        "removed_gutenberg_footer",
+        "removed_gutenberg_credits",
+        "removed_blank_lines",
     }
     assert metrics["changed_mojibake"] == metrics["removed_control_characters"] == 50
 

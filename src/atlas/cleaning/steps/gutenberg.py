@@ -63,7 +63,7 @@ is_start = _starts_with(
     rf"(?:start|beginning) of (?:the |this )?{GUTENBERG}",  # *** START OF THE PROJECT GUTENBERG ...
 )
 is_small_print_end = _starts_with(
-    r"end\W*(?:of )?(?:the\W+)?small\W+print",  # *END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver...
+    r"end\W*(?:of )?(?:the\W+)?small\W+print",  # *END*THE SMALL PRINT! FOR PUBLIC DOMAIN ...
     r"small print!.*\*end\*",  # *SMALL PRINT! Ver.03.17.93*END*
     r"small print\W+v\.",  # ["Small Print" V.12.08.93]
 )
@@ -86,7 +86,7 @@ is_plain_end = _starts_with(
 )
 is_end = _any_of(is_bold_end, is_plain_end)
 is_small_print = _starts_with(
-    r"start\W*(?:of )?(?:the\W+)?small\W+print",  # ***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ...
+    r"start\W*(?:of )?(?:the\W+)?small\W+print",  # ***START**THE SMALL PRINT!**FOR ...
 )
 is_footer = _any_of(
     is_small_print,
@@ -302,6 +302,8 @@ def _books(lines: list[str]) -> Iterator[list[Part]]:
     first = _first_header(lines)
     headers = [(0, first), *_inner_headers(lines, mentions, first)]
     limits = [*(top for top, _ in headers[1:]), len(lines)]
+    if not first:
+        headers[0] = 0, _header_end(lines[: limits[0]])
     for (top, end), limit in zip(headers, limits, strict=True):
         below = mentions[bisect_left(mentions, top) : bisect_left(mentions, limit)]
         for parts in _books_below(lines[top:limit], [i - top for i in below], end - top):
@@ -309,11 +311,11 @@ def _books(lines: list[str]) -> Iterator[list[Part]]:
 
 
 def _first_header(lines: list[str]) -> int:
-    """Find the line after the header at the start of a text, or 0."""
+    """Find the line after the header below a title at the start of a text, or 0."""
     for top, _ in islice(_paragraph_spans(lines), HEADER_OPENING):
-        if is_title(_collapse(lines[top : top + 2])) and (end := _header_below(lines, top)):
-            return end
-    return _header_end(lines)
+        if _starts_book(lines, top):
+            return _header_below(lines, top)
+    return 0
 
 
 def _inner_headers(lines: list[str], mentions: list[int], first: int) -> Iterator[tuple[int, int]]:
@@ -336,7 +338,8 @@ def _header_at(lines: list[str], i: int, found: bool, start: int) -> tuple[int, 
     """
     for top in (i, i - 1):  # a name can wrap
         if top >= start and is_title(_collapse(lines[top : top + 2])):
-            return top, _header_below(lines, top)
+            end = _header_below(lines, top)
+            return (_header_top(lines, top, start) if end else top), end
     line = _collapse(lines[i : i + 2])
     if not (found and line.startswith("***") and is_start(line)):
         return 0, 0
@@ -347,6 +350,25 @@ def _header_at(lines: list[str], i: int, found: bool, start: int) -> tuple[int, 
         if above < start or not (is_header_paragraph(paragraph) or is_credit(paragraph)):
             return top, _marker_end(lines, i)
         top = above
+
+
+def _header_top(lines: list[str], title: int, start: int) -> int:
+    """Find the first line of a header whose license or metadata begins above its title."""
+    top = above = title
+    gap = 0
+    while above > start:
+        above, stop = _paragraph_above(lines, above)
+        paragraph = _collapse(lines[above:stop])
+        below_end = _any_of(is_end, is_footer, is_small_print_end)(paragraph)
+        if not paragraph or above < start or below_end:
+            break
+        if is_header_paragraph(paragraph):
+            top, gap = above, 0
+        elif not mentions_gutenberg(paragraph):
+            gap += len(paragraph)
+            if gap > MAX_TITLE_GAP:
+                break
+    return top
 
 
 def _header_below(lines: list[str], title: int) -> int:
@@ -365,6 +387,9 @@ def _header_below(lines: list[str], title: int) -> int:
             if is_end(line):
                 return title + end if end else 0
             if is_small_print_end(line):
+                below = _next_filled(lines, _small_print_end(lines, i))
+                if below == len(lines) or _starts_book(lines, below):
+                    return title + known if certain and count > 1 else 0  # it is a footer
                 end, in_small_print = _small_print_end(lines, i), False
             elif is_rights_end(line):
                 end = i + 1
@@ -387,6 +412,10 @@ def _header_below(lines: list[str], title: int) -> int:
     if not end and certain and count > 1:  # a header without a marker
         end = known
     return title + end if end else 0
+
+
+def _starts_book(lines: list[str], i: int) -> bool:
+    return is_header_paragraph(_collapse(lines[i : i + 2])) and _header_below(lines, i) > 0
 
 
 def _header_end(lines: list[str]) -> int:
