@@ -10,10 +10,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+from atlas.cleaning.steps.gutenberg import book_starts
+
 CHUNK = 1 << 20
 MAX_LINE = 32 << 20  # bytes; longer lines are rejected
 MAX_BLOCK = 8 << 20  # bytes of a text that become one document
 LOOK_BACK = 1 << 16  # bytes before the end of a block searched for a good place to cut
+NAMES = (b"utenberg", b"UTENBERG")  # in the headers and footers of Project Gutenberg's books
+NAME_MARGIN = 1 << 12  # bytes of a footer above its first mention of Project Gutenberg
 
 
 def read_lines(stream: BinaryIO, start: int, stop: int | None) -> Iterator[bytes | None]:
@@ -49,8 +53,9 @@ def read_blocks(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield a range of a text in blocks of at most MAX_BLOCK bytes, each with its byte offset.
 
-    A block ends after the last match of the first mark that occurs in it, or else after a line, a
-    space or a character. Both ends of the range move back to the nearest cut. The stream must be
+    A block ends before its last book by Project Gutenberg. Otherwise it ends after the last match
+    of the first mark that occurs in it, or else after a line, a space or a character, but not in a
+    header or footer. Both ends of the range move back to the nearest cut. The stream must be
     seekable unless the range is all of it.
     """
     position = _boundary(stream, start, marks) if start else 0
@@ -73,7 +78,7 @@ def read_blocks(
 
 def _boundary(stream: BinaryIO, offset: int, marks: Sequence[re.Pattern[bytes]]) -> int:
     """Find the nearest cut before an offset; the ranges on both sides find the same one."""
-    start = max(0, offset - (MAX_BLOCK if marks else LOOK_BACK))
+    start = max(0, offset - MAX_BLOCK)
     stream.seek(start)
     window = stream.read(offset - start + 1)
     if len(window) <= offset - start:
@@ -82,7 +87,10 @@ def _boundary(stream: BinaryIO, offset: int, marks: Sequence[re.Pattern[bytes]])
 
 
 def _cut(block: bytes, marks: Sequence[re.Pattern[bytes]]) -> int:
-    """Choose the end of a block: after its last mark, line end, space or character."""
+    """Choose the end of a block: before a book, after a mark, line end, space or character."""
+    if starts := _book_starts(block):
+        return starts[-1]
+    block = block[: _end_outside_footers(block)]
     tail = max(0, len(block) - LOOK_BACK)
     for pattern in marks:
         for start in (tail, 0):
@@ -98,6 +106,21 @@ def _cut(block: bytes, marks: Sequence[re.Pattern[bytes]]) -> int:
     if cut > tail and block[cut - 1] >= 0xC0:
         return cut - 1  # ... to before the lead byte
     return len(block)
+
+
+def _book_starts(block: bytes) -> list[int]:
+    """Find where books begin; not at the top, where a part of a header looks like a whole one."""
+    if not any(name in block for name in NAMES):
+        return []
+    return [start for start in book_starts(block.decode("latin-1")) if start > LOOK_BACK]
+
+
+def _end_outside_footers(block: bytes) -> int:
+    """Find the last place without a mention of Project Gutenberg in LOOK_BACK bytes above it."""
+    end = len(block)
+    while (found := max(block.rfind(name, max(0, end - LOOK_BACK), end) for name in NAMES)) >= 0:
+        end = found
+    return end - NAME_MARGIN if NAME_MARGIN < end < len(block) else len(block)
 
 
 def _skip_line(stream: BinaryIO) -> int:

@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import BinaryIO, TextIO, cast
 
 from atlas.cleaning.documents import Document
@@ -16,6 +17,7 @@ from atlas.cleaning.reading import decoding, streams
 from atlas.cleaning.reading.containers import open_stream
 from atlas.cleaning.reading.decoding import NotTextError
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, TextBlock
+from atlas.cleaning.steps.gutenberg import book_starts
 from atlas.params.schema import CleanParams
 
 HEAD = 1 << 20  # bytes searched for the separator of a file
@@ -49,23 +51,35 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     with open_stream(piece) as stream:
         stop = piece.stop
         if wide:
-            text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
-            stream, stop = cast(BinaryIO, io.BufferedReader(_Utf8Reader(text))), None
+            wide_text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
+            stream, stop = cast(BinaryIO, io.BufferedReader(_Utf8Reader(wide_text))), None
         for offset, block in streams.read_blocks(stream, piece.start, stop, marks):
             identity = f"{piece.name}@{offset}" if offset else piece.name
             try:
-                decoded = decoding.decode(block)
+                parts = [decoding.decode(book) for book in _books(block)]
             except NotTextError as error:
                 if offset == 0:
                     raise
                 yield Rejection(identity, "not_text", str(error))
                 continue
-            if decoded.guessed or (wide and guess.guessed):
-                notes.guessed[piece.name] = guess.encoding if wide else decoded.encoding
-            replaced = decoded.text.count(decoding.REPLACEMENT) if wide else decoded.replaced
-            notes.counts["replaced_bytes"] += replaced
-            document = TextBlock(identity, piece.name, decoded.text)
+            for decoded in parts:
+                if decoded.guessed or (wide and guess.guessed):
+                    notes.guessed[piece.name] = guess.encoding if wide else decoded.encoding
+            text = "".join(decoded.text for decoded in parts)
+            replaced = sum(decoded.replaced for decoded in parts)
+            notes.counts["replaced_bytes"] += text.count(decoding.REPLACEMENT) if wide else replaced
+            document = TextBlock(identity, piece.name, text)
             yield from divide(document, separator, notes) if separator else [document]
+
+
+def _books(block: bytes) -> list[bytes]:
+    """Divide a block into books if it isn't UTF-8: each can have its own encoding."""
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        starts = [0, *book_starts(block.decode("latin-1"))]
+        return [block[start:stop] for start, stop in pairwise([*starts, len(block)])]
+    return [block]
 
 
 class _Utf8Reader(io.RawIOBase):
