@@ -19,12 +19,14 @@ from itertools import accumulate, islice
 
 WINDOW = 1 << 16  # characters searched for a header: they reach 18 kB
 HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
+MAX_ABOVE_HEADER = 500  # characters above that one
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
 MAX_HEADER_GAP = 3000  # characters of unknown paragraphs in a row within a header
 MAX_TITLE_GAP = 150  # between two titles of one header
 MAX_CREDIT_LINES = 25
 MAX_WEB_CREDIT_LINES = 8  # of a credit recognized only by a web address
 END_LINES = 12  # from an end line to the first mention of Project Gutenberg below it
+MAX_LICENSE_LINES = 30  # of a paragraph
 MAX_FOOTER_GAP = 12  # paragraphs in a row that only sound like a license
 
 MAX_BRACKET_LINES = 200  # of a note in brackets
@@ -105,7 +107,7 @@ sounds_like_license = _contains(
     r"^\W*(?:section \d|\d\.[a-f]\.|$)",
     r"briefest record|fund raising|all 50 states|prof\. hart|small print|\(three pages",
     r"have received",
-    r"\b(?:copyright|licen[sc]e|donat|trademark|warrant|disclaim|liab|redistribut|refund|defect)",
+    r"\b(?:copyright|licen[sc]e|donat|trademark|warrant|disclaim|liab|(?:re)?distribut|refund|defect)",
     r"\b(?:foundation|royalt|charit|volunteer|permission|contribut|download"
     r"|contact|filenames?|newsletter|versions|proofread)",
     r"\b(?:ftp|files?|tax|laws?|public domain|e-?mail|site)\b|https?:|www\.|@|\d{4}",
@@ -313,6 +315,8 @@ def _books(lines: list[str]) -> Iterator[list[Part]]:
 def _first_header(lines: list[str]) -> int:
     """Find the line after the header below a title at the start of a text, or 0."""
     for top, _ in islice(_paragraph_spans(lines), HEADER_OPENING):
+        if sum(map(len, lines[:top])) > MAX_ABOVE_HEADER:
+            break
         if _starts_book(lines, top):
             return _header_below(lines, top)
     return 0
@@ -457,7 +461,9 @@ def _is_header(lines: list[str]) -> bool:
 
 
 def _starts_header(paragraphs: list[str]) -> bool:
-    return any(map(is_header_paragraph, paragraphs[:HEADER_OPENING]))
+    opening = paragraphs[:HEADER_OPENING]
+    first = next((i for i, each in enumerate(opening) if is_header_paragraph(each)), None)
+    return first is not None and sum(map(len, opening[:first])) <= MAX_ABOVE_HEADER
 
 
 def _header_without_marker(lines: list[str]) -> int:
@@ -578,8 +584,13 @@ def _footer_end(lines: list[str], start: int) -> int:
 
 def _license_end(lines: list[str], top: int, stop: int) -> int:
     """Find the line after a paragraph of a license; text can follow without a blank line."""
-    last = next(i for i in range(stop, top, -1) if i - 1 == top or is_about_license(lines[i - 1]))
-    return last if lines[last - 1].rstrip().endswith((".", "*", "]", ")")) else stop
+    end = top + 1
+    for i in range(top, min(stop, top + MAX_LICENSE_LINES)):
+        if mentions_license(lines[i]) or (end == i and is_about_license(lines[i])):
+            end = i + 1
+    last_word = lines[end - 1].split()[-1]
+    in_sentence = last_word[-1].islower() or last_word[-1] in ",;-"
+    return stop if in_sentence and stop - end <= MAX_LICENSE_LINES else end
 
 
 def _end_of_end_line(lines: list[str], start: int) -> int:
