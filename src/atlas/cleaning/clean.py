@@ -138,7 +138,9 @@ def clean_item(item: Item, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         return
     messages = item.messages
     if messages:
-        contents = ("\n".join(_clean_text(each["content"], clean, notes.counts)) for each in messages)
+        contents = (
+            "\n".join(_clean_text(each["content"], clean, notes.counts)) for each in messages
+        )
         pairs = zip(messages, contents, strict=True)
         messages = [message | {"content": content} for message, content in pairs]
         texts = [render_messages(messages) if any(each["content"] for each in messages) else ""]
