@@ -68,7 +68,7 @@ def test_a_long_text_is_split_by_position(run):
 def test_each_rejection_has_a_reason(run):
     broken = (
         b'{"text": "good"}\n\n{"text": "cut\n{"no": "text"}\n{"text": null}\n{"text": 3}\n'
-        b'[1]\n"string"\nNaN\n{\'text\': 1}\n{"text": "\xe9"}\n{"text": " "}\n'
+        b'[1]\n"string"\nNaN\n{\'text\': 1}\n{"text": "<\xff>"}\n{"text": " "}\n'
         b'{"text": "half \\ud800 pair"}\n{"text": "one"}{"text": "two"}'
     )
     metrics, splits, rejected = run({"b.jsonl": broken, "long.txt": text(1, 200).encode()})

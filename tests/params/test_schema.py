@@ -79,6 +79,15 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             {"corpus.modular.modulus": 1},
             "modulus is 1: it must be greater than or equal to 2",
         ),
+        (
+            {"clean.encoding": "latn1"},
+            "clean.encoding is 'latn1': it must be an encoding that Python knows (did you mean "
+            "latin1?) or null",
+        ),
+        (
+            {"clean.encoding": "base64"},
+            "clean.encoding is 'base64': it must be an encoding that Python knows",
+        ),
         ({"clean.duplicates": True}, "clean.duplicates is True: it must be 'near', 'exact' or"),
         (
             {"clean.jaccard_threshold": 0.1},

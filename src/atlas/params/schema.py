@@ -9,6 +9,7 @@ import contextlib
 import re
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -52,6 +53,16 @@ def _balanced(template: str) -> str:
     return template
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        "a".encode(name)
+    except (LookupError, UnicodeError):  # unknown, or not for text
+        suggestion = did_you_mean(name.lower(), {*aliases, *aliases.values()}).removeprefix(": ")
+        hint = f" ({suggestion})" if suggestion else ", such as cp1252"
+        raise ValueError(f"an encoding that Python knows{hint}") from None
+    return name
+
+
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -64,6 +75,7 @@ FilterName = Literal[
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
 TextField = Positive | Annotated[Text, BeforeValidator(_unescape), AfterValidator(_balanced)]
+Encoding = Annotated[str, Field(min_length=1), AfterValidator(_known_encoding)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # a list, in YAML
 Separator = Annotated[str, BeforeValidator(_unescape), Field(min_length=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -176,6 +188,7 @@ class CleanParams(Section):
 
     documents: Literal["auto", "file", "paragraph", "line", "separator"]
     separator: Separator | None
+    encoding: Encoding | None
     text_field: TextField | Annotated[tuple[TextField, ...], Field(strict=False, min_length=1)]
     text_lists: Literal["join", "documents"]
     fix_mojibake: bool

@@ -58,7 +58,7 @@ class TooLongError(Exception):
 
 def read_jsonl(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read the records of a JSON file; of JSON Lines, those whose lines start in a range."""
-    layout = _layout(*_file(piece))
+    layout = _layout(*_file(piece), clean.encoding)
     problem = _template_problem(*_file(piece), clean) if records.only_templates(clean) else None
     if piece.start and (problem or not layout.divisible):
         return  # the first range reports the problem, or reads the whole file
@@ -105,10 +105,13 @@ def _raise_no_documents(first: Rejection, lacking: list[Any], clean: CleanParams
 
 
 @functools.lru_cache(maxsize=2)
-def _layout(file: Piece, _changed: int) -> Layout:
+def _layout(file: Piece, _changed: int, encoding: str | None) -> Layout:
     """Find the layout of a file by its first records."""
-    with open_stream(file) as stream:
-        guess = decoding.guess_encoding(stream.read(decoding.SAMPLE), whole=False)
+    if encoding:
+        guess = Guess(encoding, guessed=False)
+    else:
+        with open_stream(file) as stream:
+            guess = decoding.guess_encoding(stream.read(decoding.SAMPLE), whole=False)
     layout = Layout(guess, lines=True, kind=dict)
     with open_stream(file) as stream:
         pairs = islice(_line_records(stream, file, layout, Notes()), FIRST_RECORDS)
@@ -139,7 +142,9 @@ def _starts_with_value(file: Piece, guess: Guess) -> bool:
 @functools.lru_cache(maxsize=2)
 def _template_problem(file: Piece, _changed: int, clean: CleanParams) -> str | None:
     """Explain which field of a template the first records lack."""
-    pairs = islice(_records(file, _layout(file, _changed), clean, Notes()), FIRST_RECORDS)
+    pairs = islice(
+        _records(file, _layout(file, _changed, clean.encoding), clean, Notes()), FIRST_RECORDS
+    )
     return records.template_problem([each for _, each in pairs if isinstance(each, dict)], clean)
 
 
@@ -151,7 +156,7 @@ def _is_usual(record: dict[str, Any], piece: Piece, clean: CleanParams) -> bool:
 
 @functools.lru_cache(maxsize=2)
 def _starts_with_list(file: Piece, changed: int, clean: CleanParams) -> bool:
-    for _, record in _records(file, _layout(file, changed), clean, Notes()):
+    for _, record in _records(file, _layout(file, changed, clean.encoding), clean, Notes()):
         text = records.find_text(record, clean) if isinstance(record, dict) else None
         if isinstance(text, str | list):
             return isinstance(text, list)
@@ -170,7 +175,7 @@ def _records(piece: Piece, layout: Layout, clean: CleanParams, notes: Notes) -> 
             yield from _line_records(stream, piece, layout, notes)
         return
     number = 0
-    guess = _guess_from_sample(*_file(piece))
+    guess = layout.guess if clean.encoding else _guess_from_sample(*_file(piece))
     with _open_values(piece, guess) as values:
         try:
             for value in _top_values(values, piece.name, clean):

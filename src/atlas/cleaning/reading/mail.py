@@ -88,8 +88,4 @@ def _holds(part: Message, kind: str) -> bool:
 def _decode(part: Message, piece: Piece, notes: Notes) -> str:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
-    charset = part.get_content_charset()
-    try:
-        return data.decode(charset) if charset else decoded(data, piece, notes)
-    except (LookupError, ValueError):  # unknown, or not that charset
-        return decoded(data, piece, notes)
+    return decoded(data, piece, notes, declared=part.get_content_charset())

@@ -30,9 +30,17 @@ XML_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)[A-Za-z]\w*;")
 BLANK_LINES = re.compile(r"\n\s*\n\s*")
 
 
-def decoded(data: bytes, piece: Piece, notes: Notes) -> str:
+def decoded(
+    data: bytes,
+    piece: Piece,
+    notes: Notes,
+    encoding: str | None = None,
+    declared: str | None = None,
+) -> str:
     """Decode a file or a part of one; note a guessed encoding and replaced bytes."""
-    result = decoding.decode(data)
+    name = decoding.python_name(declared) if declared else None
+    expected = decoding.Guess(name, guessed=False, declared=declared) if name else None
+    result = decoding.decode(data, encoding=encoding, expected=expected)
     if result.guessed:
         notes.guessed[piece.name] = result.encoding
     notes.counts["replaced_bytes"] += result.replaced
@@ -42,10 +50,11 @@ def decoded(data: bytes, piece: Piece, notes: Notes) -> str:
 def _reader(
     extract: Callable[[str], str],
 ) -> Callable[[Piece, CleanParams, Notes], Iterator[Item]]:
-    def read(piece: Piece, _: CleanParams, notes: Notes) -> Iterator[Item]:
+    def read(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         with open_stream(piece) as stream:
             data = read_whole(stream, MAX_MARKUP)
-        yield TextBlock(piece.name, piece.name, extract(decoded(data, piece, notes)))
+        text = decoded(data, piece, notes, clean.encoding)
+        yield TextBlock(piece.name, piece.name, extract(text))
 
     return read
 

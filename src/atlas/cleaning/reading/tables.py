@@ -27,6 +27,8 @@ def read_csv(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     with open_stream(piece) as stream:
         sample = decoding.encoding_sample(stream)
         guess = decoding.guess_encoding(sample, whole=False)
+        if clean.encoding:
+            guess = decoding.Guess(clean.encoding, guessed=False)
         if guess.guessed:
             notes.guessed[piece.name] = guess.encoding
         stream.seek(0)

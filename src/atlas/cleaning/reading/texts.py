@@ -5,12 +5,10 @@ because some of them (form feeds) are line ends to the later steps. Lines and pa
 after those steps, when all line ends are equal and the headers of books are gone.
 """
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import BinaryIO, TextIO, cast
 
 from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import decoding, streams
@@ -21,8 +19,6 @@ from atlas.cleaning.steps.gutenberg import book_starts
 from atlas.params.schema import CleanParams
 
 HEAD = 1 << 20  # bytes searched for the separator of a file
-CHUNK = 1 << 16  # characters converted at a time
-WIDE = ("utf-16", "utf-32")
 LINE_END = r"(?>\r\n|[\n\r\v\f\u2028\u2029])"
 BLANK_LINES = rf"{LINE_END}(?:[^\S\n\r\v\f\u2028\u2029]*{LINE_END})+"
 END_OF_TEXT = re.escape("<|endoftext|>")
@@ -41,8 +37,10 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         guess = decoding.guess_encoding(head, whole=False)
     except NotTextError:
         guess = decoding.Guess("utf-8", guessed=False)  # decided block by block
-    wide = guess.encoding.startswith(WIDE)
-    if wide and piece.start:
+    if clean.encoding:
+        guess = decoding.Guess(clean.encoding, guessed=False)
+    converted = decoding.is_sequential(guess.encoding)
+    if converted and piece.start:
         return  # the first range reads the whole file: characters can't be found from within
     separator = _separator(clean, head.decode(guess.encoding, errors="replace"))
     marks = [_byte_pattern(separator)] if separator else []
@@ -50,24 +48,29 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         marks.append(_byte_pattern(BLANK_LINES))
     with open_stream(piece) as stream:
         stop = piece.stop
-        if wide:
-            wide_text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
-            stream, stop = cast(BinaryIO, io.BufferedReader(_Utf8Reader(wide_text))), None
+        encoding = clean.encoding
+        if converted:
+            stream, stop, encoding = decoding.utf8_stream(stream, guess.encoding), None, "utf-8"
         for offset, block in streams.read_blocks(stream, piece.start, stop, marks):
             identity = f"{piece.name}@{offset}" if offset else piece.name
             try:
-                parts = [decoding.decode(book) for book in _books(block)]
+                parts = [
+                    decoding.decode(book, encoding=encoding, expected=guess)
+                    for book in _books(block)
+                ]
             except NotTextError as error:
                 if offset == 0:
                     raise
                 yield Rejection(identity, "not_text", str(error))
                 continue
             for decoded in parts:
-                if decoded.guessed or (wide and guess.guessed):
-                    notes.guessed[piece.name] = guess.encoding if wide else decoded.encoding
+                if decoded.guessed or (converted and guess.guessed):
+                    notes.guessed[piece.name] = guess.encoding if converted else decoded.encoding
             text = "".join(decoded.text for decoded in parts)
             replaced = sum(decoded.replaced for decoded in parts)
-            notes.counts["replaced_bytes"] += text.count(decoding.REPLACEMENT) if wide else replaced
+            if converted:
+                replaced = text.count(decoding.REPLACEMENT)
+            notes.counts["replaced_bytes"] += replaced
             document = TextBlock(identity, piece.name, text)
             yield from divide(document, separator, notes) if separator else [document]
 
@@ -80,25 +83,6 @@ def _books(block: bytes) -> list[bytes]:
         starts = [0, *book_starts(block.decode("latin-1"))]
         return [block[start:stop] for start, stop in pairwise([*starts, len(block)])]
     return [block]
-
-
-class _Utf8Reader(io.RawIOBase):
-    """Converts a stream of text to UTF-8."""
-
-    def __init__(self, text: TextIO) -> None:
-        self._text = text
-        self._pending = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        if not self._pending:
-            self._pending = self._text.read(CHUNK).encode(errors="replace")
-        size = min(len(buffer), len(self._pending))
-        buffer[:size] = self._pending[:size]
-        self._pending = self._pending[size:]
-        return size
 
 
 def _separator(clean: CleanParams, head: str) -> str | None:
