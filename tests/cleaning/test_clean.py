@@ -242,6 +242,35 @@ def test_every_change_is_counted_under_its_name(run):
     assert metrics["changed_mojibake"] == metrics["removed_control_characters"] == 50
 
 
+MENU, LICENCE = "Home | About | Contact", "All rights reserved."
+
+
+def test_repeated_lines_are_removed(run):
+    texts = [text(seed) for seed in range(60)]
+    pages = [f"{MENU}\n\n{each}\n{LICENCE}\n" for each in texts]
+    metrics, splits, rejected = run(
+        {"a.jsonl": lines(*pages, f"{MENU}\n{LICENCE}", "short")},
+        repeated_lines=0.5,
+        filters=["short"],
+    )
+    kept = [document.text for documents in splits.values() for document in documents]
+    assert sorted(kept) == sorted(texts)
+    boilerplate = len(f"{MENU}\n\n\n{LICENCE}\n")
+    assert metrics["removed_repeated_lines"] == 60 * boilerplate + len(f"{MENU}\n{LICENCE}")
+    assert {each["reason"]: each["id"] for each in rejected} == {
+        "repeated_lines": "a.jsonl:61",
+        "short": "a.jsonl:62",
+    }
+
+
+def test_repeated_lines_stay_by_default(run):
+    pages = [f"{MENU}\n\n{text(seed)}" for seed in range(60)]
+    metrics, splits, _ = run({"a.jsonl": lines(*pages)})
+    kept = [document.text for documents in splits.values() for document in documents]
+    assert sorted(kept) == sorted(pages)
+    assert metrics["removed_repeated_lines"] == 0
+
+
 def test_every_step_can_be_switched_off(run):
     raw = "It wasnâ€™t he\u200bre.\x07 e\u0301 and then, at last, the river.\n" * 50
     kept = {

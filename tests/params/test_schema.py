@@ -104,6 +104,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             {"clean.filters": ["shrt"]},
             "clean.filters.0 is 'shrt': it must be 'short', 'word_length',",
         ),
+        ({"clean.repeated_lines": 0}, "clean.repeated_lines is 0: it must be greater than 0"),
         ({"clean.filters": "short"}, "clean.filters is 'short': it must be a list"),
         ({"clean.filters": ["short", "short"]}, "clean.filters lists a filter twice: short, short"),
         (

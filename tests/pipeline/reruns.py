@@ -16,6 +16,7 @@ RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "clean.duplicates": (None, ("clean",)),
     "clean.filters": (["short"], ("clean",)),
     "clean.jaccard_threshold": (0.8, ("clean",)),
+    "clean.repeated_lines": (0.9, ("clean",)),
     "clean.seed": (2, STAGES[1:]),
     "clean.unicode_normalization": (None, ("clean",)),
     "tokenizer.kind": ("char", STAGES[2:]),

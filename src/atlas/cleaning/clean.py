@@ -29,6 +29,7 @@ from atlas.cleaning.duplicates import HASH_BATCH, Duplicates, band_keys, find_du
 from atlas.cleaning.reading.pieces import Item, Notes, Rejection, TextBlock, UnreadableFile
 from atlas.cleaning.reading.read import Unit, plan, read_piece
 from atlas.cleaning.reading.texts import DIVIDERS, divide
+from atlas.cleaning.repeated_lines import find_repeated_lines, remove_lines
 from atlas.cleaning.statistics import Statistics
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.cleaning.steps.gutenberg import strip_gutenberg
@@ -66,6 +67,7 @@ REMOVED = (  # characters, by kind
     "gutenberg_credits",
     "transcriber_notes",
     "blank_lines",  # at both ends of books
+    "repeated_lines",
 )
 MAX_LISTED = 10  # files or warnings named on stderr
 MAX_LEAKAGE = 0.05  # share of val or test that also occurs in train
@@ -96,24 +98,59 @@ def clean_unit(unit: Unit, clean: CleanParams, folder: Path, *, is_mix: bool = F
     In a mix, the first folder of a raw file, and so of the ids of its documents, is its corpus.
     """
     final = folder / f"{unit.number:06d}"
+    notes = Notes()
+
+    def items() -> Iterator[Item]:
+        for piece in unit.pieces:
+            for item in read_piece(piece, clean, notes):
+                for cleaned in clean_item(item, clean, notes):
+                    if is_mix and isinstance(cleaned, Document):
+                        yield replace(cleaned, corpus=cleaned.id.partition("/")[0])
+                    else:
+                        yield cleaned
+
+    return _write_unit(final, items(), clean, notes)
+
+
+def remove_lines_from_unit(
+    result: UnitResult, lines: frozenset[str], clean: CleanParams, folder: Path
+) -> UnitResult:
+    """Write a cleaned unit again, without some lines, into a subfolder of ``folder``."""
+    notes = Notes(Counter(result.counts), result.guessed, result.warnings)
+
+    def items() -> Iterator[Item]:
+        with (result.folder / REJECTED).open("rb") as rejected:
+            for line in rejected:
+                yield Rejection(**json.loads(line))
+        for chunk in _staged([result]).chunks:
+            for document in chunk.documents(range(chunk.count)):
+                shorter, removed = remove_lines(document, lines)
+                notes.counts["repeated_lines"] += removed
+                if shorter.text:
+                    yield _filtered(shorter, clean)
+                else:
+                    detail = "it consists of lines that many documents have"
+                    yield Rejection(document.id, "repeated_lines", detail)
+
+    return _write_unit(folder / result.folder.name, items(), clean, notes)
+
+
+def _write_unit(final: Path, items: Iterator[Item], clean: CleanParams, notes: Notes) -> UnitResult:
+    """Write the documents and rejections of a unit, unless an earlier run already did."""
     if final.exists():
         return UnitResult.read(final)
     partial = partial_path(final.with_name(f"{final.name}.{platform.node()}-{os.getpid()}"))
     remove(partial)
     partial.mkdir(parents=True)
-    reasons, notes = Counter[str](), Notes()
+    reasons = Counter[str]()
 
     def documents() -> Iterator[Document]:
-        for piece in unit.pieces:
-            for item in read_piece(piece, clean, notes):
-                for cleaned in clean_item(item, clean, notes):
-                    if isinstance(cleaned, Rejection):
-                        reasons[cleaned.reason] += 1
-                        rejected.write(_rejection_line(cleaned))
-                    elif is_mix:
-                        yield replace(cleaned, corpus=cleaned.id.partition("/")[0])
-                    else:
-                        yield cleaned
+        for item in items:
+            if isinstance(item, Rejection):
+                reasons[item.reason] += 1
+                rejected.write(_rejection_line(item))
+            else:
+                yield item
 
     with (partial / REJECTED).open("wb") as rejected:
         counts = write_chunks(documents(), partial, clean)
@@ -231,17 +268,12 @@ def clean_corpus(
     folder.mkdir(parents=True)
     folder = folder.resolve()
     units = unfinished.resolve() / "units"
-    for partial in units.glob(".*.partial"):  # left by killed workers
+    for partial in units.rglob(".*.partial"):  # left by killed workers
         remove(partial)
     files = read_raw_files(raw)
     corpora = list(dict.fromkeys(file.corpus for file in files if file.corpus))
-    clean_one = functools.partial(clean_unit, clean=clean, folder=units, is_mix=bool(corpora))
-    results = list(in_order(clean_one, plan(raw.resolve(), files), "clean"))
-    documents = splits.StagedCorpus.from_folders(
-        (result.folder / f"{number:03d}", count)
-        for result in results
-        for number, count in enumerate(result.documents)
-    )
+    results = _clean_units(plan(raw.resolve(), files), clean, units, is_mix=bool(corpora))
+    documents = _staged(results)
     reasons = sum((Counter(result.reasons) for result in results), Counter[str]())
     if not len(documents):
         raise AtlasError(
@@ -289,6 +321,32 @@ def clean_corpus(
     sizes = ", ".join(f"{statistics[split].documents:,} in {split}" for split in SPLITS)
     logging.getLogger(__name__).info("split by %s: %s", splitting.by, sizes)
     return metrics, statistics
+
+
+def _clean_units(
+    units: list[Unit], clean: CleanParams, folder: Path, *, is_mix: bool
+) -> list[UnitResult]:
+    """Clean all units; if repeated lines are removed, in two passes, the second with filters."""
+    first = clean
+    if clean.repeated_lines is not None:
+        first = clean.model_copy(update={"filters": (), "duplicates": None})
+    clean_one = functools.partial(clean_unit, clean=first, folder=folder, is_mix=is_mix)
+    results = list(in_order(clean_one, units, "clean"))
+    if clean.repeated_lines is None:
+        return results
+    lines = find_repeated_lines(_staged(results), clean.repeated_lines)
+    shorten = functools.partial(
+        remove_lines_from_unit, lines=lines, clean=clean, folder=folder / "without_lines"
+    )
+    return list(in_order(shorten, results, "remove repeated lines"))
+
+
+def _staged(results: list[UnitResult]) -> splits.StagedCorpus:
+    return splits.StagedCorpus.from_folders(
+        (result.folder / f"{number:03d}", count)
+        for result in results
+        for number, count in enumerate(result.documents)
+    )
 
 
 def _merge_notes(results: list[UnitResult]) -> Notes:

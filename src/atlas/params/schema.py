@@ -198,6 +198,7 @@ class CleanParams(Section):
     strip_gutenberg: bool
     remove_transcriber_notes: bool
     unwrap: bool
+    repeated_lines: Annotated[Share, Field(gt=0)] | None
     filters: Annotated[tuple[FilterName, ...], Field(strict=False)]
     bad_files: Literal["stop", "reject"]
     duplicates: Literal["near", "exact"] | None
