@@ -141,3 +141,11 @@ def test_the_sample_size_is_bounded():
         assert size / 4 / sample_modulus(size) <= MAX_NGRAMS
     assert sample_modulus(4 * MAX_NGRAMS) == 1
     assert sample_modulus(4 * MAX_NGRAMS + 8) == 2
+
+
+def test_a_cut_document_keeps_its_corpus_but_no_messages():
+    messages = [{"role": "user", "content": "a b c d " * 50}]
+    document = Document("d", "s", messages[0]["content"], "stories", messages)
+    clean = small_params(**{"clean.val": 0.2, "clean.test": 0.2}).clean
+    parts = [part for _, part in cut_document(document, clean)]
+    assert [(part.corpus, part.messages) for part in parts] == [("stories", None)] * 3

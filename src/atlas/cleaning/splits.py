@@ -183,7 +183,9 @@ def cut_document(document: Document, clean: CleanParams) -> Iterator[tuple[Split
     parts = (text[:first], text[first:second], text[second:])
     for split, part in zip(SPLITS, parts, strict=True):
         if part:
-            yield split, replace(document, id=f"{document.id}#{split}", text=part)
+            # Messages would carry the whole conversation into each split.
+            cut = replace(document, id=f"{document.id}#{split}", text=part, messages=None)
+            yield split, cut
 
 
 def _line_start(text: str, position: int, part: int) -> int:
