@@ -27,9 +27,9 @@ def main(run: StageRun) -> None:
     metrics: dict[str, Metric] = {}
     for name, split in index.splits.items():
         metrics |= {f"{name}_tokens": split.tokens, f"{name}_bytes": split.bytes}
-        for corpus, size in split.corpora.items():
-            metrics[f"{name}_tokens.{corpus}"] = size.tokens
-            metrics[f"{name}_documents.{corpus}"] = size.documents
+        for corpus, part in split.corpora.items():
+            metrics[f"{name}_tokens.{corpus}"] = part.tokens
+            metrics[f"{name}_documents.{corpus}"] = part.documents
     run.write_metrics(metrics)
 
     report = VocabularyReport(Tokenizer.load(TOKENIZER), index, counts)
