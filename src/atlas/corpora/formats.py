@@ -129,12 +129,10 @@ BINARY = (
     b"wOF",
 )
 MOBI = (b"BOOKMOBI", b"TEXtREAd")  # at byte 60
-COMPRESSION_MAGIC = {
-    "gzip": re.compile(rb"\x1f\x8b\x08"),
-    "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
-    "xz": re.compile(rb"\xfd7zXZ\x00"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
-}
+COMPRESSION_MAGIC = re.compile(
+    rb"(?P<gzip>\x1f\x8b\x08)|(?P<bzip2>BZh[1-9](?:1AY&SY|\x17rE8P\x90))|(?P<xz>\xfd7zXZ\x00)"
+    rb"|(?P<zstd>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)"
+)
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 # Control characters except tab, line ends, escape and DOS's end of file.
 CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\b\t\n\v\f\r\x1a\x1b"})
@@ -197,7 +195,8 @@ def format_of(name: str) -> Format | None:
 
 def compression_of(head: bytes) -> str | None:
     """Return the compression of a file by its first bytes."""
-    return next((name for name, magic in COMPRESSION_MAGIC.items() if magic.match(head)), None)
+    magic = COMPRESSION_MAGIC.match(head)
+    return magic.lastgroup if magic else None
 
 
 def detect(name: str, head: bytes) -> Detected:

@@ -45,7 +45,7 @@ def row_groups(whole: Piece, size: int) -> list[Piece]:
         unpacked += metadata.row_group(stop - 1).total_byte_size
         last = stop == metadata.num_row_groups
         if unpacked >= size or last:
-            pieces.append(replace(whole, start=start, stop=None if last else stop, bytes=unpacked))
+            pieces.append(replace(whole, start=start, stop=None if last else stop, size=unpacked))
             start, unpacked = stop, 0
     return pieces
 

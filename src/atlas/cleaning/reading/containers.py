@@ -76,8 +76,11 @@ def open_stream(piece: Piece) -> Iterator[BinaryIO]:
 
     Call ``inspect`` first; errors of the unpackers are not handled here.
     """
-    with _open_layers(piece, []) as stream:
-        yield stream
+    if piece.content is not None:
+        yield io.BytesIO(piece.content)
+    else:
+        with _open_layers(piece, []) as stream:
+            yield stream
 
 
 @contextmanager
@@ -170,7 +173,8 @@ def as_broken_file(reason: str | Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # zipfile raises it for encryption and unknown methods
-        raise BrokenFileError("zip_encrypted_or_unknown", str(error)) from error
+        detail = "it needs a password" if "password" in str(error) else str(error)
+        raise BrokenFileError("zip_encrypted_or_unknown", detail) from error
     except DAMAGE_ERRORS as error:
         number = getattr(error, "errno", None)
         if number not in (None, errno.EINVAL):  # EINVAL: an offset before the start
@@ -183,7 +187,7 @@ class Member:
     """A file in an archive; ``refusal`` says why it is not one."""
 
     name: str
-    bytes: int = 0
+    size: int = 0
     open: Callable[[], BinaryIO] | None = None
     refusal: str = ""
 
@@ -251,6 +255,9 @@ def check_tar(piece: Piece) -> None:
     ):
         files = (archive.extractfile(entry) for entry in archive if entry.isreg())
         _drain(filter(None, files), piece)
+        _drain([stream], piece)
+        if stream.tell() % tarfile.BLOCKSIZE:
+            raise BrokenFileError("broken_tar", "it is cut")
 
 
 def _rewindable(

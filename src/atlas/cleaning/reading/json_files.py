@@ -94,7 +94,7 @@ def read_jsonl(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]
 
 def _file(piece: Piece) -> tuple[Piece, int]:
     """Return the file of a range, and when it changed."""
-    file = replace(piece, start=0, stop=None, first_line=1, bytes=0)
+    file = replace(piece, start=0, stop=None, first_line=1, size=0)
     return file, piece.path.stat().st_mtime_ns
 
 

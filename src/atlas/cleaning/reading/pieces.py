@@ -20,9 +20,10 @@ class Piece:
     start: int = 0  # first byte (text, JSON Lines) or row group (Parquet)
     stop: int | None = None  # byte or row group to end before, None for the end
     first_line: int = 1  # number of the first line that starts in the range
-    bytes: int = 0  # declared unpacked size
+    size: int = 0  # declared unpacked bytes
     format: Format | None = None  # None: detected when it is read
     opener: Callable[[], BinaryIO] | None = None  # opens a member while its archive is read
+    content: bytes | None = None  # of a small file, unpacked, when it has been read
     packed_bytes: int = 0  # of the archive around a member
     depth: int = 0  # number of archives around it
 

@@ -37,6 +37,7 @@ from atlas.cleaning.reading.tables import read_csv
 from atlas.cleaning.reading.texts import read_text
 from atlas.cleaning.reading.wikis import read_mediawiki, read_wikiextractor
 from atlas.corpora.formats import (
+    HEAD,
     NAMES,
     Detected,
     Format,
@@ -100,8 +101,8 @@ def plan(raw: Path, files: list[RawFile]) -> list[Unit]:
 
 
 def _pieces(path: Path, name: str, size: int) -> list[Piece]:
-    whole = Piece(path, name, bytes=path.stat().st_size)
-    if whole.bytes < MIN_RANGE:
+    whole = Piece(path, name, size=path.stat().st_size)
+    if whole.size < MIN_RANGE:
         return [whole]
     step = max(size, MIN_RANGE)
     pieces = []
@@ -114,16 +115,16 @@ def _pieces(path: Path, name: str, size: int) -> list[Piece]:
                 members = archive_members(path)
                 if format_of_zip([member.name for member in members], None).format == "zip":
                     pieces = [
-                        Piece(path, f"{name}/{member.name}", member.name, bytes=member.bytes)
+                        Piece(path, f"{name}/{member.name}", member.name, size=member.size)
                         for member in members
                     ]
             case "parquet":
                 pieces = row_groups(replace(whole, format="parquet"), step)
             case "jsonl" | "text" as kind:
-                for start in range(0, whole.bytes, step):
-                    stop = start + step if start + step < whole.bytes else None
-                    length = min(step, whole.bytes - start)
-                    part = replace(whole, start=start, stop=stop, bytes=length, format=kind)
+                for start in range(0, whole.size, step):
+                    stop = start + step if start + step < whole.size else None
+                    length = min(step, whole.size - start)
+                    part = replace(whole, start=start, stop=stop, size=length, format=kind)
                     pieces.append(part)
     return pieces or [whole]
 
@@ -154,11 +155,11 @@ def _group(pieces: list[Piece], size: int) -> list[Unit]:
     units: list[list[Piece]] = []
     room = 0
     for piece in pieces:
-        if not units or piece.bytes > room:
+        if not units or piece.size > room:
             units.append([])
             room = size
         units[-1].append(piece)
-        room -= piece.bytes
+        room -= piece.size
     return [Unit(number, tuple(unit)) for number, unit in enumerate(units)]
 
 
@@ -191,6 +192,8 @@ def _items(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         yield from READERS[piece.format](piece, clean, notes)
         return
     content = inspect(piece)
+    if len(content.head) < HEAD:  # the whole file: don't open it again
+        piece = replace(piece, content=content.head)
     detected = detect(piece.name, content.head)
     if detected.format == "zip":
         yield from _read_zip(piece, clean, notes)
@@ -198,13 +201,18 @@ def _items(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     _warn_of_mismatch(piece, content, detected, notes)
     kind = detected.format or _format_of_binary(piece, content, detected.expected)
     if kind is None or kind == "unsupported":
-        detail = detected.detail or "neither text nor of a known format"
-        yield Rejection(piece.name, "unknown_kind", detail)
+        yield _passed_over(piece, detected, notes)
     elif kind == "tar":
         check_tar(piece)
         yield from _read_archive(piece, tar_members(piece), clean, notes)
     else:
         yield from READERS[kind](piece, clean, notes)
+
+
+def _passed_over(piece: Piece, detected: Detected, notes: Notes) -> Rejection:
+    detail = detected.detail or "neither text nor of a known format"
+    notes.warnings.append(f"{piece.name}: not read, {detail}")
+    return Rejection(piece.name, "unknown_kind", detail)
 
 
 def _format_of_binary(piece: Piece, content: Content, expected: Format | None) -> Format | None:
@@ -253,7 +261,7 @@ def _read_zip(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
             case "docx" | "epub" | "odt" as kind:
                 yield from READERS[kind](piece, clean, notes)
             case _:
-                yield Rejection(piece.name, "unknown_kind", detected.detail)
+                yield _passed_over(piece, detected, notes)
 
 
 def _read_archive(
@@ -272,7 +280,7 @@ def _read_archive(
             inner = Piece(
                 piece.path,
                 name,
-                bytes=member.bytes,
+                size=member.size,
                 opener=member.open,
                 packed_bytes=packed_bytes(piece),
                 depth=piece.depth + 1,
