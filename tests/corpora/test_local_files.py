@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from atlas.corpora import local_files as module
 from atlas.corpora.formats import SUFFIXES
 from atlas.corpora.local_files import copy_files
+from atlas.corpora.manifest import RawFile
 from atlas.errors import AtlasError
 
 BINARY = bytes(range(256)) * 4
@@ -30,7 +31,10 @@ def copied(tmp_path):
     def copy(source):
         copies = tmp_path / "raw"
         copies.mkdir()
-        files, left_out = copy_files(source, copies)
+        raw_files, left_out = copy_files(source, copies)
+        files = {file.name: Path(file.url) for file in raw_files}
+        for file in raw_files:
+            assert file == RawFile.describe(copies, file.name, file.url, file.licence)
         there = {
             path.relative_to(copies).as_posix() for path in copies.rglob("*") if path.is_file()
         }
@@ -135,7 +139,7 @@ def test_any_valid_name_is_copied(tmp_path_factory, stems):
             continue
         (source / name).write_bytes(stem.encode(errors="ignore"))
         made.add(name)
-    assert set(copy_files(source, copies)[0]) == made
+    assert {file.name for file in copy_files(source, copies)[0]} == made
 
 
 def test_files_are_sorted_by_name(own, copied):

@@ -110,12 +110,9 @@ def _fetch_one(
 ) -> tuple[list[RawFile], dict[str, int]]:
     """Fetch one corpus into a new folder; return its files, and counts of those left out."""
     folder.mkdir(parents=True)
-    counts: dict[str, int] = {}
     if corpus.name == "files":
-        copies, counts = copy_files(Path(corpus.files.path), folder)
-        urls = {name: source.as_posix() for name, source in copies.items()}
-        licence = "the user's own"
-    elif corpus.name in GENERATORS:
+        return copy_files(Path(corpus.files.path), folder)
+    if corpus.name in GENERATORS:
         written = GENERATORS[corpus.name](corpus, folder)
         is_python = corpus.name == "python-docs"
         url, licence = (URL, LICENCE) if is_python else ("made by Atlas", "CC0-1.0")
@@ -123,7 +120,7 @@ def _fetch_one(
     else:
         urls = _download(corpus, folder, mirror, unfinished)
         licence = corpora()[corpus.name].licence
-    return [RawFile.describe(folder, name, url, licence) for name, url in urls.items()], counts
+    return [RawFile.describe(folder, name, url, licence) for name, url in urls.items()], {}
 
 
 def _fetch_mix(

@@ -5,27 +5,31 @@ start like text, and otherwise passed over. Files that can't be read are skipped
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from atlas.corpora.formats import HEAD, compression_of, detect, format_of, split_suffixes
+from atlas.corpora.manifest import RawFile
 from atlas.errors import NO_ROOM, AtlasError, one_line
 
 TRIES = 2  # for a file that changes while it is copied
+LICENCE = "the user's own"
 MAX_NAMED = 10  # files in a warning
 
 Skip = Callable[[str, str], None]  # takes the name of a skipped file or folder, and the reason
 
 
-def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
+def copy_files(source: Path, folder: Path) -> tuple[list[RawFile], dict[str, int]]:
     """Copy every file below ``source`` that can hold text into ``folder``, byte for byte.
 
     Hidden files and folders are ignored. Links are followed, but no folder is read twice. Return
-    the source of each copy by name, and the numbers of files that were passed over or unreadable.
+    the copies, and the numbers of files that were passed over or unreadable.
     """
     base, single = _locate(source)
     warn = logging.getLogger(__name__).warning
@@ -36,22 +40,25 @@ def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, i
         unreadable.append(name)
         warn("%s", _printable(f"{base / name} skipped: {reason}"))
 
-    sources = {}
+    copies = []
     for name in sorted(_walk(base, skip) if single is None else [single]):
         path = base / name
         if unsuitable := _unsuitable(path, name):
             passed_over.append(unsuitable)
-        elif reason := _copy(path, folder / name):
-            skip(name, reason)
         else:
-            sources[name] = path
+            try:
+                sha256, size = _copy(path, folder / name)
+            except _NotCopiedError as error:
+                skip(name, str(error))
+            else:
+                copies.append(RawFile(name, path.as_posix(), sha256, size, LICENCE))
     named = ", ".join(passed_over[:MAX_NAMED]) + (", ..." if len(passed_over) > MAX_NAMED else "")
-    if unreadable and not sources:
+    if unreadable and not copies:
         raise AtlasError(
             f"corpus.files.path: nothing in {source} could be read ({len(unreadable)} skipped, "
             "listed above); fix that, or choose another corpus.name"
         )
-    if not sources:
+    if not copies:
         found = f"only files that are not text ({_printable(named)})" if named else "no files"
         raise AtlasError(
             f"corpus.files.path: {source} contains {found}; put your texts there (formats: "
@@ -61,7 +68,7 @@ def copy_files(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, i
     if passed_over:
         count = f"{len(passed_over)} file{'s' if len(passed_over) > 1 else ''}"
         warn("passed over %s that can't be read as text: %s", count, _printable(named))
-    return sources, {"passed_over": len(passed_over), "unreadable": len(unreadable)}
+    return copies, {"passed_over": len(passed_over), "unreadable": len(unreadable)}
 
 
 def _printable(message: str) -> str:
@@ -133,39 +140,59 @@ def _walk(base: Path, skip: Skip) -> Iterator[str]:
                 skip(name, "its name is not UTF-8; rename it")
             elif entry.is_dir(follow_symlinks=False):
                 subfolders.append(name)
-            elif os.path.isdir(entry.path):  # noqa: PTH112 - Path.is_dir can raise for a link
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - can't raise
                 links.append(name)
             else:
                 yield name
         pending += reversed(subfolders)
 
 
-def _copy(source: Path, copy: Path) -> str | None:
-    """Copy a file; return the reason if that is impossible."""
+class _NotCopiedError(Exception):
+    """A file can't be copied; the message says why."""
+
+
+def _copy(source: Path, copy: Path) -> tuple[str, int]:
+    """Copy a file; return its SHA-256 and size."""
     try:
         if not stat.S_ISREG(source.stat().st_mode):
-            return "it is a pipe, a socket or a device"
+            raise _NotCopiedError("it is a pipe, a socket or a device")
         copy.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(TRIES):
-            if _copy_unchanged(source, copy):
-                return None
+            if unchanged := _copy_unchanged(source, copy):
+                return unchanged
             copy.unlink()
     except FileExistsError:
-        return "its name equals that of another file on this disk"
+        raise _NotCopiedError("its name equals that of another file on this disk") from None
     except OSError as error:
         with contextlib.suppress(OSError):  # its name can be too long for this disk
             copy.unlink()
         if error.errno in NO_ROOM:
             raise
-        return error.strerror or type(error).__name__
-    return "it changes while it is read; wait until it is complete"
+        raise _NotCopiedError(error.strerror or type(error).__name__) from None
+    raise _NotCopiedError("it changes while it is read; wait until it is complete")
 
 
-def _copy_unchanged(source: Path, copy: Path) -> bool:
-    """Copy a file; return False if it changed meanwhile."""
+def _copy_unchanged(source: Path, copy: Path) -> tuple[str, int] | None:
+    """Copy a file; return its SHA-256 and size, None if it changed meanwhile."""
     with source.open("rb") as original, copy.open("xb") as out:
         before = os.fstat(original.fileno())
-        shutil.copyfileobj(original, out)
+        hashed = _Hashed(out)
+        shutil.copyfileobj(original, hashed)
         after = os.fstat(original.fileno())
         unchanged = before.st_mtime_ns == after.st_mtime_ns
-        return unchanged and before.st_size == after.st_size == out.tell()
+        if unchanged and before.st_size == after.st_size == out.tell():
+            return hashed.sha256.hexdigest(), after.st_size
+    return None
+
+
+class _Hashed:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self.sha256.update(data)
+        return self._file.write(data)

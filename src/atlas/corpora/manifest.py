@@ -1,6 +1,7 @@
 """The manifest of data/raw: the origin, checksum and licence of each raw file."""
 
 import json
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def read_raw_files(folder: Path) -> list[RawFile]:
     files = Manifest.read(folder / NAME).files
     for file in files:
         raw = folder / file.name
-        if not raw.is_file() or raw.stat().st_size != file.bytes:
+        if _size(raw) != file.bytes:
             raise AtlasError(f"{raw}: changed since it was fetched; run `dvc repro -f fetch` again")
     return files
+
+
+def _size(path: Path) -> int | None:
+    """Return the size of a regular file, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

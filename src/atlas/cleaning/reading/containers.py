@@ -44,7 +44,7 @@ DAMAGE_ERRORS = (  # raised by the unpackers for damaged data, found by fuzzing
     *(tarfile.TarError, EOFError, ValueError, LookupError, OverflowError, OSError),
 )
 UNPACKERS: dict[str, Callable[[Any], Any]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "gzip": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     "bzip2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
     # The window of `zstd --long=31`, which large public dumps use.
@@ -87,7 +87,7 @@ def open_stream(piece: Piece) -> Iterator[BinaryIO]:
 def open_seekable(piece: Piece) -> Iterator[BinaryIO]:
     """Open a piece for reading at random: the file itself, or what is packed in memory."""
     with open_stream(piece) as stream:
-        if is_plain(stream):
+        if is_plain(stream) or piece.content is not None:
             yield stream
         else:
             yield io.BytesIO(read_whole(stream, MAX_IN_MEMORY))

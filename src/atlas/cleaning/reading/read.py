@@ -96,12 +96,13 @@ def plan(raw: Path, files: list[RawFile]) -> list[Unit]:
     total = sum(file.bytes for file in files)
     size = max(min(total // TARGET_UNITS, MIN_RANGE), total // MAX_UNITS)
     size = min(max(size, MIN_UNIT), MAX_UNIT)
-    pieces = [piece for file in files for piece in _pieces(raw / file.name, file.name, size)]
+    pieces = [piece for file in files for piece in _pieces(raw, file, size)]
     return _group(_number_lines(pieces), size)
 
 
-def _pieces(path: Path, name: str, size: int) -> list[Piece]:
-    whole = Piece(path, name, size=path.stat().st_size)
+def _pieces(raw: Path, file: RawFile, size: int) -> list[Piece]:
+    path, name = raw / file.name, file.name
+    whole = Piece(path, name, size=file.bytes)
     if whole.size < MIN_RANGE:
         return [whole]
     step = max(size, MIN_RANGE)
@@ -138,7 +139,7 @@ def _number_lines(pieces: list[Piece]) -> list[Piece]:
     for piece in pieces:
         # The line at the start of a range belongs to the range before.
         first_line = lines + 2 if piece.start and piece in counts else 1
-        numbered.append(replace(piece, first_line=first_line))
+        numbered.append(replace(piece, first_line=first_line) if first_line > 1 else piece)
         lines = counts.get(piece, 0) + (lines if piece.start else 0)
     return numbered
 
