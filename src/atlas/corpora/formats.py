@@ -134,8 +134,8 @@ COMPRESSION_MAGIC = re.compile(
     rb"|(?P<zstd>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)"
 )
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-# Control characters except tab, line ends, escape and DOS's end of file.
-CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\b\t\n\v\f\r\x1a\x1b"})
+# Control characters except backspace, tab, line ends, escape, DOS's end of file, ISO 2022's shifts.
+CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\b\t\n\v\f\r\x0e\x0f\x1a\x1b"})
 MAX_CONTROL_SHARE = 0.02  # binary files have 0.05 or more
 MIN_ZERO_SHARE = 0.3  # of every second byte, in UTF-16 and UTF-32
 

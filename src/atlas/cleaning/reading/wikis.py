@@ -30,7 +30,7 @@ LINE_EDGES = re.compile(r"^[ \t]+|[ \t]+$", re.M)
 EMPTY_LINES = re.compile(r"\n\s*\n+")
 
 
-def read_wikiextractor(piece: Piece, _: CleanParams, notes: Notes) -> Iterator[Item]:
+def read_wikiextractor(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read a document per ``<doc>``; its text has entities for ``&``, ``<`` and ``>``."""
     lines: list[bytes] | None = None
     number = size = 0
@@ -43,7 +43,7 @@ def read_wikiextractor(piece: Piece, _: CleanParams, notes: Notes) -> Iterator[I
                     lines, size = [], 0
                     number += 1
             elif line.strip() == DOC_END:
-                yield _article(lines, size, number, piece, notes)
+                yield _article(lines, size, number, piece, clean, notes)
                 lines = None
             else:
                 size += len(line)
@@ -51,14 +51,16 @@ def read_wikiextractor(piece: Piece, _: CleanParams, notes: Notes) -> Iterator[I
                     lines.append(line)
     if lines is not None:
         notes.warnings.append(f"{piece.name}: the last article has no </doc>; is the file cut?")
-        yield _article(lines, size, number, piece, notes)
+        yield _article(lines, size, number, piece, clean, notes)
 
 
-def _article(lines: list[bytes], size: int, number: int, piece: Piece, notes: Notes) -> Item:
+def _article(
+    lines: list[bytes], size: int, number: int, piece: Piece, clean: CleanParams, notes: Notes
+) -> Item:
     identity = f"{piece.name}:{number}"
     if size > MAX_ARTICLE:
         return Rejection(identity, "text_too_long", f"more than {MAX_ARTICLE:,} bytes")
-    text = html.unescape(decoded(b"".join(lines), piece, notes))
+    text = html.unescape(decoded(b"".join(lines), piece, notes, clean.encoding))
     return Document(identity, piece.name, text.strip())
 
 
