@@ -369,4 +369,4 @@ def test_documents_of_a_mix_know_their_corpus(tmp_path, caplog):
         assert train["own"]["documents"] == metrics["train_documents.own"]
         assert sum(each["characters"] for each in train.values()) == report["train"]["characters"]
         assert sum(each["words"] for each in train.values()) == report["train"]["words"]
-    assert "corpus bad: no text to train on is left" in caplog.text
+    assert "corpus.mix: no text of bad is left to train on" in caplog.text

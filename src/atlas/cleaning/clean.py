@@ -295,7 +295,9 @@ def clean_corpus(
     _check_splits(statistics, clean, kept)
     for corpus in corpora:
         if corpus not in statistics["train"].corpora:
-            logging.getLogger(__name__).warning("corpus %s: no text to train on is left", corpus)
+            logging.getLogger(__name__).warning(
+                "corpus.mix: no text of %s is left to train on", corpus
+            )
     write_json(folder / STATISTICS, {split: statistics[split].report() for split in SPLITS})
     notes = _merge_notes(results)
     metrics: Metrics = {

@@ -155,7 +155,7 @@ class MixEntry(Section):
     label: FileName | None = None  # in tables; by default the name of the path or the corpus
     weight: Annotated[Real, Field(gt=0, le=1000)] | None = None
     share: Annotated[Real, Field(gt=0, le=1)] | None = None
-    optional: bool = False  # go on without it if it can't be fetched
+    optional: bool = False  # go on without it if it can't be fetched or nothing of it is left
 
 
 def _mix_entry(value: object) -> object:
