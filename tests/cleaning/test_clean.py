@@ -2,12 +2,16 @@ import gzip
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atlas.cleaning import splits as splits_module
-from atlas.cleaning.clean import clean_corpus
-from atlas.cleaning.documents import read_documents, render_messages
+from atlas.cleaning.clean import REMOVED, clean_corpus, clean_item
+from atlas.cleaning.documents import Document, read_documents, render_messages
+from atlas.cleaning.reading.pieces import Notes, Rejection
 from atlas.corpora.manifest import RawFile, write_manifest
 from atlas.errors import AtlasError
+from tests.cleaning.reading.raw_files import cleaning, read_all
 from tests.small import small_params, text
 
 
@@ -370,3 +374,59 @@ def test_documents_of_a_mix_know_their_corpus(tmp_path, caplog):
         assert sum(each["characters"] for each in train.values()) == report["train"]["characters"]
         assert sum(each["words"] for each in train.values()) == report["train"]["words"]
     assert "corpus.mix: no text of bad is left to train on" in caplog.text
+
+
+FRAGMENTS = (
+    *(
+        "word ",
+        "and more, ",
+        "two\n",
+        "\n",
+        "\n \n",
+        "\rx",
+        "\f",
+        "\v",
+        "\x85",
+        "\u2028",
+        "\u200b",
+        "\u00ad",
+    ),
+    *(
+        "\u202a",
+        "\u200d",
+        "\ufeff",
+        "\x1b[31m",
+        "a\b",
+        "\x92",
+        "\u0939\u0948\u0902",
+        "\u6771",
+        "\n<|endoftext|>\n",
+    ),
+    *("\nThe Project Gutenberg EBook of X, by Y\n\n", "Title: X\n\n", "\nProduced by A and B\n\n"),
+    *("\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n", "\nEnd of Project Gutenberg's X\n"),
+    *("\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\n", "\n[Transcriber's Note: ok]\n\n"),
+)
+
+
+@given(
+    st.lists(st.sampled_from(FRAGMENTS) | st.text("ab \n", max_size=300), max_size=40),
+    st.sampled_from(["auto", "file", "paragraph", "line", "separator"]),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_every_character_is_kept_or_counted(tmp_path_factory, fragments, documents, notes_too):
+    content = "Text " + "".join(fragments)  # a byte order mark at the start is no text
+    folder = tmp_path_factory.mktemp("raw")
+    (folder / "a.txt").write_text(content, encoding="utf-8", newline="")
+    changes = {"documents": documents, "remove_transcriber_notes": notes_too}
+    changes |= {"unicode_normalization": None, "fix_mojibake": False}
+    notes = Notes()
+    items = read_all(folder, ["a.txt"], notes, **changes)
+    cleaned = [each for item in items for each in clean_item(item, cleaning(**changes), notes)]
+    kept = sum(len(each.text) for each in cleaned if isinstance(each, Document))
+    removed = sum(notes.counts[kind] for kind in REMOVED)
+    if any(isinstance(each, Rejection) for each in cleaned):
+        assert {each.reason for each in cleaned if isinstance(each, Rejection)} == {"empty"}
+        assert kept + removed <= len(content)
+    else:
+        assert kept + removed == len(content)

@@ -136,7 +136,8 @@ COMPRESSION_MAGIC = re.compile(
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 # Control characters except backspace, tab, line ends, escape, DOS's end of file, ISO 2022's shifts.
 CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\b\t\n\v\f\r\x0e\x0f\x1a\x1b"})
-MAX_CONTROL_SHARE = 0.02  # binary files have 0.05 or more
+MAX_CONTROL_SHARE = 0.02  # of slightly damaged text; binary files have 0.05 or more
+MAX_CONTROLS = 4  # in short text, at most a third of it
 MIN_ZERO_SHARE = 0.3  # of every second byte, in UTF-16 and UTF-32
 
 HTML = re.compile(
@@ -254,12 +255,17 @@ def _is_tar_header(block: bytes) -> bool:
     return True
 
 
+def has_few_controls(data: bytes) -> bool:
+    """Check that there are not more control characters than in slightly damaged text."""
+    controls = len(data) - len(data.translate(None, CONTROLS))
+    return controls <= max(MAX_CONTROL_SHARE * len(data), min(MAX_CONTROLS, len(data) // 3))
+
+
 def looks_like_text(head: bytes) -> bool:
     """Check that the start of a file has few control characters, or is UTF-16 or UTF-32."""
     if head.startswith(BYTE_ORDER_MARKS):
         return True
-    controls = len(head) - len(head.translate(None, CONTROLS))
-    if controls <= MAX_CONTROL_SHARE * len(head):
+    if has_few_controls(head):
         return True
     shares = sorted(head[start::2].count(0) / max(1, len(head) // 2) for start in (0, 1))
     return shares[1] > MIN_ZERO_SHARE and (shares[0] < MAX_CONTROL_SHARE or shares[1] > 0.9)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, TextIO, cast
 
 from atlas.cleaning.reading.languages import NON_LATIN, log_likelihood
+from atlas.corpora.formats import MAX_CONTROL_SHARE, has_few_controls
 
 BYTE_ORDER_MARKS = (
     # UTF-32 first: its little-endian mark starts with that of UTF-16.
@@ -30,10 +31,6 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 REPLACEMENT = "\ufffd"
-# Control characters except tab, line ends, escape, DOS's end of file and the shifts of ISO 2022.
-NOT_IN_TEXT = bytes({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\x1a\x1b"})
-OVERSTRIKE = re.compile(rb"(?<=[^\x00-\x1f])\x08(?=[^\x00-\x1f])")  # typewriter bold: N\bN
-MAX_CONTROL_SHARE = 0.02  # of slightly damaged text; binary files have 0.05 or more
 SAMPLE = 1 << 16  # bytes used for a guess
 CHUNK = 1 << 20  # bytes searched at a time
 CONVERTED = 1 << 16  # characters converted at a time
@@ -121,13 +118,10 @@ def guess_encoding(sample: bytes, whole: bool, *, expected: Guess | None = None)
             return Guess(encoding, guessed=False)
     if seven_bit := _seven_bit(sample):
         return Guess(seven_bit, guessed=True)
-    controls = len(sample) - len(sample.translate(None, NOT_IN_TEXT))
-    if controls > MAX_CONTROL_SHARE * len(sample):
-        controls -= len(OVERSTRIKE.findall(sample))
-    if controls > MAX_CONTROL_SHARE * len(sample):
+    if not has_few_controls(sample):
         wide = _wide(sample[:SAMPLE])
         if not wide:
-            raise NotTextError(f"{controls} of {len(sample)} bytes are control characters")
+            raise NotTextError("it has too many control characters")
         return Guess(wide, guessed=True)
     if sample.isascii():
         return Guess("utf-8", guessed=False)
