@@ -106,7 +106,7 @@ MEDIA = (  # passed over, also when they are written as text
 # Formats that people take for text, by signature, with advice.
 UNSUPPORTED = {
     b"{\\rtf": "Rich Text (.rtf); save it as .docx or .txt",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file (.doc, .xls, .ppt); save it as .docx",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old or encrypted Office file; save it as .docx",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"Rar!\x1a\x07": "a RAR archive; unpack it",
     b"SQLite format 3\x00": "an SQLite database; export its texts as .csv",

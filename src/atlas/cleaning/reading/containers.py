@@ -234,7 +234,9 @@ def tar_members(piece: Piece) -> Iterator[Member]:
                 yield Member(name, entry.size, functools.partial(io.BytesIO, file.read()))
             else:
                 reopen = functools.partial(_tar_member, piece, number)
-                yield Member(name, entry.size, functools.partial(_rewindable, reopen, [file]))
+                yield Member(
+                    name, entry.size, functools.partial(_rewindable, reopen, [cast(BinaryIO, file)])
+                )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
-from atlas.cleaning.reading.containers import BrokenFileError, as_broken_file, open_seekable
+from atlas.cleaning.reading.containers import BrokenFileError, open_seekable
 from atlas.cleaning.reading.decoding import NotTextError
 from atlas.cleaning.reading.markup import MAX_MARKUP, decoded, html_text, parse_xml
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, TextBlock
@@ -43,11 +43,10 @@ def _opened(piece: Piece, kind: str) -> Iterator[BinaryIO]:
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> bytes:
-    with as_broken_file("broken_zip"):
-        info = archive.getinfo(name)
-        if info.file_size > MAX_MARKUP:
-            raise BrokenFileError("too_large", f"{name} has more than {MAX_MARKUP:,} bytes")
-        return archive.read(info)
+    info = archive.getinfo(name)
+    if info.file_size > MAX_MARKUP:
+        raise BrokenFileError("too_large", f"{name} has more than {MAX_MARKUP:,} bytes")
+    return archive.read(info)
 
 
 def _local(element: Element) -> str:
