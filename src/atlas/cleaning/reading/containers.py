@@ -225,8 +225,9 @@ def tar_members(piece: Piece) -> Iterator[Member]:
         for number, entry in enumerate(archive):
             if entry.isdir() or not _is_visible(entry.name):
                 continue
-            seen[entry.name] += 1
-            name = f"{entry.name}@{seen[entry.name]}" if seen[entry.name] > 1 else entry.name
+            name = entry.name.encode(errors="surrogateescape").decode(errors="replace")
+            seen[name] += 1
+            name = f"{name}@{seen[name]}" if seen[name] > 1 else name
             file = archive.extractfile(entry) if entry.isreg() else None
             if file is None:
                 yield Member(name, refusal="a link or a device in an archive")

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from atlas.cleaning.documents import Document
 from atlas.corpora.formats import Format
+from atlas.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,7 @@ class Notes:
     counts: Counter[str] = field(default_factory=Counter)  # metrics, such as replaced_bytes
     guessed: dict[str, str] = field(default_factory=dict)  # encodings of files by name
     warnings: list[str] = field(default_factory=list)  # one line each
+
+    def warn(self, message: str) -> None:
+        """Add a warning as one line."""
+        self.warnings.append(one_line(message))

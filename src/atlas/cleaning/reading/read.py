@@ -212,7 +212,7 @@ def _items(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
 
 def _passed_over(piece: Piece, detected: Detected, notes: Notes) -> Rejection:
     detail = detected.detail or "neither text nor of a known format"
-    notes.warnings.append(f"{piece.name}: not read, {detail}")
+    notes.warn(f"{piece.name}: not read, {detail}")
     return Rejection(piece.name, "unknown_kind", detail)
 
 
@@ -238,12 +238,12 @@ def _warn_of_mismatch(piece: Piece, content: Content, found: Detected, notes: No
         return
     read_as = NAMES[found.format]
     if missing := [layer for layer in layers if layer not in content.layers]:
-        notes.warnings.append(f"{piece.name}: not compressed with {missing[0]}; read as {read_as}")
+        notes.warn(f"{piece.name}: not compressed with {missing[0]}; read as {read_as}")
     elif content.layers and not layers and found.expected:
         packings = " and ".join(content.layers)
-        notes.warnings.append(f"{piece.name}: compressed with {packings}; read as {read_as}")
+        notes.warn(f"{piece.name}: compressed with {packings}; read as {read_as}")
     elif found.mismatch and found.expected:
-        notes.warnings.append(f"{piece.name}: not {NAMES[found.expected]}; read as {read_as}")
+        notes.warn(f"{piece.name}: not {NAMES[found.expected]}; read as {read_as}")
 
 
 def _read_zip(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:

@@ -50,7 +50,7 @@ def read_wikiextractor(piece: Piece, clean: CleanParams, notes: Notes) -> Iterat
                 if size <= MAX_ARTICLE:
                     lines.append(line)
     if lines is not None:
-        notes.warnings.append(f"{piece.name}: the last article has no </doc>; is the file cut?")
+        notes.warn(f"{piece.name}: the last article has no </doc>; is the file cut?")
         yield _article(lines, size, number, piece, clean, notes)
 
 
