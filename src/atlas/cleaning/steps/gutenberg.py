@@ -90,15 +90,18 @@ is_end = _any_of(is_bold_end, is_plain_end)
 is_small_print = _starts_with(
     r"start\W*(?:of )?(?:the\W+)?small\W+print",  # ***START**THE SMALL PRINT!**FOR ...
 )
+is_license = _starts_with(
+    r"updated editions will replace",
+    r"creating the works from (?:public domain )?print editions",
+    r"start: full license",
+    r"the full project gutenberg license",
+    r"section 1\. +general terms of use and redistributing",
+)
 is_footer = _any_of(
     is_small_print,
+    is_license,
     _starts_with(
         r"this file should be named",  # ***** This file should be named 1065.txt or 1065.zip *****
-        r"updated editions will replace",
-        r"creating the works from (?:public domain )?print editions",
-        r"start: full license",
-        r"the full project gutenberg license",
-        r"section 1\. +general terms of use and redistributing",
         r"project gutenberg (?:of )?australia\W*$",
     ),
 )
@@ -324,8 +327,8 @@ def _first_header(lines: list[str]) -> int:
 
 def _inner_headers(lines: list[str], mentions: list[int], first: int) -> Iterator[tuple[int, int]]:
     """Find headers below other text; yield the first line of each and the line after it."""
-    found = first > 0
-    start = _credits_end(lines, first) if found else 1
+    found = first > 0 or _header_end(lines) > 0
+    start = _credits_end(lines, first) if first else 1
     for mention in mentions:
         if mention < start:
             continue
@@ -341,7 +344,8 @@ def _header_at(lines: list[str], i: int, found: bool, start: int) -> tuple[int, 
     After a first header, others need no title. No header begins before ``start``.
     """
     for top in (i, i - 1):  # a name can wrap
-        if top >= start and is_title(_collapse(lines[top : top + 2])):
+        pair = _collapse(lines[top : top + 2])
+        if top >= start and is_title(pair) and not is_end(pair):
             end = _header_below(lines, top)
             return (_header_top(lines, top, start) if end else top), end
     line = _collapse(lines[i : i + 2])
@@ -351,7 +355,7 @@ def _header_at(lines: list[str], i: int, found: bool, start: int) -> tuple[int, 
     while True:
         above, stop = _paragraph_above(lines, top)
         paragraph = _collapse(lines[above:stop])
-        if above < start or not (is_header_paragraph(paragraph) or is_credit(paragraph)):
+        if above < start or is_end(paragraph) or not is_header_paragraph(paragraph):
             return top, _marker_end(lines, i)
         top = above
 
@@ -383,33 +387,36 @@ def _header_below(lines: list[str], title: int) -> int:
     lines = lines[title : title + _lines_in_window(lines, title)]
     end = known = count = gap = 0
     certain = in_small_print = resumed = False
-    whole = True
+    whole = only_names = True
     for top, stop in _paragraph_spans(lines):
         for i, line in _filled(lines, top, stop):
             if is_start(line):
                 return title + _marker_end(lines, i)
-            if is_end(line):
-                return title + end if end else 0
+            if is_end(line) or is_license(line):
+                return title + end if end else title + known if certain and count > 1 else 0
             if is_small_print_end(line):
                 below = _next_filled(lines, _small_print_end(lines, i))
-                if below == len(lines) or _starts_book(lines, below):
+                if below == len(lines) or (
+                    is_title(_collapse(lines[below : below + 2])) and _header_below(lines, below)
+                ):
                     return title + known if certain and count > 1 else 0  # it is a footer
                 end, in_small_print = _small_print_end(lines, i), False
             elif is_rights_end(line):
                 end = i + 1
         paragraph = _collapse(lines[top:stop])
-        if gap and is_title(paragraph) and (gap > MAX_TITLE_GAP or (count > 1 and not resumed)):
+        is_other = gap > MAX_TITLE_GAP or not (whole or resumed or only_names)
+        if is_other and is_title(paragraph):
             break  # the header starts there; this title belongs to the text above
         in_small_print = in_small_print or is_small_print(paragraph)
         if in_small_print or is_known_paragraph(paragraph) or top < end:
-            resumed = resumed or not whole
             gap = 0
             if whole:
                 known, count = stop, count + 1
                 certain = certain or is_licence(paragraph) or has_number(paragraph)
+            resumed = resumed or (not whole and is_header_paragraph(paragraph))
         else:
             whole = False
-            resumed = resumed or paragraph[-1].isalnum()  # a title or a name, not a sentence
+            only_names = only_names and paragraph[-1].isalnum()
             gap += len(paragraph)
             if end or gap > MAX_HEADER_GAP:
                 break
