@@ -9,9 +9,10 @@ belongs to a book, and a text without a header or a footer is not a Gutenberg bo
 Transcriber's notes come in brackets, in boxes, under headings, or as paragraphs.
 """
 
+import io
 import math
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -202,6 +203,12 @@ NOTE_NAME = re.compile(
     )(?P<rest>.*)""",
     re.IGNORECASE | re.VERBOSE,
 )
+may_be_note = re.compile(  # a quick check of every line
+    r"[^\w|+]*_*(?:[|+]|original|tran?s[ck]ri|proof|digiti|producer|an? note|note|errata|correct"
+    r"|error|changes|e-?text|redactor|information|typograph|not[ae]|remarque|anmerk|hinweis|bemerk|notiz"
+    r"|opmerk|noot|au lect|to the reader|an den leser|this |i have|page )",
+    re.IGNORECASE,
+).match
 is_errata = _starts_with(  # of the person who typed the book, without a heading
     r"(?:note: )?i have (?:also )?(?:made the following (?:changes|corrections)|(?:closed|joined)"
     r" contractions|omitted the running heads)",
@@ -277,8 +284,7 @@ def _mentions_name(text: str) -> bool:
 
 def _lines(text: str) -> list[str]:
     r"""Split a text into lines that keep their ``\n``."""
-    *whole, last = text.split("\n")
-    return [f"{line}\n" for line in whole] + [last] * bool(last)
+    return list(io.StringIO(text, newline="\n"))
 
 
 def _strip(lines: list[str], parts: list[Part], notes: bool) -> Book:
@@ -288,22 +294,31 @@ def _strip(lines: list[str], parts: list[Part], notes: bool) -> Book:
         if kind == TEXT:
             text += lines[start:stop]
         else:
-            removed[kind] += sum(map(len, lines[start:stop]))
-    body, count = _trim(text), 0
-    removed[BLANK_LINES] += sum(map(len, text)) - sum(map(len, body))
+            removed[kind] += _size(lines[start:stop])
+    body, count = _trim(text, removed), 0
     if notes:
         kept, count = _remove_notes(body)
-        removed[NOTES] = sum(map(len, body)) - sum(map(len, kept))
-        body = kept[_credits_end(kept, 0) if count else 0 :]
-        removed[CREDITS] += sum(map(len, kept)) - sum(map(len, body))
-        kept, body = body, _trim(body)
-        removed[BLANK_LINES] += sum(map(len, kept)) - sum(map(len, body))
+        removed[NOTES] = _size(body) - _size(kept)
+        start = _credits_end(kept, 0) if count else 0
+        removed[CREDITS] += _size(kept[:start])
+        body = _trim(kept[start:], removed)
     return Book("".join(body), +removed, count)
+
+
+def _size(lines: list[str]) -> int:
+    return sum(map(len, lines))
+
+
+def _trim(lines: list[str], removed: Counter[str]) -> list[str]:
+    """Drop and count blank lines at both ends."""
+    start, stop = _next_filled(lines, 0), _paragraph_above(lines, len(lines))[1]
+    removed[BLANK_LINES] += _size(lines[:start]) + _size(lines[max(start, stop) :])
+    return lines[start:stop]
 
 
 def _books(lines: list[str]) -> Iterator[list[Part]]:
     """Divide all lines into books, each a list of parts in order."""
-    mentions = [i for i, line in enumerate(lines) if _mentions_name(line)]
+    mentions = [i for i, line in enumerate(lines) if "utenberg" in line or "UTENBERG" in line]
     first = _first_header(lines)
     headers = [(0, first), *_inner_headers(lines, mentions, first)]
     limits = [*(top for top, _ in headers[1:]), len(lines)]
@@ -318,7 +333,7 @@ def _books(lines: list[str]) -> Iterator[list[Part]]:
 def _first_header(lines: list[str]) -> int:
     """Find the line after the header below a title at the start of a text, or 0."""
     for top, _ in islice(_paragraph_spans(lines), HEADER_OPENING):
-        if sum(map(len, lines[:top])) > MAX_ABOVE_HEADER:
+        if _size(lines[:top]) > MAX_ABOVE_HEADER:
             break
         if _starts_book(lines, top):
             return _header_below(lines, top)
@@ -644,14 +659,16 @@ def _remove_notes(lines: list[str]) -> tuple[list[str], int]:
     kept: list[str] = []
     count = i = end = 0
     last = _paragraph_above(lines, len(lines))[0]
+    starts = sorted({last, len(lines), *(i for i, each in enumerate(lines) if may_be_note(each))})
     while i < len(lines):
         end = _note_end(lines, i) or i
         is_remark_here = not kept or i == last
         if end == i and is_remark_here and is_remark(_collapse(lines[i : _next_blank(lines, i)])):
             end = _section_end(lines, i - 1)
         if end == i:
-            kept.append(lines[i])
-            i += 1
+            following = starts[bisect_right(starts, i)]
+            kept += lines[i:following]
+            i = following
             continue
         count += 1
         i = _next_filled(lines, end) if kept else _skip(lines, end, _is_blank_or_divider)
@@ -667,6 +684,8 @@ def _note_end(lines: list[str], i: int) -> int | None:
     ``i`` itself means that text of the book follows the note on its last line.
     """
     line = lines[i].strip()
+    if not may_be_note(line):
+        return None
     following = lines[i + 1] if i + 1 < len(lines) else ""
     rest = _text_after_name(lines, i)
     boxed = line.startswith("+") and NOTE_NAME.match(_collapse([following]))
@@ -786,8 +805,3 @@ def _paragraph_above(lines: list[str], start: int) -> tuple[int, int]:
 def _collapse(lines: list[str]) -> str:
     """Join lines and collapse whitespace."""
     return " ".join(" ".join(lines).split())
-
-
-def _trim(lines: list[str]) -> list[str]:
-    """Drop blank lines at both ends."""
-    return lines[_next_filled(lines, 0) : _paragraph_above(lines, len(lines))[1]]
