@@ -16,6 +16,7 @@ CHUNK = 1 << 20
 MAX_LINE = 32 << 20  # bytes; longer lines are rejected
 MAX_BLOCK = 8 << 20  # bytes of a text that become one document
 LOOK_BACK = 1 << 16  # bytes before the end of a block searched for a good place to cut
+NEAR_END = 1 << 20  # bytes before the end of a block searched first for a book
 NAMES = (b"utenberg", b"UTENBERG")  # in the headers and footers of Project Gutenberg's books
 NAME_MARGIN = 1 << 12  # bytes of a footer above its first mention of Project Gutenberg
 
@@ -88,8 +89,9 @@ def _boundary(stream: BinaryIO, offset: int, marks: Sequence[re.Pattern[bytes]])
 
 def _cut(block: bytes, marks: Sequence[re.Pattern[bytes]]) -> int:
     """Choose the end of a block: before a book, after a mark, line end, space or character."""
-    if starts := _book_starts(block):
-        return starts[-1]
+    for size in (NEAR_END, len(block)):
+        if start := _last_book(block[-size:]):
+            return max(0, len(block) - size) + start
     block = block[: _end_outside_footers(block)]
     tail = max(0, len(block) - LOOK_BACK)
     for pattern in marks:
@@ -108,11 +110,9 @@ def _cut(block: bytes, marks: Sequence[re.Pattern[bytes]]) -> int:
     return len(block)
 
 
-def _book_starts(block: bytes) -> list[int]:
-    """Find where books begin; not at the top, where a part of a header looks like a whole one."""
-    if not any(name in block for name in NAMES):
-        return []
-    return [start for start in book_starts(block.decode("latin-1")) if start > LOOK_BACK]
+def _last_book(block: bytes) -> int:
+    """Find where the last book begins; not at the top, where a part of a header looks whole."""
+    return max((start for start in book_starts(block) if start > LOOK_BACK), default=0)
 
 
 def _end_outside_footers(block: bytes) -> int:

@@ -80,7 +80,7 @@ def _books(block: bytes) -> list[bytes]:
     try:
         block.decode()
     except UnicodeDecodeError:
-        starts = [0, *book_starts(block.decode("latin-1"))]
+        starts = [0, *book_starts(block)]
         return [block[start:stop] for start, stop in pairwise([*starts, len(block)])]
     return [block]
 

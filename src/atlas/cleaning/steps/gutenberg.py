@@ -21,6 +21,7 @@ from itertools import accumulate, islice
 WINDOW = 1 << 16  # characters searched for a header: they reach 18 kB
 HEADER_OPENING = 3  # first paragraphs; at least one must be a known header paragraph
 MAX_ABOVE_HEADER = 500  # characters above that one
+MAX_PARAGRAPH = 5000  # characters; longer ones belong to a book
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
 MAX_HEADER_GAP = 3000  # characters of unknown paragraphs in a row within a header
 MAX_TITLE_GAP = 150  # between two titles of one header
@@ -43,8 +44,9 @@ VERB = (
 )
 GUTENBERG = r"(?:copyrighted )?(?:[\w ]+/)?project gutenberg"
 ETEXT = r"e-?(?:text|book)"
-# UTF-8 read as Latin-1, too: book_starts() also sees bytes.
+# Also as UTF-8 read as Latin-1, for book_starts().
 APOSTROPHE = "(?:['\u2019]|\u00e2\u0080\u0099)"
+BOM = "\u00ef\u00bb\u00bf"
 
 
 def _starts_with(*patterns: str, max_length: float = math.inf) -> Callable[[str], bool]:
@@ -54,7 +56,7 @@ def _starts_with(*patterns: str, max_length: float = math.inf) -> Callable[[str]
 
 def _contains(*patterns: str) -> Callable[[str], bool]:
     pattern = re.compile("|".join(patterns), re.IGNORECASE)
-    return lambda text: pattern.search(text) is not None
+    return lambda text: len(text) <= MAX_PARAGRAPH and pattern.search(text) is not None
 
 
 def _any_of(*predicates: Callable[[str], bool]) -> Callable[[str], bool]:
@@ -268,11 +270,15 @@ def strip_gutenberg(text: str, notes: bool) -> list[Book]:
     return [_strip(lines, parts, notes) for parts in books]
 
 
-def book_starts(text: str) -> list[int]:
-    """Find where books start within a text (or bytes decoded as Latin-1), after the first one."""
-    if not _mentions_name(text):
+def book_starts(data: bytes) -> list[int]:
+    """Find where books begin in the bytes of a text, after the first one.
+
+    The bytes can be in several encodings, as long as these contain ASCII.
+    """
+    if b"utenberg" not in data and b"UTENBERG" not in data:
         return []
-    lines = _lines(text.replace("\r\n", " \n").replace("\r", "\n"))
+    text = data.decode("latin-1").replace(BOM, "   ").replace("\r\n", " \n").replace("\r", "\n")
+    lines = _lines(text)
     tops = [parts[0][1] for parts in _books(lines)]
     offsets = [0, *accumulate(map(len, lines))]
     return [offsets[top] for top in tops[1:]]
