@@ -1,13 +1,16 @@
 import gzip
 import io
 import re
+from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.cleaning.reading import streams as blocks
 from atlas.cleaning.reading.streams import count_lines, read_blocks, read_lines
+from atlas.cleaning.steps.gutenberg import strip_gutenberg
+from tests.cleaning.steps import gutenberg_books as books
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +96,30 @@ def test_blocks_end_after_lines_or_spaces():
     data = b"one two\n" + b"x" * 30 + b" " + b"y" * 30
     found = [block for _, block in read_blocks(io.BytesIO(data), 0, None)]
     assert found == [b"one two\n" + b"x" * 30 + b" ", b"y" * 30]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 9000), st.booleans()), min_size=2), st.data())
+def test_no_block_ends_within_a_header_or_footer(sizes, data):
+    sentence = "Orsin counted the waves.\n"
+    bodies = [sentence * (size // len(sentence) + 1) for size, _ in sizes]
+    text = "".join(
+        f"{books.HEADERS['modern']}\n\n{body}\n\n{books.ENDS['modern'] if end else ''}\n\n"
+        for body, (_, end) in zip(bodies, sizes, strict=True)
+    )
+    step = data.draw(st.integers(10_000, 30_000))
+    raw = text.encode()
+    with mock.patch.multiple(
+        blocks, MAX_BLOCK=10_000, LOOK_BACK=500, NEAR_END=3_000, NAME_MARGIN=100
+    ):
+        found = [
+            (place, block)
+            for start, stop in ranges(len(raw), step)
+            for place, block in read_blocks(io.BytesIO(raw), start, stop)
+        ]
+    assert b"".join(block for _, block in found) == raw
+    assert all(len(block) <= 10_000 for _, block in found)
+    kept = "".join(
+        book.text for _, block in found for book in strip_gutenberg(block.decode(), notes=False)
+    )
+    assert kept == "".join(bodies)

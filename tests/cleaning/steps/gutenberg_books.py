@@ -150,6 +150,41 @@ whatsoever.
 To contact Project Gutenberg of Australia go to http://gutenberg.net.au
 """,
     "no marker": f"{TITLE}\n\n{USE}\n\n{METADATA}\n",
+    "nth": f"""\
+This is the 99999th Etext file presented by Project Gutenberg, and
+is presented in cooperation with the Nobody Library of Nowhere.
+It is not in the public domain.
+
+Orsin
+
+*This Etext has certain copyright implications you should read!*
+
+{SMALL_PRINT}
+*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*
+""",
+    "second": f"""\
+**The SECOND Project Gutenberg Etext of Orsin at Sea**
+This 10th edition should be labeled orsin10.txt or orsin10.zip.
+
+{SMALL_PRINT}
+*END*THE SMALL PRINT! FOR PUBLIC DOMAIN
+ETEXTS*Ver.04.29.93*END*
+""",
+    "license first": f"""\
+Please take a look at the important information in this header.
+We encourage you to keep this file on your own disk.
+
+**Welcome To The World of Free Plain Vanilla Electronic Texts**
+
+Orsin at Sea, by A. Nobody
+
+May, 1994  [Etext #99999]
+
+The Project Gutenberg Etext of Orsin at Sea, by A. Nobody
+
+{SMALL_PRINT}
+*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*
+""",
 }
 
 CREDITS = {
@@ -173,6 +208,18 @@ CREDITS = {
     "bilingual": "Produced by Jane Doe\n\nWe thank the library at www.example.fr, authorizing\n"
     "the preparation of the etext through OCR.\n\n"
     "Nous remercions la biblioth\u00e8que qui a mis les images dans www.example.fr.",
+    "below stars": "* * * * *\n\nProduced by Jane Doe",
+    "between stars": "*********************\n\nThis electronic edition was edited, proofed, and "
+    "prepared by\nJane Doe (jane@example.org), May 1996.\n\n*********************",
+    "special thanks": "Produced by Jane Doe\n\nSpecial thanks are due to John Roe of Nowhere.",
+    "only thanks": "Special thanks are due to John Roe,\nwho lent us the book.",
+    "thanks": "With thanks to John Roe for his careful proofreading.",
+    "software": "Scanned by Jane Doe with Nobody OCR software\ndonated by Nobody & Sons",
+    "prepared for": "This text was prepared for Project Gutenberg by Jane Doe.",
+    "prepared with": "This etext was prepared with the use of Nobody's Software 2.0",
+    "french credit": "Produit par Jane Doe",
+    "german credit": "Erstellt von Jane Doe und John Roe",
+    "finnish credit": "Tuottanut Jane Doe",
     "above a title": "Produced by Jane Doe\n\nProject Gutenberg's Orsin at Sea, by A. Nobody",
 }
 
@@ -199,6 +246,11 @@ NOTES = {
     "box": "+----------------------+\n| Transcriber's Note:  |\n|                      |\n"
     "| Spelling was kept.   |\n+----------------------+",
     "errata": "Errata Noted by Transcriber:\n\n  Air X. ... contreband.\n\n  Page 2: teh",
+    "listed errata": "The listed errata have been corrected, as have\nobvious typos.",
+    "inconsistencies": "Inconsistent spelling and hyphenation has been retained.",
+    "changes": "Note:  I have made the following changes to the text:\n\n"
+    "PAGE LINE ORIGINAL CHANGED TO\n   2    36  teh         the",
+    "proofreader": "Proofreader's note: the map is missing.",
     "french": "Note du transcripteur:\n\n  L'orthographe a \u00e9t\u00e9 conserv\u00e9e.",
     "french reader": "  Au lecteur.\n\n    Ce livre \u00e9lectronique reproduit le texte original.",
     "german": "Anmerkungen zur Transkription\n\nDie Rechtschreibung blieb.",
@@ -233,6 +285,14 @@ ENDS = {
     "the end of": f"The End of the Project Gutenberg Etext of Orsin by\nA. Nobody\n\n{NAMED}",
     "this etext": "End of this Etext of Orsin at Sea",
     "capitals": "END OF PROJECT GUTENBERG ETEXT OF ORSIN AT SEA",
+    "lower case": 'The end of Project Gutenberg etext of "Orsin at\nSea"',
+    "this is the end": "This is the end of the Project Gutenberg Edition of Orsin at Sea.",
+    "you have reached": "You have reached the end of Project Gutenberg's edition of Orsin",
+    "end project": "End Project Gutenberg Etext of Orsin at Sea",
+    "stars on both lines": "**End of The Project Gutenberg Etext of Orsin at Sea by\nA. Nobody**",
+    "credited": f"{STARS}\n\n***** This file should be named 99999.txt or 99999.zip *****\n\n"
+    f"Produced by Jane Doe\n\n{LICENCE}",
+    "title": "*The Project Gutenberg Etext of Orsin at Sea, by A. Nobody*",
     "details": "**This is a COPYRIGHTED Project Gutenberg Etext, Details Above**",
     "german": f"Ende dieses Projekt Gutenberg Etextes Orsin\n\n{NAMED}",
     "french": f"Fin de Project Gutenberg's Orsin, par A. Nobody\n\n{STARS}\n\n{NAMED}",
@@ -246,7 +306,7 @@ ENDS = {
 }
 
 # Not enough to recognize a book without a header.
-FAINT_ENDS = {"none", "this etext", "only small print", "australia"}
+FAINT_ENDS = {"none", "this etext", "only small print", "australia", "title"}
 
 NO_BOOKS = {
     "essay": "Project Gutenberg is a library. Its books are produced by volunteers.\n\n"

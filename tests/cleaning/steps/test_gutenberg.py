@@ -1,12 +1,21 @@
 import csv
+import gzip
+from collections import Counter
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from atlas.cleaning.steps.gutenberg import strip_gutenberg
+from atlas.cleaning.clean import clean_item
+from atlas.cleaning.reading.pieces import Notes
+from atlas.cleaning.reading.read import plan, read_piece
+from atlas.cleaning.reading.streams import MAX_BLOCK
+from atlas.cleaning.steps.gutenberg import book_starts, strip_gutenberg
+from atlas.cleaning.steps.unicode import fix_mojibake, normalize
+from atlas.corpora.manifest import RawFile
 from tests.cleaning.steps import gutenberg_books as books
-from tests.small import CORPORA
+from tests.small import CORPORA, small_params
 
 ORACLE = CORPORA / "gutenberg_oracle.csv"
 ROWS = list(csv.DictReader(ORACLE.open(encoding="utf-8"))) if ORACLE.is_file() else []
@@ -195,3 +204,155 @@ def test_any_body_is_extracted_whole(body):
     lines = only_book(text).text.split("\n")
     assert [line for line in lines if line.strip()] == filled
     assert not filled or (lines[0] == filled[0] and lines[-2:] == [filled[-1], ""])
+
+
+def test_a_note_below_the_end_line_belongs_to_the_book():
+    end = books.ENDS["last line"]
+    text = (
+        f"{books.HEADERS['modern']}\n\nOrsin sat.\n\n{end}\n\n\n{books.NOTES['changes']}\n\n{end}\n"
+    )
+    assert only_book(text).text == f"Orsin sat.\n\n\n\n{books.NOTES['changes']}\n"
+    assert only_book(text, notes=True).text == "Orsin sat.\n"
+
+
+def test_a_note_without_a_heading_ends_at_two_blank_lines():
+    note = f"{books.NOTES['listed errata']}\n\nMuch of the text is in dialect.\n\n\n"
+    text = f"{books.HEADERS['modern']}\n\n\n{note}{books.BODIES['prose']}\n\n{books.ENDS['modern']}"
+    assert only_book(text, notes=True).text == books.BODIES["prose"]
+
+
+def texts_of(text, notes=False):
+    """Strip a text that holds several books; every character is in one of them or counted."""
+    found = strip_gutenberg(text, notes)
+    assert sum(len(book.text) + book.removed.total() for book in found) == len(text)
+    return [book.text.strip("\n") for book in found if book.text]
+
+
+HEADERS = sorted(set(books.HEADERS) - {"none", "marker only"})
+ENDS = sorted(set(books.ENDS) - books.FAINT_ENDS)
+
+
+@st.composite
+def joined(draw, headers=HEADERS, ends=ENDS):
+    """Return books joined into one text, and their bodies."""
+    text, bodies = "", []
+    for number in range(draw(st.integers(2, 5))):
+        body = books.BODIES[draw(st.sampled_from(sorted(books.BODIES)))]
+        bodies.append(body.replace("Orsin", f"Orsin{number}").strip("\n"))
+        header = books.HEADERS[draw(st.sampled_from(headers))]
+        credit = books.CREDITS[draw(st.sampled_from(sorted(books.CREDITS)))]
+        end = books.ENDS[draw(st.sampled_from(ends))]
+        text += draw(st.sampled_from(["", "\ufeff"])) + books.file_of(
+            header, credit, "", bodies[-1], "", end
+        )
+        text += draw(st.sampled_from(["", "\n", "\n\n\n"])) if end else "\n\n\n"
+    return text, bodies
+
+
+@settings(max_examples=80)
+@given(joined())
+def test_joined_books_are_divided(case):
+    text, bodies = case
+    assert texts_of(text) == bodies
+
+
+@settings(max_examples=40)
+@given(joined(headers=["modern", "this", "2001", "1993"], ends=["none"]))
+def test_joined_books_without_footers_are_divided(case):
+    text, bodies = case
+    assert texts_of(text) == bodies
+
+
+@pytest.mark.parametrize("end", sorted(set(ENDS) - {"last line", "this etext", "details"}))
+@pytest.mark.parametrize("body", ["prose", "illustrated", "long"])
+def test_text_below_a_footer_is_a_document(end, body):
+    first = books.file_of(books.HEADERS["this"], "", "", "Orsin sat.\n", "", books.ENDS[end])
+    last = books.file_of(books.HEADERS["2001"], "", "", "Orsin ran.\n", "", books.ENDS["modern"])
+    between = books.BODIES[body].strip("\n")
+    is_plain = not any(name in books.ENDS[end] for name in ("***", "SMALL", "icense", "named"))
+    found = texts_of(f"{first}\n\n{between}\n\n\n{last}")
+    assert "Orsin ran." in found
+    if not is_plain:  # a plain end line can also end a part of a book
+        assert found == ["Orsin sat.", between, "Orsin ran."]
+    else:
+        assert any(between in text for text in found)
+
+
+def test_thousands_of_tiny_books():
+    texts = [f"Orsin counted to {number}.\n\n" * 20 for number in range(500)]
+    text = "".join(
+        books.file_of(books.HEADERS["modern"], "", "", body, "", books.ENDS["modern"])
+        for body in texts
+    )
+    assert texts_of(text) == [body.strip() for body in texts]
+
+
+LINES = [
+    *(line for header in ("modern", "1993") for line in books.HEADERS[header].split("\n")),
+    *(line for end in ("modern", "this", "small print") for line in books.ENDS[end].split("\n")),
+    *(books.NOTES["changes"].split("\n") + books.CREDITS["proofreaders"].split("\n")),
+]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(LINES) | st.text(max_size=30), max_size=60), st.booleans())
+def test_nothing_is_lost_uncounted(lines, notes):
+    text = "\n".join(lines)
+    found = strip_gutenberg(text, notes)
+    assert sum(len(book.text) + book.removed.total() for book in found) == len(text)
+    remaining = iter(text.split("\n"))  # what is kept is in the text, in order
+    kept = [line for book in found if book.text for line in book.text.rstrip("\n").split("\n")]
+    assert all(line in remaining for line in kept)
+
+
+def test_book_starts_in_bytes():
+    modern, old = books.HEADERS["curly"], books.HEADERS["1993"]
+    parts = [
+        f"{modern}\n\nOrsin \u00e9.\n\n{books.ENDS['modern']}\n".encode("utf-8-sig"),
+        f"{old}\n\nOrsin \u00e9.\n\n{books.ENDS['this']}\n".replace("\n", "\r\n").encode("cp1252"),
+        f"{modern}\n\nOrsin \u2019.\n\n{books.ENDS['modern']}\n".encode("utf-8-sig"),
+        "\u041e\u0440\u0441\u0438\u043d.\n".encode("koi8-r"),
+    ]
+    starts = book_starts(b"".join(parts))
+    assert [part.strip() for part in cut(b"".join(parts), starts)] == [p.strip() for p in parts]
+
+
+def cut(data, starts):
+    return [data[start:stop] for start, stop in pairwise([0, *starts, len(data)])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_of_real_books_in_their_own_encodings(corpora, tmp_path, line_end):
+    data, bodies = [], []
+    headers, ends = cycle(HEADERS), cycle(ENDS)
+    for row in ROWS:
+        raw = (corpora / "gutenberg" / row["file"]).read_bytes()
+        lines = raw.decode(row["encoding"]).replace("\r\n", "\n").split("\n")
+        bodies.append("\n".join(lines[int(row["start_line"]) - 1 : int(row["end_line"])]))
+        data.append(raw)
+    for path in sorted((corpora / "novels").glob("*.gz"))[::8]:
+        novel = gzip.decompress(path.read_bytes()).decode("utf-8-sig").replace("\r\n", "\n")
+        bodies.append(novel)
+        parts = books.HEADERS[next(headers)], "", "", novel, "", books.ENDS[next(ends)]
+        data.append(books.file_of(*parts).replace("\n", line_end).encode())
+    below = bodies.pop(0)  # a book without header and footer, in UTF-8, below a footer in Latin-1
+    data[0] = below.replace("\n", line_end).encode() + b"\n"
+    index = next(i for i, row in enumerate(ROWS) if row["encoding"] == "iso-8859-1")
+    data.insert(index, data.pop(0))
+    bodies.insert(index, below)
+    (tmp_path / "all.txt").write_bytes(b"".join(data))
+    size = (tmp_path / "all.txt").stat().st_size
+    assert size > MAX_BLOCK
+    clean = small_params().clean
+    notes = Notes()
+    found = [
+        document.text
+        for unit in plan(tmp_path, [RawFile("all.txt", "", "", size, "")])
+        for piece in unit.pieces
+        for item in read_piece(piece, clean, notes)
+        for document in clean_item(item, clean, notes)
+    ]
+    expected = [normalize(fix_mojibake(body)[0], clean, Counter()) for body in bodies]
+    assert [text.strip() for text in found] == [text.strip() for text in expected]
+    assert notes.counts["replaced_bytes"] == 0

@@ -111,8 +111,9 @@ def _cut(block: bytes, marks: Sequence[re.Pattern[bytes]]) -> int:
 
 
 def _last_book(block: bytes) -> int:
-    """Find where the last book begins; not at the top, where a part of a header looks whole."""
-    return max((start for start in book_starts(block) if start > LOOK_BACK), default=0)
+    """Find where the last book begins; not near the ends, which can cut a header or footer."""
+    starts = (start for start in book_starts(block) if start < len(block) - NAME_MARGIN)
+    return max((start for start in starts if start > LOOK_BACK), default=0)
 
 
 def _end_outside_footers(block: bytes) -> int:

@@ -388,9 +388,12 @@ def _header_top(lines: list[str], title: int, start: int) -> int:
     while above > start:
         above, stop = _paragraph_above(lines, above)
         paragraph = _collapse(lines[above:stop])
-        below_end = _any_of(is_end, is_footer, is_small_print_end)(paragraph)
-        if not paragraph or above < start or below_end:
+        if not paragraph or above < start:
             break
+        if _any_of(is_end, is_footer, is_small_print_end)(paragraph):
+            # The header can follow without a blank line.
+            pairs = (_collapse(lines[i : i + 2]) for i in range(above + 1, stop))
+            return next((i for i, pair in enumerate(pairs, above + 1) if is_licence(pair)), top)
         if is_header_paragraph(paragraph):
             top, gap = above, 0
         elif not mentions_gutenberg(paragraph):
@@ -405,22 +408,24 @@ def _header_below(lines: list[str], title: int) -> int:
 
     Stricter than at the start of a text: an error would remove text of the book above.
     """
-    lines = lines[title : title + _lines_in_window(lines, title)]
-    end = known = count = gap = 0
+    end = known = count = gap = size = 0
     certain = in_small_print = resumed = False
     whole = only_names = True
-    for top, stop in _paragraph_spans(lines):
+    for top, stop in _paragraph_spans(lines, title):
+        size += _size(lines[top:stop])
+        if size > WINDOW:
+            break
         for i, line in _filled(lines, top, stop):
             if is_start(line):
-                return title + _marker_end(lines, i)
+                return _marker_end(lines, i)
             if is_end(line) or is_license(line):
-                return title + end if end else title + known if certain and count > 1 else 0
+                return end or (known if certain and count > 1 else 0)
             if is_small_print_end(line):
                 below = _next_filled(lines, _small_print_end(lines, i))
                 if below == len(lines) or (
                     is_title(_collapse(lines[below : below + 2])) and _header_below(lines, below)
                 ):
-                    return title + known if certain and count > 1 else 0  # it is a footer
+                    return known if certain and count > 1 else 0  # it is a footer
                 end, in_small_print = _small_print_end(lines, i), False
             elif is_rights_end(line):
                 end = i + 1
@@ -443,7 +448,7 @@ def _header_below(lines: list[str], title: int) -> int:
                 break
     if not end and certain and count > 1:  # a header without a marker
         end = known
-    return title + end if end else 0
+    return end
 
 
 def _starts_book(lines: list[str], i: int) -> bool:
