@@ -1,13 +1,25 @@
 import array
 import codecs
+import contextlib
 import random
+import unicodedata
 import zlib
+from encodings.aliases import aliases
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cleaning.reading.decoding import SAMPLE, Guess, NotTextError, decode, guess_encoding
+from atlas.cleaning.reading.decoding import (
+    SAMPLE,
+    Guess,
+    NotTextError,
+    declared_encoding,
+    decode,
+    guess_encoding,
+    python_name,
+)
+from tests.cleaning.reading.sentences import SENTENCES, text
 
 FRENCH = "« Où est l’élève ? » — demanda-t-il, près du château… "
 GERMAN = "Größe und Übermut, sagte er. Die Mädchen grüßen den König. ÄRGER MIT ÖL!\n"
@@ -197,3 +209,188 @@ def test_real_books(corpora):
         else:
             assert not decoded.guessed
             assert decoded.text == path.read_bytes().decode("utf-8-sig")
+
+
+DECLARATIONS = [
+    ('<?xml version="1.0" encoding="{}"?>\n<text>', "windows-1250", "cp1250", "polish"),
+    ('<html><head><meta charset="{}"><title>', "iso-8859-2", "iso8859-2", "czech"),
+    (
+        '<meta http-equiv="Content-Type" content="text/html; charset={}">\n',
+        *("x-sjis", "cp932", "japanese"),
+    ),
+    ("From: me\nContent-Type: text/plain;\n charset={}\n\n", "koi8-r", "koi8-r", "russian"),
+    ("Title: Tales\n\nCharacter set encoding: {}\n\n", "ISO Latin-1", "cp1252", "french"),
+    ("Character set encoding: {}\n\n", "Windows Code Page 1252", "cp1252", "german"),
+    ("# -*- coding: {} -*-\n", "euc-kr", "cp949", "korean"),
+    ("// vim: fileencoding={}\n", "gb2312", "gb18030", "chinese"),
+]
+
+
+@pytest.mark.parametrize(("header", "name", "encoding", "language"), DECLARATIONS)
+def test_a_declared_encoding_is_used(header, name, encoding, language):
+    original = header.format(name) + text(language, 300, encoding)
+    decoded = decode(original.encode(encoding))
+    assert decoded.text == original
+    assert (decoded.guessed, decoded.declared) == (False, name)
+    assert python_name(name) == encoding
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "language"),
+    [
+        ("utf-8", "cp1252", "french"),
+        ("ascii", "cp1250", "polish"),
+        ("iso-8859-1", "cp1251", "russian"),
+        ("iso-8859-1", "cp1254", "turkish"),
+        ("iso-8859-1", "cp1255", "hebrew"),
+        ("utf-16", "cp932", "japanese"),
+        ("windows-1252", "euc_jp", "japanese"),
+    ],
+)
+def test_a_wrong_declaration_is_not_believed(name, encoding, language):
+    original = f'<?xml version="1.0" encoding="{name}"?>\n' + text(language, 1000, encoding)
+    decoded = decode(original.encode(encoding))
+    assert decoded.text == original
+    assert (decoded.guessed, decoded.declared) == (True, name)
+
+
+def test_utf8_wins_over_another_declaration():
+    original = '<?xml version="1.0" encoding="iso-8859-1"?>\n' + text("french", 100, "utf-8")
+    decoded = decode(original.encode())
+    assert (decoded.text, decoded.guessed) == (original, False)
+
+
+@pytest.mark.parametrize("name", ["base64", "unicode_escape", "klingon", "MIDI, Lilypond"])
+def test_other_names_are_no_declarations(name):
+    assert declared_encoding(f"Character set encoding: {name}\n".encode()) is None
+
+
+def test_a_given_encoding_is_used_whatever_the_bytes_are():
+    decoded = decode("été".encode(), encoding="cp1252")
+    assert (decoded.text, decoded.guessed, decoded.replaced) == ("Ã©tÃ©", False, 0)
+    decoded = decode(b"caf\x81 \xe9", encoding="cp1252")
+    assert (decoded.text, decoded.replaced) == ("caf\ufffd é", 1)
+
+
+def test_the_start_of_a_file_decides_for_a_block_with_little_evidence():
+    block = "Er aß für drei.\n".encode("cp850")
+    expected = Guess("cp850", guessed=True, declared=None)
+    assert decode(block, expected=expected).encoding == "cp850"
+    assert decode(block, expected=expected).guessed
+    russian = text("russian", 1000, "cp1251")
+    assert decode(russian.encode("cp1251"), expected=expected).text == russian
+    assert decode(FRENCH.encode(), expected=expected).text == FRENCH
+
+
+@pytest.mark.parametrize(
+    ("encoding", "language"),
+    [
+        *((name, "japanese") for name in ("iso2022_jp", "iso2022_jp_ext", "iso2022_jp_2004")),
+        ("iso2022_kr", "korean"),
+        ("hz", "chinese"),
+    ],
+)
+@pytest.mark.parametrize("size", [60, 2000])
+def test_encodings_with_escape_sequences(encoding, language, size):
+    original = text(language, size, encoding)
+    decoded = decode(original.encode(encoding))
+    assert (decoded.text, decoded.guessed) == (original, True)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        "N\bNA\bAM\bME\bE   _\bf_\bo_\bo\n",
+        "\x1b[31mred\x1b[0m and ~{not Chinese~}\n",
+        "a\0b" + " plain" * 30,
+    ],
+)
+def test_control_sequences_are_not_another_encoding(plain):
+    assert decode(plain.encode()) == decode(plain.encode(), encoding="utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("language", ["thai", "hebrew", "arabic", "chinese", "korean", "greek"])
+@pytest.mark.parametrize("size", [64, 3000])
+def test_utf16_and_utf32_without_a_byte_order_mark(encoding, language, size):
+    original = text(language, size, encoding)
+    assert decode(original.encode(encoding)).text == original
+
+
+@pytest.mark.parametrize(
+    ("encoding", "language"), [("cp1252", "french"), ("cp1251", "russian"), ("cp1250", "polish")]
+)
+@pytest.mark.parametrize("utf8_first", [True, False])
+def test_a_mixture_of_utf8_and_another_encoding(encoding, language, utf8_first):
+    halves = [text(language, 2000, encoding, seed) + "\n" for seed in (1, 2)]
+    encodings = ["utf-8", encoding] if utf8_first else [encoding, "utf-8"]
+    data = b"".join(half.encode(name) for half, name in zip(halves, encodings, strict=True))
+    decoded = decode(data)
+    assert decoded.text == "".join(halves)
+    assert (decoded.guessed, decoded.replaced) == (True, 0)
+
+
+def test_damaged_lines_of_utf8_are_no_mixture():
+    lines = text("french", 3000, "utf-8").encode().splitlines(keepends=True)
+    lines[2] = lines[2].replace("é".encode(), b"\xc3", 1)
+    decoded = decode(b"".join(lines))
+    assert (decoded.encoding, decoded.guessed, decoded.replaced) == ("utf-8", False, 1)
+
+
+def decomposed(vietnamese: str) -> str:
+    """Write tones as combining marks, as Windows-1258 does."""
+    tones = "\u0300\u0301\u0303\u0309\u0323"
+    letters = []
+    for letter in vietnamese:
+        parts = unicodedata.normalize("NFD", letter)
+        base = unicodedata.normalize("NFC", "".join(each for each in parts if each not in tones))
+        letters.append(base + "".join(each for each in parts if each in tones))
+    return "".join(letters)
+
+
+def python_encodings() -> list[str]:
+    """List Python's encodings of text, except those with a byte order mark and EBCDIC."""
+    others = {"ascii", "utf_7", "utf_8", "utf_16", "utf_32", "idna", "punycode"}
+    names = []
+    for name in sorted({*aliases.values(), "cp720", "cp737", "cp874", "koi8_r", "koi8_u"} - others):
+        with contextlib.suppress(LookupError, UnicodeError):
+            if "aA1".encode(name).strip(b"\0")[:1] == b"a" or name.startswith("iso2022_kr"):
+                names.append(name)
+    return names
+
+
+def generated(language: str, size: int, encoding: str) -> str | None:
+    """Return a text in a language, or None if the encoding can't hold it."""
+    try:
+        if (language, encoding) != ("vietnamese", "cp1258"):
+            return text(language, size, encoding)
+        original = decomposed(text(language, size, "utf-8"))
+        original.encode(encoding)
+        return original
+    except UnicodeEncodeError:
+        return None
+
+
+def share_right(encodings: list[str], size: int) -> float:
+    right = []
+    for language in SENTENCES:
+        for encoding in encodings:
+            original = generated(language, size, encoding)
+            if original is not None:
+                right.append(decode(original.encode(encoding)).text == original)
+    assert len(right) > len(SENTENCES)
+    return sum(right) / len(right)
+
+
+def test_short_texts_of_many_languages():
+    usual = ["cp1250", "cp1251", "cp1252", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2"]
+    usual += ["cp1253", "iso8859_7", "koi8_r", "cp866", "mac_cyrillic", "cp874", "cp1258"]
+    assert share_right([*usual, "big5", "cp932", "euc_jp", "cp949"], 200) > 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [200, 2000, 20_000])
+def test_every_encoding_of_every_language(size):
+    share = share_right(python_encodings(), size)
+    print(f"{size:,} bytes: {share:.1%} right")
+    assert share > 0.98

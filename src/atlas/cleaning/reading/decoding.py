@@ -36,6 +36,7 @@ CHUNK = 1 << 20  # bytes searched at a time
 CONVERTED = 1 << 16  # characters converted at a time
 NON_ASCII_BYTE = re.compile(rb"[\x80-\xff]")
 CHANCE = 20  # bytes of longer sequences in UTF-8; text in another encoding has fewer by chance
+NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 C1 = re.compile(rb"[\x80-\x9f]")  # without them, Windows-1252 is Latin-1
 
 
@@ -80,7 +81,7 @@ def decode(data: bytes, *, encoding: str | None = None, expected: Guess | None =
     decoded = _decode(data, guess)
     invalid = decoded.replaced if guess.encoding == "utf-8" else NON_ASCII_BYTE.search(data)
     if invalid and python_name(guess.encoding) in PRIORS:
-        return _decode_mixture(data, guess.encoding) or decoded
+        return _decode_mixture(data) or decoded
     return decoded
 
 
@@ -213,7 +214,7 @@ SPELLINGS = {
     "iso-8859-8-i": "iso8859-8",
     "unicode-1-1-utf-8": "utf-8",
 }
-NOT_CHARACTER_SETS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape")
+NOT_CHARACTER_SETS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape")
 
 
 def declared_encoding(data: bytes) -> str | None:
@@ -247,7 +248,7 @@ def python_name(name: str) -> str | None:
 
 # An escape sequence that selects a character set, at the start of a text in these encodings.
 ISO_2022_KR = re.compile(rb"\x1b\$\)C.*?\x0e[!-~\s]+\x0f", re.DOTALL)
-ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\$\([@BDOPQ]|\([IJ])")
+ISO_2022_JP = re.compile(rb"\x1b(?:\$[@AB]|\$\([@BCDOPQ]|\([IJ])")
 HZ = re.compile(rb"~\{(?:[!-w][!-~])+~\}")
 
 
@@ -296,8 +297,8 @@ def _wide(sample: bytes) -> str | None:
     return max(scores, key=scores.__getitem__, default=None)
 
 
-# Candidates for 8-bit text in three groups: usual, less usual and rare. Equal texts, and texts that
-# give little evidence, go to the first.
+# Candidates for 8-bit text, by how usual they are. Equal texts, and texts with little evidence, go
+# to the first.
 FIRST = ("utf-8", "cp1252")
 USUAL = (
     *("cp1250", "cp1251", "gb18030", "cp932", "cp949", "big5", "euc_jp", "koi8_r", "cp1253"),
@@ -312,15 +313,16 @@ RARE = (
     *("cp858", "johab", "iso8859_3", "iso8859_10", "iso8859_14", "iso8859_16", "cp737", "cp775"),
     *("cp857", "cp860", "cp861", "cp862", "cp863", "cp864", "cp865", "cp869", "cp720", "cp1125"),
     *("mac_latin2", "mac_greek", "mac_turkish", "mac_iceland", "hp_roman8", "kz1048", "ptcp154"),
-    *("koi8_t", "cp1006", "euc_jis_2004", "shift_jis_2004"),
 )
+# Hardly anyone used these, and they read stray bytes of others (KOI8-R, Shift JIS) better.
+VERY_RARE = ("koi8_t", "cp1006", "euc_jis_2004", "shift_jis_2004")
 PRIORS = {
     codecs.lookup(name).name: -penalty - 0.02 * index
-    for penalty, names in ((0, FIRST), (1.3, USUAL), (1.8, LESS_USUAL), (9, RARE))
+    for penalty, names in ((0, FIRST), (1.3, USUAL), (1.8, LESS_USUAL), (9, RARE), (40, VERY_RARE))
     for index, name in enumerate(names)
 }
-FIRST_LOOK = 1000  # bytes that narrow the choice to SHORTLIST encodings
-SECOND_LOOK = 6000
+FIRST_LOOK = 700  # bytes that narrow the choice to SHORTLIST encodings
+SECOND_LOOK = 5000
 SHORTLIST = 8
 FEW = 0.05  # of non-ASCII bytes: a text with fewer is hardly in another script than Latin
 FEW_NON_LATIN = -18.0
@@ -368,6 +370,7 @@ def _scores(
 
 
 RARE_WORD = 200  # bytes
+MAX_WORDS = 5000  # looked at, with repetitions
 WORD_END = re.compile(rb"[\s<]")
 CONTEXT = 1000  # bytes around the first non-ASCII one
 
@@ -384,14 +387,17 @@ def _non_ascii_words(data: bytes) -> bytes:
     words: dict[bytes, None] = {}
     room = SECOND_LOOK
     end = 0
-    while room > 0 and (match := NON_ASCII_BYTE.search(data, end)):
+    for _ in range(MAX_WORDS):
+        match = NON_ASCII_BYTE.search(data, end)
+        if match is None or room <= 0:
+            break
         word, end = _word_at(data, match.start(), room)
         if word not in words:
             words[word] = None
             room -= len(word) + 1
     common = b"\n".join(words)
     rest = data[end:]
-    missing = {*rest.translate(None, bytes(range(128)))} - {*common} if room <= 0 else set()
+    missing = {*rest.translate(None, bytes(range(128)))} - {*common}
     for byte in sorted(missing):
         # After an ASCII byte, since from within a character the rest would be misread.
         if match := re.search(rb"(?<=[^\x80-\xff])" + re.escape(bytes([byte])), rest):
@@ -414,36 +420,44 @@ MIN_VALID_SHARE = 0.02  # of non-ASCII lines in a mixture; by chance, few lines 
 CLEAR = 10.0  # difference of the logarithms of two probabilities
 
 
-def _decode_mixture(data: bytes, encoding: str) -> Decoded | None:
+def _decode_mixture(data: bytes) -> Decoded | None:
     """Decode a mixture of UTF-8 and another encoding line by line; return None if it isn't one."""
     lines = data.splitlines(keepends=True)
-    kinds = [_utf8_damage(line) for line in lines]
-    valid = b"".join(line for line, kind in zip(lines, kinds, strict=True) if kind == "valid")
-    other = b"".join(line for line, kind in zip(lines, kinds, strict=True) if kind == "other")
-    if not other or kinds.count("valid") < max(1, MIN_VALID_SHARE * kinds.count("other")):
+    invalid = {number for number, line in enumerate(lines) if not _is_utf8(line)}
+    valid = [line for number, line in enumerate(lines) if number not in invalid]
+    valid = [line for line in valid if not line.isascii()]
+    if not valid or len(valid) < MIN_VALID_SHARE * len(invalid):
         return None
-    if encoding == "utf-8":
-        encoding, _ = _best(other)
-    for sample, likely, unlikely in ((valid, "utf-8", encoding), (other, encoding, "utf-8")):
+    others = {number for number in invalid if not _is_damaged_utf8(lines[number])}
+    other = b"".join(lines[number] for number in sorted(others))
+    if not other:
+        return None
+    encoding, _ = _best(other)
+    for sample, likely, unlikely in (
+        (b"".join(valid), "utf-8", encoding),
+        (other, encoding, "utf-8"),
+    ):
         scores = _scores(_non_ascii_words(sample), [likely, unlikely])
         if likely == unlikely or scores[likely] < scores[unlikely] + CLEAR:
             return None
     decoded = [
-        _decode(line, Guess(encoding if kind == "other" else "utf-8", guessed=True))
-        for line, kind in zip(lines, kinds, strict=True)
+        _decode(line, Guess(encoding if number in others else "utf-8", guessed=True))
+        for number, line in enumerate(lines)
     ]
     replaced = sum(each.replaced for each in decoded)
     return Decoded("".join(each.text for each in decoded), encoding, True, replaced)
 
 
-def _utf8_damage(line: bytes) -> str:
-    """Classify a line: ``ascii``, ``valid`` UTF-8, ``damaged`` UTF-8 or something ``other``."""
-    if line.isascii():
-        return "ascii"
+def _is_utf8(line: bytes) -> bool:
     try:
         line.decode()
     except UnicodeDecodeError:
-        valid = line.decode(errors="ignore").encode()
-        sequences = len(valid.decode()) - len(valid.translate(None, bytes(range(128, 256))))
-        return "damaged" if sequences > len(line) - len(valid) else "other"
-    return "valid"
+        return False
+    return True
+
+
+def _is_damaged_utf8(line: bytes) -> bool:
+    """Check if a line has more valid sequences of UTF-8 than invalid bytes."""
+    valid = line.decode(errors="ignore")
+    sequences = sum(map(len, NON_ASCII.findall(valid)))
+    return sequences > len(line) - len(valid.encode())

@@ -130,7 +130,7 @@ UNLISTED_ASCII = -8.0
 # Of other characters:
 BAD = -16.0  # control characters, unassigned and private ones, invalid bytes
 UNUSUAL_SIGN = -9.0
-BOX = -6.0
+BOX = -8.0
 SIGNS = {
     **dict.fromkeys("、。，「」", -3.0),
     **dict.fromkeys("“”’", -4.5),
@@ -150,7 +150,7 @@ DIGIT_BESIDE_LETTER = -2.0
 WRONG_SIDE = -3.0  # a sign where a letter is expected, or none at all
 DOUBTFUL_SIDE = -1.0
 TWO_SPACES = -2.0
-BOX_LINE = 4.0  # repeated, which makes up for BOX
+BOX_LINE = 6.0  # repeated, which makes up for BOX
 # Of words and texts:
 ODD_WORD = -3.0
 NON_LATIN = -4.0
@@ -201,18 +201,33 @@ def log_likelihood(text: str, context: str = "", non_latin: float = NON_LATIN) -
         total += non_latin + cost * ascii_letters
     counts = letters[main] + marks
     languages = _languages().get(main, {"": {}})
-    return total + max(_fit(*language, counts, context) for language in languages.items())
+    bonus = _context_fit(context)
+    return total + max(
+        _fit(name, language, counts) + bonus.get(name, 0.0) for name, language in languages.items()
+    )
 
 
-def _fit(name: str, language: dict[str, float], counts: Counter[str], context: str) -> float:
+def _fit(name: str, language: dict[str, float], counts: Counter[str]) -> float:
     """Return the logarithm of the probability of letters in a language."""
-    score = 0.0
-    for letter, count in counts.items():
-        known = language.get(letter)
-        score += count * (_unlisted(letter, name) if known is None else known)
-    if context:
-        score += sum(language[each] for each in context) * min(1, MAX_CONTEXT / len(context))
-    return score
+    if name not in STANDARDS:
+        return sum([count * language.get(letter, FOREIGN) for letter, count in counts.items()])
+    return sum(
+        count * (language.get(letter) or _unlisted(letter, name))
+        for letter, count in counts.items()
+    )
+
+
+@lru_cache(16)
+def _context_fit(context: str) -> dict[str, float]:
+    """Return the logarithm of the probability of ASCII letters in the Latin languages."""
+    if not context:
+        return {}
+    weight = min(1, MAX_CONTEXT / len(context))
+    counts = Counter(context)
+    return {
+        name: weight * sum(count * language[letter] for letter, count in counts.items())
+        for name, language in _languages()["LATIN"].items()
+    }
 
 
 @lru_cache
@@ -256,8 +271,6 @@ def _by_rank(letters: str, share: float = 1.0) -> dict[str, float]:
 @lru_cache(1 << 14)
 def _unlisted(letter: str, language: str) -> float:
     """Return the logarithm of the probability of a letter that a language doesn't list."""
-    if language not in STANDARDS:
-        return FOREIGN
     if _is_usual(letter, *STANDARDS[language]):
         return UNLISTED_USUAL
     if language == "ja" and unicodedata.name(letter, "").startswith(JAPANESE):
