@@ -103,7 +103,7 @@ def test_each_rejection_has_a_reason(run):
         ("p.txt.gz", b"\x1f\x8b\x08no gzip"),
         ("p.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 10_000, mtime=0)[:-20]),
         ("p.jsonl", b"\x89PNG\n" * 2000),
-        ("p.jsonl", b"{}\n"),
+        ("p.jsonl", b'{"text": 5}\n'),
     ],
 )
 def test_a_binary_or_damaged_file_stops_clean(run, name, content):
@@ -127,6 +127,15 @@ def test_conversations_keep_their_messages(run):
     assert {each.messages[0]["content"] for each in kept} == {"Don’t?"}
     assert {each.messages[1]["content"].strip() for each in kept} == set(answers)
     assert all(each.text == render_messages(each.messages) for each in kept)
+
+
+def test_a_missing_text_field_is_explained(run):
+    expected = (
+        r'^a.jsonl: no key "text" \(clean.text_field\); keys found: id, content; did you mean '
+        r"content\? \(clean.bad_files=reject skips such files\)$"
+    )
+    with pytest.raises(AtlasError, match=expected):
+        run({"a.jsonl": b'{"id": 1, "content": "one"}\n' * 2})
 
 
 def test_bad_files_can_be_rejected(run):

@@ -80,6 +80,14 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             "modulus is 1: it must be greater than or equal to 2",
         ),
         (
+            {"clean.text_field": "{title} {text"},
+            "clean.text_field is '{title} {text': it must be a template whose braces come in pairs",
+        ),
+        (
+            {"clean.text_field": ["text", 0]},
+            "clean.text_field is ['text', 0]: it must be a key, a column number from 1 on, a template",
+        ),
+        (
             {"clean.encoding": "latn1"},
             "clean.encoding is 'latn1': it must be an encoding that Python knows (did you mean "
             "latin1?) or null",
@@ -246,3 +254,9 @@ def test_a_former_name_is_refused_with_the_new_one(former):
     known = dict(leaves(yaml.safe_load((ROOT / "params.yaml").read_text())))
     suggested = str(error.value).partition("did you mean ")[2].rstrip("?").split(" or ")
     assert set(suggested) <= set(known)
+
+
+def test_text_field_takes_names_numbers_templates_and_lists():
+    fields = ("text", 2, "data.text", r"{a}\n{b}", ["text", 2])
+    found = [small_params(**{"clean.text_field": field}).clean.text_field for field in fields]
+    assert found == ["text", 2, "data.text", "{a}\n{b}", ("text", 2)]

@@ -166,6 +166,8 @@ def _write_unit(final: Path, items: Iterator[Item], clean: CleanParams, notes: N
 def clean_item(item: Item, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Clean and divide a text; explain what is rejected."""
     if isinstance(item, UnreadableFile) and clean.bad_files == "stop":
+        if item.reason in ("no_text_key", "no_text_column"):
+            raise AtlasError(f"{item.id}: {item.detail} (clean.bad_files=reject skips such files)")
         raise AtlasError(
             f"{item.id}: not readable as text ({item.reason}: {item.detail}); remove it from the "
             "corpus, or set clean.bad_files=reject to skip it"

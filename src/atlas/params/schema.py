@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -43,14 +51,21 @@ def _unescape(value: object) -> object:
     return ESCAPE.sub(lambda match: str(literal_eval(f"'{match[0]}'")), value)
 
 
-def _balanced(template: str) -> str:
-    """Reject a template whose braces are not in pairs."""
-    rest, fields = re.subn(r"\{[^{}]+\}", "", re.sub(r"\{\{|\}\}", "", template))
+def _text_field(value: object) -> object:
+    """Check ``text_field``: a key, a column number, a template, or a list of these."""
+    if isinstance(value, list | tuple) and value:
+        return tuple(map(_text_field, value))
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("a key, a column number from 1 on, a template, or a list of these")
+    text = str(_unescape(value))
+    rest, fields = re.subn(r"\{[^{}]+\}", "", re.sub(r"\{\{|\}\}", "", text))
     if "{" in rest or "}" in rest:
-        raise ValueError("a brace has no partner; {{ and }} stand for { and } in a template")
-    if rest != template and not fields:
-        raise ValueError("a template needs a field in braces, such as {text}")
-    return template
+        raise ValueError("a template whose braces come in pairs; {{ and }} stand for { and }")
+    if rest != text and not fields:
+        raise ValueError("a template with a key in braces, such as {text}")
+    return text
 
 
 def _known_encoding(name: str) -> str:
@@ -74,7 +89,7 @@ FilterName = Literal[
 ]
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
-TextField = Positive | Annotated[Text, BeforeValidator(_unescape), AfterValidator(_balanced)]
+TextField = Annotated[str | int | tuple[str | int, ...], PlainValidator(_text_field)]
 Encoding = Annotated[str, Field(min_length=1), AfterValidator(_known_encoding)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # a list, in YAML
 Separator = Annotated[str, BeforeValidator(_unescape), Field(min_length=1)]
@@ -189,7 +204,7 @@ class CleanParams(Section):
     documents: Literal["auto", "file", "paragraph", "line", "separator"]
     separator: Separator | None
     encoding: Encoding | None
-    text_field: TextField | Annotated[tuple[TextField, ...], Field(strict=False, min_length=1)]
+    text_field: TextField
     text_lists: Literal["join", "documents"]
     fix_mojibake: bool
     unicode_normalization: Literal["NFC"] | None

@@ -35,6 +35,13 @@ LAYOUTS = {
     "object with a list": json.dumps({"version": "1", "tags": ["a"], "data": RECORDS}),
     "indented object with a list": json.dumps({"rows": RECORDS, "n": 5}, indent=1),
     "objects by name": json.dumps({f"r{each['id']}": each for each in RECORDS}),
+    "columns": json.dumps({key: [each[key] for each in RECORDS] for key in ("id", "text")}),
+    "columns of pandas": json.dumps(
+        {key: {str(n): each[key] for n, each in enumerate(RECORDS)} for key in ("id", "text")}
+    ),
+    "columns, index and data": json.dumps(
+        {"columns": ["id", "text"], "index": [0], "data": [[r["id"], r["text"]] for r in RECORDS]}
+    ),
     "strings": json.dumps(STORIES),
     "lines of strings": "".join(json.dumps(each) + "\n" for each in STORIES),
     "lines of arrays": "".join(json.dumps([each]) + "\n" for each in RECORDS),

@@ -284,6 +284,13 @@ def test_an_overlong_row_is_rejected(tmp_path, monkeypatch, row):
     assert not isinstance(items[1], Document)
 
 
+def test_an_overlong_text_of_many_lines_is_one_rejection(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_ROW", 1000)
+    long = "\n".join(f"line {n}, and so on" * (n % 3) for n in range(500))
+    data = f'id,text,n\n1,first,2\n2,"{long}",3\n3,last,4\n'
+    assert texts(read_table(tmp_path, data)[0]) == ["first", "row_too_long", "last"]
+
+
 def test_damage_to_tables_is_no_error(tmp_path):
     out = io.StringIO()
     csv.writer(out).writerows([["id", "text"], *enumerate(TRICKY)])

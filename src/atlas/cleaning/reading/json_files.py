@@ -264,19 +264,39 @@ def _top_values(values: "_Values", name: str, clean: CleanParams) -> Iterator[An
 
 def _inner_records(value: dict[str, Any], name: str, clean: CleanParams) -> list[Any]:
     """Return the records of the only object in a file: itself, or what its lists hold."""
-    if records.is_record(value, clean):
+    is_record = records.is_record(value, clean)
+    if is_record and not isinstance(records.find_text(value, clean), list | dict):
         return [value]
     if DATASET_FILES.get(name.rpartition("/")[2]) in value:
         return [Rejection(name, "metadata", "describes a dataset of Hugging Face")]
-    lists = [each for each in value.values() if isinstance(each, list) and each]
-    for kind in (dict, str, list):
-        chosen = [each for each in lists if isinstance(each[0], kind)]
-        if chosen and (kind is dict or len(chosen) == 1):
-            return list(chain.from_iterable(chosen))
     inner = list(value.values())
     if inner and all(isinstance(each, dict) and records.is_record(each, clean) for each in inner):
         return inner  # records by name
+    if rows := _rows_of_columns(value):
+        return rows
+    lists = [each for each in inner if isinstance(each, list) and each]
+    for kind in () if is_record else (dict, str, list):
+        chosen = [each for each in lists if isinstance(each[0], kind)]
+        if chosen and (kind is dict or len(chosen) == 1):
+            return list(chain.from_iterable(chosen))
     return [value]
+
+
+def _rows_of_columns(value: dict[str, Any]) -> list[Any] | None:
+    """Return the rows of an object that holds a table by columns, as pandas and datasets write."""
+    if value.keys() <= {"columns", "index", "data"} and value.keys() >= {"columns", "data"}:
+        return [dict(zip(value["columns"], row, strict=False)) for row in value["data"]]
+    columns = list(value.values())
+    if len(columns) < 2:
+        return None
+    if all(isinstance(column, dict) for column in columns):
+        same = all(column.keys() == columns[0].keys() for column in columns)
+        simple = not any(isinstance(each, dict | list) for each in columns[0].values())
+        columns = [list(column.values()) for column in columns] if same and simple else []
+    lengths = {len(column) if isinstance(column, list) else 0 for column in columns}
+    if len(lengths) != 1 or 0 in lengths:
+        return None
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _lists_of_long_object(values: "_Values") -> Iterator[Any]:

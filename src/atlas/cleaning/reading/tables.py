@@ -31,6 +31,7 @@ ESCAPED = re.compile(r"\\(.)", re.S)
 NUMBER = re.compile(r"[-+$€£]?\d[\d.,:/\s%-]*(?:e[-+]?\d+)?", re.I)  # dates and times as well
 MOSTLY = 0.9  # share of rows
 MAX_BOUNDARIES = 20  # quotes beside delimiters in a row with quotes that are not doubled
+FEW = 10  # lines that tell rows from a text of many lines
 MAX_NAME = 40  # characters of a cell that can be a name
 MAX_LABELS = 20  # distinct values in a column of labels
 MIN_LABEL_ROWS = 10
@@ -177,9 +178,14 @@ class _Lines:
         while line := self._pending.pop() if self._pending else self._read():
             self.taken.append(line)
             self._characters += len(line)
-            if line is TOO_LONG or (self._characters > MAX_ROW and len(self.taken) > 1):
+            if line is TOO_LONG or self.too_many:
                 raise csv.Error("too long")
             yield line
+
+    @property
+    def too_many(self) -> bool:
+        """True if the lines of the row have more than MAX_ROW characters."""
+        return self._characters > MAX_ROW and len(self.taken) > 1
 
     def _read(self) -> str:
         line = self._text.readline(MAX_ROW + 1)
@@ -200,6 +206,12 @@ class _Lines:
         """Read these lines again, as those of a new row."""
         self._pending += reversed(lines)
         self.start_row()
+
+    def skip_quoted(self, quote: str) -> None:
+        """Skip the lines up to one that closes a quote."""
+        while line := self._pending.pop() if self._pending else self._read():
+            if line.count(quote) % 2:
+                return
 
     def sample(self) -> tuple[list[str], bool]:
         """Return the lines at the start, and True if they are all."""
@@ -409,7 +421,11 @@ def _rows(lines: _Lines, table: Table, notes: Notes) -> Iterator[list[str] | Rej
         except StopIteration:
             return
         except csv.Error:
-            pass
+            if lines.too_many and not _look_like_rows(lines.taken[1:FEW], table):
+                lines.skip_quoted(table.dialect.quote or '"')
+                rows = table.dialect.rows(iter(lines))
+                yield Rejection("", "row_too_long", f"more than {MAX_ROW:,} characters")
+                continue
         taken = lines.taken
         fits = row is not None and len(row) == fields
         unquoted = len(taken) == 1 and not (literal and '"' in taken[0])
@@ -454,6 +470,13 @@ def _is_several(taken: list[str], table: Table) -> bool:
         return False
     rows = map(table.dialect.split, taken)
     return all(len(cells) == len(table.names) and table.agrees(cells) for cells in rows)
+
+
+def _look_like_rows(taken: list[str], table: Table) -> bool:
+    delimiters = len(table.names) - 1
+    return bool(delimiters) and all(
+        line.count(table.dialect.delimiter) == delimiters for line in taken
+    )
 
 
 def _recover(lines: _Lines, table: Table) -> list[str] | Rejection:
