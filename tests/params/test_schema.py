@@ -5,7 +5,7 @@ from atlas.errors import AtlasError
 from atlas.params.overrides import leaves
 from atlas.params.schema import FORMER_NAMES, Params, load_params
 from tests.code_walk import ROOT
-from tests.small import params_tree
+from tests.small import params_tree, small_params
 
 
 def refusal(**changes) -> str:
@@ -85,7 +85,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ),
         (
             {"clean.text_field": ["text", 0]},
-            "clean.text_field is ['text', 0]: it must be a key, a column number from 1 on, a template",
+            "clean.text_field is ['text', 0]: it must be a key, a column number from 1",
         ),
         (
             {"clean.encoding": "latn1"},
