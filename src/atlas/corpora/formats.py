@@ -109,6 +109,9 @@ UNSUPPORTED = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old or encrypted Office file; save it as .docx",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"Rar!\x1a\x07": "a RAR archive; unpack it",
+    b"\x04\x22\x4d\x18": "compressed with lz4; unpack it",
+    b"\x1f\x9d": "compressed with compress (.Z); unpack it",
+    b"WARC/": "a web archive (.warc); extract its pages",
     b"SQLite format 3\x00": "an SQLite database; export its texts as .csv",
     b"ITSF\x03": "a compiled help file (.chm)",
 }

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import pytest
 
+from atlas.cleaning.reading import markup
 from atlas.cleaning.reading.markup import html_text, subtitle_text, xml_text
 from atlas.cleaning.reading.pieces import Notes
 from tests.cleaning.reading.raw_files import read, read_all, texts
@@ -38,6 +39,17 @@ def test_a_page_is_decoded_as_it_declares(tmp_path):
     page = '<html><meta charset="iso-8859-2"><p>Žluťoučký kůň pěl</p></html>'
     (tmp_path / "a.html").write_bytes(page.encode("iso-8859-2"))
     assert texts(read(tmp_path / "a.html")) == ["Žluťoučký kůň pěl"]
+
+
+def test_a_very_long_page_is_several_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr(markup, "MAX_BLOCK", 1000)
+    paragraphs = [f"Paragraph {number} of many." for number in range(500)] + ["x" * 3000]
+    (tmp_path / "a.html").write_text("<html>" + "".join(f"<p>{each}" for each in paragraphs))
+    items = read(tmp_path / "a.html")
+    assert "".join(texts(items)) == "\n\n".join(paragraphs)
+    assert max(map(len, texts(items))) == 1000
+    assert len({item.id for item in items}) == len(items)
+    assert [item.text.endswith(".\n\n") for item in items[:-4]] == [True] * (len(items) - 4)
 
 
 def test_a_page_too_large_for_memory_is_refused(tmp_path):
@@ -123,6 +135,14 @@ def test_subtitles_and_pages_under_txt_are_named(tmp_path):
         "Text with --> an arrow and <b>tags</b>.",
     ]
     assert [line.partition(":")[0] for line in notes.warnings] == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_formats_are_recognized_in_wide_encodings(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes((SRT + "Bye.").encode(encoding))
+    (tmp_path / "b.txt").write_bytes("<html><p>Text</html>".encode(encoding))
+    items = read_all(tmp_path, ["a.txt", "b.txt"])
+    assert texts(items) == ["Hello there.\nBye.", "Text"]
 
 
 def test_source_code_stays_as_it_is(tmp_path):

@@ -10,7 +10,7 @@ from atlas.cleaning.reading.containers import BrokenFileError, open_stream, read
 from atlas.cleaning.reading.decoding import NotTextError
 from atlas.cleaning.reading.markup import decoded, html_text
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
-from atlas.cleaning.reading.streams import CHUNK
+from atlas.cleaning.reading.streams import CHUNK, MAX_BLOCK
 from atlas.params.schema import CleanParams
 
 MAX_MESSAGE = 64 << 20  # bytes, with attachments
@@ -60,7 +60,10 @@ def _document(data: bytes, identity: str, piece: Piece, notes: Notes) -> Item:
         return Rejection(identity, error.reason, str(error))
     except Exception as error:  # the parsers of email raise anything for damaged headers
         return Rejection(identity, "broken_mail", f"{type(error).__name__}: {error}")
-    return Document(identity, piece.name, "\n\n".join(filter(None, map(str.strip, texts))))
+    text = "\n\n".join(filter(None, map(str.strip, texts)))
+    if len(text) > MAX_BLOCK:
+        return Rejection(identity, "text_too_long", f"more than {MAX_BLOCK:,} characters")
+    return Document(identity, piece.name, text)
 
 
 def _texts(part: Message, piece: Piece, notes: Notes) -> Iterator[str]:

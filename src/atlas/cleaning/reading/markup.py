@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from atlas.cleaning.reading import decoding
 from atlas.cleaning.reading.containers import BrokenFileError, open_stream, read_whole
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, TextBlock
+from atlas.cleaning.reading.streams import MAX_BLOCK
 from atlas.params.schema import CleanParams
 
 MAX_MARKUP = 32 << 20  # bytes; a parsed page takes ten times as much memory
@@ -54,9 +55,22 @@ def _reader(
         with open_stream(piece) as stream:
             data = read_whole(stream, MAX_MARKUP)
         text = decoded(data, piece, notes, clean.encoding)
-        yield TextBlock(piece.name, piece.name, extract(text))
+        yield from text_blocks(extract(text), piece)
 
     return read
+
+
+def text_blocks(text: str, piece: Piece) -> Iterator[TextBlock]:
+    """Make the text of a file one document, or several of at most MAX_BLOCK characters."""
+    start = 0
+    while start < len(text) or not start:
+        stop = start + MAX_BLOCK
+        if stop < len(text):
+            ends = (text.rfind(mark, start, stop) + len(mark) for mark in ("\n\n", "\n", " "))
+            stop = next((end for end in ends if end > start + 1), stop)
+        identity = f"{piece.name}@{start}" if start else piece.name
+        yield TextBlock(identity, piece.name, text[start:stop])
+        start = stop
 
 
 def html_text(page: str, xhtml: bool = False) -> str:

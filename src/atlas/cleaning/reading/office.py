@@ -11,14 +11,14 @@ from xml.etree.ElementTree import Element
 
 from atlas.cleaning.reading.containers import BrokenFileError, open_seekable
 from atlas.cleaning.reading.decoding import NotTextError
-from atlas.cleaning.reading.markup import MAX_MARKUP, decoded, html_text, parse_xml
-from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, TextBlock
+from atlas.cleaning.reading.markup import MAX_MARKUP, decoded, html_text, parse_xml, text_blocks
+from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
 from atlas.params.schema import CleanParams
 
 PARAGRAPHS = {"p", "h"}
 ROWS, CELLS = {"tr", "table-row"}, {"tc", "table-cell"}
 SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "line-break": "\n", "s": " ", "noBreakHyphen": "-"}
-SEPARATE = {"txbxContent", "note-body"}  # text beside that of the paragraph around it
+SEPARATE = {"txbxContent", "note-body"}  # boxes and notes, read after their paragraph
 # Properties, deleted text, field codes, comments, and copies for old readers.
 NOT_TEXT = {
     *("pPr", "rPr", "sectPr", "tblPr", "trPr", "tcPr", "del", "moveFrom", "instrText"),
@@ -81,7 +81,7 @@ def read_epub(piece: Piece, _: CleanParams, notes: Notes) -> Iterator[Item]:
         chapters = [
             html_text(decoded(_part(archive, name), piece, notes), xhtml=True) for name in names
         ]
-    yield TextBlock(piece.name, piece.name, "\n\n".join(filter(None, chapters)))
+    yield from text_blocks("\n\n".join(filter(None, chapters)), piece)
 
 
 def read_docx(piece: Piece, _: CleanParams, __: Notes) -> Iterator[Item]:
@@ -98,7 +98,7 @@ def read_docx(piece: Piece, _: CleanParams, __: Notes) -> Iterator[Item]:
         present = set(archive.namelist())
         roots = [parse_xml(_part(archive, name)) for name in parts if name in present]
         text = "\n\n".join(block for root in roots for block in _blocks(root, _word_text))
-    yield TextBlock(piece.name, piece.name, text)
+    yield from text_blocks(text, piece)
 
 
 def read_odt(piece: Piece, _: CleanParams, __: Notes) -> Iterator[Item]:
@@ -107,7 +107,7 @@ def read_odt(piece: Piece, _: CleanParams, __: Notes) -> Iterator[Item]:
         root = parse_xml(_part(archive, "content.xml"))
         bodies = list(_find_all(root, "body"))
         text = "\n\n".join(block for body in bodies for block in _blocks(body, _any_text))
-    yield TextBlock(piece.name, piece.name, text)
+    yield from text_blocks(text, piece)
 
 
 TextOf = Callable[[Element], tuple[str, str]]  # text at the start and after an element
@@ -151,7 +151,7 @@ def _rows(table: Element, text_of: TextOf) -> Iterator[str]:
 
 
 def _inline(element: Element, text_of: TextOf, separate: list[Element]) -> Iterator[str]:
-    """Yield the text of a paragraph; collect elements whose text is beside it."""
+    """Yield the text of a paragraph; collect the boxes and notes in it."""
     name = _local(element)
     if name in SEPARATE:
         separate.append(element)
@@ -176,7 +176,7 @@ def read_pdf(piece: Piece, _: CleanParams, __: Notes) -> Iterator[Item]:
         except (FileNotDecryptedError, DependencyError):
             raise BrokenFileError("encrypted", "it needs a password") from None
     if any(texts):
-        yield TextBlock(piece.name, piece.name, "\n\n".join(filter(None, texts)))
+        yield from text_blocks("\n\n".join(filter(None, texts)), piece)
     else:
         detail = f"none of its {len(texts)} pages has text: recognize its pictures first (OCR)"
         yield Rejection(piece.name, "no_text_layer", detail)

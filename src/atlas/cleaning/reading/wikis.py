@@ -10,10 +10,10 @@ from atlas.cleaning.documents import Document
 from atlas.cleaning.reading.containers import BrokenFileError, open_stream
 from atlas.cleaning.reading.markup import decoded
 from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection
-from atlas.cleaning.reading.streams import MAX_LINE, read_lines
+from atlas.cleaning.reading.streams import MAX_BLOCK, read_lines
 from atlas.params.schema import CleanParams
 
-MAX_ARTICLE = MAX_LINE
+MAX_ARTICLE = MAX_BLOCK  # bytes
 ARTICLES = "0"  # the namespace
 DOC_START = re.compile(rb"\s*<doc id=[^>]*>\s*")
 DOC_END = b"</doc>"
@@ -102,6 +102,8 @@ def _page(page: ElementTree.Element, piece: Piece, media: re.Pattern[str]) -> It
         text = wiki_text(found("revision/text"), media)
     except Exception as error:  # the parser raises anything for odd markup
         return Rejection(identity, "broken_markup", f"{type(error).__name__}: {error}")
+    if len(text) > MAX_ARTICLE:
+        return Rejection(identity, "text_too_long", f"more than {MAX_ARTICLE:,} characters")
     return Document(identity, piece.name, f"{title}\n\n{text}" if text else "")
 
 
