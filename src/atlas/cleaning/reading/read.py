@@ -193,6 +193,8 @@ def _items(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         yield from READERS[piece.format](piece, clean, notes)
         return
     content = inspect(piece)
+    if not content.head:
+        return
     if len(content.head) < HEAD:  # the whole file: don't open it again
         piece = replace(piece, content=content.head)
     detected = detect(piece.name, content.head)
