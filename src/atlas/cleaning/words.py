@@ -40,14 +40,14 @@ EXTENDING = "\u0e33\u0eb3\uff9e\uff9f"
 # Scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Tai, Balinese, Javanese;
 # Han, Kana, Bopomofo and Yi.
 UNSPACED = (
-    "[\u0e00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
+    "\u0e00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
     "\u2e80-\u2fdf\u3005-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\uff66-\uff9f"
-    "\U0001aff0-\U0001b2ff\U00020000-\U0003ffff]+"
+    "\U0001aff0-\U0001b2ff\U00020000-\U0003ffff"
 )
 # Latin, Greek, Cyrillic, Armenian, Georgian, Coptic, Glagolitic, Deseret.
 ALPHABET = (
-    "[\x00-\u058f\u10a0-\u10ff\u1c80-\u1cbf\u1d00-\u1fff\u2000-\u2d2f\ua640-\ua69f\ua720-\ua7ff"
-    "\uab30-\uab6f\ufb00-\ufb17\uff10-\uff5a\U00010400-\U0001044f]+"
+    "\x00-\u058f\u10a0-\u10ff\u1c80-\u1cbf\u1d00-\u1fff\u2000-\u2d2f\ua640-\ua69f\ua720-\ua7ff"
+    "\uab30-\uab6f\ufb00-\ufb17\uff10-\uff5a\U00010400-\U0001044f"
 )
 
 
@@ -94,9 +94,9 @@ class Tables:
 @cache
 def _tables() -> Tables:
     characters = np.arange(CODES, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
-    words, marks, decimal, ignored, unspaced, alphabet = (
-        _matches(pattern, characters)
-        for pattern in (r"\w+", f"[{EXTENDING}]", r"\d+", f"[{IGNORED}]", UNSPACED, ALPHABET)
+    words, decimal = (_matches(pattern, characters) for pattern in (r"\w+", r"\d+"))
+    marks, ignored, unspaced, alphabet = (
+        _matches(f"[{each}]+", characters) for each in (EXTENDING, IGNORED, UNSPACED, ALPHABET)
     )
     others = characters[:IDEOGRAPHS]
     marks[:IDEOGRAPHS] |= [unicodedata.category(each) in ("Mn", "Mc", "Me") for each in others]

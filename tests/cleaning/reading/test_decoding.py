@@ -52,6 +52,11 @@ def test_certain_encodings(data, encoding):
     assert (decoded.text, decoded.encoding, decoded.guessed) == (FRENCH, encoding, False)
 
 
+def test_a_few_control_characters_do_not_make_a_short_text_binary():
+    assert decode(b"a\x7fb\x00c\n").text == "a\x7fb\x00c\n"
+    assert decode("Hi\n".encode("utf-16-le")).text == "Hi\n"
+
+
 GUESSES = [
     *((text, "iso-8859-1") for text in (GERMAN, SPANISH, ENGLISH, "café", "Il va à Paris.")),
     ("25\u00a0°C for £5, © 1999", "iso-8859-1"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from atlas.cleaning.steps import filters
 from atlas.cleaning.steps.filters import FILTERS
 from atlas.params.schema import FilterName
+from tests.cleaning.scripts import VOCABULARY, story
 from tests.small import text
 
 DIFFERENT = [f"w{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]
@@ -152,3 +153,17 @@ def test_real_books_pass(corpora):
         book = path.read_text(encoding="latin-1")
         for name in ("repetition", "bullets", "ellipsis"):
             assert FILTERS[name](book) is None, path.name
+
+
+@pytest.mark.parametrize("language", VOCABULARY)
+@pytest.mark.parametrize("name", [name for name in FILTERS if name != "english"])
+def test_good_text_in_every_script_passes(name, language):
+    paragraphs = [story(language, seed, 300) for seed in range(6)]
+    assert FILTERS[name]("\n\n".join(paragraphs)) is None
+
+
+def test_letters_are_words_where_no_spaces_are():
+    assert "49 words" in FILTERS["short"]("文" * 49 + "。")
+    assert FILTERS["short"]("น้ำ" * 25) is None
+    assert "1 of 5 words have a letter" in FILTERS["letters"]("文 1 2 3 4")
+    assert "repeated lines" in FILTERS["repetition"](f"{'文字' * 30}\n\n{'文字' * 30}")

@@ -4,8 +4,9 @@ These are the Gopher rules (Rae et al. 2021, arXiv:2112.11446, section A1.1 and 
 published thresholds, adapted to books and small texts: no limit of 100,000 words, repeated
 headings and speaker names are fine, and an n-gram that occurs once is never "most frequent".
 
-Words are separated by whitespace, so ``short`` and ``word_length`` don't suit Chinese, Japanese
-or Thai, and ``english`` is for English only. The other filters suit every language.
+Words are separated by whitespace; in scripts that have none between words (Chinese, Japanese, Thai
+...) each letter counts as a word. ``word_length`` and the n-grams of ``repetition`` don't apply to
+a text where most words are such letters or Korean syllables, and ``english`` is for English only.
 """
 
 import re
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from atlas.cleaning.words import UNSPACED
 
 MIN_WORDS = 50
 MEAN_WORD_LENGTH = (3, 10)  # minimum and maximum, in characters
@@ -34,17 +37,25 @@ BULLETS = ("•", "‣", "◦", "●", "▪", "-", "*")
 ELLIPSES = ("...", "…")
 PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 LETTER = re.compile(r"[^\W\d_]")
+IN_UNSPACED = re.compile(f"[{UNSPACED}]")
+# A letter of a script without spaces, with its marks; or other characters with a letter or digit.
+WORD = re.compile(
+    rf"(?=\w)[{UNSPACED}](?:(?!\w)[{UNSPACED}])*|[^\s{UNSPACED}\W]+(?:[^\s{UNSPACED}]*\w)?"
+)
+SHORT_WORD = re.compile(f"[{UNSPACED}\uac00-\ud7af]")
 
 
 def short(text: str) -> str | None:
     """Fewer than 50 words."""
-    words = len(text.split())
+    words = len(_words(text))
     return f"{words} words, fewer than {MIN_WORDS}" if words < MIN_WORDS else None
 
 
 def word_length(text: str) -> str | None:
     """Mean word length below 3 or above 10 characters."""
-    words = text.split()
+    words = _words(text)
+    if _is_mostly_short_words(words):
+        return None
     mean = sum(map(len, words)) / max(1, len(words))
     low, high = MEAN_WORD_LENGTH
     good = low <= mean <= high
@@ -53,7 +64,7 @@ def word_length(text: str) -> str | None:
 
 def symbols(text: str) -> str | None:
     """More than one hash sign or ellipsis per ten words."""
-    words = max(1, len(text.split()))
+    words = max(1, len(_words(text)))
     counts = {"hash signs": text.count("#"), "ellipses": sum(map(text.count, ELLIPSES))}
     for name, count in counts.items():
         if count > MAX_SYMBOLS_PER_WORD * words:
@@ -73,7 +84,7 @@ def ellipsis(text: str) -> str | None:
 
 def letters(text: str) -> str | None:
     """Fewer than 80% of words contain a letter."""
-    words = text.split()
+    words = _words(text)
     count = sum(word.isalpha() or LETTER.search(word) is not None for word in words)
     if count >= MIN_WORDS_WITH_LETTER * len(words):
         return None
@@ -91,10 +102,11 @@ def english(text: str) -> str | None:
 def repetition(text: str) -> str | None:
     """Too many repeated lines, paragraphs or word n-grams."""
     paragraphs = [each for each in map(str.strip, PARAGRAPH_BREAK.split(text)) if each]
+    words = _words(text)
     return (
         _repeated_segments(_lines(text), "lines")
         or _repeated_segments(paragraphs, "paragraphs")
-        or _repeated_ngrams(text.split())
+        or (None if _is_mostly_short_words(words) else _repeated_ngrams(words))
     )
 
 
@@ -102,6 +114,16 @@ FILTERS: Mapping[str, Callable[[str], str | None]] = {
     rule.__name__: rule
     for rule in (short, word_length, symbols, bullets, ellipsis, letters, english, repetition)
 }
+
+
+def _words(text: str) -> list[str]:
+    if text.isascii() or not IN_UNSPACED.search(text):
+        return text.split()
+    return WORD.findall(text)
+
+
+def _is_mostly_short_words(words: list[str]) -> bool:
+    return 2 * sum(SHORT_WORD.match(word) is not None for word in words) > len(words)
 
 
 def _lines(text: str) -> list[str]:
@@ -133,7 +155,7 @@ def _repeated_segments(segments: list[str], name: str) -> str | None:
 
 
 def _is_not_heading(segment: str) -> bool:
-    return len(segment.split(maxsplit=MAX_HEADING_WORDS)) > MAX_HEADING_WORDS
+    return len(_words(segment)) > MAX_HEADING_WORDS
 
 
 def _repeated_ngrams(words: list[str]) -> str | None:
