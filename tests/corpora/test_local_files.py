@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from atlas.corpora import local_files as module
 from atlas.corpora.formats import SUFFIXES
-from atlas.corpora.local_files import copy_files
+from atlas.corpora.local_files import PACKS, SMALL, copy_files, read_pack
 from atlas.corpora.manifest import RawFile
 from atlas.errors import AtlasError
 
@@ -90,11 +91,11 @@ def test_files_that_are_not_text_are_passed_over_and_named(own, copied, caplog):
 
 
 def test_a_warning_names_a_few_of_many_files(own, copied, caplog):
-    for number in range(1000):
+    for number in range(900):
         (own / f"{number}.bin").write_bytes(BINARY)
-    assert copied(own)[1]["passed_over"] == 1000
+    assert copied(own)[1]["passed_over"] == 900
     (line,) = warnings(caplog)
-    assert "1000 files" in line
+    assert "900 files" in line
     assert len(line) < 300
 
 
@@ -378,3 +379,42 @@ def open_to_all(folder: Path) -> None:
     for parent in [folder, *folder.parents]:
         if parent.name.startswith(("pytest-", "popen-", "test_")):
             parent.chmod(0o755)
+
+
+def test_many_small_files_are_packed(own, tmp_path):
+    names = [f"poems/{number}.txt" for number in range(1000)]
+    (own / "poems").mkdir()
+    for number, name in enumerate(names):
+        (own / name).write_text(f"poem {number}\n", newline="\n")
+    (own / "large.txt").write_bytes(b"x" * (SMALL + 1))
+    (own / "image.bin").write_bytes(BINARY)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    files, left_out = copy_files(own, raw)
+    assert left_out["passed_over"] == 1
+    names = [*names, "good.txt"]
+    assert {file.name: file.packed for file in files} == {
+        "large.txt": None,
+        f"{PACKS}/000000.pack": len(names),
+    }
+    packed = dict(read_pack(raw / PACKS / "000000.pack"))
+    assert sorted(packed) == sorted(names)
+    assert all((own / name).read_bytes() == data for name, data in packed.items())
+    for file in files:
+        described = RawFile.describe(raw, file.name, file.url, file.licence)
+        assert replace(file, packed=None) == described
+
+
+def test_packs_have_a_size(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MANY_FILES", 3)
+    monkeypatch.setattr(module, "PACK", 10)
+    for name in "abcd":
+        (own / f"{name}.txt").write_bytes(name.encode() * 4)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    packs = [dict(read_pack(raw / file.name)) for file in copy_files(own, raw)[0]]
+    assert [sorted(pack) for pack in packs] == [
+        ["a.txt", "b.txt"],
+        ["c.txt", "d.txt"],
+        ["good.txt"],
+    ]

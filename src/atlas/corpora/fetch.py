@@ -102,7 +102,8 @@ def fetch_corpus(
         names = (entry.name for entry in corpus.mix if label_of(entry) in fetched)
         name = " + ".join(dict.fromkeys(names))  # without paths, which are private
     write_manifest(folder, name, files)
-    return metrics | counts | {"files": len(files), "bytes": sum(file.bytes for file in files)}
+    number = sum(file.packed or 1 for file in files)
+    return metrics | counts | {"files": number, "bytes": sum(file.bytes for file in files)}
 
 
 def _fetch_one(

@@ -5,6 +5,7 @@ one, the suffix decides if the content agrees: ``.json`` that does not start lik
 Text of an unknown suffix is recognized by how it starts: HTML, subtitles, mail, JSON Lines.
 """
 
+import functools
 import re
 import tarfile
 from dataclasses import dataclass
@@ -178,7 +179,8 @@ class Detected:
         return self.expected is not None and self.format != self.expected
 
 
-def split_suffixes(name: str) -> tuple[str, list[str]]:
+@functools.lru_cache(maxsize=64)
+def split_suffixes(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a name in lower case without suffixes of compression, and these, outermost first."""
     plain, layers = name.lower(), []
     for short, compression in COMPRESSED_TARS.items():
@@ -187,7 +189,7 @@ def split_suffixes(name: str) -> tuple[str, list[str]]:
     while suffix := next(filter(plain.endswith, COMPRESSIONS), None):
         plain = plain.removesuffix(suffix)
         layers.append(COMPRESSIONS[suffix])
-    return plain, layers
+    return plain, tuple(layers)
 
 
 def format_of(name: str) -> Format | None:
@@ -206,9 +208,9 @@ def compression_of(head: bytes) -> str | None:
 def detect(name: str, head: bytes) -> Detected:
     """Detect the format of a file from its name and the first ``HEAD`` unpacked bytes."""
     expected = format_of(name)
-    for magic, detail in UNSUPPORTED.items():
-        if head.startswith(magic):
-            return Detected("unsupported", expected, detail)
+    if head.startswith(tuple(UNSUPPORTED)):
+        detail = next(detail for magic, detail in UNSUPPORTED.items() if head.startswith(magic))
+        return Detected("unsupported", expected, detail)
     if head[60:68] in MOBI:
         detail = "a Kindle book (.mobi); convert it to .epub"
         return Detected("unsupported", expected, detail)

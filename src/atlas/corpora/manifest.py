@@ -21,6 +21,7 @@ class RawFile:
     bytes: int
     licence: str
     corpus: str | None = None  # label of its corpus in a mix, and first folder of its name
+    packed: int | None = None  # number of small files that it packs
 
     @classmethod
     def describe(

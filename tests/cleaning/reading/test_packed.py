@@ -14,8 +14,17 @@ from atlas.cleaning.documents import Document
 from atlas.cleaning.reading import containers
 from atlas.cleaning.reading import read as units
 from atlas.cleaning.reading.pieces import Notes, Rejection, UnreadableFile
+from atlas.corpora import local_files
 from atlas.corpora.manifest import RawFile
-from tests.cleaning.reading.raw_files import STORIES, archive, jsonl, read_all, table, texts
+from tests.cleaning.reading.raw_files import (
+    STORIES,
+    archive,
+    cleaning,
+    jsonl,
+    read_all,
+    table,
+    texts,
+)
 from tests.cleaning.reading.written import tarred
 
 if sys.version_info >= (3, 14):
@@ -252,3 +261,36 @@ def test_any_damage_is_reported(tmp_path_factory, packing, changes):
     (folder / "a.zip").write_bytes(data)
     for item in read_all(folder, ["a.zip"]):
         assert isinstance(item, Document | Rejection | UnreadableFile)
+
+
+def test_packs_are_read_as_their_files(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    (own / "b").mkdir(parents=True)
+    files = {
+        "a.txt": "Größe und Übermut".encode("cp1252"),
+        "b/c.txt": b"plain\r\n",
+        "b/d.html": b"<!DOCTYPE html><p>A page.</p>",
+        "e.txt.gz": gzip.compress(b"packed"),
+        "f.jsonl": jsonl(*STORIES),
+        "g.txt": b"",
+        "h.txt": bytes(range(256)) * 4,
+    }
+    for name, data in files.items():
+        (own / name).write_bytes(data)
+    results = []
+    for many in (1, 1000):
+        monkeypatch.setattr(local_files, "MANY_FILES", many)
+        raw = tmp_path / str(many)
+        raw.mkdir()
+        manifest = local_files.copy_files(own, raw)[0]
+        notes = Notes()
+        items = [
+            item
+            for unit in units.plan(raw, manifest)
+            for piece in unit.pieces
+            for item in units.read_piece(piece, cleaning(), notes)
+        ]
+        results.append((len(manifest), items, notes))
+    assert results[0][0] == 1
+    assert results[1][0] == len(files)
+    assert results[0][1:] == results[1][1:]

@@ -27,6 +27,7 @@ class Piece:
     content: bytes | None = None  # of a small file, unpacked, when it has been read
     packed_bytes: int = 0  # of the archive around a member
     depth: int = 0  # number of archives around it
+    is_pack: bool = False  # of small files, whose names start with ``name``
 
     @property
     def whole(self) -> bool:

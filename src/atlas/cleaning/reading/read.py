@@ -6,6 +6,8 @@ the same. ``read_piece`` then reads one file or range.
 """
 
 import contextlib
+import functools
+import io
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -41,11 +43,13 @@ from atlas.corpora.formats import (
     NAMES,
     Detected,
     Format,
+    compression_of,
     detect,
     format_of,
     format_of_zip,
     split_suffixes,
 )
+from atlas.corpora.local_files import PACKS, read_pack
 from atlas.corpora.manifest import RawFile
 from atlas.errors import one_line
 from atlas.params.schema import CleanParams
@@ -102,6 +106,8 @@ def plan(raw: Path, files: list[RawFile]) -> list[Unit]:
 
 def _pieces(raw: Path, file: RawFile, size: int) -> list[Piece]:
     path, name = raw / file.name, file.name
+    if file.packed:
+        return [Piece(path, name.partition(PACKS)[0], size=file.bytes, is_pack=True)]
     whole = Piece(path, name, size=file.bytes)
     if whole.size < MIN_RANGE:
         return [whole]
@@ -189,10 +195,13 @@ def read_piece(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]
 
 def _items(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Detect the format of a piece and read it."""
+    if piece.is_pack:
+        yield from _read_pack(piece, clean, notes)
+        return
     if piece.format:  # detected by plan()
         yield from READERS[piece.format](piece, clean, notes)
         return
-    content = inspect(piece)
+    content = Content(piece.content, []) if piece.content is not None else inspect(piece)
     if not content.head:
         return
     if len(content.head) < HEAD:  # the whole file: don't open it again
@@ -265,6 +274,17 @@ def _read_zip(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
                 yield from READERS[kind](piece, clean, notes)
             case _:
                 yield _passed_over(piece, detected, notes)
+
+
+def _read_pack(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
+    """Read small files that fetch packed as if they were files of their own."""
+    for name, data in read_pack(piece.path):
+        inner = Piece(piece.path, f"{piece.name}{name}", size=len(data), packed_bytes=len(data))
+        if len(data) < HEAD and compression_of(data) is None:
+            inner = replace(inner, content=data)
+        else:
+            inner = replace(inner, opener=functools.partial(io.BytesIO, data))
+        yield from read_piece(inner, clean, notes)
 
 
 def _read_archive(

@@ -5,6 +5,7 @@ because some of them (form feeds) are line ends to the later steps. Lines and pa
 after those steps, when all line ends are equal and the headers of books are gone.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from atlas.cleaning.reading.pieces import Item, Notes, Piece, Rejection, TextBlo
 from atlas.cleaning.steps.gutenberg import book_starts
 from atlas.params.schema import CleanParams
 
+UTF_8 = decoding.Guess("utf-8", guessed=False)
 HEAD = 1 << 20  # bytes searched for the separator of a file
 LINE_END = r"(?>\r\n|[\n\r\v\f\u2028\u2029])"
 BLANK_LINES = rf"{LINE_END}(?:[^\S\n\r\v\f\u2028\u2029]*{LINE_END})+"
@@ -33,16 +35,22 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
     """Read a text file or a range of one, in blocks of bounded size."""
     with open_stream(piece) as stream:
         head = stream.read(HEAD if clean.documents == "separator" else decoding.SAMPLE)
+    is_small = piece.whole and len(head) < decoding.SAMPLE
     try:
         guess = decoding.guess_encoding(head, whole=False)
     except NotTextError:
-        guess = decoding.Guess("utf-8", guessed=False)  # decided block by block
+        guess, is_small = UTF_8, False  # decided block by block
     if clean.encoding:
         guess = decoding.Guess(clean.encoding, guessed=False)
     converted = decoding.is_sequential(guess.encoding)
     if converted and piece.start:
         return  # the first range reads the whole file: characters can't be found from within
     separator = _separator(clean, head.decode(guess.encoding, errors="replace"))
+    if head and is_small and guess == UTF_8:
+        with contextlib.suppress(UnicodeDecodeError):  # needs no blocks
+            document = TextBlock(piece.name, piece.name, head.decode())
+            yield from divide(document, separator, notes) if separator else [document]
+            return
     marks = [_byte_pattern(separator)] if separator else []
     if clean.documents == "paragraph":
         marks.append(_byte_pattern(BLANK_LINES))

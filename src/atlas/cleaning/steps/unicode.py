@@ -106,6 +106,7 @@ def _misread(values: bytes, encoding: str) -> str:
 Step = Callable[[str], tuple[str, int]]
 
 MAX_ASCII = 0x7F
+SHORT = 1 << 12  # characters; below, Python is faster than NumPy
 OTHER_LINE_ENDS = "\r\v\f\x85\u2028\u2029"
 SURROGATE = re.compile("[\ud800-\udfff]")
 NEXT_LINE = "\x85"
@@ -172,6 +173,8 @@ def normalize(text: str, clean: CleanParams, changes: Counter[str]) -> str:
     ``clean`` selects the other steps. ``changes`` counts what each step did, under its name:
     characters that a step removes, or places where it rewrites the text.
     """
+    if len(text) < SHORT and text.isascii() and text.replace("\n", "").isprintable():
+        return text
     unusual = _unusual_characters(text)
     steps = [
         step
