@@ -303,6 +303,20 @@ def test_encodings_with_escape_sequences(encoding, language, size):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "language"),
+    [
+        *(("cp037", language) for language in ("portuguese", "german", "spanish")),
+        *(("cp273", "german"), ("cp1026", "turkish"), ("cp875", "greek")),
+    ],
+)
+@pytest.mark.parametrize("size", [200, 2000])
+def test_ebcdic(encoding, language, size):
+    original = text(language, size, encoding)
+    decoded = decode(original.encode(encoding))
+    assert (decoded.text, decoded.guessed) == (original, True)
+
+
+@pytest.mark.parametrize(
     "plain",
     [
         "N\bNA\bAM\bME\bE   _\bf_\bo_\bo\n",

@@ -130,6 +130,8 @@ def guess_encoding(sample: bytes, whole: bool, *, expected: Guess | None = None)
         text = codecs.getincrementaldecoder("utf-8")().decode(sample, final=whole)
     except UnicodeDecodeError:
         multibyte = None
+        if ebcdic := _ebcdic(sample):
+            return Guess(ebcdic, guessed=True)
     else:
         multibyte = len(sample) - len(text)
         if multibyte > CHANCE:
@@ -149,11 +151,12 @@ def guess_encoding(sample: bytes, whole: bool, *, expected: Guess | None = None)
 
 # Encodings in which a block can't be decoded without what is before it, or cut at a line end.
 SEQUENTIAL = ("utf-16", "utf-32", "utf-7", "iso2022", "hz")
+EBCDIC = ("cp037", "cp500", "cp1140", "cp273", "cp1026", "cp875", "cp424")  # of mainframes
 
 
 def is_sequential(encoding: str) -> bool:
     """True if blocks and lines of a file can't be found by their bytes."""
-    return encoding.startswith(SEQUENTIAL)
+    return encoding.startswith(SEQUENTIAL) or encoding in EBCDIC
 
 
 def utf8_stream(stream: BinaryIO, encoding: str) -> BinaryIO:
@@ -273,6 +276,30 @@ def _seven_bit(sample: bytes) -> str | None:
                 continue
             return encoding
     return None
+
+
+EBCDIC_SPACE = b"@"  # what its byte is in ASCII
+MIN_SPACES = 0.05  # share of spaces in text
+ODD_IN_EBCDIC = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f|\[\]{}\\^~`¬¢¦\ufffd]|[\"#$@](?=\w)"
+)
+UNLIKELY = -12.0
+MIN_EBCDIC_FIT = -5.0  # per character
+
+
+def _ebcdic(data: bytes) -> str | None:
+    """Detect EBCDIC, in which ASCII letters are non-ASCII bytes, too."""
+    sample = data[:SECOND_LOOK]
+    spaces = sample.count(EBCDIC_SPACE)
+    if spaces < MIN_SPACES * len(sample) or sample.count(b" ") > MIN_SPACES * spaces:
+        return None
+    scores = {}
+    for name in EBCDIC:
+        text = sample.decode(name, errors="replace")
+        score = log_likelihood(text) + UNLIKELY * len(ODD_IN_EBCDIC.findall(text))
+        if score > MIN_EBCDIC_FIT * len(text):
+            scores[name] = score
+    return max(scores, key=scores.__getitem__, default=None)
 
 
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
