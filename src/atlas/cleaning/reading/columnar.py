@@ -55,33 +55,44 @@ def _documents(
 ) -> Iterator[Item]:
     """Convert the rows of batches to documents; ``number`` rows come before them."""
     encoding = None  # of bytes that are not UTF-8
+    key = records.plain_key(clean)
     for batch in batches:
-        rows = _rows(batch)
-        invalid = [each for row in rows for each in _bytes(row) if not _is_utf_8(each)]
-        if invalid and encoding is None:
-            encoding = _guess(invalid, piece, notes)
+        rows, decoded = _rows(batch)
+        if not decoded and encoding is None:
+            invalid = [each for row in rows for each in _bytes(row) if not _is_utf_8(each)]
+            encoding = _guess(invalid, piece, notes) if invalid else None
         for row in rows:
             number += 1
             identity = f"{piece.name}:{number}"
             try:
-                record = _decoded(row, encoding)
+                record = row if decoded else _decoded(row, encoding)
             except UnicodeDecodeError as error:
                 yield Rejection(identity, "not_utf8" if encoding else "not_text", str(error))
+                continue
+            document = records.plain_document(record, key, identity, piece.name)
+            if document:
+                yield document  # the usual case, without detours
             else:
                 yield from records.record_documents(
                     record, identity, piece.name, clean, notes.counts
                 )
 
 
-def _rows(batch: Any) -> list[dict[str, Any]]:
-    """Return the rows of a batch, with text as bytes: it may not be valid UTF-8."""
-    from pyarrow import RecordBatch
+def _rows(batch: Any) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows of a batch, and False if their texts are bytes, perhaps not in UTF-8."""
+    from pyarrow import ArrowInvalid, RecordBatch
 
-    columns = [_as_bytes(column) for column in batch.columns]
-    undecoded = RecordBatch.from_arrays(columns, names=batch.schema.names)
-    undecoded.validate(full=True)  # reading the values of a damaged batch can crash
-    rows: list[dict[str, Any]] = undecoded.to_pylist(maps_as_pydicts="lossy")
-    return rows
+    decoded = "binary" not in str(batch.schema)
+    try:
+        batch.validate(full=True)  # reading the values of a damaged batch can crash
+    except ArrowInvalid:
+        decoded = False
+    if not decoded:
+        columns = [_as_bytes(column) for column in batch.columns]
+        batch = RecordBatch.from_arrays(columns, names=batch.schema.names)
+        batch.validate(full=True)
+    rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="lossy")
+    return rows, decoded
 
 
 def _as_bytes(column: Any) -> Any:

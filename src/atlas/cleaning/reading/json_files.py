@@ -29,7 +29,7 @@ CHUNK = 1 << 16  # characters
 BLANK = re.compile("[\\s\x1e\ufeff]*")  # with the separator of JSON text sequences
 LONGEST_TOKEN = 16  # characters of a literal or an escape, with room
 IN_VALUE, IN_STRING = re.compile(r'["{}\[\],]'), re.compile(r'"|\\[\s\S]')
-DATASET_FILES = {  # what Hugging Face's datasets writes beside tables, by a key that they have
+DATASET_FILES = {  # of Hugging Face's datasets, next to the tables, by a key that they have
     "dataset_info.json": "features",
     "state.json": "_fingerprint",
     "dataset_dict.json": "splits",
@@ -367,7 +367,7 @@ class _Values:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
-                # An error well before the end of the buffer is not for want of more text.
+                # More text doesn't help if the error is well before the end of the buffer.
                 held = len(self._buffer) - self._position
                 unfinished = error.msg.startswith("Unterminated")
                 if error.pos < len(self._buffer) - LONGEST_TOKEN and not unfinished:

@@ -54,7 +54,7 @@ SYSTEM_PROMPTS = ("system", "system_prompt")
 
 
 class RecordError(Exception):
-    """A record from which no document can be made."""
+    """A record that can't become a document."""
 
 
 @dataclass(frozen=True)

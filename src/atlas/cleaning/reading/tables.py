@@ -30,7 +30,7 @@ SEP_LINE = re.compile(r'"?sep=(.)"?\s*$', re.I)
 ESCAPED = re.compile(r"\\(.)", re.S)
 NUMBER = re.compile(r"[-+$€£]?\d[\d.,:/\s%-]*(?:e[-+]?\d+)?", re.I)  # dates and times as well
 MOSTLY = 0.9  # share of rows
-MAX_BOUNDARIES = 20  # quotes beside delimiters in a row with quotes that are not doubled
+MAX_BOUNDARIES = 20  # quotes next to delimiters in a row with quotes that are not doubled
 FEW = 10  # lines that tell rows from a text of many lines
 MAX_NAME = 40  # characters of a cell that can be a name
 MAX_LABELS = 20  # distinct values in a column of labels
@@ -296,11 +296,11 @@ def _dialects(
 
 
 def _delimiters(header: str, clean: CleanParams) -> list[str]:
-    """Return the usual delimiters in a header, and the characters beside the wanted name."""
+    """Return the usual delimiters in a header, and the characters next to the wanted name."""
     names = "|".join(map(re.escape, records.paths(clean)))
     mark = r"([^\w\s'\".-])"
-    beside = rf"{mark}\s?['\"]?(?:{names})(?!\w)|(?<!\w)(?:{names})['\"]?{mark}"
-    unusual = [mark for match in re.findall(beside, header) for mark in match if mark]
+    pattern = rf"{mark}\s?['\"]?(?:{names})(?!\w)|(?<!\w)(?:{names})['\"]?{mark}"
+    unusual = [mark for match in re.findall(pattern, header) for mark in match if mark]
     return [each for each in dict.fromkeys((*DELIMITERS, *unusual)) if each in header]
 
 
