@@ -67,6 +67,7 @@ GUESSES = [
     *((RUSSIAN, name) for name in ("cp1251", "koi8-r", "cp866")),
     *((POLISH, name) for name in ("cp1250", "iso8859-2")),
     (GREEK, "cp1253"),
+    ("Μια φορά κι έναν καιρό. Άρχισε να βρέχει.\n", "cp1253"),
     (JAPANESE, "cp932"),
     (JAPANESE * 20, "euc_jp"),
     (CHINESE * 20, "gb18030"),

@@ -163,6 +163,7 @@ OPENING, CLOSING = "«„“‘¿¡‚‹", "»”’“…›™"
 BETWEEN = "\u00ad、。，・；：？！،"  # signs that stand next to letters without a space
 DASHES = "–—"
 ONE_LETTER_WORDS = frozenset("abcdefghijklmnopqrstuvwxyzàáâåèéêìíòóôöúő")
+LEADING_APOSTROPHE = re.compile(r"(?<!\w)’(?=\w)")
 ODD_APOSTROPHE = re.compile(r"\w’[^\Wdmst](?!\w)")  # unlike don’t and it’s
 JAPANESE = ("HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA")
 CJK = {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "CJK", "HALFWIDTH"}
@@ -191,6 +192,7 @@ def log_likelihood(text: str, context: str = "", non_latin: float = NON_LATIN) -
     sizes["LATIN"] -= ascii_letters
     main = max(sizes, key=sizes.__getitem__)
     total += FOREIGN * (sum(sizes.values()) - sizes[main])
+    total += ODD_WORD * len(LEADING_APOSTROPHE.findall(text))
     if main == "LATIN":
         alone = (word for word in text.split() if len(word) == 1 and _kind(word) in CASED)
         total += sum(ODD_WORD for word in alone if word.lower() not in ONE_LETTER_WORDS)
