@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from atlas.corpora import local_files as module
 from atlas.corpora.formats import SUFFIXES
-from atlas.corpora.local_files import PACKS, SMALL, copy_files, read_pack
-from atlas.corpora.manifest import RawFile
+from atlas.corpora.local_files import SMALL, copy_files
+from atlas.corpora.manifest import PACKS, RawFile, read_pack
 from atlas.errors import AtlasError
 
 BINARY = bytes(range(256)) * 4

@@ -9,22 +9,21 @@ Many small files are packed into a few large ones, because DVC and file systems 
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from atlas.corpora.formats import HEAD, compression_of, detect, format_of, split_suffixes
-from atlas.corpora.manifest import RawFile
+from atlas.corpora.manifest import RawFile, write_pack
 from atlas.errors import NO_ROOM, AtlasError, one_line
 
 MANY_FILES = 1000  # from here on small ones are packed
 SMALL = 1 << 16  # bytes
-PACKS = ".packs"  # folder; the user's hidden folders are never copied
 PACK = 4 << 20  # bytes, the work of one task of clean
 TRIES = 2  # for a file that changes while it is copied
 LICENCE = "the user's own"
@@ -162,7 +161,7 @@ def _walk(base: Path, skip: Skip) -> Iterator[str]:
 
 
 class _Packs:
-    """Writes packs: a line of JSON with the name and size of each file, then all contents."""
+    """Writes packs of small files."""
 
     def __init__(self, source: Path, folder: Path) -> None:
         self._source = source
@@ -184,24 +183,11 @@ class _Packs:
         return self._written
 
     def _write(self) -> None:
-        if not self._files:
-            return
-        index = json.dumps([(name, len(data)) for name, data in self._files]).encode()
-        content = b"".join([index, b"\n", *(data for _, data in self._files)])
-        name = f"{PACKS}/{len(self._written):06d}.pack"
-        (self._folder / PACKS).mkdir(exist_ok=True)
-        (self._folder / name).write_bytes(content)
-        url, digest = self._source.as_posix(), hashlib.sha256(content).hexdigest()
-        pack = RawFile(name, url, digest, len(content), LICENCE, packed=len(self._files))
-        self._written.append(pack)
-        self._files, self._bytes = [], 0
-
-
-def read_pack(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the content of each file of a pack."""
-    with path.open("rb") as file:
-        for name, size in json.loads(file.readline()):
-            yield name, file.read(size)
+        if self._files:
+            name = write_pack(self._folder, len(self._written), self._files)
+            pack = RawFile.describe(self._folder, name, self._source.as_posix(), LICENCE)
+            self._written.append(replace(pack, packed=len(self._files)))
+            self._files, self._bytes = [], 0
 
 
 def _read_small(source: Path) -> bytes | None:

@@ -1,7 +1,11 @@
-"""The manifest of data/raw: the origin, checksum and licence of each raw file."""
+"""The manifest of data/raw: the origin, checksum and licence of each raw file.
+
+Many small files are packed: a line of JSON with the name and size of each, then all contents.
+"""
 
 import json
 import stat
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +13,7 @@ from atlas.errors import AtlasError
 from atlas.pipeline.files import sha256, write_json
 
 NAME = "manifest.json"
+PACKS = ".packs"  # folder; the user's hidden folders are never copied
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,19 @@ def _size(path: Path) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def write_pack(folder: Path, number: int, files: list[tuple[str, bytes]]) -> str:
+    """Write a pack of some files into a folder of raw files; return its name."""
+    name = f"{PACKS}/{number:06d}.pack"
+    index = json.dumps([(file, len(data)) for file, data in files]).encode()
+    (folder / PACKS).mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"".join([index, b"\n", *(data for _, data in files)]))
+    return name
+
+
+def read_pack(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each file of a pack."""
+    with path.open("rb") as file:
+        for name, size in json.loads(file.readline()):
+            yield name, file.read(size)

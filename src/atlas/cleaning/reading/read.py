@@ -49,8 +49,7 @@ from atlas.corpora.formats import (
     format_of_zip,
     split_suffixes,
 )
-from atlas.corpora.local_files import PACKS, read_pack
-from atlas.corpora.manifest import RawFile
+from atlas.corpora.manifest import PACKS, RawFile, read_pack
 from atlas.errors import one_line
 from atlas.params.schema import CleanParams
 from atlas.pipeline.parallel import in_order
