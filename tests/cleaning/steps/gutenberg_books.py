@@ -302,6 +302,9 @@ ENDS = {
     "only small print": f"{SMALL_PRINT}\n*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*END*",
     "named": f"This file should be named orsin12.txt\n\n{LICENCE}",
     "licence": LICENCE,
+    "clauses": f"{STARS}\n\nSTART: FULL LICENSE\n\nPLEASE READ THIS BEFORE YOU DISTRIBUTE OR USE "
+    "THIS WORK\n\nSection 2. Information about the Mission\n\n1.F.5. Some states disagree.",
+    "only a license": f"{STARS}\n\nThis license must be kept.\n\nDonations are welcome.\n",
     "australia": "Project Gutenberg Australia",
 }
 

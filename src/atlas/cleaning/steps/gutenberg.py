@@ -118,6 +118,12 @@ sounds_like_license = _contains(
     r"|contact|filenames?|newsletter|versions|proofread)",
     r"\b(?:ftp|files?|tax|laws?|public domain|e-?mail|site)\b|https?:|www\.|@|\d{4}",
 )
+is_clause = _starts_with(  # of a license; doesn't open a footer
+    r"please read this before you (?:distribute|use)",
+    r"section \d\.? +(?:general terms of use|information about)",
+    r"1\.[A-F]\.(?:\d\.)? ",
+)
+is_legal = _contains(r"\b(?:licen[sc]e|copyright|trademark|donation)")
 is_about_license = _any_of(is_footer, mentions_license, sounds_like_license)
 
 # Paragraphs of a header.
@@ -606,12 +612,15 @@ def _footer_end(lines: list[str], start: int) -> int:
         paragraph = _collapse(lines[top:stop])
         if is_small_print(paragraph) and (last := _last_line_of_small_print(lines, top)):
             end, gap = last, 0
-        elif mentions_license(paragraph) or is_footer(paragraph):
+        elif _any_of(mentions_license, is_footer, is_clause)(paragraph):
             end, gap = _license_end(lines, top, stop), 0
         elif (sounds_like_license(paragraph) or is_credit(paragraph)) and gap < MAX_FOOTER_GAP:
             gap += 1
         else:
             break
+    else:  # only a license is left
+        rest = _paragraphs(lines[end:])
+        return len(lines) if rest and all(map(is_legal, rest)) else end
     return end
 
 
