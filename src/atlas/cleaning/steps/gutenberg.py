@@ -24,7 +24,8 @@ MAX_ABOVE_HEADER = 500  # characters above that one
 MAX_PARAGRAPH = 5000  # characters; longer ones belong to a book
 MAX_MARKER_LINES = 4  # of a marker wrapped by a long title
 MAX_HEADER_GAP = 3000  # characters of unknown paragraphs in a row within a header
-MAX_TITLE_GAP = 150  # between two titles of one header
+MAX_TITLES = 6  # of one header
+MAX_TITLE_GAP = 150  # characters of unknown paragraphs between them
 MAX_CREDIT_LINES = 25
 MAX_WEB_CREDIT_LINES = 8  # of a credit recognized only by a web address
 END_LINES = 12  # from an end line to the first mention of Project Gutenberg below it
@@ -409,12 +410,13 @@ def _header_top(lines: list[str], title: int, start: int) -> int:
     return top
 
 
-def _header_below(lines: list[str], title: int) -> int:
+def _header_below(lines: list[str], title: int, check_footer: bool = True) -> int:
     """Find the line after the header below a title within a text, or 0 if it doesn't have one.
 
-    Stricter than at the start of a text: an error would remove text of the book above.
+    Stricter than at the start of a text: an error would remove text of the book above. A small
+    print with a header right below it is a footer, which ``check_footer`` looks for.
     """
-    end = known = count = gap = size = 0
+    end = known = count = gap = size = titles = 0
     certain = in_small_print = resumed = False
     whole = only_names = True
     for top, stop in _paragraph_spans(lines, title):
@@ -428,17 +430,26 @@ def _header_below(lines: list[str], title: int) -> int:
                 return end or (known if certain and count > 1 else 0)
             if is_small_print_end(line):
                 below = _next_filled(lines, _small_print_end(lines, i))
-                if below == len(lines) or (
-                    is_title(_collapse(lines[below : below + 2])) and _header_below(lines, below)
-                ):
-                    return known if certain and count > 1 else 0  # it is a footer
+                is_at_end = check_footer and (
+                    below == len(lines)
+                    or (
+                        is_title(_collapse(lines[below : below + 2]))
+                        and _header_below(lines, below, check_footer=False)
+                    )
+                )
+                if is_at_end:
+                    return known if certain and count > 1 else 0
                 end, in_small_print = _small_print_end(lines, i), False
             elif is_rights_end(line):
                 end = i + 1
         paragraph = _collapse(lines[top:stop])
-        is_other = gap > MAX_TITLE_GAP or not (whole or resumed or only_names)
-        if is_other and is_title(paragraph):
-            break  # the header starts there; this title belongs to the text above
+        if is_title(paragraph):
+            titles += 1
+            is_same = gap <= MAX_TITLE_GAP and (whole or resumed or only_names)
+            if not is_same or titles > MAX_TITLES:
+                break  # the header starts there; the title above belongs to the text above
+        if end and is_small_print(paragraph):
+            break  # of the next header
         in_small_print = in_small_print or is_small_print(paragraph)
         if in_small_print or is_known_paragraph(paragraph) or top < end:
             gap = 0
@@ -557,26 +568,29 @@ def _find_footer(
     lines: list[str], mentions: list[int], start: int, has_header: bool
 ) -> tuple[int, int, int]:
     """Find the first footer: credits right above it, its first line, and the line after it."""
-    near = {j for i in mentions for j in range(max(start, i - END_LINES), i + 1) if i < len(lines)}
-    near.update(range(max(start, len(lines) - END_LINES), len(lines)))
-    footers = 0
-    for i in sorted(near):
-        if not lines[i].strip():
-            continue
-        line = _collapse(lines[i : i + 2])
+    for i, line in _lines_near(lines, mentions, start):
         if is_end(line):
             is_found = _ends_book(lines, i, trusted=has_header)
         elif is_footer(line):
-            footers += 1
             is_found = has_header or any(
-                is_footer(_collapse(lines[j : j + 2])) for j in sorted(near) if j > i
+                is_footer(other) for _, other in _lines_near(lines, mentions, i + 1)
             )
         else:
-            is_last = _next_filled(lines, _next_blank(lines, i)) == len(lines)
-            is_found = has_header and is_last and is_title(line)
+            is_found = has_header and is_title(line) and _is_last_paragraph(lines, i)
         if is_found:
             return _credits_above(lines, start, i), i, _footer_end(lines, i)
     return len(lines), len(lines), len(lines)
+
+
+def _lines_near(lines: list[str], mentions: list[int], start: int) -> Iterator[tuple[int, str]]:
+    """Yield the lines that can be in a footer: near a mention, or at the end of the text."""
+    for mention in [*mentions[bisect_left(mentions, start) :], len(lines)]:
+        yield from _filled(lines, max(start, mention - END_LINES), min(mention + 1, len(lines)))
+        start = max(start, mention + 1)
+
+
+def _is_last_paragraph(lines: list[str], i: int) -> bool:
+    return _next_filled(lines, _next_blank(lines, i)) == len(lines)
 
 
 def _ends_book(lines: list[str], i: int, trusted: bool) -> bool:
