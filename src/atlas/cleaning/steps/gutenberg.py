@@ -397,7 +397,7 @@ def _header_top(lines: list[str], title: int, start: int) -> int:
         paragraph = _collapse(lines[above:stop])
         if not paragraph or above < start:
             break
-        if _any_of(is_end, is_footer, is_small_print_end)(paragraph):
+        if _any_of(is_end, is_footer, is_clause, is_small_print_end)(paragraph):
             # The header can follow without a blank line.
             pairs = (_collapse(lines[i : i + 2]) for i in range(above + 1, stop))
             return next((i for i, pair in enumerate(pairs, above + 1) if is_licence(pair)), top)
