@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -24,7 +24,6 @@ SOURCE = "source"  # optional key or column
 PARAM = "clean.text_field"
 MISSING: Any = object()
 MAX_NAMES = 20  # keys listed in an error
-SHOWN = 40  # characters of a value shown in an error
 FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")  # in a template
 KINDS = {
     str: "a string",
@@ -377,13 +376,6 @@ def is_conversation(value: Any) -> bool:
             for each in value
         )
     )
-
-
-def has_conversation(names: Iterable[str]) -> bool:
-    """Return True if columns with these names can hold conversations."""
-    known = {name.lower() for name in names}
-    pairs = any(prompt in known and answer in known for prompt, answer in PAIRS)
-    return pairs or not known.isdisjoint(CONVERSATIONS)
 
 
 def _pair(record: dict[str, Any], prompt: str, answer: str) -> list[Message] | None:
