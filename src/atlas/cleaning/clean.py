@@ -45,15 +45,16 @@ from atlas.pipeline.parallel import in_order
 MAX_CHUNK = 1 << 16  # documents, whose keys are held in memory at once
 RESULT, REJECTED, STATISTICS = "result.json", "rejected.jsonl", "statistics.json"
 HELD_OUT: tuple[Split, ...] = ("val", "test")
-CHANGED = (  # counts kept by the steps, in order
-    "mojibake",  # lines
-    "c1_controls",
-    "line_ends",
-    "surrogates",
-    "compose",  # documents
-    "gutenberg_books",
-    "unwrapped",  # documents
-)
+CHANGED = {  # what the steps count, in their order
+    "unquoted_rows": "rows of tables with quotes in their text",
+    "mojibake": "lines of mojibake",
+    "c1_controls": "C1 controls",
+    "line_ends": "line ends",
+    "surrogates": "lone surrogates",
+    "compose": "documents composed (NFC)",
+    "gutenberg_books": "books of Project Gutenberg",
+    "unwrapped": "documents unwrapped",
+}
 REMOVED = (  # characters, by kind
     "separators",  # with blank parts
     "ansi_escapes",
@@ -69,7 +70,7 @@ REMOVED = (  # characters, by kind
     "blank_lines",  # at both ends of books
     "repeated_lines",
 )
-MAX_LISTED = 10  # files or warnings named on stderr
+MAX_LISTED = 20  # files or warnings named on stderr
 MAX_LEAKAGE = 0.05  # share of val or test that also occurs in train
 
 Metrics = dict[str, int | float | str]
@@ -363,8 +364,8 @@ def _merge_notes(results: list[UnitResult]) -> Notes:
 
 
 def _warn(metrics: Metrics, notes: Notes) -> None:
-    """Report on stderr everything that was removed, replaced or guessed, one line per kind."""
-    warn = logging.getLogger(__name__).warning
+    """Report on stderr what was changed, removed, replaced or guessed, one line per kind."""
+    warn, info = logging.getLogger(__name__).warning, logging.getLogger(__name__).info
     for line in notes.warnings[:MAX_LISTED]:
         warn("%s", line)
     if len(notes.warnings) > MAX_LISTED:
@@ -378,6 +379,15 @@ def _warn(metrics: Metrics, notes: Notes) -> None:
         )
     if replaced := int(metrics.get("replaced_bytes", 0)):
         warn("replaced %s that are not text with U+FFFD", _count(replaced, "byte"))
+    changed = [
+        f"{metrics[f'changed_{step}']:,} {noun}"
+        for step, noun in CHANGED.items()
+        if metrics[f"changed_{step}"]
+    ]
+    if changed:
+        info("changed %s", ", ".join(changed))
+    if conversations := metrics.get("conversations"):
+        info("recognized %s conversations; data/clean keeps their messages", conversations)
     removed = {
         name.removeprefix("removed_").replace("_", " "): count
         for name, count in metrics.items()

@@ -77,7 +77,7 @@ def read_table(tmp_path, data, name="a.csv", **changes):
     (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     notes = Notes()
     items = list(read_piece(Piece(tmp_path / name, name), cleaning(**changes), notes))
-    return items, notes.counts["changed_unquoted_rows"]
+    return items, notes.counts["unquoted_rows"]
 
 
 TRICKY = [

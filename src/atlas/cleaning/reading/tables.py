@@ -444,7 +444,7 @@ def _rows(lines: _Lines, table: Table, notes: Notes) -> Iterator[list[str] | Rej
             recovered = _recover(lines, table)
             rows = table.dialect.rows(iter(lines))
             if not fits or (isinstance(recovered, list) and table.agrees(recovered)):
-                notes.counts["changed_unquoted_rows"] += isinstance(recovered, list)
+                notes.counts["unquoted_rows"] += isinstance(recovered, list)
                 result = recovered
         if not (beginning and table.header):
             yield result
