@@ -149,17 +149,19 @@ def _candidates(
     """Pair the documents of a partition that have at least one of these keys in common."""
     partition, kinds = task
     count = np.uint64(_partitions(corpus))
-    pairs = []
-    for kind in kinds:
-        keys, numbers = [], []
-        for chunk in corpus.chunks:
-            key = chunk.keys(kind)
+    keys: list[list[Hashes]] = [[] for _ in kinds]
+    numbers: list[list[Numbers]] = [[] for _ in kinds]
+    for chunk in corpus.chunks:
+        for place, key in enumerate(chunk.keys(kinds)):
             in_partition = key[:, 0] % count == partition
             chosen = np.flatnonzero(in_partition & (key != NO_KEY).any(axis=1))
-            chosen = chosen[~np.isin(chosen + chunk.first, excluded)]
-            keys.append(key[chosen])
-            numbers.append(chosen + chunk.first)
-        pairs.append(_equal_keys(np.concatenate(keys), np.concatenate(numbers), neighbors))
+            keys[place].append(key[chosen])
+            numbers[place].append(chosen + chunk.first)
+    pairs = [_NO_PAIRS]
+    for each, found in zip(keys, numbers, strict=True):
+        number = np.concatenate(found)
+        kept = ~np.isin(number, excluded)
+        pairs.append(_equal_keys(np.concatenate(each)[kept], number[kept], neighbors))
     return np.unique(np.concatenate(pairs), axis=0)
 
 

@@ -60,11 +60,12 @@ class Chunk:
         """Load the rows of type ROW. (documents,)."""
         return np.asarray(np.load(self.folder / TABLE))
 
-    def keys(self, band: int | None) -> Hashes:
-        """Load the keys of a band, (documents, 1), or of the texts, (documents, 2)."""
-        if band is None:
-            return np.asarray(self.table()["key"])
-        return np.array(np.load(self.folder / BANDS, mmap_mode="r")[band, :, None])
+    def keys(self, bands: Sequence[int | None]) -> list[Hashes]:
+        """Load the keys of some bands, (documents, 1), or of the texts (None), (documents, 2)."""
+        if None in bands:
+            return [np.asarray(self.table()["key"])]
+        stored = np.load(self.folder / BANDS, mmap_mode="r")
+        return [np.array(stored[band, :, None]) for band in bands]
 
     def documents(self, indices: Sequence[int] | NDArray[np.intp]) -> Iterator[Document]:
         """Read some documents by their indices in the chunk."""

@@ -449,6 +449,8 @@ CLEAR = 10.0  # difference of the logarithms of two probabilities
 
 def _decode_mixture(data: bytes) -> Decoded | None:
     """Decode a mixture of UTF-8 and another encoding line by line; return None if it isn't one."""
+    if _is_utf8(data):
+        return None
     lines = data.splitlines(keepends=True)
     invalid = {number for number, line in enumerate(lines) if not _is_utf8(line)}
     valid = [line for number, line in enumerate(lines) if number not in invalid]
