@@ -322,7 +322,7 @@ def clean_corpus(
             counted = counts.corpora.get(corpus, Counter())
             metrics[f"{split}_documents.{corpus}"] = counted["documents"]
     metrics |= leakage
-    _warn(metrics, notes)
+    _warn(metrics, notes, near=clean.duplicates == "near")
     sizes = ", ".join(f"{statistics[split].documents:,} in {split}" for split in SPLITS)
     logging.getLogger(__name__).info("split by %s: %s", splitting.by, sizes)
     return metrics, statistics
@@ -363,8 +363,11 @@ def _merge_notes(results: list[UnitResult]) -> Notes:
     return notes
 
 
-def _warn(metrics: Metrics, notes: Notes) -> None:
-    """Report on stderr what was changed, removed, replaced or guessed, one line per kind."""
+def _warn(metrics: Metrics, notes: Notes, near: bool) -> None:
+    """Report on stderr what was changed, removed, replaced or guessed, one line per kind.
+
+    ``near``: near duplicates were removed.
+    """
     warn, info = logging.getLogger(__name__).warning, logging.getLogger(__name__).info
     for line in notes.warnings[:MAX_LISTED]:
         warn("%s", line)
@@ -399,10 +402,11 @@ def _warn(metrics: Metrics, notes: Notes) -> None:
     for split in HELD_OUT:
         leakage = metrics[f"{split}_leakage"]
         if isinstance(leakage, float) and leakage > MAX_LEAKAGE:
+            fix = "a lower clean.jaccard_threshold" if near else "clean.duplicates=near"
             warn(
-                "%.0f%% of the word 13-grams of %s also occur in train: its loss will be too low; "
-                "clean.duplicates=near or a lower clean.jaccard_threshold removes copies",
-                *(100 * leakage, split),
+                "%.0f%% of the 13-word runs of %s also occur in train, so its loss is flattering; "
+                "%s removes more copies",
+                *(100 * leakage, split, fix),
             )
 
 
