@@ -144,8 +144,9 @@ MAX_CONTROL_SHARE = 0.02  # of slightly damaged text; binary files have 0.05 or 
 MAX_CONTROLS = 4  # in short text, at most a third of it
 MIN_ZERO_SHARE = 0.3  # of every second byte, in UTF-16 and UTF-32
 
+# No pattern can go back far, whatever the bytes.
 HTML = re.compile(
-    rb"(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+    rb"(?>(?:<\?[^>]*>|<!--.*?-->|\s+)*)<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
 )
 TAG = re.compile(rb"<(?:!doctype|!--|/?[a-z][a-z0-9]*[\s/>])", re.I)
 MEDIAWIKI = re.compile(rb"(?:<\?xml[^>]*>\s*)?<mediawiki\b")
@@ -154,7 +155,7 @@ TIME = rb"(?:\d{1,3}:)?\d{1,2}:\d{2}[,.]\d{1,3}"
 SUBTITLES = re.compile(
     rb"WEBVTT\b|\[Script Info\]|(?:\d+[ \t]*\r?\n)?[ \t]*" + TIME + rb"[ \t]*-->[ \t]*" + TIME
 )
-MBOX = re.compile(rb"From \S+[^\r\n]*\d{4}[^\r\n]*\r?\n>?[!-9;-~]+:")
+MBOX = re.compile(rb"From (?=[^\r\n]{1,200}\d\d:\d\d)[^\r\n]{1,250}\r?\n>?[!-9;-~]{1,99}:")
 MAIL_HEADERS = re.compile(
     rb"^(?:return-path|received|delivered-to|message-id|mime-version|from|to|subject|date|path"
     rb"|newsgroups|xref|organization|references|in-reply-to|content-type|x-[\w-]+):[ \t]",
