@@ -16,7 +16,7 @@ def test_detection_takes_no_time_for_any_start(name, unit):
 
 
 def test_suffixes_of_compression_are_removed():
-    assert split_suffixes("A.TGZ") == ("a.tar", ["gzip"])
-    assert split_suffixes("c4.00000-of-01024.json.gz") == ("c4.00000-of-01024.json", ["gzip"])
+    assert split_suffixes("A.TGZ") == ("a.tar", ("gzip",))
+    assert split_suffixes("c4.00000-of-01024.json.gz") == ("c4.00000-of-01024.json", ("gzip",))
     assert format_of("x/.txt") is None
     assert format_of("a.b/c") is None
