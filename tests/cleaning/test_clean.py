@@ -439,3 +439,12 @@ def test_every_character_is_kept_or_counted(tmp_path_factory, fragments, documen
         assert kept + removed <= len(content)
     else:
         assert kept + removed == len(content)
+
+
+def test_a_wrong_declaration_is_reported_once(run, caplog):
+    line = "Le café était fermé à Noël, l’été où la fenêtre donnait sur la forêt.\n"
+    page = f'<html><head><meta charset="utf-8"></head><body><p>{line * 40}</p></body></html>'
+    metrics, splits, _ = run({"p.html": page.encode("cp1252")})
+    assert "café" in splits["train"][0].text
+    assert metrics["guessed_cp1252"] == 1
+    assert caplog.text.count("p.html: declares utf-8, but reads as cp1252") == 1

@@ -360,6 +360,7 @@ def _merge_notes(results: list[UnitResult]) -> Notes:
         notes.counts.update(result.counts)
         notes.guessed |= result.guessed
         notes.warnings += result.warnings
+    notes.warnings = list(dict.fromkeys(notes.warnings))  # of all blocks of a file
     return notes
 
 

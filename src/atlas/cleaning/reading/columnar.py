@@ -130,7 +130,7 @@ def _guess(invalid: list[bytes], piece: Piece, notes: Notes) -> str | None:
     except NotTextError:
         return None
     if guess.guessed:
-        notes.guessed[piece.name] = guess.encoding
+        notes.guess(piece.name, guess.encoding)
     return guess.encoding
 
 

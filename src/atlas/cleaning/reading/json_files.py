@@ -65,7 +65,7 @@ def read_jsonl(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]
     if problem:
         raise BrokenFileError("no_text_key", problem)
     if layout.guess.guessed:
-        notes.guessed[piece.name] = layout.guess.encoding
+        notes.guess(piece.name, layout.guess.encoding)
     kind = layout.kind if layout.lines else None
     found = piece.start > 0  # only the start of a file shows that it holds no documents
     first: Rejection | None = None
@@ -223,7 +223,8 @@ def _parse(line: bytes | str, identity: str, piece: Piece, encoding: str, notes:
                 guess = _guess_from_sample(*_file(piece))
                 if guess.encoding in UTF_8:
                     return Rejection(identity, "not_utf8", str(error))
-                notes.guessed[piece.name] = encoding = guess.encoding
+                encoding = guess.encoding
+                notes.guess(piece.name, encoding)
             text = line.decode(encoding, errors="replace")
             notes.counts["replaced_bytes"] += text.count(decoding.REPLACEMENT)
     try:

@@ -43,7 +43,7 @@ def decoded(
     expected = decoding.Guess(name, guessed=False, declared=declared) if name else None
     result = decoding.decode(data, encoding=encoding, expected=expected)
     if result.guessed:
-        notes.guessed[piece.name] = result.encoding
+        notes.guess(piece.name, result.encoding, result.declared)
     notes.counts["replaced_bytes"] += result.replaced
     return result.text.removeprefix("\ufeff")
 

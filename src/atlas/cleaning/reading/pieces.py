@@ -65,6 +65,12 @@ class Notes:
     guessed: dict[str, str] = field(default_factory=dict)  # encodings of files by name
     warnings: list[str] = field(default_factory=list)  # one line each
 
+    def guess(self, name: str, encoding: str, declared: str | None = None) -> None:
+        """Note that the encoding of a file was guessed, and what the file declares instead."""
+        self.guessed[name] = encoding
+        if declared:
+            self.warnings.append(f"{name}: declares {declared}, but reads as {encoding}")
+
     def warn(self, message: str) -> None:
         """Add a warning as one line."""
         self.warnings.append(one_line(message))

@@ -138,7 +138,7 @@ def read_csv(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
         else:
             guess = decoding.guess_encoding(decoding.encoding_sample(stream), whole=False)
         if guess.guessed:
-            notes.guessed[piece.name] = guess.encoding
+            notes.guess(piece.name, guess.encoding)
         stream.seek(0)
         text = io.TextIOWrapper(stream, guess.encoding, errors="replace", newline="")
         old_limit = csv.field_size_limit(MAX_ROW + 1)  # global, so it is restored below

@@ -73,7 +73,8 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
                 continue
             for decoded in parts:
                 if decoded.guessed or (converted and guess.guessed):
-                    notes.guessed[piece.name] = guess.encoding if converted else decoded.encoding
+                    found = guess if converted else decoded
+                    notes.guess(piece.name, found.encoding, found.declared)
             text = "".join(decoded.text for decoded in parts)
             replaced = sum(decoded.replaced for decoded in parts)
             if converted:
