@@ -44,7 +44,7 @@ BATCH = 1 << 21  # characters counted at once
 NGRAM = 13  # words
 NGRAM_CHARACTERS = 26  # in scripts without spaces, where two characters are about a word
 MAX_NGRAMS = 1 << 18  # held in memory for val, and for test
-FILTER_BITS = 22  # a table of 4 MB, of which MAX_NGRAMS for val and for test fill an eighth
+FILTER_BITS = 22  # a table of 4 MB; MAX_NGRAMS for val and for test fill an eighth of it
 BYTES_PER_WORD = 4  # an underestimate, so that the sample stays below MAX_NGRAMS
 
 

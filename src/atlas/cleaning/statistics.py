@@ -17,7 +17,7 @@ from atlas.cleaning.words import Hashes, WordHashes
 
 TOP = 200  # words and characters in the report
 MAX_SPELLINGS = 2 * TOP  # words kept as text per shard
-SPELLINGS_SEARCHED = 1 << 14  # words in which the texts of frequent words are searched first
+SPELLINGS_SEARCHED = 1 << 14  # words to look at first for the spelling of frequent ones
 MAX_WORDS = 1 << 22  # distinct words counted; beyond that the rarest are dropped
 
 

@@ -6,8 +6,8 @@ vowel signs, points) and joiners that follow its letters. Scripts that put no sp
 marks: a segmenter needs a dictionary per language, runs at less than 1 MB/s, and divides two
 copies of a text differently where they differ.
 
-Shingles, by which near duplicates are found, consist of other units: words in alphabets (Latin,
-Greek, Cyrillic ...), and single letters and marks in all other scripts.
+Near duplicates are found by shingles of other units: words in alphabets (Latin, Greek, Cyrillic
+...), and single letters and marks in all other scripts.
 
 NumPy looks up the class and the hash value of each code point, about 100 MB/s, where a Python
 string per 5-gram would allow 8.

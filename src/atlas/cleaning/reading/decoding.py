@@ -149,7 +149,7 @@ def guess_encoding(sample: bytes, whole: bool, *, expected: Guess | None = None)
     return Guess(encoding, guessed, expected.declared if expected else None)
 
 
-# Encodings in which a block can't be decoded without what is before it, or cut at a line end.
+# Encodings whose blocks can't be decoded alone, or cut at a line end.
 SEQUENTIAL = ("utf-16", "utf-32", "utf-7", "iso2022", "hz")
 EBCDIC = ("cp037", "cp500", "cp1140", "cp273", "cp1026", "cp875", "cp424")  # of mainframes
 
@@ -288,7 +288,7 @@ MIN_EBCDIC_FIT = -5.0  # per character
 
 
 def _ebcdic(data: bytes) -> str | None:
-    """Detect EBCDIC, in which ASCII letters are non-ASCII bytes, too."""
+    """Detect EBCDIC, which writes ASCII letters as non-ASCII bytes."""
     sample = data[:SECOND_LOOK]
     spaces = sample.count(EBCDIC_SPACE)
     if spaces < MIN_SPACES * len(sample) or sample.count(b" ") > MIN_SPACES * spaces:
