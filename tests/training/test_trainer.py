@@ -183,7 +183,7 @@ def test_epochs_take_the_place_of_steps(new_trainer):
 
 @pytest.fixture
 def mixed_trainer(new_trainer, token_folder, tmp_path):
-    """Create a trainer on the same tokens, of which the first documents are half as important."""
+    """Create a trainer on the same tokens, with half the weight on the first documents."""
     index = TokenIndex.read(token_folder)
     train = index.splits["train"]
     ends = TokenSplit(token_folder, "train").document_ends

@@ -59,7 +59,7 @@ def _documents(
     for batch in batches:
         rows, decoded = _rows(batch)
         if not decoded and encoding is None:
-            invalid = [each for row in rows for each in _bytes(row) if not _is_utf_8(each)]
+            invalid = [each for row in rows for each in _bytes(row) if not decoding.is_utf8(each)]
             encoding = _guess(invalid, piece, notes) if invalid else None
         for row in rows:
             number += 1
@@ -113,14 +113,6 @@ def _bytes(value: Any) -> Iterator[bytes]:
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _bytes(each)
-
-
-def _is_utf_8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _guess(invalid: list[bytes], piece: Piece, notes: Notes) -> str | None:

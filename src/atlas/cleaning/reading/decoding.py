@@ -449,10 +449,10 @@ CLEAR = 10.0  # difference of the logarithms of two probabilities
 
 def _decode_mixture(data: bytes) -> Decoded | None:
     """Decode a mixture of UTF-8 and another encoding line by line; return None if it isn't one."""
-    if _is_utf8(data):
+    if is_utf8(data):
         return None
     lines = data.splitlines(keepends=True)
-    invalid = {number for number, line in enumerate(lines) if not _is_utf8(line)}
+    invalid = {number for number, line in enumerate(lines) if not is_utf8(line)}
     valid = [line for number, line in enumerate(lines) if number not in invalid]
     valid = [line for line in valid if not line.isascii()]
     if not valid or len(valid) < MIN_VALID_SHARE * len(invalid):
@@ -477,9 +477,10 @@ def _decode_mixture(data: bytes) -> Decoded | None:
     return Decoded("".join(each.text for each in decoded), encoding, True, replaced)
 
 
-def _is_utf8(line: bytes) -> bool:
+def is_utf8(data: bytes) -> bool:
+    """Check if bytes are valid UTF-8."""
     try:
-        line.decode()
+        data.decode()
     except UnicodeDecodeError:
         return False
     return True

@@ -86,12 +86,10 @@ def read_text(piece: Piece, clean: CleanParams, notes: Notes) -> Iterator[Item]:
 
 def _books(block: bytes) -> list[bytes]:
     """Divide a block into books if it isn't UTF-8: each can have its own encoding."""
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        starts = [0, *book_starts(block)]
-        return [block[start:stop] for start, stop in pairwise([*starts, len(block)])]
-    return [block]
+    if decoding.is_utf8(block):
+        return [block]
+    starts = [0, *book_starts(block)]
+    return [block[start:stop] for start, stop in pairwise([*starts, len(block)])]
 
 
 def _separator(clean: CleanParams, head: str) -> str | None:
