@@ -80,6 +80,14 @@ def test_any_header_with_any_credit_note_and_end(header, credit, body, note, end
     assert strict.notes == sum(name != "none" for name in note)
 
 
+@pytest.mark.parametrize("body", sorted(books.BODIES))
+@pytest.mark.parametrize("end", sorted(set(books.ENDS) - books.FAINT_ENDS))
+def test_each_end_without_a_header(end, body):
+    loose, strict = stripped(header="none", body=body, end=end)
+    assert loose == strict
+    assert loose.text == books.BODIES[body].strip("\n") + "\n"
+
+
 @pytest.mark.parametrize("header", sorted(books.HEADERS))
 def test_each_header(header):
     loose, strict = stripped(header=header)

@@ -346,7 +346,7 @@ def _books(lines: list[str]) -> Iterator[list[Part]]:
 def _first_header(lines: list[str]) -> int:
     """Find the line after the header below a title at the start of a text, or 0."""
     for top, _ in islice(_paragraph_spans(lines), HEADER_OPENING):
-        if _size(lines[:top]) > MAX_ABOVE_HEADER:
+        if _size(lines[:top]) > MAX_ABOVE_HEADER or is_end(_collapse(lines[top : top + 2])):
             break
         if _starts_book(lines, top):
             return _header_below(lines, top)
@@ -595,12 +595,16 @@ def _is_last_paragraph(lines: list[str], i: int) -> bool:
 
 def _ends_book(lines: list[str], i: int, trusted: bool) -> bool:
     """Check that a footer, a note or nothing follows an end line; ``trusted`` stars suffice."""
-    if trusted and is_bold_end(_collapse(lines[i : i + 2])):
+    is_bold = is_bold_end(_collapse(lines[i : i + 2]))
+    if trusted and is_bold:
         return True
     below = _next_filled(lines, _next_blank(lines, i))
     paragraph = _collapse(lines[below : _next_blank(lines, below)])
     return not paragraph or (
-        mentions_license(paragraph) or is_footer(paragraph) or _note_end(lines, below) is not None
+        mentions_license(paragraph)
+        or is_footer(paragraph)
+        or _note_end(lines, below) is not None
+        or (is_bold and all(map(is_legal, _paragraphs(lines[below:]))))
     )
 
 
