@@ -1,1 +1,9 @@
 """Atlas: from raw text to a small language model that llama.cpp runs."""
+
+import os
+
+# Threads of libgomp (in PyTorch, llama.cpp, sentencepiece) spin while they wait. Beside other work
+# that costs several times the speed, so they soon give up their core. libgomp reads this only
+# when it is loaded, and every command and stage imports this package first.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
