@@ -181,7 +181,7 @@ def ours(config: ModelConfig, shape: Shape, device: torch.device) -> Contestant:
 
     def step(ids: Tensor) -> None:
         mask = torch.ones_like(ids[:, 1:], dtype=torch.bool)
-        train_step.update(TokenBatch(ids[:, :-1], ids[:, 1:], mask), train.warmup_steps)
+        train_step.update(TokenBatch(ids[:, :-1], ids[:, 1:], mask), train.steps // 2)
 
     return Contestant(step, model.parameter_count(), [])
 

@@ -38,7 +38,6 @@ SMALL: dict[str, Any] = {
     "model.context_length": 32,
     "train.steps": 120,
     "train.batch_size": 4,
-    "train.warmup_steps": 5,
     "train.eval_every": 40,
     "train.eval_windows": 8,
     "train.eval_train_windows": None,

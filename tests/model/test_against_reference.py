@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parent / "trajectory.json"
 STEPS, WARMUP, LR, CLIP = 20, 3, 3e-3, 1.0
 TRAIN = {
     "batch_size": 4,
-    "warmup_steps": WARMUP,
+    "warmup_share": WARMUP / STEPS,
     "lr": LR,
     "beta1": 0.9,
     "beta2": 0.95,

@@ -166,7 +166,11 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             "sinusoids come in pairs, so make it even: try model.d_model=96",
         ),
         ({"train.grad_accum_steps": 3}, "train.batch_size (8) is not divisible by"),
-        ({"train.warmup_steps": 5000}, "train.warmup_steps (5000) is more than train.steps (1200)"),
+        (
+            {"train.warmup_steps": 60},
+            "train.warmup_steps is not a known key: did you mean train.warmup_share?",
+        ),
+        ({"train.warmup_share": 60}, "train.warmup_share is 60: it must be less than or equal"),
         ({"model.d_ff": 360}, "q8_0 packs rows of 32, and model.d_ff is 360: try model.d_ff=384"),
     ],
 )

@@ -15,7 +15,7 @@ def factors(schedule, steps, warmup, final, decay_share=0.5):
         **{
             "train.schedule": schedule,
             "train.steps": steps,
-            "train.warmup_steps": warmup,
+            "train.warmup_share": warmup / steps,
             "train.min_lr_ratio": final,
             "train.decay_share": decay_share,
         }
@@ -41,6 +41,17 @@ def factors(schedule, steps, warmup, final, decay_share=0.5):
 )
 def test_the_factor_of_each_step_written_out(schedule, steps, warmup, final, expected):
     assert factors(schedule, steps, warmup, final) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "warmup"),
+    [(0.05, 1200, 60), (0.05, 30, 2), (0.05, 9, 0), (0.0, 100, 0), (1.0, 7, 7), (0.5, 1, 0)],
+)
+def test_warmup_follows_the_length_of_the_run(share, steps, warmup):
+    train = small_params(**{"train.warmup_share": share, "train.schedule": "constant"}).train
+    found = [learning_rate_factor(train, step, steps) for step in range(steps)]
+    rising = [(step + 1) / warmup for step in range(warmup)]
+    assert found == rising + [1.0] * (steps - warmup)
 
 
 def test_wsd_without_decay_is_constant_and_with_nothing_else_linear():

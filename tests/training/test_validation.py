@@ -98,6 +98,6 @@ def test_norms_of_layers(new_trainer):
 
 def test_the_update_of_plain_sgd_is_the_gradient_times_the_rate(new_trainer):
     changes = {"weight_decay": 0.0, "momentum": 0.0, "max_grad_norm": None, "schedule": "constant"}
-    run = new_trainer(log_layers=30, optimizer="sgd", warmup_steps=0, **changes)
+    run = new_trainer(log_layers=30, optimizer="sgd", warmup_share=0.0, **changes)
     for row in run.fit().layer_rows:
         assert row["update"] == pytest.approx(0.01 * row["gradient"], rel=1e-2, abs=1e-6)

@@ -287,7 +287,7 @@ class TrainParams(Section):
     schedule: Literal["cosine", "linear", "constant", "wsd"]
     min_lr_ratio: Annotated[Real, Field(ge=0, le=1)]
     decay_share: Annotated[Real, Field(ge=0, le=1)]
-    warmup_steps: Count
+    warmup_share: Annotated[Real, Field(ge=0, le=1)]
     weight_decay: Annotated[Real, Field(ge=0)]
     beta1: Share
     beta2: Share
@@ -450,11 +450,6 @@ def conflicts(params: Params) -> Iterator[str]:
     batch, parts = train.batch_size, train.grad_accum_steps
     if batch % parts:
         yield f"train.batch_size ({batch}) is not divisible by train.grad_accum_steps ({parts})"
-    if train.warmup_steps > train.steps and not train.epochs:
-        yield (
-            f"train.warmup_steps ({train.warmup_steps}) is more than train.steps ({train.steps}): "
-            "the learning rate would never reach train.lr"
-        )
     if train.init == "zero" and params.model.norm_position == "post":
         yield (
             "train.init is zero with model.norm_position=post, where the norms change the stream "

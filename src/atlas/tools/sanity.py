@@ -50,7 +50,7 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
 
     The project's params apply, but dropout, weight decay and schedule are off: they hinder this.
     """
-    plain = {"weight_decay": 0.0, "schedule": "constant", "warmup_steps": 0}
+    plain = {"weight_decay": 0.0, "schedule": "constant", "warmup_share": 0.0}
     changes = plain | {"batch_size": windows, "grad_accum_steps": 1}
     train_step, batches = _begin(params, changes, tokens)
     batch = next(batches)
@@ -80,7 +80,7 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
     With ``train.init=zero``, the model is trained for one step first, because a matrix of zeros
     blocks the gradient of the layers before it.
     """
-    train_step, batches = _begin(params, {"precision": "float32", "warmup_steps": 0}, tokens)
+    train_step, batches = _begin(params, {"precision": "float32", "warmup_share": 0.0}, tokens)
     if params.train.init == "zero":
         train_step.update(next(batches), 0)
     for batch in itertools.islice(batches, FLOW_BATCHES):

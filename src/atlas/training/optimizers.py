@@ -196,19 +196,20 @@ def learning_rate_factor(train: TrainParams, step: int, steps: int) -> float:
 
     A linear warm-up reaches 1 at its last step. Unless ``schedule`` is constant, the rate falls to
     ``min_lr_ratio`` by the last step: along half a cosine (arXiv:1608.03983), linearly, or with wsd
-    linearly over the last steps only (MiniCPM, arXiv:2404.06395). Two wsd runs that differ only in
-    ``steps`` are the same until the shorter one starts to decay::
+    linearly over the last steps only (MiniCPM, arXiv:2404.06395). Two wsd runs with as many steps
+    of warm-up are the same until the shorter one starts to decay::
 
-        steps=6, warmup_steps=2, min_lr_ratio=0.0
+        steps=6, warmup_share=1/3, min_lr_ratio=0.0
         cosine:                   0.5, 1.0, 0.853.., 0.5, 0.146.., 0.0
         linear:                   0.5, 1.0, 0.75, 0.5, 0.25, 0.0
         constant:                 0.5, 1.0, 1.0, 1.0, 1.0, 1.0
         wsd, decay_share=1/3:     0.5, 1.0, 1.0, 1.0, 0.5, 0.0
 
     """
-    if step < train.warmup_steps:
-        return (step + 1) / train.warmup_steps
-    done, left = step + 1 - train.warmup_steps, max(1, steps - train.warmup_steps)
+    warmup_steps = round(train.warmup_share * steps)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done, left = step + 1 - warmup_steps, max(1, steps - warmup_steps)
     drop = 1 - train.min_lr_ratio
     match train.schedule:
         case "constant":

@@ -37,7 +37,7 @@ from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_
 from atlas.training.train_step import LayerNormRecorder, StepResult, TrainStep, should_compile
 
 DIVERGED = 2.0  # times the loss of uniform guessing
-LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or lengthen train.warmup_steps"
+LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or raise train.warmup_share"
 
 
 @dataclass
@@ -273,13 +273,7 @@ def total_steps(train: TrainParams, windows_per_epoch: int | Fraction) -> int:
     """``train.steps``, or the steps that ``train.epochs`` take."""
     if train.epochs is None:
         return train.steps
-    steps = math.ceil(train.epochs * windows_per_epoch / train.batch_size)
-    if train.warmup_steps > steps:
-        raise AtlasError(
-            f"train.warmup_steps ({train.warmup_steps}) is more than the {steps} steps of "
-            f"{train.epochs} epochs: the learning rate would never reach train.lr"
-        )
-    return steps
+    return math.ceil(train.epochs * windows_per_epoch / train.batch_size)
 
 
 def corpora_seen(data: TrainingWindows, state: TrainState) -> dict[str, int | float]:

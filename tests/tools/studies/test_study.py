@@ -97,7 +97,7 @@ def test_rows_vary_several_keys(project):
         ({"set": {"train": {}}}, "train is not a key of params.yaml"),
         ({"presets": ["smal"]}, "preset smal: no such preset: did you mean small?"),
         ({"vary": {"train.lr": [1e-3, -1]}, "scale": "linear"}, "train.lr=-1: train.lr is -1"),
-        ({"set": {"train.warmup_steps": 9000}}, "train.lr=0.001: train.warmup_steps (9000)"),
+        ({"set": {"train.warmup_share": 2}}, "train.lr=0.001: train.warmup_share is 2"),
     ],
 )
 def test_an_invalid_study_is_rejected_in_one_line(project, changes, expected):
