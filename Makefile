@@ -16,7 +16,7 @@ help: ## List the commands
 
 pipeline: $(VENV)/installed $(PLOTS) ## Run outdated stages, from raw text to GGUF; write a report, print metrics
 	@$(BIN)/dvc repro
-	@$(BIN)/atlas report
+	@$(BIN)/atlas report > /dev/null
 	@$(BIN)/atlas show
 
 install: $(VENV)/installed ## Create .venv and install Atlas into it

@@ -228,7 +228,8 @@ def test_generate_continues_a_prompt(finished):
 
 def test_show_prints_metrics_and_samples(finished):
     printed = finished.run("atlas", "show")
-    assert "val_perplexity" in printed
+    assert "perplexity, val" in printed
+    assert "atlas chat" in printed
     assert "the lamp" in printed
 
 

@@ -75,11 +75,10 @@ def test_outside_a_project_the_commands_say_so(tmp_path, command):
 
 def test_before_the_first_run_the_commands_say_so(tmp_path):
     checkout = Checkout.create(tmp_path / "project")
-    code, _, error = atlas("show", cwd=checkout.root)
-    assert (code, error) == (1, "error: metrics: no results yet; run `dvc repro`\n")
-    code, _, error = atlas("report", cwd=checkout.root)
-    assert code == 1
-    assert error.endswith("metrics: no results yet; run `dvc repro`\n")
+    for command in (["show"], ["show", "--all"], ["report"]):
+        code, _, error = atlas(*command, cwd=checkout.root)
+        assert code == 1
+        assert error.endswith("metrics: no results yet; run `dvc repro`\n")
     code, _, error = atlas("generate", "x", cwd=checkout.root)
     assert code == 1
     assert "config.json: no such file; `dvc repro` creates it" in error

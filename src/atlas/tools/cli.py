@@ -341,12 +341,17 @@ def study(
 
 
 @app.command()
-def show() -> None:
-    """Print the metrics and samples of the last run."""
-    from atlas.tools.report.tables import print_results
+def show(
+    everything: Annotated[bool, Option("--all", help="Print every metric and sample.")] = False,
+) -> None:
+    """Print the main metrics of the last run, samples, and what to try next."""
+    from atlas.tools.report.tables import print_results, print_summary
 
-    os.chdir(find_project())
-    print_results(Path("metrics"))
+    root = find_project()
+    if everything:
+        print_results(root)
+    else:
+        print_summary(root)
 
 
 @app.command()

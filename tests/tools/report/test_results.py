@@ -1,13 +1,15 @@
 """Reading the results of a run, whole or damaged."""
 
+import json
 import math
+import re
 
 import pytest
 
 from atlas.errors import AtlasError, one_line_errors
 from atlas.tools.report.results import numbers, parse_table, read_results, readable
-from atlas.tools.report.tables import print_results
-from tests.tools.report.example_run import make_project, png, write
+from atlas.tools.report.tables import print_results, print_summary
+from tests.tools.report.example_run import JSONS, make_project, png, write
 
 
 @pytest.fixture
@@ -92,9 +94,9 @@ def test_long_cells_are_read():
     assert len(table["text"][0]) == 200_000
 
 
-def test_show_prints_metrics_in_pipeline_order_and_samples(metrics, capsys):
+def test_show_all_prints_metrics_in_pipeline_order_and_samples(metrics, capsys):
     write(metrics / "another.json", '{"x\\u001b": "[bold]"}')
-    print_results(metrics)
+    print_results(metrics.parent)
     printed, warnings = capsys.readouterr()
     first = [line.split()[0] for line in printed.splitlines() if line[:1].strip()]
     assert first[:7] == [
@@ -108,16 +110,69 @@ def test_show_prints_metrics_in_pipeline_order_and_samples(metrics, capsys):
     assert warnings == ""
 
 
-def test_show_leaves_out_damaged_files_with_a_warning(metrics, capsys):
+@pytest.mark.parametrize("show", [print_summary, print_results])
+def test_show_leaves_out_damaged_files_with_a_warning(metrics, capsys, show):
     write(metrics / "train.json", "{")
     with one_line_errors():
-        print_results(metrics)
+        show(metrics.parent)
     printed, warnings = capsys.readouterr()
-    assert "val_perplexity" in printed
+    assert "perplexity" in printed
     assert warnings == "warning: metrics/train.json: incomplete or damaged JSON\n"
 
 
-def test_show_needs_samples(metrics):
+def test_show_prints_ten_numbers_three_samples_and_what_to_try_next(metrics, capsys, monkeypatch):
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    (metrics.parent / "models/model").mkdir(parents=True)
+    write(metrics / "report.html", "<html>")
+    write(metrics / "evaluate.json", json.dumps(JSONS["evaluate"] | {"val_accuracy": 0.4242}))
+    write(metrics / "export.json", json.dumps(JSONS["export"] | {"q8_0_bytes": 1, "f32_bytes": 9}))
+    lines = "\n".join(["    line"] * 20)
+    long = "\n\n".join(f"    sample {n}\n    \n{lines}" for n in range(5))
+    write(metrics / "samples.md", f"Note.\n\n{long}\n\nWithout a prompt:\n\n    free\n")
+    print_summary(metrics.parent)
+    printed = capsys.readouterr().out
+    numbers_shown, note, rest = printed.partition("\nNote.\n")
+    rows = dict(re.split(r"\s{2,}", line) for line in numbers_shown.splitlines())
+    assert rows == {
+        "bits per byte, val": "1.900",
+        "bits per byte of a bigram model, val": "2.300",
+        "perplexity, val": "33.12",
+        "accuracy, val": "42.4%",
+        "parameters": "1,000,576",
+        "tokens seen in training": "1,228,800",
+        "training time": "2 min 36 s",
+        "token mismatches in llama.cpp": "0",
+        "Q8_0 file": "1 B",
+    }
+    assert note
+    assert re.findall(r"sample \d|free", rest) == ["sample 0", "sample 1", "sample 2"]
+    assert "Without" not in rest
+    assert len(printed.splitlines()) < 70
+    assert max(map(len, printed.replace(str(metrics.parent), "").splitlines())) <= 80
+    for step in ("source .venv", "atlas chat", "dvc exp run", "data/own", "--all", "report.html"):
+        assert step in rest
+
+
+def test_show_inside_the_environment_does_not_activate_it_again(metrics, capsys, monkeypatch):
+    monkeypatch.setenv("VIRTUAL_ENV", "/somewhere/.venv")
+    (metrics.parent / "models/model").mkdir(parents=True)
+    print_summary(metrics.parent)
+    assert "activate" not in capsys.readouterr().out
+
+
+def test_show_in_a_fresh_clone_prints_what_git_keeps(metrics, capsys):
+    """Models, samples and timings are not in git."""
     (metrics / "samples.md").unlink()
-    with pytest.raises(AtlasError, match=r"no results yet; run `dvc repro`"):
-        print_results(metrics)
+    print_summary(metrics.parent)
+    printed = capsys.readouterr().out
+    assert printed.startswith("There is no models/model here yet")
+    assert "perplexity, val" in printed
+    assert "make " in printed
+    assert "atlas chat" not in printed
+
+
+def test_show_cuts_a_sample_of_one_long_line(metrics, capsys):
+    write(metrics / "samples.md", f"Note.\n\n    {'word ' * 1000}\n")
+    print_summary(metrics.parent)
+    printed = capsys.readouterr().out
+    assert 100 < printed.count("word") < 150

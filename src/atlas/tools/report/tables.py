@@ -3,16 +3,16 @@
 import base64
 import logging
 import math
+import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from textwrap import shorten
+from textwrap import indent, shorten
 from typing import Any
 
 import pandas as pd
 
-from atlas.errors import AtlasError
 from atlas.tools.console import print_table
 from atlas.tools.report.results import Commit, Params, Results, is_number, numbers, read_results
 
@@ -24,6 +24,20 @@ TEXT_COLUMNS = {"id", "source", "question", "expected", "answered", "text", "act
 DRAWN_BY_PAGE = ("dynamics", "heads")  # pictures of what the page draws itself
 WIDE = 1.5  # width over height; wider pictures take the whole width
 INDENT = "    "  # of a sample in Markdown
+SUMMARY_ROWS, SAMPLES_SHOWN = 10, 3  # of `atlas show`
+SAMPLE_LINES, SAMPLE_CHARACTERS = 8, 600
+ACTIVATE = "source .venv/bin/activate"
+NEXT = [
+    (ACTIVATE, "once in each shell"),
+    ("atlas chat", "or: atlas generate, atlas serve"),
+    ("dvc exp run -S train.lr=3e-3", "change a parameter; then: dvc metrics diff"),
+    ("dvc exp run -S corpus.name=files", "your own text, from data/own/"),
+    ("atlas show --all", "every metric and sample"),
+]
+NEXT_IN_A_CLONE = [
+    ("make", "train this model, about ten minutes with the installation"),
+    ("atlas show --all", "every metric"),
+]
 MAX_PROMPT = 60  # characters of a prompt in a title
 MODEL, SLIDING = "this model", "this model, sliding window"
 # Files and names of the main metrics, their labels, and whether higher is better.
@@ -241,11 +255,57 @@ def _natural(text: str) -> tuple[float, str]:
     return float(text) if re.fullmatch(PLAIN_NUMBER, text) else math.inf, text
 
 
-def print_results(metrics: Path) -> None:
-    """Print the metrics of every stage and the samples; damaged files are named on stderr."""
-    results = read_results(metrics)
-    if not (results.metrics and results.samples):
-        raise AtlasError(f"{metrics}: no results yet; run `dvc repro`")
+def print_summary(root: Path) -> None:
+    """Print ten numbers, three samples and what to try next; name damaged files on stderr."""
+    results = read_results(root / "metrics")
+    trained = (root / "models/model").is_dir()
+    if not trained:
+        print("There is no models/model here yet; these are the results kept in git.\n")
+    print_table(("", ""), summary(results), right={1})
+    left = SAMPLES_SHOWN
+    for note, samples in sample_groups(results, {}):
+        if left > 0:
+            print(f"\n{note}")
+        for _, text in samples[: max(left, 0)]:
+            print(f"\n{indent(_beginning(text), INDENT)}")
+        left -= len(samples)
+    if (page := root / "metrics/report.html").is_file():
+        print(f"\nThe whole run on one page: {page.as_uri()}")
+    steps = NEXT if trained else NEXT_IN_A_CLONE
+    if "VIRTUAL_ENV" in os.environ:
+        steps = [step for step in steps if step[0] != ACTIVATE]
+    width = max(len(command) for command, _ in steps)
+    print("\nNext:")
+    for command, use in steps:
+        print(f"  {command:{width}}  # {use}")
+    _warn_of_damage(results)
+
+
+def summary(results: Results) -> list[tuple[str, str]]:
+    """The ten numbers to look at first, with their labels; fewer if the run has fewer."""
+    rows = [
+        (label, show(value))
+        for label, file, name, show in SUMMARY
+        if (value := results.number(file, name)) is not None
+    ]
+    files = {key: value for key, value in results.of("export").items() if key.endswith("_bytes")}
+    sizes = {key: value for key, value in files.items() if is_number(value)}
+    if sizes:
+        smallest = min(sizes, key=lambda key: sizes[key])
+        rows.append((f"{smallest.removesuffix('_bytes').upper()} file", size(sizes[smallest])))
+    return rows[:SUMMARY_ROWS]
+
+
+def _beginning(text: str) -> str:
+    """The first lines of a sample."""
+    text = text.strip("\n")
+    shown = "\n".join(text.split("\n")[:SAMPLE_LINES])[:SAMPLE_CHARACTERS]
+    return shown if shown == text else f"{shown.rstrip()}\n..."
+
+
+def print_results(root: Path) -> None:
+    """Print every metric of every stage and all samples; name damaged files on stderr."""
+    results = read_results(root / "metrics")
     rows: list[tuple[str, str, str]] = []
     stage = ""
     for file, values in results.metrics.items():
@@ -254,7 +314,12 @@ def print_results(metrics: Path) -> None:
             rows.append(("" if shown == stage else shown, name, exact(value)))
             stage = shown
     print_table(("", "metric", "value"), rows)
-    print(f"\n{results.samples}")
+    if results.samples:
+        print(f"\n{results.samples}")
+    _warn_of_damage(results)
+
+
+def _warn_of_damage(results: Results) -> None:
     for problem in results.problems:
         logger.warning("%s", problem)
 
@@ -330,3 +395,16 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "top_1_agreement": percent,
     "bytes": size,
 }
+# What `atlas show` prints: label, file, name and format.
+SUMMARY: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
+    ("bits per byte, val", "evaluate", "val_bits_per_byte", exact),
+    ("bits per byte of a bigram model, val", "evaluate", "val_bigram_bits_per_byte", exact),
+    ("bits per byte, test", "evaluate", "test_bits_per_byte", exact),
+    ("perplexity, val", "evaluate", "val_perplexity", exact),
+    ("accuracy, val", "evaluate", "val_accuracy", percent),
+    ("accuracy, edge cases", "evaluate", "edge_case_accuracy", percent),
+    ("parameters", "train", "parameters", exact),
+    ("tokens seen in training", "train", "tokens_seen", exact),
+    ("training time", "timing/train", "seconds", duration),
+    ("token mismatches in llama.cpp", "export", "token_mismatches", exact),
+)
