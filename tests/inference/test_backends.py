@@ -11,7 +11,7 @@ from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face import write_hugging_face
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.inference.backends.load import load_model
-from atlas.inference.batch import TokenSequence
+from atlas.inference.batch import Token, TokenSequence
 from atlas.inference.generate import generate
 from atlas.inference.sampling import GREEDY, Sampling
 from atlas.params.runtime_support import architecture_of, class_of
@@ -90,6 +90,23 @@ def test_each_form_continues_alike(opened, ours):
     assert written(opened, prompts, 40) == written(ours, prompts, 40)
     sampling = Sampling(seed=5)
     assert written(opened, prompts, 20, sampling) == written(ours, prompts, 20, sampling)
+
+
+def test_each_form_scores_prompts_alike(opened, ours):
+    prompts = [ours.encode(text) for text in ("one stone holds the lamp", "a lamp")]
+    close = 1e-2 if opened.engine == "llama.cpp" else 1e-4  # keys and values in half precision
+    with torch.no_grad():
+        expected = [ours.model(torch.tensor([ids]))[0].log_softmax(-1) for ids in prompts]
+    texts = [TokenSequence(ids, 3, GREEDY, 2, score_prompt=True) for ids in prompts]
+    plain = TokenSequence(prompts[0], 3, GREEDY)
+    list(opened.run([texts[0], plain, texts[1]]))
+    assert texts[0].output_ids == plain.output_ids
+    for ids, logprobs, text in zip(prompts, expected, texts, strict=True):
+        assert text.scored_prompt[0] == Token(ids[0])
+        assert [token.id for token in text.scored_prompt] == ids
+        for token, row in zip(text.scored_prompt[1:], logprobs, strict=False):
+            assert token.logprob == pytest.approx(float(row[token.id]), abs=close)
+            assert token.top_logprobs[0][1] == pytest.approx(float(row.max()), abs=close)
 
 
 def test_each_form_continues_beyond_its_context(opened, ours):

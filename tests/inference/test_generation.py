@@ -123,6 +123,7 @@ def test_the_end_of_a_text_ends_it():
     text = TokenSequence([5], 10, GREEDY)
     RunningBatch(torch_backend(ends, 1), {EOS}).add([text])
     assert (text.finish_reason, text.output_ids) == ("stop", [])
+    assert text.end_token.id == EOS
 
 
 def test_an_empty_prompt_starts_a_text(model):
@@ -192,6 +193,19 @@ def test_texts_come_and_go(model):
     assert first.output_ids == alone[0]
     assert second.output_ids == alone[1][:3]
     assert third.output_ids == alone[2]
+
+
+def test_a_prompt_is_scored_without_a_continuation(model):
+    text = TokenSequence([5, 6, 7], 0, GREEDY, top_logprobs=2, score_prompt=True)
+    batch = RunningBatch(torch_backend(model, 1), {EOS})
+    batch.add([text])
+    assert (text.finish_reason, text.output_ids, batch.free_slots) == ("length", [], 1)
+    expected = model(torch.tensor([[5, 6, 7]]))[0].log_softmax(-1)
+    assert [token.id for token in text.scored_prompt] == [5, 6, 7]
+    assert text.scored_prompt[0].logprob is None
+    for row, token in zip(expected, text.scored_prompt[1:], strict=False):
+        assert token.logprob == pytest.approx(float(row[token.id].detach()), abs=1e-5)
+        assert [each for each, _ in token.top_logprobs] == row.topk(2).indices.tolist()
 
 
 def test_alternatives_are_the_models_own_probabilities(model):

@@ -47,6 +47,14 @@ def test_top_p(p, expected):
     assert kept(s.keep_top_p(LOGITS, p)) == expected
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, []), (1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (9, [0, 1, 2, 3])]
+)
+def test_most_likely(count, expected):
+    assert s.most_likely(LOGITS, count).tolist() == expected
+    assert s.most_likely(LOGITS[::-1], count).tolist() == [3, 1, 2, 0][: len(expected)]
+
+
 def test_top_p_follows_the_order_of_tokens_not_of_probabilities():
     assert kept(s.keep_top_p(LOGITS[[3, 1, 0, 2]], 0.6)) == [1, 2]
 

@@ -64,14 +64,33 @@ def test_decoders_have_a_cache():
     assert type(torch_backend(bigram, 2)) is UncachedBackend
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kind": "two_layer", "window": 4},
-        {"kind": "encoder_decoder", "separator": 9},
-        {"kind": "bigram"},
-    ],
-)
+WITHOUT_CACHE = [
+    {"kind": "two_layer", "window": 4},
+    {"kind": "encoder_decoder", "separator": 9},
+    {"kind": "bigram"},
+]
+
+
+@pytest.mark.parametrize("options", [{}, *WITHOUT_CACHE], ids=str)
+def test_scores_are_the_logits_of_every_token(options):
+    model = make_model(small_config(**options)).eval()
+    initialize(model, 3)
+    backend = torch_backend(model, 2)
+    texts = [[7, 8, 9, 4, 3], [5, 9, 6]]
+    backend.prefill({0: [6, 9], 1: [9]})
+    for slot, text in enumerate(texts):
+        logits = backend.score(slot, text)
+        assert logits.shape == (len(text), model.config.vocab_size)
+        first = text.index(9) if options.get("kind") == "encoder_decoder" else 0
+        assert np.isnan(logits[:first]).all()
+        for end in range(first, len(text)):
+            assert np.allclose(logits[end], uncached(model, text[: end + 1]), atol=CLOSE)
+    rows = backend.step({1: 11, 0: 12})
+    assert np.allclose(rows[0], uncached(model, [*texts[1], 11]), atol=CLOSE)
+    assert np.allclose(rows[1], uncached(model, [*texts[0], 12]), atol=CLOSE)
+
+
+@pytest.mark.parametrize("options", WITHOUT_CACHE, ids=str)
 def test_models_without_a_cache_read_again(options):
     model = make_model(small_config(**options)).eval()
     initialize(model, 3)

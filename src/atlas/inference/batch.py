@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from atlas.errors import AtlasError
-from atlas.inference.sampling import Sampling, log_softmax, next_token
+from atlas.inference.sampling import Sampling, log_softmax, most_likely, next_token
 from atlas.model.config import ModelConfig
 from atlas.model.logits import Logits
 
@@ -32,6 +32,13 @@ class InferenceBackend(ABC):
         """Replace the texts of N slots, each by at least one id.
 
         Return logits (N, V) of the token after each, in the order given.
+        """
+
+    @abstractmethod
+    def score(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot; return logits (T, V) of the token after each of its T ids.
+
+        Rows in which the model predicts nothing are NaN.
         """
 
     @abstractmethod
@@ -67,12 +74,21 @@ class TokenSequence:
     max_tokens: int  # of the continuation
     sampling: Sampling
     top_logprobs: int | None = None  # number of ids that a Token lists; None for no logprobs at all
+    score_prompt: bool = False  # with logprobs: return those of the prompt too
+    scored_prompt: list[Token] = field(default_factory=list)  # the first has no logprob
     output_ids: list[int] = field(default_factory=list)  # the continuation
     last_token: Token | None = None  # of the last step; None if that step ended the text
+    end_token: Token | None = None  # the one that ended the text
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
         self._generator = np.random.default_rng(self.sampling.seed)
+
+    def accept_prompt(self, logits: Logits) -> None:
+        """Score the prompt with logits (T, V), each row those of the token after one of its ids."""
+        self.scored_prompt = [Token(self.prompt[0])]
+        for row, token in zip(logits, self.prompt[1:], strict=False):
+            self.scored_prompt.append(self._with_logprobs(row, token))
 
     def accept(self, logits: Logits, end_ids: Collection[int]) -> None:
         """Sample the next token from logits (V,), or finish."""
@@ -80,9 +96,13 @@ class TokenSequence:
         if not np.isfinite(logits).all():
             self.finish_reason = "failed"
             return
+        if self.max_tokens == 0:
+            self.finish_reason = "length"
+            return
         token = next_token(logits, self.sampling, self._generator, self.prompt, self.output_ids)
         if token in end_ids:
             self.finish_reason = "stop"
+            self.end_token = self._with_logprobs(logits, token)
             return
         self.output_ids.append(token)
         self.last_token = self._with_logprobs(logits, token)
@@ -95,10 +115,10 @@ class TokenSequence:
             raise AtlasError("the model's logits are NaN or infinite; train it again")
 
     def _with_logprobs(self, logits: Logits, token: int) -> Token:
-        if self.top_logprobs is None:
+        if self.top_logprobs is None or np.isnan(logits[token]):
             return Token(token)
         logprobs = log_softmax(logits)
-        best = np.argsort(-logprobs, kind="stable")[: self.top_logprobs]
+        best = most_likely(logprobs, self.top_logprobs)
         pairs = tuple((int(each), float(logprobs[each])) for each in best)
         return Token(token, float(logprobs[token]), pairs)
 
@@ -108,6 +128,12 @@ def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
 
     An encoder-decoder only reads a question, and its answer must have room in the context.
     """
+    check_question(config, ids)
+    return config.with_bos(ids)
+
+
+def check_question(config: ModelConfig, ids: Sequence[int]) -> None:
+    """Reject a prompt that an encoder-decoder can't answer."""
     if config.kind == "encoder_decoder":
         if config.separator not in ids:
             raise AtlasError(
@@ -119,7 +145,6 @@ def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:
                 f"the prompt has {len(ids)} tokens; with a start token and its answer, it must fit "
                 f"in model.context_length ({config.context_length}): ask a shorter question"
             )
-    return config.with_bos(ids)
 
 
 def visible_tokens(length: int, context_length: int) -> int:
@@ -156,14 +181,25 @@ class RunningBatch:
         return self._backend.slots - len(self._sequences)
 
     def add(self, sequences: Sequence[TokenSequence]) -> None:
-        """Prefill free slots with the newest tokens of prompts and sample their first tokens."""
+        """Prefill free slots with the newest tokens of prompts and sample their first tokens.
+
+        A prompt to score must fit in the context.
+        """
         if len(sequences) > self.free_slots:
             raise ValueError(f"{len(sequences)} sequences for {self.free_slots} free slots")
         free = (slot for slot in range(self._backend.slots) if slot not in self._sequences)
         added = dict(zip(free, sequences, strict=False))
         self._sequences |= added
         length = self._backend.context_length
-        self._prefill({slot: each.prompt[-length:] for slot, each in added.items()})
+        self._prefill(
+            {slot: each.prompt[-length:] for slot, each in added.items() if not each.score_prompt}
+        )
+        for slot, each in added.items():
+            if each.score_prompt:
+                logits = self._backend.score(slot, each.prompt)
+                self._lengths[slot] = len(each.prompt)
+                each.accept_prompt(logits)
+                self._accept(slot, logits[-1])
 
     def run(self, sequences: Sequence[TokenSequence]) -> Iterator[TokenSequence]:
         """Generate until all are finished; yield each sequence after each of its steps."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from atlas.inference.batch import (
@@ -72,13 +73,12 @@ class CachedBackend(InferenceBackend):
     @torch.no_grad()
     def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
         """Replace the texts of slots, one by one, without padding."""
-        last = []
-        for slot, ids in texts.items():
-            row = self._cache.row(slot)
-            logits = self._model(torch.tensor([list(ids)], device=self._model.device), cache=row)
-            self._cache.lengths[slot] = len(ids)
-            last.append(logits[0, -1])
-        return _to_numpy(torch.stack(last))
+        return _to_numpy(torch.stack([self._read(*each)[-1] for each in texts.items()]))
+
+    @torch.no_grad()
+    def score(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        return _to_numpy(self._read(slot, ids))
 
     @torch.no_grad()
     def step(self, tokens: Mapping[int, int]) -> Logits:
@@ -95,6 +95,13 @@ class CachedBackend(InferenceBackend):
         self._cache.lengths = [length + (slot in tokens) for slot, length in enumerate(before)]
         return _to_numpy(logits[list(tokens)])
 
+    def _read(self, slot: int, ids: Sequence[int]) -> torch.Tensor:
+        """Logits (T, V) of the token after each id of a new text."""
+        new = torch.tensor([list(ids)], device=self._model.device)
+        logits: torch.Tensor = self._model(new, cache=self._cache.row(slot))[0]
+        self._cache.lengths[slot] = len(ids)
+        return logits
+
 
 class UncachedBackend(InferenceBackend):
     """A model without a cache: it reads each whole text again for each token."""
@@ -110,6 +117,16 @@ class UncachedBackend(InferenceBackend):
         for slot, ids in texts.items():
             self._texts[slot] = list(ids)
         return self._forward(list(texts))
+
+    @torch.no_grad()
+    def score(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        self._texts[slot] = list(ids)
+        logits = _to_numpy(self._model(torch.tensor([list(ids)], device=self._model.device))[0])
+        config = self._model.config
+        if config.kind == "encoder_decoder":  # predicts only from the end of the question on
+            logits[: list(ids).index(config.separator)] = np.nan
+        return logits
 
     def step(self, tokens: Mapping[int, int]) -> Logits:
         """Append a token to the given slots."""

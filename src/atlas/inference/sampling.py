@@ -87,6 +87,15 @@ def log_softmax(logits: Logits) -> Logits:
     return logprobs
 
 
+def most_likely(logits: Logits, count: int) -> Ids:
+    """The ids of the ``count`` largest logits (V,), largest first; equal ones by id."""
+    if not count:
+        return np.array([], np.int64)
+    smallest = np.partition(logits, -count)[-count] if count < len(logits) else logits.min()
+    found = np.flatnonzero(logits >= smallest)
+    return found[np.argsort(-logits[found], kind="stable")[:count]]
+
+
 def process_logits(
     logits: Logits, sampling: Sampling, prompt: Sequence[int], continuation: Sequence[int]
 ) -> Logits:

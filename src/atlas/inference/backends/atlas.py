@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from atlas.errors import AtlasError
 from atlas.inference.backends.base import LoadedModel, Message
-from atlas.inference.batch import InferenceBackend, prepare_prompt
+from atlas.inference.batch import InferenceBackend, check_question, prepare_prompt
 from atlas.inference.text_stream import UNKNOWN
 from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.tokens.tokenizer import Tokenizer
@@ -74,6 +74,10 @@ class AtlasModel(LoadedModel):
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt."""
         return prepare_prompt(self.config, self.tokenizer.encode(text))
+
+    def check_prompt(self, ids: Sequence[int]) -> None:
+        """Reject ids that the model can't continue."""
+        check_question(self.config, ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""

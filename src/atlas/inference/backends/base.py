@@ -27,6 +27,9 @@ class LoadedModel(ABC):
     def encode(self, text: str) -> list[int]:
         """The ids that the model reads for a prompt, at least one."""
 
+    def check_prompt(self, ids: Sequence[int]) -> None:  # noqa: B027
+        """Reject ids that the model can't continue."""
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids: special tokens are left out, incomplete characters become U+FFFD."""

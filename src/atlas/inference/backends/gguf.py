@@ -1,7 +1,7 @@
 """GGUF files, run by llama.cpp through cyllama."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -130,25 +130,34 @@ class LlamaBackend(InferenceBackend):
 
     def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
         """Replace the texts of slots."""
-        for slot in texts:
-            self._context.memory_seq_rm(slot, -1, -1)
-            self._lengths[slot] = 0
+        self._clear(texts)
         return self._decode([(slot, each) for slot, ids in texts.items() for each in ids])
+
+    def score(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        self._clear([slot])
+        return self._decode([(slot, each) for each in ids], every=True)
 
     def step(self, tokens: Mapping[int, int]) -> Logits:
         """Append a token to the given slots."""
         return self._decode(list(tokens.items()))
 
-    def _decode(self, tokens: Sequence[tuple[int, int]]) -> Logits:
-        """Logits after the last token of each slot."""
+    def _clear(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self._context.memory_seq_rm(slot, -1, -1)
+            self._lengths[slot] = 0
+
+    def _decode(self, tokens: Sequence[tuple[int, int]], *, every: bool = False) -> Logits:
+        """Logits after the last token of each slot, or after every token."""
         last = {slot: index for index, (slot, _) in enumerate(tokens)}
+        read = range(len(tokens)) if every else last.values()
         batch = llama_cpp.LlamaBatch(n_tokens=len(tokens), embd=0, n_seq_max=1)
         for index, (slot, token) in enumerate(tokens):
-            batch.add(token, self._lengths[slot], [slot], last[slot] == index)
+            batch.add(token, self._lengths[slot], [slot], every or last[slot] == index)
             self._lengths[slot] += 1
         self._context.decode(batch)
-        logits = np.empty((len(last), self._vocab_size), np.float32)
-        for row, index in zip(logits, last.values(), strict=True):
+        logits = np.empty((len(read), self._vocab_size), np.float32)
+        for row, index in zip(logits, read, strict=True):
             # cyllama copies logits to a list; struct reads a list three times as fast as NumPy.
             struct.pack_into(f"{len(row)}f", row.data, 0, *self._context.get_logits_ith(index))
         return logits

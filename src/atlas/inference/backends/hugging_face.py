@@ -74,16 +74,21 @@ class TransformersBackend(InferenceBackend):
         """Replace the texts of slots."""
         for slot in texts:
             self._caches[slot] = None
-        return np.stack([self._forward(slot, ids) for slot, ids in texts.items()])
+        return np.stack([self._forward(slot, ids)[-1] for slot, ids in texts.items()])
+
+    def score(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Replace the text of a slot."""
+        self._caches[slot] = None
+        return self._forward(slot, ids)
 
     def step(self, tokens: Mapping[int, int]) -> Logits:
         """Append a token to the given slots."""
-        return np.stack([self._forward(slot, [token]) for slot, token in tokens.items()])
+        return np.stack([self._forward(slot, [token])[-1] for slot, token in tokens.items()])
 
     @torch.no_grad()
     def _forward(self, slot: int, ids: Sequence[int]) -> Logits:
         new = torch.tensor([list(ids)], device=self._model.device)
         result = self._model(new, past_key_values=self._caches[slot], use_cache=True)
         self._caches[slot] = result.past_key_values
-        logits: Logits = result.logits[0, -1].float().cpu().numpy()
+        logits: Logits = result.logits[0].float().cpu().numpy()
         return logits
