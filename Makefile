@@ -5,11 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLOTS := .dvc/offline_plots.html
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+SHELL_PATH := $(PATH)
 # So that the stages DVC starts use the environment's Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Not empty if .venv came along with a moved or copied folder, is incomplete, or lost its Python.
+BROKEN := $(shell [ ! -e $(VENV)/pyvenv.cfg ] || ( \
+	. $(VENV)/bin/activate && [ "$$VIRTUAL_ENV" -ef $(VENV) ] && $(BIN)/python -c \
+	'import pathlib, sys, sysconfig; sys.exit(not pathlib.Path(sysconfig.get_path("purelib")).is_dir())' \
+	) 2> /dev/null || echo yes)
 
 .DEFAULT_GOAL := pipeline
-.PHONY: help pipeline install test lint types unit slow format clean
+.PHONY: help pipeline install test lint types unit slow format clean repository rebuild
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,19 +51,30 @@ clean: ## Remove checkpoints of interrupted runs and partial outputs (no results
 	@rm -rf .ckpt
 	@find data models metrics -name '.*.partial' -prune -exec rm -rf {} +
 
-$(VENV)/python: # check the version before installing anything
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "error: $(PYTHON) is older than 3.11; choose a newer one: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+repository: # DVC needs one; look before anything is installed
+	@problem=$$(LC_ALL=C git rev-parse 2>&1) || { case "$$problem" in \
+	*safe.directory*) problem="another user owns this repository; if you trust it, run: git config --global --add safe.directory $${problem##*safe.directory }" ;; \
+	*"not a git repository"*) problem="DVC needs a git repository, and this folder is in none; run: git init && git add -A && git commit -m Atlas" ;; \
+	*) problem="DVC needs git: $$problem" ;; esac; echo "error: $$problem" | head -n 1 >&2; exit 1; }
+
+$(VENV)/python: PATH := $(SHELL_PATH) # not the Python of .venv, which may have to go
+$(VENV)/python: $(if $(BROKEN),rebuild) | repository
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+		echo "error: $(PYTHON) is missing or older than 3.11; choose another one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "error: $(PYTHON) has no module venv; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@[ -z "$(BROKEN)" ] || echo "note: .venv was made in another folder, is incomplete or has lost its Python; building it anew" >&2
+	@$(PYTHON) -m venv $(if $(BROKEN),--clear) $(VENV)
 	@touch $@
 
 $(VENV)/installed: $(VENV)/python pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo "Installing into .venv: 3 GB, a few minutes" >&2
+	@$(PIP) --editable .
 	@touch $@
 
 $(PLOTS): | $(VENV)/installed # so that dvc plots works without a network
 	@$(BIN)/atlas offline-plots
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@
