@@ -84,8 +84,37 @@ def test_generate_stops_and_samples_as_the_folder_says(tmp_path, tokenizer):
     greedy = loaded.generate(**ids, do_sample=False, max_new_tokens=20)[0].tolist()
     ours = list(generate(model, tokenizer.encode("the lamp"), 20, GREEDY))
     assert greedy[len(ids["input_ids"][0]) :][: len(ours)] == ours
-    padded = theirs(["the lamp", "one"], padding=True)
-    assert padded["input_ids"][1][-1] == tokenizer.pad
+    longest = loaded.generate(**ids, do_sample=False)  # without a limit: up to the context
+    assert longest.shape[1] == 96 or longest[0, -1] == tokenizer.eos
+
+
+def usual(row):
+    """A model that a row of the table supports."""
+    return WIDE | {key: values[0] for key, values in {**FREE, **row.allowed}.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(pytest.param(usual(row), id=row.model_type) for row in CLASSES),
+        *(pytest.param(usual(CLASSES[i]) | {"positions": "none"}, id=f"{i}") for i in (0, 3, 5)),
+        pytest.param(SHAPES["llama"] | {"add_bos_token": True}, id="bos"),
+    ],
+)
+def test_a_padded_batch_continues_as_each_prompt_alone(tmp_path, tokenizer, options):
+    model = store(tmp_path / "model", options, tokenizer)
+    source = bundle_of(tmp_path / "model", tokenizer)
+    write_hugging_face(tmp_path / "hf", source, class_of(model.config.model_dump()))
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    prompts = ["the", "one stone holds the lamp. And", "a river\n", "\u00e9\u20ac"]
+    batch = theirs(prompts, return_tensors="pt", padding=True)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    rows = loaded.generate(**batch, do_sample=False, max_new_tokens=30).tolist()
+    start = batch["input_ids"].shape[1]
+    for prompt, row in zip(prompts, rows, strict=True):
+        ours = generate(model, tokenizer.encode(prompt), 30, GREEDY)
+        assert row[start : start + len(ours)] == ours
 
 
 @pytest.mark.parametrize("rope_scaling", [1.0, 4.0])

@@ -120,11 +120,34 @@ def test_the_ids_are_those_of_generate(ours):
     assert written(ours, ["the lamp"], 30) == [list(generate(ours.model, prompt, 30, GREEDY))]
 
 
-def test_without_a_template_a_conversation_is_one_text(opened):
-    messages = [{"role": "user", "content": "the lamp"}, {"role": "assistant", "content": "sees"}]
-    assert opened.decode(opened.encode_chat(messages)) == "the lampsees"
-    messages.append({"role": "user", "content": "one"})
-    assert opened.decode(opened.encode_chat(messages)) == "the lampsees\none"
+def chat(*contents):
+    """A conversation that a user begins."""
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": each} for i, each in enumerate(contents)]
+
+
+def test_a_conversation_is_one_text(opened):
+    assert opened.decode(opened.encode_chat(chat("the lamp", "sees"))) == "the lampsees"
+    assert opened.decode(opened.encode_chat(chat("the lamp", "sees", "one"))) == "the lampsees\none"
+    system = {"role": "system", "content": ""}
+    assert opened.decode(opened.encode_chat([system, *chat(" the\n\n")])) == " the\n\n"
+
+
+@pytest.mark.parametrize("kind", ["plain", "bos", "questions"])
+def test_each_form_encodes_a_conversation_alike(tmp_path, tokenizer, kind):
+    options = {"add_bos_token": kind != "plain"}
+    options |= {"separator": tokenizer.encode(".")[-1]} if kind == "questions" else {}
+    store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    write_forms(tmp_path, tokenizer)
+    ours, *others = (load_model(tmp_path / name) for name in ENGINES)
+    texts = ("the lamp", " sees\n", "one <|endoftext|> of <b> & 'two'", "\u00e9\u20ac", "", "over.")
+    for number in range(1, len(texts) + 1):
+        ids = ours.encode_chat(chat(*texts[:number]))
+        assert [each.encode_chat(chat(*texts[:number])) for each in others] == [ids, ids]
+    assert ours.decode(ours.encode_chat(chat("one.", "two", "over."))) == (
+        "over." if kind == "questions" else "one.two\nover."
+    )
 
 
 def test_a_template_is_used(folder, tmp_path, tokenizer):
@@ -138,8 +161,9 @@ def test_a_template_is_used(folder, tmp_path, tokenizer):
     config.write_text(json.dumps(values | {"chat_template": TEMPLATE}))
     reader = gguf.GGUFReader(folder / "mine.gguf")
     writer = gguf.GGUFWriter(tmp_path / "mine.gguf", "llama")
+    replaced = ("general.architecture", "tokenizer.chat_template")
     for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+        if not field.name.startswith("GGUF.") and field.name not in replaced:
             writer.add_key_value(
                 field.name, field.contents(), field.types[0],
                 field.types[-1] if len(field.types) > 1 else None,

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from atlas.export.bundle import ModelBundle, StoredWeights
 from atlas.export.tensors import TensorConverter
+from atlas.inference.backends.base import chat_template
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES
@@ -44,13 +45,18 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
     special = {f"{name}_token_id": getattr(tokenizer, name) for name in ("bos", "eos", "pad")}
     write_json(folder / "config.json", model_settings(config, kind) | special)
     sampling = {name: getattr(DEFAULT_SAMPLING, name) for name in ("temperature", "top_k", "top_p")}
-    write_json(folder / "generation_config.json", {"do_sample": True, **sampling, **special})
+    limits = {"do_sample": True, "max_length": config.context_length}
+    write_json(folder / "generation_config.json", limits | sampling | special)
     names = ("bos", "eos", "pad", "unk")
     tokenizer_settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.context_length,
         **{f"{name}_token": tokenizer.piece(getattr(tokenizer, name)) for name in names},
         "clean_up_tokenization_spaces": False,
+        # Otherwise transformers 4 passes token_type_ids to models that have none.
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "left",  # a batch is continued at the end of its rows
+        "chat_template": chat_template(config),
     }
     write_json(folder / "tokenizer_config.json", tokenizer_settings)
     fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)

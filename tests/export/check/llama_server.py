@@ -3,7 +3,7 @@
     python tests/export/check/llama_server.py FILE < request.json > answer.json
 
 The request holds ``texts`` to tokenize, ``prompts`` (ids) and how many ``tokens`` continue each, up
-to the end of a text.
+to the end of a text; and ``chats``, whose prompts (ids) and replies are answered.
 """
 
 import json
@@ -49,6 +49,25 @@ def main() -> None:
                 cache_prompt=False,
             )["tokens"]
             for ids in request["prompts"]
+        ],
+        "chats": [
+            post("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+            for prompt in (
+                post("/apply-template", messages=messages)["prompt"]
+                for messages in request["chats"]
+            )
+        ],
+        "replies": [
+            post(
+                "/v1/chat/completions",
+                messages=messages,
+                max_tokens=request["tokens"],
+                temperature=0,
+                return_tokens=True,
+                verbose=True,
+                cache_prompt=False,
+            )["__verbose"]["tokens"]
+            for messages in request["chats"]
         ],
     }
     print("answer:" + json.dumps(answer), flush=True)

@@ -10,6 +10,9 @@ import pytest
 
 from atlas.export.check.agreement import expect
 from atlas.export.gguf.writer import write_gguf
+from atlas.inference.backends.atlas import AtlasModel
+from atlas.inference.batch import TokenSequence
+from atlas.inference.sampling import GREEDY
 from atlas.params.runtime_support import architecture_of
 from tests.export.models import SHAPES, bundle_of, store
 from tests.small import text
@@ -47,9 +50,44 @@ def test_the_server_gives_the_same_tokens_and_the_same_greedy_text(tmp_path, tok
         texts=[each for each, _ in expected.texts],
         prompts=[ids for ids, _ in expected.prompts],
         tokens=60,
+        chats=[],
     )
     assert answer["texts"] == [ids for _, ids in expected.texts]
     for (_, ours), theirs in zip(expected.prompts, answer["continuations"], strict=True):
         ended = ours.index(tokenizer.eos) if tokenizer.eos in ours else len(ours)
         assert theirs[:ended] == ours[:ended]
         assert len(theirs) >= ended
+
+
+MESSAGES = (
+    ("user", "the lamp"),
+    ("assistant", " sees"),
+    ("user", " one\n\n garden \n"),
+    ("system", "a stone."),
+    ("user", "\u00e9\u20ac and"),
+)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bos", "questions"])
+def test_a_chat_continues_the_plain_text_of_its_messages(tmp_path, tokenizer, kind):
+    options = {"add_bos_token": kind != "plain"}
+    options |= {"separator": tokenizer.encode(".")[-1]} if kind == "questions" else {}
+    model = store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)
+    ours = AtlasModel(model.config, tokenizer, "m", lambda: model)
+    architecture = architecture_of(model.config.model_dump())
+    write_gguf(tmp_path / "m.gguf", bundle_of(tmp_path / "model", tokenizer), architecture, "f32")
+    messages = [{"role": role, "content": content} for role, content in MESSAGES]
+    chats = [messages[:1], messages[:3], messages[3:], messages]
+    length = model.config.context_length
+    answer = ask(
+        tmp_path / "m.gguf", context_length=length, texts=[], prompts=[], tokens=15, chats=chats
+    )
+    ids = [ours.encode_chat(chat) for chat in chats]
+    assert answer["chats"] == ids
+    sequences = [TokenSequence(each, 15, GREEDY) for each in ids]
+    list(ours.run(sequences))
+    replies = [
+        reply[: len(each.output_ids)]
+        for reply, each in zip(answer["replies"], sequences, strict=True)
+    ]
+    assert replies == [each.output_ids for each in sequences]

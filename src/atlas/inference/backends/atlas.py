@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.base import LoadedModel, Message
+from atlas.inference.backends.base import LoadedModel, chat_template
 from atlas.inference.batch import InferenceBackend, check_question, prepare_prompt
 from atlas.inference.text_stream import UNKNOWN
 from atlas.model.config import ModelConfig, check_tokenizer
@@ -36,6 +36,7 @@ class AtlasModel(LoadedModel):
         self.context_length, self.vocab_size = config.context_length, config.vocab_size
         self.end_ids = frozenset({config.eos})
         self.has_attention = config.kind == "decoder"
+        self.chat_template = chat_template(config)
         self.engine = "llama.cpp" if gguf else "PyTorch"
         self._load_torch = load_torch
         self._gguf = None
@@ -103,12 +104,6 @@ class AtlasModel(LoadedModel):
         from atlas.inference.generate import torch_backend
 
         return torch_backend(self.model, slots)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Encode all messages as one text; a question-answering model sees only the last."""
-        if self.config.separator is not None:
-            messages = messages[-1:]
-        return super().encode_chat(messages)
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:
         """Attention weights of the last of the ids, by layer, head and id; always from PyTorch."""

@@ -3,14 +3,36 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 
 from atlas.errors import AtlasError, one_line
 from atlas.inference.batch import InferenceBackend, Overflow, RunningBatch, TokenSequence
 from atlas.inference.text_stream import UNKNOWN, TextStream
+from atlas.model.config import ModelConfig
 
 MAX_CONTEXT_LENGTH = 4096  # of models from elsewhere, to bound the memory of each slot
 Message = Mapping[str, str]  # role and content
+# The chat template of a model that only continues text. A conversation is one text: each message is
+# a new line, except that an answer continues the line before it. Exported files contain it, because
+# llama.cpp puts messages into ChatML if a file has no template.
+PLAIN_CHAT = (
+    "{% for message in messages if message['content'] %}"
+    "{% if not loop.first and message['role'] != 'assistant' %}{{ '\\n' }}{% endif %}"
+    "{{ message['content'] }}{% endfor %}"
+)
+# A question-answering model sees only the last message. llama.cpp puts a system message whose
+# content the template never reads in front of the user's, so the condition reads all of them.
+QUESTION_CHAT = (
+    "{% for message in messages %}{% if message['content'] and loop.last %}"
+    "{{ message['content'] }}{% endif %}{% endfor %}"
+)
+BOS = "{{ bos_token }}"
+
+
+def chat_template(config: ModelConfig) -> str:
+    """The chat template of a model that Atlas trained."""
+    plain = PLAIN_CHAT if config.separator is None else QUESTION_CHAT
+    return BOS + plain if config.add_bos_token else plain
 
 
 class LoadedModel(ABC):
@@ -22,6 +44,7 @@ class LoadedModel(ABC):
     vocab_size: int
     end_ids: frozenset[int]  # end a text
     has_attention: bool = False  # ``attention`` is available
+    chat_template: str = PLAIN_CHAT  # of conversations, in Jinja
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -50,14 +73,9 @@ class LoadedModel(ABC):
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation so that the model's next message can follow.
 
-        A model without a chat template does not follow instructions, so the conversation is one
-        text: each message is a new line, except that an answer continues the line before it.
+        The template's bos token is empty here, because ``encode`` adds it.
         """
-        text = ""
-        for message in messages:
-            continues = not text or message["role"] == "assistant"
-            text += message["content"] if continues else f"\n{message['content']}"
-        return self.encode(text)
+        return self.encode(Template(self.chat_template).render(messages=messages))
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:  # noqa: ARG002
         """Attention weights of the last of the ids, by layer, head and id."""
@@ -92,7 +110,6 @@ class ForeignModel(LoadedModel):
     """A model from elsewhere, with a tokenizer and perhaps a chat template of its own."""
 
     bos: int | None  # begins a text
-    chat_template: str | None
     special_tokens: Mapping[str, str]  # as a chat template names them: bos_token, eos_token ...
 
     @abstractmethod
@@ -108,8 +125,8 @@ class ForeignModel(LoadedModel):
         return self._at_least_bos(self.tokenize(text, is_chat=False))
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation in the model's chat template, if it has one."""
-        if not self.chat_template:
+        """The ids of a conversation in the model's chat template."""
+        if self.chat_template.removeprefix(BOS) in (PLAIN_CHAT, QUESTION_CHAT):
             return super().encode_chat(messages)
         from transformers.utils.chat_template_utils import render_jinja_template
 

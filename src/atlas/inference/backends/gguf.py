@@ -9,7 +9,7 @@ import numpy as np
 from cyllama.llama import llama_cpp
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, ForeignModel
+from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, PLAIN_CHAT, ForeignModel
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
 from atlas.pipeline.processes import threads
@@ -75,7 +75,7 @@ class GGUFModel(ForeignModel):
         ids = range(self.vocab_size)
         self.end_ids = frozenset(each for each in ids if self._vocabulary.is_eog(each))
         self._pieces = [self._piece(each) for each in ids]
-        self.chat_template = self._metadata.get("tokenizer.chat_template")
+        self.chat_template = self._metadata.get("tokenizer.chat_template") or PLAIN_CHAT
         bos, eos = self._vocabulary.token_bos(), self._vocabulary.token_eos()
         self.bos = bos if bos >= 0 else None
         bos_text, eos_text = (

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from atlas.errors import AtlasError, one_line
-from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, ForeignModel
+from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, PLAIN_CHAT, ForeignModel
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
 
@@ -40,7 +40,7 @@ class HuggingFaceModel(ForeignModel):
         ends = [self._tokenizer.eos_token_id] if ends is None else ends
         self.end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
         has_template = bool(self._tokenizer.chat_template)
-        self.chat_template = self._tokenizer.get_chat_template() if has_template else None
+        self.chat_template = self._tokenizer.get_chat_template() if has_template else PLAIN_CHAT
         self.bos = self._tokenizer.bos_token_id
         self.special_tokens = self._tokenizer.special_tokens_map
 
