@@ -1,4 +1,6 @@
+import re
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
 from atlas.model.transformer import Decoder
 from atlas.params import presets
+from atlas.params.overrides import leaves
 from atlas.params.schema import Params, load_params
 from tests.code_walk import ROOT
 
@@ -22,14 +25,39 @@ NAMES = presets.available(ROOT)
 def project(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    git(tmp_path, "init", "-q")
+    commit(tmp_path)
     return tmp_path
 
 
-def apply(project, values):
-    """Write values into params.yaml; return a line per change."""
-    text, changes = presets.apply(project, values)
-    (project / "params.yaml").write_text(text)
-    return changes
+def git(project, *arguments):
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=project, check=True)
+
+
+def commit(project):
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "Params")
+
+
+def apply(project, *names):
+    """Write presets into params.yaml; return a line per change."""
+    changes = presets.changes(project, names)
+    edit(project, **{change.key: change.new for change in changes})
+    return [str(change) for change in changes]
+
+
+def edit(project, **values):
+    (project / "params.yaml").write_text(presets.apply(project, values))
+
+
+def values_of(project):
+    return dict(leaves(yaml.safe_load((project / "params.yaml").read_text())))
+
+
+def flags(project, *names, quoted=False):
+    values = {change.key: change.new for change in presets.changes(project, names)}
+    return presets.as_flags(values, quoted=quoted)
 
 
 def test_the_documented_presets_exist():
@@ -37,17 +65,23 @@ def test_the_documented_presets_exist():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_preset_is_valid_and_can_be_passed_through_a_shell(name):
-    flags = presets.as_flags(presets.overlay(ROOT, [name])).split()
-    assert flags[::2] == ["-S"] * (len(flags) // 2)
-    assert all("=" in flag for flag in flags[1::2])
+def test_each_preset_is_valid_and_can_be_passed_through_a_shell(project, name):
+    words = flags(project, name).split()
+    assert words[::2] == ["-S"] * (len(words) // 2)
+    assert all("=" in word for word in words[1::2])
 
 
-def test_tiny_is_the_default():
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for key, value in presets.overlay(ROOT, ["tiny"]).items():
-        section, name = key.split(".")
-        assert tree[section][name] == value
+def test_tiny_holds_every_default():
+    tiny, params = (
+        yaml.safe_load((ROOT / f"{name}.yaml").read_text()) for name in ("presets/tiny", "params")
+    )
+    assert tiny == params
+
+
+def test_each_preset_is_listed_with_a_sentence():
+    listed = dict(presets.described(ROOT))
+    assert list(listed) == NAMES
+    assert all(30 > len(sentence.split()) > 2 for sentence in listed.values()), listed
 
 
 @pytest.mark.parametrize(
@@ -55,7 +89,7 @@ def test_tiny_is_the_default():
     [("tiny", 0.9e6, 1.1e6), ("small", 50e6, 150e6), ("medium", 330e6, 380e6)],
 )
 def test_sizes(project, name, least, most):
-    apply(project, presets.overlay(project, [name]))
+    apply(project, name)
     params = load_params(project / "params.yaml")
     config = ModelConfig(
         **params.model.model_dump(),
@@ -70,15 +104,72 @@ def test_sizes(project, name, least, most):
         assert least < Decoder(config).parameter_count() < most
 
 
-def test_a_later_preset_wins():
-    assert presets.overlay(ROOT, ["tiny", "small"])["model.d_model"] == 768
-    assert presets.overlay(ROOT, ["small", "tiny"])["model.d_model"] == 128
+def test_a_later_preset_wins(project):
+    assert presets.with_presets(project, ["tiny", "small"]).model.d_model == 768
+    assert presets.with_presets(project, ["small", "tiny"]).model.d_model == 128
+
+
+@pytest.mark.parametrize("later", [["shakespeare"], ["tiny"], ["char", "stories"]])
+@pytest.mark.parametrize("first", [["arithmetic"], ["small"], ["grokking"], ["speedrun-gpu"]])
+def test_nothing_of_an_earlier_preset_stays(project, first, later):
+    expected = values_of(project) | presets.collect(project, later)
+    for name in (first, later):  # separate commands
+        apply(project, *name)
+    assert values_of(project) == expected
+
+
+def test_flags_set_an_earlier_preset_back(project):
+    apply(project, "arithmetic")
+    printed = flags(project, "shakespeare")
+    assert "-S tokenizer.kind=bpe " in printed
+    assert "-S model.context_length=128" in printed
+    apply(project, "shakespeare")
+    assert flags(project, "shakespeare") == ""
+
+
+def test_tiny_restores_every_default_after_a_commit_of_others(project):
+    defaults = (project / "params.yaml").read_bytes()
+    apply(project, "arithmetic")
+    commit(project)
+    apply(project, "tiny")
+    assert yaml.safe_load((project / "params.yaml").read_text()) == yaml.safe_load(defaults)
+
+
+def test_committed_values_stay_and_edited_ones_are_named(project):
+    edit(project, **{"corpus.name": "files", "export.author": "Jane"})
+    commit(project)
+    edit(project, **{"train.lr": 0.01, "train.steps": 30, "model.d_ff": 2048})
+    changes = apply(project, "small")
+    assert "params.yaml: train.lr: 0.01 -> 0.0006 (committed: 0.004)" in changes
+    assert "params.yaml: train.steps: 30 -> 20000 (committed: 1200)" in changes
+    assert "params.yaml: model.d_model: 128 -> 768" in changes
+    assert not any("d_ff" in change for change in changes)  # edited to the preset's own value
+    params = load_params(project / "params.yaml")
+    assert (params.corpus.name, params.export.author) == ("files", "Jane")
+    edit(project, **{"train.beta1": 0.5})
+    assert apply(project, "small") == ["params.yaml: train.beta1: 0.5 -> 0.9 (as committed)"]
+
+
+def test_without_a_commit_presets_start_from_the_file(project):
+    shutil.rmtree(project / ".git")
+    edit(project, **{"train.beta1": 0.5})
+    apply(project, "small")
+    assert load_params(project / "params.yaml").train.beta1 == 0.5
+
+
+def test_a_committed_file_with_other_keys(project):
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("  lr: ", "  rate: "))
+    commit(project)
+    (project / "params.yaml").write_text(text)
+    assert apply(project, "tiny") == []
+    assert load_params(project / "params.yaml").train.lr == 4e-3
 
 
 def test_apply_keeps_comments_and_names_each_change(project):
     before = (project / "params.yaml").read_text()
-    changes = apply(project, {"train.lr": 3e-4, "train.steps": 1200})
-    assert changes == ["train.lr: 0.004 -> 0.0003"]
+    (project / "presets/mine.yaml").write_text("train: {lr: 0.0003, steps: 1200}")
+    assert apply(project, "mine") == ["params.yaml: train.lr: 0.004 -> 0.0003"]
     after = (project / "params.yaml").read_text()
     differing = [
         (a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b
@@ -90,13 +181,17 @@ def test_apply_keeps_comments_and_names_each_change(project):
 
 def test_applying_current_values_changes_no_byte(project):
     before = (project / "params.yaml").read_bytes()
-    assert apply(project, presets.overlay(project, ["tiny"])) == []
+    assert apply(project, "tiny") == []
+    edit(project)
     assert (project / "params.yaml").read_bytes() == before
 
 
-def test_an_unknown_preset_is_refused_with_the_nearest():
-    with pytest.raises(AtlasError, match="preset smal: no such preset: did you mean small"):
-        presets.overlay(ROOT, ["smal"])
+@pytest.mark.parametrize("name", ["smal", "../params", "", "tiny.yaml", "../presets/tiny", "/tmp"])
+def test_an_unknown_preset_is_refused_with_the_nearest(name):
+    hint = ": did you mean small?" if name == "smal" else ""
+    message = re.escape(f"preset {name}: no such preset{hint}")
+    with pytest.raises(AtlasError, match=message):
+        presets.changes(ROOT, [name])
 
 
 @pytest.mark.parametrize(
@@ -111,16 +206,28 @@ def test_an_unknown_preset_is_refused_with_the_nearest():
 def test_a_wrong_preset_is_refused(project, content, expected):
     (project / "presets/mine.yaml").write_text(content)
     with pytest.raises(AtlasError, match=expected):
-        presets.overlay(project, ["mine"])
+        presets.changes(project, ["mine"])
 
 
-def test_a_blank_in_a_value_cannot_be_passed_on(project):
-    (project / "presets/mine.yaml").write_text("evaluate: {prompts: [to be]}")
-    values = presets.overlay(project, ["mine"])
-    with pytest.raises(AtlasError, match="contains whitespace"):
-        presets.as_flags(values)
-    apply(project, values)
-    assert load_params(project / "params.yaml").evaluate.prompts == ("to be",)
+@pytest.mark.parametrize("prompt", ["to be", 'it\'s "so"  $HOME', "a\nb\tc", "\\"])
+def test_a_blank_in_a_value_needs_quotes(project, prompt):
+    preset = {"evaluate": {"prompts": [prompt]}, "train": {"steps": 30}}
+    (project / "presets/mine.yaml").write_text(yaml.safe_dump(preset))
+    if any(map(str.isspace, prompt)):
+        with pytest.raises(AtlasError, match="has a blank, at which a shell splits"):
+            flags(project, "mine")
+    shell = f'printf "%s\\0" {flags(project, "mine", quoted=True)}'
+    words = subprocess.check_output(["sh", "-c", shell], text=True).split("\0")[:-1]
+    assert words[::2] == ["-S", "-S"]
+    parsed = OverridesParser.create().parse_overrides(sorted(words[1::2]))
+    assert [unquoted(each.value()) for each in parsed] == [[prompt], 30]
+    apply(project, "mine")
+    assert load_params(project / "params.yaml").evaluate.prompts == (prompt,)
+
+
+def test_a_default_never_needs_quotes():
+    """Otherwise `$(atlas preset ...)` could not set it back."""
+    assert presets.as_flags(values_of(ROOT))
 
 
 def test_flags_are_in_dvcs_syntax():
@@ -158,5 +265,5 @@ def unquoted(value):
 def test_a_preset_that_breaks_a_rule_of_several_keys_is_refused(project):
     (project / "presets/mine.yaml").write_text("model: {n_head: 3}")
     with pytest.raises(AtlasError, match="not divisible"):
-        presets.overlay(project, ["mine"])
+        presets.changes(project, ["mine"])
     assert isinstance(load_params(project / "params.yaml"), Params)

@@ -53,8 +53,7 @@ class Checkout:
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
         shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
-        text, _ = apply(root, SMALL)
-        (root / "params.yaml").write_text(text, encoding="utf-8")
+        (root / "params.yaml").write_text(apply(root, SMALL), encoding="utf-8")
         write_jsonl(root / "data/own/made-up.jsonl")
         (root / "models/own").mkdir(parents=True)
         (root / "models/own/.gitkeep").touch()
@@ -104,8 +103,7 @@ class Checkout:
 
     def set(self, **values: Any) -> None:
         """Edit params.yaml."""
-        text, _ = apply(self.root, values)
-        (self.root / "params.yaml").write_text(text, encoding="utf-8")
+        (self.root / "params.yaml").write_text(apply(self.root, values), encoding="utf-8")
 
     def json(self, path: str) -> dict[str, Any]:
         values: dict[str, Any] = json.loads((self.root / path).read_text(encoding="utf-8"))

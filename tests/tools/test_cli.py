@@ -23,6 +23,14 @@ def test_preset_prints_flags():
     assert "-S tokenizer.kind=char" in printed
 
 
+def test_preset_alone_lists_the_presets():
+    code, printed, _ = atlas("preset")
+    assert code == 0
+    assert [line.split()[0] for line in printed.splitlines()[1:] if line[0] != " "] == available(
+        ROOT
+    )
+
+
 @pytest.mark.slow
 def test_an_unknown_preset_also_fails_the_command_around_it():
     code, printed, error = atlas("preset", "smal")
@@ -38,17 +46,19 @@ def test_an_unknown_preset_also_fails_the_command_around_it():
     assert dvc.returncode != 0
     assert "the-preset-was-refused' does not exist" in dvc.stderr
     assert atlas("preset", "tiny", "--aply")[1] == "the-preset-was-refused\n"
-    assert atlas("preset")[1] == "the-preset-was-refused\n"
 
 
 def test_apply_writes_params(tmp_path, monkeypatch):
     checkout = Checkout.create(tmp_path / "project")
     monkeypatch.chdir(checkout.root / "presets")  # works from any folder of the project
-    result = RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"])
-    assert "params.yaml: model.d_model: 32 -> 128" in result.output
-    assert (
-        RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"]).output == "params.yaml: no change\n"
+    applied = RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"]).output
+    assert "params.yaml: model.d_model: 32 -> 128\n" in applied
+    assert RUNNER.invoke(cli.app, ["preset", "tiny", "--apply"]).output == (
+        "params.yaml: no change\n"
     )
+    result = RUNNER.invoke(cli.app, ["preset", "--quoted", "small"])
+    assert "-S train.precision=bfloat16" in result.stdout
+    assert "model.n_layer: 4 -> 12 (committed: 2)" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -79,9 +89,35 @@ def test_before_the_first_run_the_commands_say_so(tmp_path):
         code, _, error = atlas(*command, cwd=checkout.root)
         assert code == 1
         assert error.endswith("metrics: no results yet; run `dvc repro`\n")
-    code, _, error = atlas("generate", "x", cwd=checkout.root)
-    assert code == 1
-    assert "config.json: no such file; `dvc repro` creates it" in error
+    for command in (["generate", "x"], ["export"]):
+        code, _, error = atlas(*command, cwd=checkout.root)
+        assert (code, error) == (1, "error: models/model: no model yet; run `dvc repro`\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["generate", "--file", "nofile.txt"], "--file nofile.txt: No such file or directory"),
+        (["generate", "--file", "."], "--file .: Is a directory"),
+        (["generate", "x", "--model", "models/nothing"], "--model models/nothing: no such file or"),
+        (["serve", "--model", "nothing"], "--model nothing: no such file or folder"),
+        (["export", "nothing"], "nothing: no such file or folder"),
+        (["generate", "x", "--temperature", "-1"], "--temperature is -1.0: it must be greater"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, command, expected):
+    code, printed, error = atlas(*command, cwd=tmp_path)
+    assert (code, printed, error.count("\n")) == (1, "", 1)
+    assert error.startswith(f"error: {expected}")
+
+
+def test_sampling_options_are_checked_before_slow_imports():
+    code = (
+        "import sys; from atlas.tools import cli; sys.argv[1:] = ['chat', '--top-p', '2']\n"
+        "try: cli.run()\n"
+        "except SystemExit: print({'torch', 'transformers', 'cyllama'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
 def test_tokenize_prints_pieces_and_ids(tmp_path, tokenizer):

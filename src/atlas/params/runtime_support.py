@@ -31,7 +31,7 @@ ONNX_PACKAGES = ("onnxscript", "onnxruntime")
 def known_format(name: str) -> str:
     """Return the name of a format; a ValueError for an unknown name lists all formats."""
     if name not in FORMATS:
-        raise ValueError(f"one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
+        raise ValueError(f"one of {', '.join(FORMATS)}{did_you_mean(name.lower(), FORMATS)}")
     return name
 
 

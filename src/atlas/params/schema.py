@@ -44,6 +44,12 @@ def _number(value: object) -> object:
     return value
 
 
+def _whole_number(value: object) -> object:
+    """Convert a whole number with a fraction or an exponent, such as 1e3 or 1000.0."""
+    number = _number(value)
+    return int(number) if isinstance(number, float) and number.is_integer() else value
+
+
 def _unescape(value: object) -> object:
     r"""Replace backslash escapes, which shells and DVC pass on as they are typed (``\n``)."""
     if not isinstance(value, str):
@@ -78,9 +84,10 @@ def _known_encoding(name: str) -> str:
     return name
 
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+Positive = Annotated[Whole, Field(gt=0)]
+Count = Annotated[Whole, Field(ge=0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
@@ -104,30 +111,71 @@ ModularOperation = Literal[
 ]
 
 
-# Former names of keys; an error about one of them suggests the new name.
-FORMER_NAMES = {
-    "corpus.path": "corpus.files.path",
-    "corpus.books": "corpus.gutenberg.books",
-    "corpus.examples": "corpus.arithmetic.examples or corpus.stories.examples",
-    "corpus.seed": "corpus.arithmetic.seed or corpus.stories.seed",
-    "corpus.operation": "corpus.modular.operation",
-    "corpus.modulus": "corpus.modular.modulus",
-    "clean.mojibake": "clean.fix_mojibake",
-    "clean.unicode": "clean.unicode_normalization",
-    "clean.control_characters": "clean.remove_control_characters",
-    "clean.zero_width": "clean.remove_zero_width",
-    "clean.gutenberg": "clean.strip_gutenberg",
-    "clean.transcriber_notes": "clean.remove_transcriber_notes",
-    "clean.similarity": "clean.jaccard_threshold",
-    "tokenize.answer_after": "tokenize.prompt_separator",
-    "model.norm_place": "model.norm_position",
-    "train.tokens": "train.max_train_tokens",
-    "train.accumulation": "train.grad_accum_steps",
-    "train.recompute": "train.activation_checkpointing",
-    "train.final_lr": "train.min_lr_ratio",
-    "train.clip_norm": "train.max_grad_norm",
-    "export.licence": "export.license",
+# Our keys and values with the names that other projects use; an error about one suggests ours.
+OTHER_KEYS = {
+    "clean.jaccard_threshold": "similarity similarity_threshold",
+    "tokenizer.vocab_size": "n_vocab",
+    "model.d_model": "n_embd n_embed hidden_size hidden_dim embedding_size embed_dim dim width",
+    "model.n_layer": "layers depth num_layers num_hidden_layers",
+    "model.n_head": "heads num_heads num_attention_heads",
+    "model.n_kv_head": "n_query_groups num_key_value_heads",
+    "model.d_ff": "intermediate_size ffn_dim",
+    "model.context_length": "block_size context max_length seq_len max_seq_len sequence_length "
+    "max_position_embeddings n_ctx n_positions",
+    "model.positions": "position_embedding position_encoding positional_encoding",
+    "model.feed_forward": "activation hidden_act mlp",
+    "model.window": "sliding_window",
+    "model.tied_head": "weight_tying tie_word_embeddings",
+    "model.norm_eps": "rms_norm_eps layer_norm_eps layer_norm_epsilon",
+    "train.lr": "learning_rate max_lr",
+    "train.steps": "iters iterations max_iters max_steps num_steps",
+    "train.epochs": "max_epochs num_epochs num_train_epochs",
+    "train.max_train_tokens": "max_tokens",
+    "train.batch_size": "micro_batch_size per_device_train_batch_size",
+    "train.grad_accum_steps": "accumulation gradient_accumulation_steps",
+    "train.activation_checkpointing": "gradient_checkpointing recompute",
+    "train.precision": "dtype bf16 fp16 mixed_precision",
+    "train.optimizer": "optim",
+    "train.schedule": "scheduler lr_scheduler lr_scheduler_type decay_lr",
+    "train.min_lr_ratio": "min_lr final_lr",
+    "train.warmup_share": "warmup_ratio warmup_steps warmup_iters num_warmup_steps",
+    "train.beta1": "betas adam_beta1",
+    "train.beta2": "adam_beta2",
+    "train.max_grad_norm": "grad_clip clip_norm gradient_clip_val gradient_clipping",
+    "train.log_every": "log_interval logging_steps",
+    "train.eval_every": "eval_interval eval_steps",
+    "train.eval_windows": "eval_iters",
+    "train.patience": "early_stopping early_stopping_patience",
+    "export.formats": "quantization quantizations",
 }
+OTHER_VALUES = {
+    "adamw": "adam",
+    "bfloat16": "bf16",
+    "float16": "fp16 f16 half",
+    "float32": "fp32 f32 full single",
+    "rope": "rotary",
+    "learned": "absolute",
+    "wsd": "trapezoidal",
+    "decoder": "gpt llama transformer",
+    "encoder_decoder": "seq2seq t5",
+    "char": "character byte",
+    "near": "fuzzy minhash",
+    "true": "yes on 1",
+    "false": "no off 0",
+    "null": "none ~ off no false",
+}
+
+
+def _inverted(names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Map each name of others to ours."""
+    ours: dict[str, list[str]] = {}
+    for name, others in names.items():
+        for other in others.split():
+            ours.setdefault(other, []).append(name)
+    return ours
+
+
+OUR_KEYS, OUR_VALUES = _inverted(OTHER_KEYS), _inverted(OTHER_VALUES)
 
 
 class Section(BaseModel):
@@ -159,7 +207,7 @@ class ModularParams(Section):
     """A table of modular arithmetic."""
 
     operation: ModularOperation
-    modulus: Annotated[int, Field(ge=2, le=10_000)]
+    modulus: Annotated[Whole, Field(ge=2, le=10_000)]
 
 
 class MixEntry(Section):
@@ -253,7 +301,7 @@ class ModelParams(Section):
     n_head: Positive
     n_kv_head: Positive
     d_ff: Positive
-    context_length: Annotated[int, Field(ge=2)]
+    context_length: Annotated[Whole, Field(ge=2)]
     positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"]
     rope_theta: Annotated[Real, Field(ge=1, le=1e12)]
     rope_scaling: Annotated[Real, Field(ge=1, le=1e6)]
@@ -386,11 +434,15 @@ def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
             return f"{key} is {details['input']!r}: it must be a list, such as [a, b]"
         case _:
             requirement = re.sub("^(Input should be|Value error,) ", "", details["msg"])
+            allowed = re.findall("'(.*?)'", requirement)
+            if details["type"] in ("bool_type", "bool_parsing"):
+                allowed = ["true", "false"]
             if _may_be_null(details["loc"], schema):
                 if details["type"] == "literal_error":
                     requirement = requirement.replace(" or ", ", ")
                 requirement += " or null"
-            hint = did_you_mean(str(details["input"]), re.findall("'(.*?)'", requirement))
+                allowed.append("null")
+            hint = _closest_value(str(details["input"]), allowed)
             return f"{key} is {details['input']!r}: it must be {requirement}{hint}"
 
 
@@ -399,12 +451,34 @@ def _may_be_null(location: tuple[int | str, ...], schema: type[BaseModel]) -> bo
     return field is not None and type(None) in get_args(field.annotation)
 
 
+def _closest_value(value: str, allowed: Sequence[str]) -> str:
+    value = value.lower()
+    ours = [each for each in OUR_VALUES.get(value, []) if each in allowed]
+    lower = {each.lower(): each for each in allowed}
+    return f": did you mean {ours[0]}?" if ours else did_you_mean(value, lower)
+
+
 def _suggestion(location: tuple[int | str, ...], schema: type[BaseModel]) -> str:
-    prefix, name = "".join(f"{part}." for part in location[:-1]), str(location[-1])
-    if renamed := FORMER_NAMES.get(prefix + name):
-        return f": did you mean {renamed}?"
+    """Suggest a key instead of an unknown one: by its name elsewhere, or by its spelling."""
+    prefix, name = "".join(f"{part}." for part in location[:-1]), str(location[-1]).lower()
+    everywhere = list(_keys(schema))
+    same = [key for key in everywhere if key.rpartition(".")[2] == name]
+    here = [key for key in same if key.startswith(prefix)]
+    if found := here or [key for key in OUR_KEYS.get(name, same) if key in everywhere]:
+        return f": did you mean {' or '.join(found)}?"
     known = _fields(location, schema)
-    return did_you_mean(name, known, prefix, cutoff=0.7) or f" (known: {', '.join(known)})"
+    longer = [prefix + key for key in known if name in key]
+    hint = f": did you mean {' or '.join(longer)}?" if 0 < len(longer) <= 2 else ""
+    return hint or did_you_mean(name, known, prefix) or f" (known: {', '.join(known)})"
+
+
+def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted key of every param."""
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def _fields(location: tuple[int | str, ...], schema: type[BaseModel]) -> Mapping[str, FieldInfo]:

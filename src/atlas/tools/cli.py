@@ -222,7 +222,7 @@ def export(
     from atlas.tools.export import export_to
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = model or find_project() / MODEL
+    folder = _model_path(model)
     default_name = "atlas" if folder.resolve().name == "model" else folder.resolve().name
     metadata = ModelMetadata(name or default_name, author, license, description, source)
     bundle = ModelBundle.load(folder, tokenizer or sibling(folder, "tokenizer"), metadata)
@@ -297,25 +297,39 @@ def gradients() -> None:
 
 @app.command()
 def preset(
-    names: Annotated[list[str], Argument(help="One or more; later ones win.")],
+    names: Annotated[
+        list[str] | None, Argument(help="One or more; later ones win. Omit to list them.")
+    ] = None,
     apply: Annotated[bool, Option("--apply", help="Write into params.yaml.")] = False,
+    quoted: Annotated[
+        bool, Option("--quoted", help='For eval "dvc exp run $(atlas preset --quoted ...)".')
+    ] = False,
 ) -> None:
     """Print presets as flags for `dvc exp run`, or write them into params.yaml.
 
     dvc exp run $(atlas preset small) -S train.lr=3e-4
+
+    They start from the committed params.yaml; what else was changed is set back, and named.
     """
     from atlas.params import presets
     from atlas.pipeline.files import write_text
+    from atlas.tools.console import print_table
 
     root = find_project()
-    values = presets.overlay(root, names)
-    if not apply:
-        print(presets.as_flags(values))
+    if not names:
+        print_table(("preset", "what it is"), presets.described(root))
         return
-    text, changes = presets.apply(root, values)
-    if changes:
-        write_text(root / "params.yaml", text)
-    print("\n".join(f"params.yaml: {change}" for change in changes) or "params.yaml: no change")
+    changes = presets.changes(root, names)
+    values = {change.key: change.new for change in changes}
+    if apply:
+        if changes:
+            write_text(root / presets.PARAMS, presets.apply(root, values))
+        print("\n".join(map(str, changes)) or f"{presets.PARAMS}: no change")
+        return
+    print(presets.as_flags(values, quoted=quoted))
+    for change in changes:
+        if change.is_edited:
+            print(change, file=sys.stderr)
 
 
 @app.command()
@@ -382,7 +396,16 @@ def find_project() -> Path:
 def _load_model(path: Path | None, tokenizer: Path | None, engine: "Engine") -> "LoadedModel":
     from atlas.inference.backends.load import load_model
 
-    return load_model(path or find_project() / MODEL, tokenizer, engine)
+    return load_model(_model_path(path, "--model "), tokenizer, engine)
+
+
+def _model_path(path: Path | None, option: str = "") -> Path:
+    """The path the user gave, or that of the project's model."""
+    found = path or find_project() / MODEL
+    if not found.exists():
+        reason = "no such file or folder" if path else "no model yet; run `dvc repro`"
+        raise AtlasError(f"{option if path else ''}{path or MODEL}: {reason}")
+    return found
 
 
 def _load_training_data() -> "tuple[Params, Path]":
@@ -406,7 +429,11 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     if file is not None:
         if prompt is not None:
             raise AtlasError(f"--file {file}: there is also a prompt; use only one of them")
-        return file.read_bytes().decode("utf-8", errors="replace").removesuffix("\n")
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise AtlasError(f"--file {file}: {error.strerror}") from None
+        return data.decode("utf-8", errors="replace").removesuffix("\n")
     if prompt is None and sys.stdin.isatty():
         raise AtlasError("there is no prompt; pass one, --file, or text on standard input")
     if prompt in (None, "-"):
