@@ -2,13 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from atlas.errors import AtlasError
-from atlas.inference.sampling import Sampling, log_softmax, most_likely, next_token
+from atlas.inference.sampling import (
+    Sampling,
+    log_softmax,
+    most_likely,
+    next_token,
+    sampling_probabilities,
+)
 from atlas.model.config import ModelConfig
 from atlas.model.logits import Logits
 
@@ -55,11 +61,14 @@ class Token:
 
     A logprob is the natural log of the model's own probability, before any sampling option; None
     unless requested. ``top_logprobs`` lists the most likely ids at this position, best first.
+    ``sampling_probs`` are the probabilities that the sampler used, after all its options: of this
+    id, then of those in ``top_logprobs``; empty unless requested.
     """
 
     id: int
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
+    sampling_probs: tuple[float, ...] = ()
 
 
 @dataclass
@@ -76,6 +85,7 @@ class TokenSequence:
     top_logprobs: int | None = None  # number of ids that a Token lists; None for no logprobs at all
     score_prompt: bool = False  # with logprobs: return those of the prompt too
     scored_prompt: list[Token] = field(default_factory=list)  # the first has no logprob
+    sampling_probs: bool = False  # return the sampler's probabilities
     output_ids: list[int] = field(default_factory=list)  # the continuation
     last_token: Token | None = None  # of the last step; None if that step ended the text
     end_token: Token | None = None  # the one that ended the text
@@ -104,8 +114,10 @@ class TokenSequence:
             self.finish_reason = "stop"
             self.end_token = self._with_logprobs(logits, token)
             return
-        self.output_ids.append(token)
         self.last_token = self._with_logprobs(logits, token)
+        if self.sampling_probs:
+            self.last_token = self._with_sampling_probs(logits, self.last_token)
+        self.output_ids.append(token)
         if len(self.output_ids) >= self.max_tokens:
             self.finish_reason = "length"
 
@@ -121,6 +133,13 @@ class TokenSequence:
         best = most_likely(logprobs, self.top_logprobs)
         pairs = tuple((int(each), float(logprobs[each])) for each in best)
         return Token(token, float(logprobs[token]), pairs)
+
+    def _with_sampling_probs(self, logits: Logits, token: Token) -> Token:
+        """Add the sampler's probabilities to the token that it has just picked."""
+        ids = [token.id, *(each for each, _ in token.top_logprobs)]
+        options = self.sampling, self.prompt, self.output_ids
+        probs = sampling_probabilities(logits, *options)[ids]
+        return replace(token, sampling_probs=tuple(probs.tolist()))
 
 
 def prepare_prompt(config: ModelConfig, ids: Sequence[int]) -> list[int]:

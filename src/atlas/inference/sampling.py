@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from atlas.model.logits import Logits, draw, keep_top_k, keep_top_p
+from atlas.model.logits import Logits, draw, keep_top_k, keep_top_p, softmax
 
 Ids = npt.NDArray[np.int64]
 
@@ -116,6 +116,16 @@ def process_logits(
     logits = (logits - logits.max()) / np.float32(max(sampling.temperature, 1e-6))
     logits = keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p)
     return keep_min_p(logits, sampling.min_p)
+
+
+def sampling_probabilities(
+    logits: Logits, sampling: Sampling, prompt: Sequence[int], continuation: Sequence[int]
+) -> Logits:
+    """Probabilities (V,) with which ``next_token`` picks each id."""
+    processed = process_logits(logits, sampling, prompt, continuation)
+    if sampling.is_greedy:
+        return (np.arange(len(processed)) == processed.argmax()).astype(np.float32)
+    return softmax(processed)
 
 
 def next_token(

@@ -181,13 +181,16 @@ def serve(
     """Serve a model: a web page and an OpenAI-compatible API."""
     from atlas.tools.serve.app import serve as serve_model
     from atlas.tools.serve.engine import ServerOptions
+    from atlas.tools.serve.project import example_prompts, find_training_project
 
     if key == "":
         raise AtlasError("--key is empty; give a key, or omit the option")
     loaded = _load_model(model, tokenizer, engine)
+    project = find_training_project(model or find_project() / MODEL)
     options = ServerOptions(
         key=key,
-        metrics_folder=None if model else find_project() / "metrics",
+        metrics_folder=project and project / "metrics",
+        examples=example_prompts(project, loaded) if project else (),
         on_overflow=on_overflow,
         slots=slots,
         queue_size=queue_size,

@@ -19,6 +19,7 @@ from atlas.tools.serve.engine import ServerOptions
 from tests.small import small_config
 
 DESKTOP = {"width": 1280, "height": 800}
+expect.set_options(timeout=15_000)  # milliseconds, for a busy machine
 
 
 def opened_model(tokenizer, **options) -> AtlasModel:
@@ -91,7 +92,7 @@ def generate(page: Page, prompt: str = "the lamp", tokens: int = 12) -> None:
     page.get_by_label("Prompt").fill(prompt)
     setting(page, "max_tokens").fill(str(tokens))
     page.get_by_role("button", name="Generate").click()
-    expect(page.locator("#panel-a .stats")).to_contain_text("finished:")
+    expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 

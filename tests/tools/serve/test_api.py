@@ -2,12 +2,15 @@
 
 import math
 
+import httpx
+import numpy as np
 import openai
 import pytest
+import torch
 
 from atlas.inference.batch import TokenSequence
-from atlas.inference.sampling import Sampling
-from atlas.tools.serve.api import MAX_CURVE_POINTS, load_curves
+from atlas.inference.sampling import Sampling, process_logits
+from atlas.model.logits import softmax
 from tests.tools.serve.support import running
 
 
@@ -111,6 +114,32 @@ def test_logprobs_of_completions(client, opened):
     assert found.text_offset[0] == 0
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0}, {"top_p": 0.5}, {"top_k": 2}, {"repetition_penalty": 3}]
+)
+def test_the_probabilities_that_the_sampler_used(address, opened, options):
+    body = {"model": "small", "prompt": "the lamp", "max_tokens": 4, "seed": 1, **options}
+    more = {"logprobs": 5, "return_token_ids": True, "return_sampling_probs": True}
+    plain, done = (
+        httpx.post(f"{address}/v1/completions", json=each).json()["choices"][0]
+        for each in (body, body | more)
+    )
+    assert done["text"] == plain["text"]
+    sampling = Sampling(**{"temperature": 1, "top_k": 0, "top_p": 1} | options)
+    prompt, ids = done["prompt_token_ids"], done["token_ids"]
+    for at, found in enumerate(done["sampling_probs"]):
+        with torch.no_grad():
+            logits = opened.model(torch.tensor([[*prompt, *ids[:at]]]))[0, -1].numpy()
+        expected = softmax(process_logits(logits, sampling, prompt, ids[:at]))
+        if sampling.is_greedy:
+            expected = np.eye(len(logits))[expected.argmax()]
+        assert set(found) == {*done["logprobs"]["top_logprobs"][at], opened.piece(ids[at])}
+        for piece, probability in found.items():
+            close = [value for each, value in enumerate(expected) if opened.piece(each) == piece]
+            assert any(probability == pytest.approx(value, abs=1e-4) for value in close)
+        assert found[opened.piece(ids[at])] > 0
+
+
 def test_chat(client, opened):
     messages = [
         {"role": "system", "content": "be kind"},
@@ -212,21 +241,3 @@ def test_the_key_is_required(opened):
             client.models.list()
         with openai.OpenAI(base_url=url, api_key="secret") as client:
             assert client.models.list().data[0].id == "small"
-
-
-def test_curves_are_thinned(tmp_path):
-    rows = [f"{step},{5 - step / 1000},{5 - step / 1000}" for step in range(1, 1201)]
-    (tmp_path / "train.csv").write_text("\n".join(["step,loss,loss_average", *rows]))
-    (tmp_path / "val.csv").write_text("step,loss\n0,7.5\n100,4.5\n")
-    curves = load_curves(tmp_path)
-    assert curves["val"] == [[0, 7.5], [100, 4.5]]
-    assert curves["train"][0] == [1, 4.999]
-    assert len(curves["train"]) == len(curves["train_average"]) <= MAX_CURVE_POINTS
-
-
-@pytest.mark.parametrize("content", ["", "step\n1\n", "step,loss\n1,x\n", "step,loss\n1\n"])
-def test_missing_and_damaged_curves_are_omitted(tmp_path, content):
-    (tmp_path / "val.csv").write_text(content)
-    assert load_curves(tmp_path) == {}
-    assert load_curves(tmp_path / "nothing") == {}
-    assert load_curves(None) == {}

@@ -21,8 +21,75 @@ from tests.tools.serve.support import (
 )
 
 PHONE = {"width": 390, "height": 844}
-NARROW = {"width": 360, "height": 740}
+NARROW = {"width": 360, "height": 640}
+ZOOMED = {"width": 640, "height": 400}  # 1280 x 800 at 200 %
 EMPTY = re.compile("^$")
+
+
+@pytest.fixture(scope="module")
+def example(opened, tmp_path_factory):
+    """The address of a server with examples and with roles of heads."""
+    folder = tmp_path_factory.mktemp("metrics")
+    (folder / "tables").mkdir()
+    (folder / "tables/heads.csv").write_text(
+        "layer,head,previous,first,itself,same,induction,role\n"
+        "1,1,0.81,0.02,0.05,0,0,previous\n"
+        "2,2,0.1,0.02,0.05,0,0.21,\n"
+    )
+    examples = ("the lamp", "a river runs by the old stone house of the lamp", "two\nlines")
+    with running(opened, metrics_folder=folder, examples=examples) as address:
+        yield address
+
+
+@pytest.mark.parametrize("viewport", [NARROW, PHONE, DESKTOP], ids=["narrow", "phone", "desktop"])
+def test_the_first_screen_has_prompt_button_and_text(browser, example, viewport):
+    with visiting(browser, example, viewport=viewport) as page:
+        expect(page.locator("#panel-a .state")).to_have_text("Finished: max tokens reached")
+        expect(page.get_by_label("Prompt")).to_have_value("the lamp")
+        assert page.evaluate("scrollY") == 0
+        parts = ["#prompt", "#examples", "#generate", "#stop", "#panel-a .state"]
+        for part in (*parts, "#panel-a .token >> nth=15"):
+            box = page.locator(part).bounding_box()
+            assert box["y"] >= 0
+            assert box["y"] + box["height"] <= viewport["height"]
+            assert box["x"] + box["width"] <= viewport["width"]
+        buttons = [page.locator(part).bounding_box() for part in ("#generate", "#stop", "#compare")]
+        assert max(each["y"] for each in buttons) < buttons[0]["y"] + buttons[0]["height"]
+        output, settings = (
+            page.locator(part).bounding_box() for part in ("#panel-a", "#settings-a")
+        )
+        assert settings["y"] > output["y"] or settings["x"] > output["x"] + output["width"]
+
+
+def test_generate_answers_at_once(browser, example):
+    with visiting(browser, example, "ERR_", viewport=NARROW) as page:
+        state = page.locator("#panel-a .state")
+        expect(state).to_contain_text("Finished:")
+        page.route("**/v1/completions", lambda route: None)  # never answered
+        page.get_by_role("button", name="Generate").click()
+        found = page.evaluate(
+            "[document.querySelector('#panel-a .state').textContent, scrollY,"
+            " document.querySelector('#stop').disabled,"
+            " document.querySelectorAll('#panel-a .token').length]"
+        )
+        assert found == ["Waiting for the first token …", 0, False, 0]
+        page.get_by_role("button", name="Stop").click()
+        expect(state).to_have_text("Finished: stopped by you")
+
+
+def test_examples_are_continued_with_a_click(browser, example):
+    with visiting(browser, example) as page:
+        expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
+        page.get_by_role("button", name="two lines").click()
+        expect(page.get_by_label("Prompt")).to_have_value("two\nlines")
+        expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
+        expect(page.locator("#panel-a .prompt")).to_have_text("two\nlines")
+        setting(page, "max_tokens").fill("7")
+        page.get_by_label("Prompt").fill("my own")
+        page.reload()
+        expect(page.locator("#examples button")).to_have_count(3)
+        expect(page.get_by_label("Prompt")).to_have_value("my own")
+        expect(page.locator("#panel-a .state")).to_contain_text("Press Generate")
 
 
 def test_tokens_stream_until_stopped(browser, server):
@@ -35,7 +102,7 @@ def test_tokens_stream_until_stopped(browser, server):
         before = tokens.count()
         expect(tokens.nth(before + 10)).to_be_attached()
         page.get_by_role("button", name="Stop").click()
-        expect(page.locator("#panel-a .stats")).to_contain_text("finished: stopped by you")
+        expect(page.locator("#panel-a .state")).to_have_text("Finished: stopped by you")
         expect(page.locator("#panel-a .stats")).to_contain_text("tokens/s")
         assert before < tokens.count() < 4000
         expect(page.locator("#problem")).to_have_text("")
@@ -43,7 +110,8 @@ def test_tokens_stream_until_stopped(browser, server):
 
         generate(page, tokens=12)
         expect(tokens).to_have_count(12)
-        for fact in ("12 tokens", "first token after", "perplexity", "max tokens reached"):
+        expect(page.locator("#panel-a .state")).to_have_text("Finished: max tokens reached")
+        for fact in ("12 tokens", "first token after", "perplexity", "seed 1"):
             expect(page.locator("#panel-a .stats")).to_contain_text(fact)
         expect(page.locator("#panel-a .prompt")).to_have_text("the lamp")
 
@@ -75,7 +143,7 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
         rows = page.locator("#alternatives tbody tr")
         expect(rows.last).to_contain_text("others")
         expect(page.locator("#alternatives [aria-current=true]")).to_have_count(1)
-        shares = page.locator("#alternatives .bar").evaluate_all(
+        shares = page.locator("#alternatives td:nth-child(2) .bar").evaluate_all(
             "(all) => all.map((each) => Number(each.style.getPropertyValue('--share')))"
         )
         assert len(shares) in (9, 10)  # with the sampled token, if it is not among the top eight
@@ -89,7 +157,7 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
             heads.nth(head).click()
             expect(heads.nth(head)).to_have_attribute("aria-selected", "true")
             name = heads.nth(head).get_attribute("aria-label")
-            expect(page.locator("#attention .readout")).to_contain_text(f"{name} attends most to")
+            expect(page.locator("#attention .readout")).to_contain_text(f"{name}. Attends most to")
             weights = page.locator(".shaded-text [data-weight]").evaluate_all(
                 "(all) => all.map((each) => Number(each.dataset.weight))"
             )
@@ -97,7 +165,39 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
             assert sum(weights) == pytest.approx(1, abs=1e-3)
         page.locator(".heat-cells").click(position={"x": 3, "y": 3})
         expect(heads.first).to_have_attribute("aria-selected", "true")
-        expect(page.locator("#attention .readout")).to_contain_text("attends to token 1, ")
+        expect(page.locator("#attention .readout")).to_contain_text("Attends to token 1, ")
+
+
+def test_heads_are_labelled_with_what_they_do(browser, example):
+    with visiting(browser, example) as page:
+        expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
+        page.locator("#panel-a .token").last.click()
+        heads = page.locator(".heat-rows [role=option]")
+        expect(heads.nth(1)).to_have_text("1.1 previous token 0.81")
+        expect(heads.nth(1)).to_have_attribute(
+            "aria-label", "Layer 1 head 1: previous token (0.81)"
+        )
+        expect(heads.nth(2)).to_have_text("1.2")
+        expect(heads.last).to_have_text("2.2 induction 0.21")
+        heads.last.locator(".kind").click()
+        expect(page.locator("#attention .readout")).to_contain_text(
+            "Layer 2 head 2: induction (0.21), a tendency. Attends most to"
+        )
+        page.get_by_text("What the labels of the heads mean").click()
+        expect(page.get_by_text("the token just before")).to_be_visible()
+
+
+def test_sampling_probabilities_stand_beside_the_models_own(browser, server):
+    with visiting(browser, server) as page:
+        setting(page, "temperature").fill("0")
+        generate(page)
+        page.locator("#panel-a .token").nth(3).click()
+        expect(page.locator("#alternatives th", has_text="After sampling")).to_be_visible()
+        row = page.locator("#alternatives [aria-current=true]")
+        expect(row).to_contain_text("sampled")
+        expect(row.locator("td").last).to_have_text("100.0%")
+        assert row.locator("td").first.text_content() != "100.0%"
+        expect(page.locator("#alternatives .rest td").last).to_have_text("0%")
 
 
 @pytest.mark.slow
@@ -112,13 +212,34 @@ def test_keyboard_only(browser, server):
         press("Control+a")
         page.keyboard.type("the river")
         press("Control+Enter")
-        expect(page.locator("#panel-a .stats")).to_contain_text("finished:")
-        reached = []
-        for _ in range(20):
+        expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
+        for name in ("generate", "compare"):
             press("Tab")
-            if focused.get_attribute("role") == "option":
-                break
-            reached.append(focused.get_attribute("id"))
+            expect(focused).to_have_id(name)
+        press("Tab")
+        tokens = page.locator("#panel-a .token")
+        for key, at in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 79)):
+            press(key)
+            expect(tokens.nth(at)).to_be_focused()
+        press("Home")
+        press("ArrowRight")
+        press("Enter")
+        expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
+        readout = page.locator("#attention .readout")
+        expect(readout).to_contain_text("Average of all heads. Attends most to")
+        press("ArrowRight")
+        press("Space")
+        expect(page.locator("#inspector-title")).to_contain_text("Token 3")
+        expect(page.locator("#attention")).to_have_attribute("aria-busy", "false")
+
+        press("Tab")
+        expect(focused).to_have_attribute("role", "listbox")
+        press("ArrowDown")
+        expect(readout).to_contain_text("Layer 1 head 1. Attends most to")
+        press("ArrowLeft")
+        expect(readout).to_contain_text(
+            re.compile(r"Attends to token \d+, .* with weight [01]\.\d")
+        )
         names = [
             "temperature",
             "top_k",
@@ -129,31 +250,9 @@ def test_keyboard_only(browser, server):
             "seed",
             "stop",
         ]
-        assert reached == ["generate", "compare", *(f"a-{name}" for name in names)]
-
-        tokens = page.locator("#panel-a .token")
-        for key, at in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 79)):
-            press(key)
-            expect(tokens.nth(at)).to_be_focused()
-        press("Home")
-        press("ArrowRight")
-        press("Enter")
-        expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
-        readout = page.locator("#attention .readout")
-        expect(readout).to_contain_text("The average of all heads attends most to")
-        press("ArrowRight")
-        press("Space")
-        expect(page.locator("#inspector-title")).to_contain_text("Token 3")
-        expect(page.locator("#attention")).to_have_attribute("aria-busy", "false")
-
-        press("Tab")
-        expect(focused).to_have_attribute("role", "listbox")
-        press("ArrowDown")
-        expect(readout).to_contain_text("Head 1 of layer 1 attends most to")
-        press("ArrowLeft")
-        expect(readout).to_contain_text(
-            re.compile(r"attends to token \d+, .* with weight [01]\.\d")
-        )
+        for name in names:
+            press("Tab")
+            expect(focused).to_have_id(f"a-{name}")
         press("Tab")
         expect(page.locator("#chart .plot")).to_be_focused()
 
@@ -206,7 +305,7 @@ def test_a_stop_string_ends_the_output_and_is_not_in_it(browser, server):
         stop = whole.get_attribute("data-text").strip()
         setting(page, "stop").fill(stop)
         generate(page, tokens=30)
-        expect(page.locator("#panel-a .stats")).to_contain_text("finished: stop string")
+        expect(page.locator("#panel-a .state")).to_have_text("Finished: stop string")
         assert stop not in text_of(page)
 
 
@@ -253,19 +352,23 @@ def test_loss_curves(browser, server, opened):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE, NARROW], ids=["desktop", "phone", "narrow"])
+@pytest.mark.parametrize(
+    "viewport", [DESKTOP, PHONE, NARROW, ZOOMED], ids=["desktop", "phone", "narrow", "zoomed"]
+)
 def test_layout_fits_and_contrast_suffices(browser, server, viewport, scheme):
     with visiting(browser, server, viewport=viewport, color_scheme=scheme) as page:
         page.get_by_label("Compare two settings").check()
         generate(page, tokens=40)
         page.locator("#panel-a .token").last.click()
-        expect(page.locator("#attention .readout")).to_contain_text("attends most to")
+        expect(page.locator("#attention .readout")).to_contain_text("Attends most to")
         expect(page.locator("#chart .plot")).to_be_visible()
         wide, seen = page.evaluate(
             "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
         )
         assert wide <= seen
-        small = ".token, .stats, .hint, small, .legend span, .piece, .sampled, .shaded-text span"
+        small = (
+            ".token, .stats, .hint, small, .legend span, .piece, .chosen, .state, .shaded-text span"
+        )
         ratios = page.evaluate(
             CONTRAST, f"{small}, button, .heat-rows span, dt, dd, label, .readout, .rest"
         )
@@ -283,7 +386,7 @@ def test_refusals_and_invalid_fields(browser, server):
             re.compile(r"Request refused: prompt: \d+ tokens; the context length is 32\.")
         )
         expect(problem).to_have_attribute("role", "alert")
-        expect(page.locator("#panel-a .stats")).to_contain_text("finished: error")
+        expect(page.locator("#panel-a .state")).to_have_text("Finished: error")
         generate(page)
         expect(problem).to_have_text(EMPTY)
 
@@ -314,6 +417,25 @@ def test_network_and_server_failures(browser, server):
         answer_with(page, stream(token_chunk("a", "a")))
         page.get_by_role("button", name="Generate").click()
         expect(problem).to_contain_text("connection was lost")
+        ended = chunk(text="", logprobs=None, finish_reason="stop", token_ids=[])
+        answer_with(page, stream(ended) + "data: [DONE]\n\n")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.locator("#panel-a .no-text")).to_be_visible()
+        expect(problem).to_have_text(EMPTY)
+
+
+def test_the_server_is_down_when_the_page_opens(browser, example):
+    with visiting(browser, example, "ERR_FAILED") as page:
+        expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
+        page.route("**/atlas/model", lambda route: route.abort("failed"))
+        page.reload()
+        expect(page.locator("#problem")).to_contain_text("No response from the server")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.locator("#panel-a .state")).to_have_text("Not connected")
+        expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+        page.unroute("**/atlas/model")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.locator("#panel-a .state")).to_have_text("Finished: max tokens reached")
 
 
 def test_the_page_asks_for_a_key(browser, opened):
@@ -334,7 +456,7 @@ def test_the_page_asks_for_a_key(browser, opened):
         generate(page)
         expect(page.locator("#panel-a .token")).to_have_count(12)
         page.locator("#panel-a .token").nth(2).click()
-        expect(page.locator("#attention .readout")).to_contain_text("attends most to")
+        expect(page.locator("#attention .readout")).to_contain_text("Attends most to")
         page.reload()
         expect(page.locator("#model")).to_contain_text("small")
         assert "k" not in page.evaluate("Object.values({...localStorage})")

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
@@ -22,6 +21,7 @@ from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import Token, TokenSequence, visible_tokens
 from atlas.inference.text_stream import TextStream
 from atlas.tools.serve.engine import Engine, Metrics, ServerOptions
+from atlas.tools.serve.project import load_curves, load_heads
 from atlas.tools.serve.schemas import (
     APIError,
     AttentionRequest,
@@ -40,12 +40,6 @@ STREAMED: Responses = {200: {"content": {EVENT_STREAM: {}}}}
 SEEDS = 2**64
 CLIENT_CLOSED_REQUEST = 499  # nginx's code; only the metrics see it
 DESCRIBED = ("name", "engine", "context_length", "vocab_size", "has_attention")  # on the page
-MAX_CURVE_POINTS = 500
-CURVES = {  # of the page: file and column
-    "train": ("train.csv", "loss"),
-    "train_average": ("train.csv", "loss_average"),
-    "val": ("val.csv", "loss"),
-}
 T = TypeVar("T")
 
 
@@ -64,7 +58,13 @@ class ModelService:
         seed = secrets.randbits(32) if request.seed is None else request.seed
         samplings = [request.sampling((seed + i) % SEEDS) for i in range(request.n or 1)]
         return [
-            TokenSequence(prompt, request.token_limit, sampling, request.alternatives)
+            TokenSequence(
+                prompt,
+                request.token_limit,
+                sampling,
+                request.alternatives,
+                sampling_probs=request.return_sampling_probs,
+            )
             for prompt in self._encode(request)
             for sampling in samplings
         ]
@@ -245,6 +245,8 @@ class Completions:
             choice["text"] = text
         scored = tokens and self._request.alternatives is not None
         choice["logprobs"] = self._logprobs(tokens, offsets) if scored else None
+        if scored and self._request.return_sampling_probs:
+            choice["sampling_probs"] = [self._sampling_probs(token) for token in tokens]
         if self._request.return_token_ids:
             choice["token_ids"] = [token.id for token in tokens]
             if first:
@@ -268,6 +270,12 @@ class Completions:
             ],
             "text_offset": offsets,
         }
+
+    def _sampling_probs(self, token: Token) -> dict[str, float]:
+        """Return the sampler's probabilities of a token and its alternatives."""
+        ids = [token.id, *(each for each, _ in token.top_logprobs)]
+        pairs = [*zip(map(self._piece, ids), token.sampling_probs, strict=True)]
+        return dict(reversed(pairs))  # of equal pieces, the token or the most probable id counts
 
     def _scored(self, token: int, logprob: float | None) -> Body:
         data = self._piece_bytes(token)
@@ -336,7 +344,9 @@ def create_router(service: ModelService) -> APIRouter:
         return {
             **{name: getattr(model, name) for name in DESCRIBED},
             "max_tokens": service.options.max_tokens,
+            "examples": service.options.examples,
             "curves": load_curves(service.options.metrics_folder),
+            "heads": load_heads(service.options.metrics_folder),
         }
 
     one_at_a_time = asyncio.Semaphore(1)
@@ -408,17 +418,3 @@ async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def load_curves(folder: Path | None) -> dict[str, list[list[float]]]:
-    """Read the [step, loss] points of a training run, at most ``MAX_CURVE_POINTS`` per curve."""
-    from atlas.tools.report.results import curve_values, parse_table  # slow: it needs pandas
-
-    curves: dict[str, list[list[float]]] = {}
-    for name, (file, column) in CURVES.items():
-        if folder and (path := folder / file).is_file():
-            table, _ = parse_table(path.read_bytes())
-            values = curve_values(table, column)
-            stride = -(-len(values) // MAX_CURVE_POINTS) or 1
-            curves[name] = values[::stride].reset_index().to_numpy().tolist()
-    return {name: points for name, points in curves.items() if points}

@@ -31,7 +31,8 @@ class ServerOptions:
 
     key: str | None = None  # that clients must send; None if they need none
     hosts: tuple[str, ...] | None = None  # allowed host names; None for all
-    metrics_folder: Path | None = None  # of the project that trained the model, for its curves
+    metrics_folder: Path | None = None  # of the project that trained the model, for the page
+    examples: tuple[str, ...] = ()  # prompts that the page offers
     on_overflow: Overflow = "slide"
     slots: int = 16  # sequences generated at the same time; more wait
     queue_size: int = 64  # sequences waiting for a slot; 429

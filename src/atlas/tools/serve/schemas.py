@@ -63,6 +63,9 @@ class BaseRequest(StrictModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool = Field(False, description="Return token ids too, as vLLM does.")
+    return_sampling_probs: bool = Field(
+        False, description="With logprobs: return the probabilities after all sampling options."
+    )
     user: str | None = Field(None, description="Accepted and ignored.")
     metadata: dict[str, Any] | None = Field(None, description="Accepted and ignored.")
     store: Literal[False] | None = Field(None, description="Nothing is stored.")

@@ -3,6 +3,7 @@
 import { load, save } from "./dom.js";
 
 const KEY = "atlas.key";
+const ALTERNATIVES = 8; // of each token
 const UNREACHABLE = "No response from the server. Is it running, and is the network up?";
 const INCOMPLETE = "The connection was lost before the output was complete.";
 
@@ -30,7 +31,10 @@ export async function fetchAttention(ids, signal) {
 
 // Yields the choice of each chunk of a streamed completion.
 export async function* complete(options, signal) {
-  const body = { ...options, stream: true, logprobs: 8, return_token_ids: true };
+  const body = {
+    ...options, stream: true, logprobs: ALTERNATIVES, return_token_ids: true,
+    return_sampling_probs: true,
+  };
   const response = await post("/v1/completions", body, signal);
   for await (const line of readLines(response.body)) {
     if (!line.startsWith("data: ")) continue;

@@ -39,9 +39,13 @@ export function withNewlines(text) {
 
 export function percent(probability) {
   const value = probability * 100;
-  if (value > 0 && value < 0.01) return "< 0.01%";
+  if (value === 0) return "0%";
+  if (value < 0.01) return "< 0.01%";
   return `${value.toFixed(value < 1 ? 2 : 1)}%`;
 }
+
+// Probability of a token; the first token of a text has none.
+export const ofLogprob = (logprob) => (logprob === null ? "no probability" : percent(Math.exp(logprob)));
 
 export const grouped = (number) => number.toLocaleString("en");
 

@@ -1,7 +1,9 @@
 // Inspect a token: its alternatives, and the attention of every layer and head.
 
 import { fetchAttention } from "./api.js";
-import { byId, element, grouped, percent, shade, spoken, visible, withNewlines } from "./dom.js";
+import {
+  byId, element, grouped, ofLogprob, percent, shade, spoken, visible, withNewlines,
+} from "./dom.js";
 
 export class Inspector {
   #attention = new AttentionView(byId("attention"));
@@ -11,12 +13,11 @@ export class Inspector {
   async show(token, model, label) {
     this.#request.abort();
     this.#request = new AbortController();
+    byId("inspector").hidden = false;
     byId("inspector-title").replaceChildren(
       `${label}: `, element("span", { class: "piece" }, visible(token.piece)),
-      ` ${percent(Math.exp(token.logprob))}`,
+      ` ${ofLogprob(token.logprob)}`,
     );
-    byId("inspector-hint").hidden = true;
-    byId("inspector-body").hidden = false;
     showAlternatives(token, model.vocab_size);
     byId("inspector-title").scrollIntoView({ block: "nearest" });
     byId("status").textContent = `${label}, ${spoken(token.piece)}: alternatives shown.`;
@@ -27,7 +28,7 @@ export class Inspector {
     this.#attention.wait();
     try {
       const { tokens, layers } = await fetchAttention(token.idsBefore, this.#request.signal);
-      this.#attention.show(tokens, layers);
+      this.#attention.show(tokens, layers, model.heads);
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#attention.hide();
@@ -37,34 +38,57 @@ export class Inspector {
 
   clear() {
     this.#request.abort();
-    byId("inspector-title").textContent = "Inspect a token";
-    byId("inspector-hint").hidden = false;
-    byId("inspector-body").hidden = true;
+    byId("inspector").hidden = true;
   }
 }
 
-function showAlternatives({ piece, logprob, alternatives }, vocabulary) {
-  const all = alternatives.some(([each]) => each === piece)
-    ? [...alternatives]
-    : [...alternatives, [piece, logprob]];
-  all.sort(([, a], [, b]) => b - a);
-  const rows = all.map(([each, value]) => alternativeRow(visible(each), Math.exp(value), each === piece));
-  const rest = 1 - all.reduce((sum, [, value]) => sum + Math.exp(value), 0);
-  const others = vocabulary - all.length;
-  if (others > 0) rows.push(alternativeRow(`${grouped(others)} others`, Math.max(rest, 0), false, true));
-  byId("alternatives").tBodies[0].replaceChildren(...rows);
+// Shows the model's own probabilities, and beside them those that the sampler used.
+function showAlternatives({ piece, logprob, alternatives, sampling, inPrompt }, vocabulary) {
+  const own = new Map(alternatives.map(([each, value]) => [each, Math.exp(value)]));
+  if (logprob !== null) own.set(piece, Math.exp(logprob));
+  const pieces = [...own.keys()].sort((a, b) => own.get(b) - own.get(a));
+  const columns = [pieces.map((each) => own.get(each))];
+  if (sampling) columns.push(pieces.map((each) => sampling[each]));
+  const rows = pieces.map((each, at) => {
+    const head = element("th", { scope: "row" }, element("span", { class: "piece" }, visible(each)));
+    const row = element("tr", {}, head, ...columns.map((values) => probabilityCell(values[at])));
+    if (each === piece) {
+      row.setAttribute("aria-current", "true");
+      head.append(element("span", { class: "chosen" }, inPrompt ? "in the prompt" : "sampled"));
+    }
+    return row;
+  });
+  const others = vocabulary - pieces.length;
+  if (others > 0) {
+    const head = element("th", { scope: "row" }, `${grouped(others)} others`);
+    rows.push(element("tr", { class: "rest" }, head, ...columns.map(rest).map(probabilityCell)));
+  }
+  const table = byId("alternatives");
+  table.hidden = !pieces.length;
+  table.tHead.rows[0].cells[2].hidden = !sampling;
+  table.tBodies[0].replaceChildren(...rows);
+  byId("alternatives-note").textContent = note(pieces.length, inPrompt);
 }
 
-function alternativeRow(label, probability, sampled, isRest = false) {
-  const head = element("th", { scope: "row" }, isRest ? label : element("span", { class: "piece" }, label));
-  if (sampled) head.append(element("span", { class: "sampled" }, "sampled"));
+function note(count, inPrompt) {
+  if (!count) return "No text precedes this token, so it has no probability.";
+  return inPrompt
+    ? "The model's own probabilities after the text before. The prompt is not sampled."
+    : "Left, the model's own probabilities. Right, those that the token was drawn with, after " +
+      "temperature, top-k, top-p, min-p and repetition penalty.";
+}
+
+// Probability of all other tokens; below the precision of the sum it counts as 0.
+function rest(probabilities) {
+  const left = 1 - probabilities.reduce((sum, each) => sum + each, 0);
+  return left < 1e-6 ? 0 : left;
+}
+
+function probabilityCell(probability) {
   const bar = element("span", { class: "bar", "aria-hidden": "true" });
   bar.style.setProperty("--share", probability.toFixed(4));
   bar.style.setProperty("--p", shade(probability));
-  const cell = element("td", {}, element("span", { class: "number" }, percent(probability)), bar);
-  const row = element("tr", { class: isRest ? "rest" : "" }, head, cell);
-  if (sampled) row.setAttribute("aria-current", "true");
-  return row;
+  return element("td", {}, element("span", { class: "number" }, percent(probability)), bar);
 }
 
 // A heat map with a row per head and a column per token, and the text shaded by the selected row.
@@ -82,7 +106,7 @@ class AttentionView {
     this.text = root.querySelector(".shaded-text");
     this.list.addEventListener("keydown", (event) => this.#onKey(event));
     this.list.addEventListener("click", (event) => {
-      const row = [...this.list.children].indexOf(event.target);
+      const row = [...this.list.children].indexOf(event.target.closest("[role=option]"));
       if (row >= 0) this.#select(row, null);
     });
     this.cells.addEventListener("click", (event) => this.#select(...this.#cellAt(event)));
@@ -99,31 +123,35 @@ class AttentionView {
     this.#root.setAttribute("aria-busy", "true");
   }
 
-  // `layers` has, by layer and head, a weight for each token.
-  show(tokens, layers) {
+  // `layers` has, by layer and head, a weight for each token; `roles`, what heads attend to most.
+  show(tokens, layers, roles) {
     this.#root.hidden = false;
     this.#root.setAttribute("aria-busy", "false");
     this.#tokens = tokens;
     const heads = layers.flatMap((layer, depth) =>
       layer.map((weights, head) => ({
         label: `${depth + 1}.${head + 1}`,
-        name: `Head ${head + 1} of layer ${depth + 1}`,
+        name: `Layer ${depth + 1} head ${head + 1}`,
+        role: roles.find((each) => each.layer === depth + 1 && each.head === head + 1),
         startsLayer: head === 0,
         weights,
       })),
     );
+    byId("head-legend").hidden = !heads.some(({ role }) => role);
     const average = tokens.map(
       (_, column) => heads.reduce((sum, { weights }) => sum + weights[column], 0) / heads.length,
     );
-    this.#rows = [{ label: "avg", name: "The average of all heads", weights: average }, ...heads];
+    this.#rows = [{ label: "avg", name: "Average of all heads", weights: average }, ...heads];
     this.#setStyle({ columns: tokens.length, rows: this.#rows.length, heads: layers[0].length });
     this.list.replaceChildren(
-      ...this.#rows.map(({ label, name, startsLayer }, row) =>
-        element("span", {
-          id: `head-${row}`, role: "option", "aria-label": name, title: name,
-          class: startsLayer ? "starts-layer" : "",
-        }, label),
-      ),
+      ...this.#rows.map(({ label, role, startsLayer }, row) => {
+        const name = this.#nameOf(row);
+        const option = element("span", { id: `head-${row}`, role: "option", "aria-label": name, title: name }, label);
+        option.classList.toggle("starts-layer", startsLayer === true);
+        option.classList.toggle("has-role", role?.is_role === true);
+        if (role) option.append(element("span", { class: "kind" }, ` ${role.kind} ${role.score.toFixed(2)}`));
+        return option;
+      }),
     );
     this.#root.querySelector(".heat-columns").replaceChildren(
       ...tokens.map((token) => element("span", { title: visible(token) }, visible(token))),
@@ -132,6 +160,12 @@ class AttentionView {
     this.#select(Math.min(this.#row, this.#rows.length - 1), null);
     const box = this.#root.querySelector(".heat");
     box.scrollLeft = box.scrollWidth; // the latest tokens
+  }
+
+  #nameOf(row) {
+    const { name, role } = this.#rows[row];
+    if (!role) return name;
+    return `${name}: ${role.kind} (${role.score.toFixed(2)})${role.is_role ? "" : ", a tendency"}`;
   }
 
   // One pixel per weight, scaled by the style sheet: thousands are cheap.
@@ -169,7 +203,8 @@ class AttentionView {
 
   // Describes one weight in words; without a column, the largest weights of the row.
   #describe(row, column) {
-    const { name, weights } = this.#rows[row];
+    const { weights } = this.#rows[row];
+    const name = this.#nameOf(row);
     this.cells.querySelector(".heat-column-mark").hidden = column === null;
     [...this.text.children].forEach((span, at) => span.classList.toggle("marked", at === column));
     if (column !== null) this.#setStyle({ column });
@@ -179,8 +214,8 @@ class AttentionView {
     const next = largest.length > 1 ? `, then to ${largest.slice(1, 3).map(weighted).join(" and ")}` : "";
     this.#root.querySelector(".readout").textContent =
       column === null
-        ? `${name} attends most to ${weighted(largest[0])}${next}.`
-        : `${name} attends to token ${column + 1}, ${quoted(column)}, ` +
+        ? `${name}. Attends most to ${weighted(largest[0])}${next}.`
+        : `${name}. Attends to token ${column + 1}, ${quoted(column)}, ` +
           `with weight ${weights[column].toFixed(3)}.`;
   }
 

@@ -9,8 +9,8 @@ import { Panel } from "./panel.js";
 const STORED = "atlas.page";
 const inspector = new Inspector();
 const panels = [
-  new Panel(byId("panel-a"), "A", {}, inspect),
-  new Panel(byId("panel-b"), "B", { temperature: 0.3 }, inspect),
+  new Panel("A", {}, inspect),
+  new Panel("B", { temperature: 0.3 }, inspect),
 ];
 let model = null;
 let loading = null; // a promise while the model is being fetched
@@ -18,8 +18,9 @@ let running = null; // the AbortController of a run
 let retry = null; // what to repeat once there is a key
 
 function inspect(token) {
+  const kind = token.inPrompt ? "Prompt token" : "Token";
   const output = byId("compare").checked ? ` of output ${token.letter}` : "";
-  inspector.show(token, model, `Token ${token.number}${output}`).catch(report);
+  inspector.show(token, model, `${kind} ${token.number}${output}`).catch(report);
 }
 
 function report(error) {
@@ -61,10 +62,29 @@ async function loadModel() {
   );
   document.title = model.name === "atlas" ? "Atlas" : `Atlas: ${model.name}`;
   for (const panel of panels) panel.settings.limit(model);
+  showExamples(model.examples);
   if (Object.keys(model.curves).length) {
     byId("curves").hidden = false;
     drawChart(byId("chart"), model.curves);
   }
+}
+
+// Offers prompts from the text of the model. On the first visit, the first of them is continued.
+function showExamples(examples) {
+  byId("examples").hidden = !examples.length;
+  byId("examples").replaceChildren(
+    ...examples.map((text) => {
+      const button = element("button", { type: "button", title: text }, text);
+      button.addEventListener("click", () => {
+        byId("prompt").value = text;
+        generate();
+      });
+      return button;
+    }),
+  );
+  if (!examples.length || running || load("localStorage", STORED)) return;
+  byId("prompt").value = examples[0];
+  generate();
 }
 
 async function generate() {
@@ -73,17 +93,22 @@ async function generate() {
   const run = new AbortController();
   running = run;
   byId("problem").textContent = "";
-  inspector.clear();
-  if (!model) await ready();
-  if (!model) {
-    retry = generate;
-    return;
-  }
-  byId("stop").disabled = false;
   byId("status").textContent = "Generating.";
-  const seed = crypto.getRandomValues(new Uint32Array(1))[0]; // shared, for a fair comparison
+  byId("stop").disabled = false;
+  inspector.clear();
   const used = byId("compare").checked ? panels : panels.slice(0, 1);
   const prompt = byId("prompt").value;
+  for (const panel of used) panel.start(prompt);
+  if (!model) await ready();
+  if (running !== run) return; // another run has started
+  if (!model) {
+    retry = generate;
+    running = null;
+    byId("stop").disabled = true;
+    for (const panel of used) panel.setState("Not connected");
+    return;
+  }
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]; // shared, for a fair comparison
   const results = await Promise.allSettled(
     used.map((panel) => panel.run(model.name, prompt, seed, run.signal)),
   );
@@ -104,10 +129,9 @@ async function generate() {
 
 function showPanels() {
   const compare = byId("compare").checked;
-  panels[1].root.hidden = !compare;
-  panels[1].fieldset.disabled = !compare; // hidden fields are not validated
-  byId("panels").classList.toggle("compare", compare);
-  for (const panel of panels) panel.setTitles(compare ? panel.letter : "");
+  document.querySelector("main").classList.toggle("compare", compare);
+  panels[0].show(true, compare);
+  panels[1].show(compare, compare);
 }
 
 function store() {

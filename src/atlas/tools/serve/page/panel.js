@@ -1,4 +1,4 @@
-// One panel: sampling settings, the generated text, and its statistics.
+// One output: its text and statistics, generated with its own settings.
 
 import { complete } from "./api.js";
 import { byId, element, grouped } from "./dom.js";
@@ -9,54 +9,71 @@ const LEGEND = [0.01, 0.1, 0.25, 0.5, 1]; // probabilities
 const REFRESH_MS = 80; // between updates of the statistics, as layout costs more than a token
 
 export class Panel {
+  #promptText;
   #text;
+  #promptTokens = [];
   #tokens = [];
   #promptIds = [];
   #logprobs = 0; // sum over all tokens
   #times;
   #scrollTop = 0;
 
-  constructor(root, letter, defaults, onSelect) {
-    this.root = root;
+  constructor(letter, defaults, onSelect) {
     this.letter = letter;
-    root.append(byId("panel").content.cloneNode(true));
-    const find = (selector) => root.querySelector(selector);
-    this.fieldset = find("fieldset");
+    this.root = byId(`panel-${letter.toLowerCase()}`);
+    this.settings = new Settings(letter, defaults);
+    this.root.append(byId("output").content.cloneNode(true));
+    const find = (selector) => this.root.querySelector(selector);
     this.box = find(".text");
     this.prompt = find(".prompt");
+    this.state = find(".state");
     this.stats = find(".stats");
-    this.settings = new Settings(find(".controls"), letter.toLowerCase(), defaults);
-    find("legend").textContent = `Settings ${letter}`;
+    this.noText = find(".no-text");
+    this.prompt.setAttribute("aria-label", `Input tokens of output ${letter}`);
     find(".tokens").setAttribute("aria-label", `Tokens of output ${letter}`);
     for (const value of LEGEND) {
       const step = element("span", {}, `${value * 100}%`);
       step.style.setProperty("--p", Math.sqrt(value));
       find(".legend-scale").append(step);
     }
-    this.#text = new TokenText(find(".tokens"), (index) => onSelect(this.#inspected(index)));
+    this.#promptText = new TokenText(this.prompt, (at) => onSelect(this.#inspected(at, true)));
+    this.#text = new TokenText(find(".tokens"), (at) => onSelect(this.#inspected(at, false)));
+    this.setState("Press Generate to continue the prompt.");
   }
 
-  // The letter distinguishes two panels; a single one has none.
-  setTitles(letter) {
-    this.root.querySelector(".settings-title").textContent = `Settings ${letter}`.trim();
-    this.root.querySelector(".output h2").textContent = `Output ${letter}`.trim();
+  // Shows or hides output and settings; the letter distinguishes two of them.
+  show(isShown, isCompared) {
+    const letter = isCompared ? this.letter : "";
+    this.root.hidden = !isShown;
+    this.root.querySelector("h2").textContent = `Output ${letter}`.trim();
+    this.settings.show(isShown, letter);
   }
 
-  // Generates to the end and resolves to a summary in words.
-  async run(model, prompt, randomSeed, signal) {
+  setState(text, isRunning = false) {
+    this.state.textContent = text;
+    this.box.classList.toggle("running", isRunning);
+  }
+
+  // Removes the last output and shows at once that a new one is on its way.
+  start(prompt) {
+    this.#promptTokens = [];
     this.#tokens = [];
     this.#promptIds = [];
     this.#logprobs = 0;
     this.#scrollTop = 0;
-    this.#times = { start: performance.now(), first: 0, last: 0 };
+    this.#promptText.clear();
     this.#text.clear();
     this.prompt.textContent = prompt;
-    this.root.querySelector(".empty").hidden = true;
-    this.box.hidden = false;
-    this.box.classList.add("running");
-    this.stats.textContent = "Waiting for the first token …";
+    this.stats.replaceChildren();
+    this.noText.hidden = true;
+    this.setState("Waiting for the first token …", true);
+  }
+
+  // Generates to the end and resolves to a summary in words.
+  async run(model, prompt, randomSeed, signal) {
+    this.#times = { start: performance.now(), first: 0, last: 0 };
     const request = { model, prompt, ...this.settings.request(randomSeed) };
-    let end = "";
+    let end = "error";
     let timer = null;
     try {
       for await (const choice of complete(request, signal)) {
@@ -64,52 +81,49 @@ export class Panel {
         if (choice.finish_reason) end = endReason(choice, this.#tokens.length, request.max_tokens);
         timer ??= setTimeout(() => {
           timer = null;
-          this.#showStats(request.seed, "");
+          this.#showStats(request.seed);
         }, REFRESH_MS);
       }
+      this.noText.hidden = this.#tokens.length > 0;
     } catch (error) {
-      end = error.name === "AbortError" ? "stopped by you" : "error";
       if (error.name !== "AbortError") throw error;
+      end = "stopped by you";
     } finally {
       clearTimeout(timer);
-      this.box.classList.remove("running");
-      this.#showStats(request.seed, end);
+      this.#showStats(request.seed);
+      this.setState(`Finished: ${end}`);
     }
     return `${countTokens(this.#tokens.length)}, ${end}`;
   }
 
-  #add(choice) {
-    if (choice.prompt_token_ids) this.#promptIds = choice.prompt_token_ids;
-    const { logprobs, text, token_ids: ids } = choice;
+  #add({ logprobs, text, token_ids: ids, sampling_probs: probs, finish_reason: reason, ...first }) {
+    if (first.prompt_token_ids) this.#promptIds = first.prompt_token_ids;
     if (logprobs) {
-      const token = {
-        id: ids[0],
-        piece: logprobs.tokens[0],
-        logprob: logprobs.token_logprobs[0],
-        alternatives: Object.entries(logprobs.top_logprobs[0]),
-      };
+      const token = { id: ids[0], ...scored(logprobs, 0), sampling: probs?.[0] };
       this.#times.last = performance.now();
       this.#times.first ||= this.#times.last;
       this.#logprobs += token.logprob;
       this.#tokens.push(token);
       this.#text.add(token, text);
     }
-    if (choice.finish_reason) this.#text.end(logprobs ? "" : text);
+    if (reason) this.#text.end(logprobs ? "" : text);
   }
 
   // A token with everything the inspector needs.
-  #inspected(index) {
-    const ids = this.#tokens.slice(0, index).map(({ id }) => id);
+  #inspected(index, inPrompt) {
+    const tokens = inPrompt ? this.#promptTokens : this.#tokens;
+    const before = tokens.slice(0, index).map(({ id }) => id);
     return {
-      ...this.#tokens[index],
+      ...tokens[index],
+      inPrompt,
       number: index + 1,
       letter: this.letter,
-      idsBefore: [...this.#promptIds, ...ids],
+      idsBefore: inPrompt ? before : [...this.#promptIds, ...before],
     };
   }
 
   // Shows statistics, and follows the end of the text unless the user has scrolled up.
-  #showStats(seed, end) {
+  #showStats(seed) {
     const count = this.#tokens.length;
     const stats = [countTokens(count)];
     const { start, first, last } = this.#times;
@@ -117,16 +131,22 @@ export class Panel {
       stats.push(`${grouped(Math.round(((count - 1) * 1000) / (last - first)))} tokens/s`);
     }
     if (count) {
+      this.setState("Generating …", true);
       stats.push(`first token after ${Math.round(first - start)} ms`);
       stats.push(`perplexity ${Math.exp(-this.#logprobs / count).toFixed(1)}`);
     }
-    stats.push(`seed ${seed}`, end ? `finished: ${end}` : "running");
+    stats.push(`seed ${seed}`);
     this.stats.replaceChildren(...stats.map((each) => element("span", {}, each)));
     if (this.box.scrollTop >= this.#scrollTop) {
       this.box.scrollTop = this.box.scrollHeight;
       this.#scrollTop = this.box.scrollTop;
     }
   }
+}
+
+// One token of a response. The first of a text has no probability, because nothing precedes it.
+function scored({ tokens, token_logprobs: logprobs, top_logprobs: top }, at) {
+  return { piece: tokens[at], logprob: logprobs[at], alternatives: Object.entries(top[at] ?? {}) };
 }
 
 // The API has one word, "stop", for two reasons: a stop string ends the text with a token.

@@ -1,6 +1,6 @@
 // Sampling settings: number fields, most of them with a slider.
 
-import { element } from "./dom.js";
+import { byId, element } from "./dom.js";
 
 const FIELDS = [
   {
@@ -38,10 +38,21 @@ export class Settings {
   #inputs = new Map();
   #sliders = new Map();
 
-  constructor(box, prefix, defaults = {}) {
+  constructor(letter, defaults) {
+    const prefix = letter.toLowerCase();
+    this.root = byId(`settings-${prefix}`);
+    this.root.append(byId("settings").content.cloneNode(true));
+    this.root.querySelector("legend").textContent = `Settings ${letter}`;
+    const box = this.root.querySelector(".controls");
     for (const field of FIELDS) {
       box.append(this.#row({ ...field, value: defaults[field.name] ?? field.value }, `${prefix}-${field.name}`));
     }
+  }
+
+  show(isShown, letter) {
+    this.root.hidden = !isShown;
+    this.root.disabled = !isShown; // hidden fields are not validated
+    this.root.querySelector("h2").textContent = `Settings ${letter}`.trim();
   }
 
   // Applies the limits of the server and its model.

@@ -1,6 +1,6 @@
-// Generated text: one element per token, shaded by its probability.
+// Text of a model: one element per token, shaded by its probability.
 
-import { element, percent, shade, spoken, visible, withNewlines } from "./dom.js";
+import { element, ofLogprob, shade, spoken, visible, withNewlines } from "./dom.js";
 
 const REPLACEMENT = /\ufffd/g; // decoded from part of a character
 
@@ -25,13 +25,13 @@ export class TokenText {
 
   // Adds a token and the text that arrived with it, which may belong to earlier tokens.
   add({ piece, logprob }, text) {
-    const probability = Math.exp(logprob);
+    const probability = logprob === null ? 0 : Math.exp(logprob);
     const span = element("span", {
       class: "token",
       role: "option",
       tabindex: this.#elements.length ? -1 : 0,
-      title: `${visible(piece)}  ${percent(probability)}`,
-      "aria-label": `${spoken(piece)}, ${percent(probability)}`,
+      title: `${visible(piece)}  ${ofLogprob(logprob)}`,
+      "aria-label": `${spoken(piece)}, ${ofLogprob(logprob)}`,
       "aria-selected": "false",
       "data-probability": probability,
     });
