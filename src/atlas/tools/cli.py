@@ -183,8 +183,10 @@ def serve(
     from atlas.tools.serve.engine import ServerOptions
     from atlas.tools.serve.project import example_prompts, find_training_project
 
-    if key == "":
+    if key is not None and not key.strip():
         raise AtlasError("--key is empty; give a key, or omit the option")
+    if key and not (key.isascii() and key.strip().isprintable()):
+        raise AtlasError("--key: use ASCII letters, digits and signs; HTTP headers hold no others")
     loaded = _load_model(model, tokenizer, engine)
     project = find_training_project(model or find_project() / MODEL)
     options = ServerOptions(

@@ -1,6 +1,5 @@
 """A server in a thread of the test's own process, and visits to its page in a real browser."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +7,12 @@ from dataclasses import replace
 from threading import Thread
 
 import torch
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.model.transformer import Decoder
 from atlas.model.weights import initialize
-from atlas.tools.serve.app import create_app
+from atlas.tools.serve.app import Server, create_app, listen
 from atlas.tools.serve.engine import ServerOptions
 from tests.small import small_config
 
@@ -37,17 +35,15 @@ def opened_model(tokenizer, **options) -> AtlasModel:
 @contextmanager
 def running(opened, limits: ServerOptions | None = None, **options) -> Iterator[str]:
     """Run a server; yield its address."""
-    app = create_app(opened, replace(limits or ServerOptions(), **options))
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    server = Server(create_app(opened, replace(limits or ServerOptions(), **options)))
+    listener = listen("127.0.0.1", 0)
+    thread = Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     while not server.started:
         thread.join(0.01)
         assert thread.is_alive(), "the server did not start"
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(10)

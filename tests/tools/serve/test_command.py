@@ -113,6 +113,9 @@ def test_open_to_others_with_a_key_or_a_warning(folder):
     [
         (("--host", ""), "error: --host is empty"),
         (("--key", ""), "error: --key is empty"),
+        (("--key", " \n"), "error: --key is empty"),
+        (("--key", "schl\u00fcssel"), "error: --key: use ASCII"),
+        (("--key", "a\nb"), "error: --key: use ASCII"),
         (
             ("--slots", "100000000"),
             "error: --slots 100000000: not enough memory; use fewer",

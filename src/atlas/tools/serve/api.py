@@ -306,8 +306,6 @@ def create_router(service: ModelService) -> APIRouter:
             raise EngineError("engine")
         return {"status": "ok"}
 
-    api.head("/health", include_in_schema=False)(health)
-
     @api.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Return metrics for Prometheus."""

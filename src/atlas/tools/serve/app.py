@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import ipaddress
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Collection
@@ -12,11 +13,11 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
+from starlette.datastructures import MutableHeaders
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,30 +25,36 @@ from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import GREEDY
+from atlas.tools.console import printable
 from atlas.tools.serve.api import ModelService, create_router
+from atlas.tools.serve.connection import SECURITY_HEADERS, Connection
 from atlas.tools.serve.engine import Engine, Metrics, ServerOptions
 from atlas.tools.serve.schemas import APIError, add_error_handlers
 
 PAGE = Path(__file__).parent / "page"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 REVALIDATE = {"Cache-Control": "no-cache"}  # so that an upgrade shows
-SECURITY_POLICY = {  # the page loads nothing from elsewhere, and no other page may frame it
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-}
 PUBLIC_PATHS, PUBLIC_FOLDER = ("/", "/health"), "/page/"  # need no key
+HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#]+))(?::[0-9]*)?", re.IGNORECASE)
+BEARER = re.compile(rb"\s*bearer\s+(\S(?:.*\S)?)\s*", re.IGNORECASE | re.DOTALL)
 INTERNAL_ERROR = 500
+SEND_BUFFER_BYTES = 1 << 17  # of a connection, in the kernel: so that slow readers are noticed
+SHUTDOWN_SECONDS = 3  # for responses that are being sent
 logger = logging.getLogger(__name__)
 
 
 def serve(model: LoadedModel, host: str, port: int, options: ServerOptions) -> None:
     """Serve a model until the process is stopped."""
-    listener = _listen(host, port)
+    listener = listen(host, port)
     is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
     if is_local:
         options = replace(options, hosts=(*LOCAL_HOSTS, host))
+    capacity = options.slots + options.queue_size
+    options = replace(
+        options,
+        max_connections=max(options.max_connections, 4 * capacity),
+        max_connections_per_client=max(options.max_connections_per_client, 2 * capacity),
+    )
     try:
         app = create_app(model, options)
     except (RuntimeError, MemoryError) as error:
@@ -59,28 +66,37 @@ def serve(model: LoadedModel, host: str, port: int, options: ServerOptions) -> N
     if not is_local and options.key is None:
         logger.warning("anyone who can reach this address can use the model; set a key with --key")
     print(f"{model.name} ({model.engine}): page at {address}, API at {address}/v1", flush=True)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        server_header=False,
-        limit_concurrency=options.max_connections,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=3,  # seconds for responses that are being sent
-    )
-    Server(config, app.state.engine).run(sockets=[listener])
+    Server(app).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
     """Stop the engine before the connections, so that every client gets the end of its response."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_level="error",  # not each malformed request
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
         super().__init__(config)
-        self._engine = engine
+        self._engine: Engine = app.state.engine
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the responses, then the connections."""
         self._engine.stop()
+        loop = asyncio.get_running_loop()
+        loop.call_later(SHUTDOWN_SECONDS / 2, self._disconnect_waiting)
         await super().shutdown(sockets)
+
+    def _disconnect_waiting(self) -> None:
+        """Close the connections that wait for their clients."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection) and connection.state != "working":
+                connection.transport.abort()
 
 
 def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
@@ -91,12 +107,12 @@ def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
     service = ModelService(model, engine, options, metrics)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ServerOptions]]:
         with suppress(AtlasError):  # a model that reads only questions
             list(batch.run([TokenSequence(model.encode("a"), 2, GREEDY)]))  # warm-up
         engine.start()
         try:
-            yield
+            yield {"options": options}  # for connections
         finally:
             engine.stop()
 
@@ -110,7 +126,7 @@ def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers=REVALIDATE | SECURITY_POLICY)
+        return FileResponse(PAGE / "index.html", headers=REVALIDATE)
 
     app.mount("/page", PageFiles(directory=PAGE))
     schema = app.openapi()
@@ -123,7 +139,9 @@ def create_app(model: LoadedModel, options: ServerOptions) -> FastAPI:
 
 @dataclass(frozen=True)
 class Guard:
-    """Middleware: checks host, key and body size, counts responses, and answers internal errors.
+    """Middleware: checks host, key and body size, and adds headers; answers HEAD as GET.
+
+    It also counts responses and answers internal errors.
 
     Plain ASGI, because Starlette's ``BaseHTTPMiddleware`` hides that a client disconnects.
     """
@@ -141,22 +159,28 @@ class Guard:
         started = time.monotonic()
         status: int | None = None
 
-        async def send_and_note_status(message: Message) -> None:
+        is_head = scope["method"] == "HEAD"
+
+        async def send_guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(raw=message["headers"]).update(SECURITY_HEADERS)
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
             refusal = self._refusal(scope)
             app = self.app if refusal is None else refusal.response()
-            await app(scope, self._limited(receive), send_and_note_status)
+            method = "GET" if is_head else scope["method"]
+            await app({**scope, "method": method}, self._limited(receive), send_guarded)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", scope["method"], printable(scope["path"]))
             if status is not None:
                 raise  # a response that has started can't be replaced
             failure = APIError(INTERNAL_ERROR, "internal server error; see the server's log")
-            await failure.response()(scope, receive, send_and_note_status)
+            await failure.response()(scope, receive, send_guarded)
         finally:
             if self.metrics is not None:
                 path = scope["path"] if scope["path"] in self.paths else "other"
@@ -169,15 +193,16 @@ class Guard:
         The host name protects against DNS rebinding: another site's page could otherwise reach
         this server through a name of its own that resolves to this machine.
         """
-        headers = dict(scope["headers"])
-        host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
-        if self.options.hosts is not None and host not in self.options.hosts:
-            return APIError(400, "the Host header does not name this server")
+        if self.options.hosts is not None:
+            host = HOST.fullmatch(_only_header(scope, b"host"))
+            name = (host[1] or host[2]).decode("latin-1").lower() if host else ""
+            if name not in self.options.hosts:
+                return APIError(400, "the Host header does not name this server")
         path: str = scope["path"]
         if self.options.key is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER):
             return None
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(key, self.options.key.encode()):
+        bearer = BEARER.fullmatch(_only_header(scope, b"authorization"))
+        if bearer and hmac.compare_digest(bearer[1], self.options.key.strip().encode()):
             return None
         message = "this server needs an API key: send Authorization: Bearer KEY"
         return APIError(401, message, code="invalid_api_key")
@@ -217,12 +242,21 @@ class PageFiles(StaticFiles):
         return response
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _only_header(scope: Scope, name: bytes) -> bytes:
+    """Return the value of a header; nothing if it is missing or repeated."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return values[0] if len(values) == 1 else b""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket."""
     if not host:
         raise AtlasError("--host is empty; use 127.0.0.1, or 0.0.0.0 to accept other machines")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return listener
     except (OSError, OverflowError) as error:
         raise AtlasError(
             f"--host {host} --port {port}: address not available ({error}); try another --port"

@@ -43,8 +43,11 @@ class ServerOptions:
     max_stops: int = 16  # stop strings of one request; 400
     max_stop_length: int = 256  # characters of a stop string; 400
     max_body_bytes: int = 1 << 18  # of one request; 413
+    header_timeout: float = 10.0  # seconds for the headers of a request to arrive; 408
     body_timeout: float = 10.0  # seconds for the body to arrive; 408
-    max_connections: int = 512  # 503, from uvicorn
+    reader_timeout: float = 30.0  # seconds in which a client reads nothing; it is disconnected
+    max_connections: int = 512  # the one that has waited longest for its client is closed
+    max_connections_per_client: int = 256  # of one address; high, as a proxy has only one
 
 
 class Metrics:
