@@ -37,8 +37,11 @@ class InProcess(RuntimeProcess):
         answer_request(Path(arguments[0]))
 
 
-def store(folder, options, tokenizer) -> Decoder:
-    """Write a model whose weights, norms and biases look trained."""
+def store(folder, options, tokenizer, deviation=None) -> Decoder:
+    """Write a model whose weights, norms and biases look trained.
+
+    With a deviation, that of its logits, matrices are twice as large, too.
+    """
     config = small_config(
         **options,
         vocab_size=tokenizer.vocab_size,
@@ -52,9 +55,14 @@ def store(folder, options, tokenizer) -> Decoder:
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() == 2:
-                parameter.copy_(0.13 * noise)
+                parameter.copy_((0.26 if deviation else 0.13) * noise)
             else:
                 parameter.add_(0.1 * noise)
+        if deviation:
+            ids = torch.randint(5, tokenizer.vocab_size, (4, config.context_length))
+            factor = deviation / model(ids).std()
+            for parameter in model.norm.parameters():
+                parameter.mul_(factor)
     folder.mkdir(exist_ok=True)
     config.write(folder)
     save_weights(model, folder / "model.safetensors")

@@ -19,7 +19,8 @@ from atlas.export.bundle import (
 from atlas.export.export import export_model
 from atlas.model.transformer import Decoder
 from atlas.model.weights import initialize, load_model, save_weights
-from tests.export.models import SHAPES, store
+from atlas.params.runtime_support import architecture_of
+from tests.export.models import SHAPES, bundle_of, store
 from tests.small import small_config, text
 
 TEXTS = [text(seed) for seed in range(900, 904)]
@@ -75,6 +76,16 @@ def test_all_formats_are_checked_and_only_the_requested_are_kept(bundle, data, f
     assert "f32_bytes" not in metrics
     assert [row.format for row in result.files] == ["pytorch", "q8_0"]
     assert result.files[1].bits_per_weight > 8.5
+
+
+def test_rounding_of_a_sharp_model_with_gelu_is_no_disagreement(tmp_path, data, folder, tokenizer):
+    shape = SHAPES["gpt2-bias-untied"]
+    store(tmp_path / "sharp", shape, tokenizer, deviation=9)
+    source = bundle_of(tmp_path / "sharp", tokenizer)
+    metrics = export_model(source, ["gguf:f32"], data, folder).metrics
+    usual = architecture_of(source.config.model_dump()).logit_tolerance
+    assert usual < metrics["logit_difference"] < usual * metrics["logit_deviation"]
+    assert metrics["logit_deviation"] == pytest.approx(9, rel=0.2)
 
 
 @pytest.mark.slow

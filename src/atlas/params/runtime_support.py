@@ -144,7 +144,8 @@ class Architecture(RuntimeSupport):
     relu_scale: float = 1.0
     scales_scores: bool = True  # attention scores are divided by sqrt(D)
     scales_embedding: bool = False  # the embedding is multiplied by sqrt(C)
-    logit_tolerance: float = 1e-4  # largest difference of F32 logits that rounding explains
+    logit_tolerance: float = 1e-4  # difference of F32 logits that rounding explains, if their
+    # deviation is 1; it grows with the deviation
 
 
 ROPE, ALIBI = {"positions": ("rope",)}, {"positions": ("alibi",)}

@@ -3,11 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from atlas.errors import AtlasError
-from atlas.export.check.agreement import Agreement, check_agreement, compare_continuations
+from atlas.export.check.agreement import (
+    Agreement,
+    Expected,
+    Quality,
+    check_agreement,
+    check_perplexity,
+    compare_continuations,
+)
 from atlas.model.transformer import Decoder
 from atlas.model.weights import initialize
 from tests.small import small_config
@@ -52,3 +60,17 @@ def test_only_a_tie_excuses_another_token():
     assert compare_continuations(model, prompt, [best], [second], gap) == "tie"
     assert compare_continuations(model, prompt, [best], [second], gap / 4) == "mismatch"
     assert compare_continuations(model, prompt, [best], [worst], gap) == "mismatch"
+
+
+@pytest.mark.parametrize(("deviation", "scale"), [(0.1, 1), (1, 1), (4.2, 4.2), (10, 10)])
+def test_tolerances_follow_the_deviation_of_the_logits(deviation, scale):
+    logits = np.random.default_rng(0).normal(3, deviation, (500, 400))
+    expected = Expected([], [([5], logits), ([6, 7], logits)], [], 0, 8)
+    assert expected.logit_deviation == pytest.approx(deviation, rel=0.01)
+    assert expected.error_scale == pytest.approx(scale, rel=0.01)
+    quality = Quality(20.03, 0, 1, 1)  # 0.15 % more than PyTorch's
+    if scale > 1.5:
+        check_perplexity(Path("m.gguf"), quality, 20.0, scale)
+    else:
+        with pytest.raises(AtlasError, match="its perplexity is"):
+            check_perplexity(Path("m.gguf"), quality, 20.0, scale)
