@@ -123,9 +123,9 @@ class UncachedBackend(InferenceBackend):
         """Replace the text of a slot."""
         self._texts[slot] = list(ids)
         logits = _to_numpy(self._model(torch.tensor([list(ids)], device=self._model.device))[0])
-        config = self._model.config
-        if config.kind == "encoder_decoder":  # predicts only from the end of the question on
-            logits[: list(ids).index(config.separator)] = np.nan
+        kind, separator = self._model.config.kind, self._model.config.separator
+        if kind == "encoder_decoder" and separator is not None:
+            logits[: list(ids).index(separator)] = np.nan  # it predicts only from there on
         return logits
 
     def step(self, tokens: Mapping[int, int]) -> Logits:

@@ -10,8 +10,7 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 from atlas.inference.backends.atlas import AtlasModel
-from atlas.model.transformer import Decoder
-from atlas.model.weights import initialize
+from atlas.model.weights import initialize, make_model
 from atlas.tools.serve.app import Server, create_app, listen
 from atlas.tools.serve.engine import ServerOptions
 from tests.small import small_config
@@ -23,7 +22,8 @@ expect.set_options(timeout=15_000)  # milliseconds, for a busy machine
 def opened_model(tokenizer, **options) -> AtlasModel:
     """Return a small untrained model with a real vocabulary, which never ends a text."""
     shape = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}
-    model = Decoder(small_config(**shape, tokenizer_sha256=tokenizer.sha256, **options)).eval()
+    config = small_config(**shape, tokenizer_sha256=tokenizer.sha256, **options)
+    model = make_model(config).eval()
     initialize(model, 0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,6 +1,7 @@
 """The server as OpenAI's own client sees it."""
 
 import math
+from itertools import pairwise
 
 import httpx
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import Sampling, process_logits
 from atlas.model.logits import softmax
-from tests.tools.serve.support import running
+from tests.tools.serve.support import opened_model, running
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,135 @@ def test_the_probabilities_that_the_sampler_used(address, opened, options):
             close = [value for each, value in enumerate(expected) if opened.piece(each) == piece]
             assert any(probability == pytest.approx(value, abs=1e-4) for value in close)
         assert found[opened.piece(ids[at])] > 0
+
+
+def logprobs_of(opened, ids):
+    """Log probabilities (T, V) of the token after each id, from the model itself."""
+    with torch.no_grad():
+        return opened.model(torch.tensor([ids]))[0].log_softmax(-1)
+
+
+def check_prompt(opened, ids, found):
+    """Compare the logprobs of an echoed prompt with those of the model."""
+    expected = logprobs_of(opened, ids)
+    assert found.tokens[: len(ids)] == [opened.piece(each) for each in ids]
+    assert (found.token_logprobs[0], found.top_logprobs[0]) == (None, None)
+    for position, token in enumerate(ids[1:], start=1):
+        row = expected[position - 1]
+        assert found.token_logprobs[position] == pytest.approx(float(row[token]), abs=1e-5)
+        best = max(found.top_logprobs[position].values())
+        assert best == pytest.approx(float(row.max()), abs=1e-5)
+        assert (found.token_logprobs[position] == best) == (token == int(row.argmax()))
+
+
+@pytest.mark.parametrize("text", ["the lamp", " two  blanks\n", "one é€😀 stone", "x", ""])
+def test_echo_scores_a_prompt(client, opened, text):
+    ids = opened.encode(text)
+    done = client.completions.create(
+        model="small", prompt=text, echo=True, logprobs=1, max_tokens=0
+    )
+    (choice,) = done.choices
+    assert (choice.text, choice.finish_reason) == (text, "length")
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (len(ids), 0)
+    check_prompt(opened, ids, choice.logprobs)
+    offsets = [*choice.logprobs.text_offset, len(text)]
+    assert offsets[0] == 0
+    assert offsets == sorted(offsets)
+    parts = [text[start:end] for start, end in pairwise(offsets)]
+    assert "".join(parts) == text
+    if text == "the lamp":
+        assert parts == choice.logprobs.tokens
+
+
+def test_echo_scores_several_prompts_of_any_kind(client, opened):
+    texts = ["the lamp sees", "one", "a stone é"]
+    ids = [opened.encode(text) for text in texts]
+    asked = {"model": "small", "echo": True, "logprobs": 2, "max_tokens": 1, "temperature": 0}
+    for prompt in (texts, ids):
+        done = client.completions.create(prompt=prompt, **asked)
+        assert [choice.index for choice in done.choices] == [0, 1, 2]
+        for text, each, choice in zip(texts, ids, done.choices, strict=True):
+            check_prompt(opened, each, choice.logprobs)
+            assert len(choice.logprobs.tokens) == len(each) + 1
+            assert choice.text.startswith(text)
+            last = choice.logprobs.text_offset[-1]
+            assert choice.text[last:] == alone(opened, text, 1, temperature=0)[0]
+    (one,) = client.completions.create(prompt=ids[0], **asked).choices
+    check_prompt(opened, ids[0], one.logprobs)
+
+
+def test_echo_in_a_stream_and_without_logprobs(client, opened):
+    asked = {"model": "small", "prompt": ["the lamp", "one"], "seed": 3, "max_tokens": 8, "n": 2}
+    whole = client.completions.create(**asked, echo=True, logprobs=0)
+    plain = client.completions.create(**asked, echo=True)
+    expected = [
+        prompt + alone(opened, prompt, 8, seed=seed)[0]
+        for prompt in asked["prompt"] for seed in (3, 4)
+    ]  # fmt: skip
+    assert [choice.text for choice in plain.choices] == expected
+    texts, scores = [""] * 4, [[] for _ in range(4)]
+    for chunk in client.completions.create(**asked, echo=True, logprobs=0, stream=True):
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.text
+        if choice.logprobs:
+            scores[choice.index] += choice.logprobs.token_logprobs
+    assert texts == [choice.text for choice in whole.choices] == expected
+    assert scores == [choice.logprobs.token_logprobs for choice in whole.choices]
+    assert whole.choices[0].logprobs.top_logprobs[1] == {}
+
+
+def test_the_sampler_has_no_probabilities_of_a_prompt(address, opened):
+    more = {"echo": True, "logprobs": 1, "return_sampling_probs": True, "return_token_ids": True}
+    asked = {"model": "small", "prompt": "the lamp", "max_tokens": 2} | more
+    (choice,) = httpx.post(f"{address}/v1/completions", json=asked).json()["choices"]
+    prompt = opened.encode("the lamp")
+    assert choice["sampling_probs"][: len(prompt)] == [None] * len(prompt)
+    assert None not in choice["sampling_probs"][len(prompt) :]
+    assert len(choice["token_ids"]) == 2
+
+
+def test_echo_lists_the_token_that_ends_a_text(client, opened):
+    """The harness leaves out the last token, and so relies on one after the prompt."""
+    end = str(opened.tokenizer.eos)
+    done = client.completions.create(
+        model="small", prompt="the lamp", echo=True, logprobs=1, max_tokens=1, temperature=0,
+        logit_bias={end: 100}, extra_body={"return_token_ids": True},
+    )  # fmt: skip
+    (choice,) = done.choices
+    ids = opened.encode("the lamp")
+    assert (choice.text, choice.finish_reason, choice.token_ids) == ("the lamp", "stop", [])
+    assert len(choice.logprobs.tokens) == len(ids) + 1
+    assert choice.logprobs.token_logprobs[-1] == pytest.approx(
+        float(logprobs_of(opened, ids)[-1][opened.tokenizer.eos]), abs=1e-5
+    )
+    check_prompt(opened, ids, choice.logprobs)
+
+
+def test_a_prompt_in_echo_has_no_blank_that_its_tokenizer_added(opened, monkeypatch):
+    decode = opened.decode  # as a GGUF file of Llama's vocabulary does
+    with running(opened) as address, monkeypatch.context() as patched:
+        patched.setattr(type(opened), "decode", lambda _, ids: " " * (len(ids) > 0) + decode(ids))
+        asked = {"model": "small", "prompt": "the lamp", "echo": True, "logprobs": 0}
+        answer = httpx.post(f"{address}/v1/completions", json=asked | {"max_tokens": 0})
+    (choice,) = answer.json()["choices"]
+    assert choice["text"] == "the lamp"
+    assert choice["logprobs"]["text_offset"][0] == 0
+
+
+def test_a_question_is_not_scored(tokenizer):
+    separator = tokenizer.encode("=")[-1]
+    asking = opened_model(tokenizer, kind="encoder_decoder", separator=separator)
+    ids = [*tokenizer.encode("one"), separator, *tokenizer.encode(" lamp")]
+    with running(asking) as address:
+        asked = {"model": "small", "echo": True, "logprobs": 1, "max_tokens": 0}
+        answer = httpx.post(f"{address}/v1/completions", json=asked | {"prompt": ids})
+        found = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
+        question = ids.index(separator) + 1
+        assert found[:question] == [None] * question
+        assert None not in found[question:]
+        answer = httpx.post(f"{address}/v1/completions", json=asked | {"prompt": ids[:1]})
+        assert answer.status_code == 400
+        assert "not a question" in answer.json()["error"]["message"]
 
 
 def test_chat(client, opened):

@@ -60,9 +60,23 @@ def check_error(answer, status, words=""):
         ({"logit_bias": {"-1": 1}}, "logit_bias.-1"),
         ({"logit_bias": {"\u0661": 1}}, "logit_bias."),
         ({"logit_bias": {"1" * 9999: 1}}, "logit_bias.1"),
-        ({"temprature": 1}, "temprature: unknown field"),
-        ({"tools": []}, "tools: unknown field"),
-        ({"echo": True}, "echo: "),
+        ({"temprature": 0}, "temprature: unknown field; did you mean temperature?"),
+        ({"max_token": 5}, "max_token: unknown field; did you mean max_tokens?"),
+        ({"maxTokens": 5}, "maxTokens: unknown field; did you mean max_tokens?"),
+        ({"x" * 5000: 1}, "x: unknown field"),
+        ({"\ud800": 1}, ": unknown field"),
+        ({"something": 1}, "something: unknown field"),
+        ({"repeat_penalty": 1.2}, "unknown field; did you mean repetition_penalty?"),
+        ({"stream_options": {"include_usages": True}}, "stream_options.include_usages: unknown"),
+        ({"tools": [{"type": "function"}]}, "tools: not supported; this server calls no tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format: not supported; "),
+        ({"best_of": 2}, "best_of: 2 is not n (1); this server returns every completion"),
+        ({"best_of": 1, "n": 2}, "best_of: 1 is not n (2)"),
+        ({"suffix": "end"}, "suffix: not supported; this server only continues prompts"),
+        ({"echo": "loud"}, "echo: "),
+        ({"echo": False, "max_tokens": 0}, "max_tokens: 0 needs echo"),
+        ({"echo": True, "max_tokens": -1}, "max_tokens: "),
+        ({"echo": True, "prompt": [5] * 33}, "33 tokens; the context length is 32"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
@@ -90,6 +104,38 @@ def test_wrong_values(http, changed, words):
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ({"messages": "hello"}, "messages: "),
         ({"messages": [{"role": "user", "content": "lamp " * 99}]}, "the context length is 32"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content: required"),
+        ({"messages": [{"role": "user", "text": "x"}]}, "messages.0.content: required"),
+        (
+            {"messages": [{"role": "user", "contents": "x"}]},
+            "messages.0.contents: unknown field; did you mean content?",
+        ),
+        (
+            {"messages": [{"role": "user", "content": ["x"]}]},
+            "messages.0.content: must be a string",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "must be a string"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages.0.content: image_url is not supported",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+            "messages.0.tool_calls: not supported; this server calls no tools",
+        ),
+        ({"messages": [{"role": "assistant", "refusal": "no"}]}, "messages.0.refusal: not supp"),
+        ({"tools": [{"type": "function"}]}, "tools: not supported; this server calls no tools"),
+        ({"tool_choice": "required"}, "tool_choice: not supported"),
+        ({"functions": [{"name": "f"}]}, "functions: not supported"),
+        ({"response_format": {"type": "json_schema"}}, "response_format: not supported"),
+        ({"modalities": ["text", "audio"]}, "modalities: not supported; this server reads"),
+        ({"audio": {"voice": "x"}}, "audio: not supported"),
+        ({"web_search_options": {}}, "web_search_options: not supported"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": True}},
+            "chat_template_kwargs: unknown field",
+        ),
+        ({"echo": True}, "echo: unknown field"),
         ({"top_logprobs": 3}, "top_logprobs: needs logprobs"),
         ({"logprobs": 3}, "logprobs: "),
     ],
@@ -97,6 +143,112 @@ def test_wrong_values(http, changed, words):
 def test_wrong_conversations(http, changed, words):
     body = {"model": "small", "messages": [{"role": "user", "content": "x"}]} | changed
     check_error(http.post("/v1/chat/completions", json=body), 400, words)
+
+
+def test_errors_name_the_field_and_its_kind(http):
+    asked = {"model": "small", "messages": [{"role": "user", "content": "x"}]}
+    answer = http.post("/v1/chat/completions", json=asked | {"tools": [{}]})
+    error = check_error(answer, 400)
+    assert (error["param"], error["code"]) == ("tools", "unsupported_value")
+    answer = http.post("/v1/chat/completions", json=asked | {"temprature": 1})
+    error = check_error(answer, 400)
+    assert (error["param"], error["code"]) == ("temprature", "unknown_parameter")
+
+
+NOTHING = {  # fields that ask for nothing, or for what the server does anyway
+    "tools": [None, []],
+    "tool_choice": [None, "none", "auto"],
+    "response_format": [None, {"type": "text"}],
+    "logit_bias": [None, {}],
+    "stream_options": [None, {}, {"include_usage": None}],
+    "metadata": [None, {}, {"run": "1"}],
+    "store": [None, False, True],
+    "user": ["me"],
+    "service_tier": ["auto", "default"],
+    "parallel_tool_calls": [True, False],
+    "reasoning_effort": ["low"],
+    "verbosity": ["medium"],
+    "safety_identifier": ["me"],
+    "prompt_cache_key": ["me"],
+    "seed": [None],
+    "stop": [None, []],
+    "logprobs": [None, False],
+    "repeat_penalty": [1, 1.0],
+    "mirostat": [0],
+    "cache_prompt": [True],
+    "keep_alive": ["5m", -1],
+    "guided_json": [None, "", {}],
+    "ignore_eos": [False],
+    "another": [None],
+}
+IN_CHAT = {
+    "functions": [None, []],
+    "function_call": [None, "none", "auto"],
+    "modalities": [None, ["text"]],
+    "audio": [None],
+    "prediction": [None, {"type": "content", "content": "x"}],
+    "moderation": [None],
+    "web_search_options": [None],
+    "top_logprobs": [None, 0],
+    "max_tokens": [None],
+    "max_completion_tokens": [None],
+}
+IN_COMPLETIONS = {
+    "best_of": [None, 1],
+    "suffix": [None, ""],
+    "echo": [None, False],
+    "max_tokens": [None],
+}
+
+
+def fields(*tables):
+    return [(name, each) for table in tables for name, values in table.items() for each in values]
+
+
+def test_what_means_nothing_is_accepted(http):
+    completion = {"model": "small", "prompt": "x", "seed": 1, "temperature": 0}
+    message = {"role": "user", "content": "x"}
+    chat = {"model": "small", "messages": [message], "seed": 1, "max_tokens": 16}
+    for path, asked, own in (
+        ("/v1/completions", completion, IN_COMPLETIONS),
+        ("/v1/chat/completions", chat, IN_CHAT),
+    ):
+        plain = http.post(path, json=asked).json()["choices"]
+        for name, value in fields(NOTHING, own):
+            changed = asked | {name: value} | ({"temperature": 0} if name == "seed" else {})
+            answer = http.post(path, json=changed)
+            assert answer.status_code == 200, (name, value, answer.text)
+            same = name in ("max_tokens", "max_completion_tokens", "seed")
+            assert same or answer.json()["choices"] == plain, (name, value)
+
+
+def test_messages_may_have_what_earlier_responses_added(http):
+    asked = {"model": "small", "seed": 1, "max_tokens": 4}
+    plain = [
+        {"role": "system", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": ""},
+        {"role": "tool", "content": "c"},
+    ]
+    added = {
+        "annotations": [], "refusal": None, "audio": None, "tool_calls": None,
+        "function_call": None, "name": "x", "reasoning_content": "hm", "id": "msg_1",
+        "provider_specific_fields": {"x": 1}, "tool_call_id": "1",
+    }  # fmt: skip
+    part = {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}
+    full = [
+        {"role": "developer", "content": "a"} | added,
+        {"role": "user", "content": [part]} | added,
+        {"role": "assistant", "content": None} | added | {"tool_calls": []},
+        {"role": "function", "content": "c"} | added,
+    ]
+    answers = [
+        http.post("/v1/chat/completions", json=asked | {"messages": messages})
+        for messages in (plain, full)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[1].text
+    texts = [answer.json()["choices"] for answer in answers]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "", "../small", "\ud800", "x\x00y"])
@@ -151,6 +303,12 @@ def test_an_endless_body_in_chunks(http):
 )
 def test_unknown_paths(http, path):
     check_error(http.get(path), 404)
+
+
+def test_endpoints_of_openai_that_are_absent(http):
+    for path in ("/v1/embeddings", "/v1/responses"):
+        words = "this server has /v1/models, /v1/completions and /v1/chat/completions"
+        check_error(http.post(path, json={"model": "small", "input": "x"}), 404, words)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import Token, TokenSequence, visible_tokens
-from atlas.inference.text_stream import TextStream
+from atlas.inference.text_stream import IncrementalDecoder, TextStream
 from atlas.tools.serve.engine import Engine, Metrics, ServerOptions
 from atlas.tools.serve.project import load_curves, load_heads
 from atlas.tools.serve.schemas import (
@@ -64,6 +64,7 @@ class ModelService:
                 sampling,
                 request.alternatives,
                 sampling_probs=request.return_sampling_probs,
+                score_prompt=request.echoes and request.alternatives is not None,
             )
             for prompt in self._encode(request)
             for sampling in samplings
@@ -105,7 +106,7 @@ class ModelService:
 
     def _encode(self, request: CompletionRequest | ChatRequest) -> list[list[int]]:
         if isinstance(request, ChatRequest):
-            if request.top_logprobs is not None and not request.logprobs:
+            if request.top_logprobs and not request.logprobs:
                 raise _invalid("top_logprobs", "needs logprobs: true")
             messages = [message.for_template() for message in request.messages]
             prompts, param = [self.model.encode_chat(messages)], "messages"
@@ -114,6 +115,7 @@ class ModelService:
             prompts = [encode(p) if isinstance(p, str) else p for p in request.prompts()]
         for ids in prompts:
             self.check_ids(ids, param)
+            self.model.check_prompt(ids)
         return prompts
 
 
@@ -123,13 +125,14 @@ def _invalid(param: str, message: str, code: str = "") -> APIError:
 
 @dataclass(frozen=True)
 class Delta:
-    """The new text of one sequence after one step."""
+    """A token of one sequence with its text, or the end of the sequence."""
 
     index: int  # of the sequence
     token: Token | None  # None if the sequence ended without a new token
-    offset: int  # characters of the sequence before the text
+    offset: int  # characters of the sequence before the token
     text: str  # complete characters; empty while they may be part of a stop string
     finish_reason: str | None  # "stop" or "length"; None while the sequence runs
+    in_completion: bool = True  # False for tokens of the prompt, and for the one that ends a text
 
 
 class Completions:
@@ -138,11 +141,14 @@ class Completions:
     def __init__(self, service: ModelService, request: CompletionRequest | ChatRequest) -> None:
         model, stops = service.model, request.stop_strings()
         self._request, self._engine, self._metrics = request, service.engine, service.metrics
+        self._decode = model.decode
         self._piece, self._piece_bytes = functools.cache(model.piece), model.piece_bytes
         self._kind = "chat.completion" if isinstance(request, ChatRequest) else "text_completion"
         self._sequences = service.sequences(request)
         self._texts = [TextStream(model.decode, each.prompt, stops) for each in self._sequences]
         self._offsets = [0] * len(self._sequences)
+        self._prompts = [] if isinstance(request, ChatRequest) else request.prompts()
+        self._echoes = set(range(len(self._sequences)) if request.echoes else ())  # still to come
         self._started: set[int] = set()
         self._finished: set[int] = set()
         self._completion_tokens = 0
@@ -159,9 +165,12 @@ class Completions:
         """Generate all sequences and return the complete response."""
         deltas: list[list[Delta]] = [[] for _ in self._sequences]
         async for group in self._deltas():
-            for delta in group:
-                deltas[delta.index].append(delta)
-        choices = [self._choice(each, "message") for each in deltas]
+            for each in group:
+                deltas[each[0].index] += each
+        choices = []
+        for each in deltas:
+            choices.append(self._choice(each, "message"))
+            await asyncio.sleep(0)  # so that others may run: a long prompt takes a while
         return self._body(self._kind, choices, usage=self._usage())
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -172,7 +181,7 @@ class Completions:
         kind = self._kind.replace("chat.completion", "chat.completion.chunk")
         try:
             async for group in self._deltas():
-                choices = [self._choice([delta], "delta") for delta in group]
+                choices = [self._choice(each, "delta") for each in group]
                 yield b"".join(_event(self._body(kind, [each], **more)) for each in choices)
             if include_usage:
                 yield _event(self._body(kind, [], usage=self._usage()))
@@ -186,21 +195,44 @@ class Completions:
         """Free the slots of unfinished sequences."""
         self._engine.cancel(self._sequences)
 
-    async def _deltas(self) -> AsyncIterator[list[Delta]]:
-        """Yield all deltas, grouped by arrival; the last of a sequence has a finish reason."""
+    async def _deltas(self) -> AsyncIterator[list[list[Delta]]]:
+        """Yield all deltas, grouped by arrival, then by sequence.
+
+        A prompt that is returned comes first. The last delta of a sequence has a finish reason.
+        """
         async for events in self._ticket.events():
             if self._metrics and self._request.stream and not self._started:
                 self._metrics.first_token.observe(time.monotonic() - self._submitted)
-            deltas: list[Delta] = []
+            deltas: list[list[Delta]] = []
             for index, token in events:  # a plain loop, as a delta may finish its sequence
                 if index not in self._finished:
-                    deltas.append(self._delta(index, token))
+                    prompt = self._prompt(index) if index in self._echoes else []
+                    deltas.append([*prompt, *self._new(index, token)])
+                    self._echoes.discard(index)
+                    if prompt:
+                        await asyncio.sleep(0)  # so that others may run
             if deltas:
                 yield deltas
             if len(self._finished) == len(self._sequences):
                 return
 
-    def _delta(self, index: int, token: Token | None) -> Delta:
+    def _prompt(self, index: int) -> list[Delta]:
+        """Return the prompt of a sequence, without the blank that some tokenizers put first."""
+        sequence, decoder = self._sequences[index], IncrementalDecoder(self._decode, [])
+        texts = [decoder.feed(each) for each in sequence.prompt]
+        texts[-1] += decoder.flush()
+        whole, given = "".join(texts), self._prompts[index // (self._request.n or 1)]
+        added = len(whole) - len(given) if isinstance(given, str) and whole.endswith(given) else 0
+        tokens = sequence.scored_prompt or [Token(each) for each in sequence.prompt]
+        deltas = []
+        for token, text in zip(tokens, texts, strict=True):
+            shown, added = text[added:], max(0, added - len(text))
+            offset = self._offsets[index]
+            deltas.append(Delta(index, token, offset, shown, None, in_completion=False))
+            self._offsets[index] += len(shown)
+        return deltas
+
+    def _new(self, index: int, token: Token | None) -> list[Delta]:
         stream, sequence, offset = self._texts[index], self._sequences[index], self._offsets[index]
         text = stream.flush() if token is None else stream.feed(token.id)
         self._completion_tokens += token is not None
@@ -213,7 +245,13 @@ class Completions:
             finish_reason = sequence.finish_reason
         if finish_reason is not None:
             self._finished.add(index)
-        return Delta(index, token, offset, text, finish_reason)
+        deltas = [Delta(index, token, offset, text, finish_reason)]
+        if token is None and sequence.end_token and self._request.echoes:
+            end = self._offsets[index]
+            deltas += [
+                Delta(index, sequence.end_token, end, "", finish_reason, in_completion=False)
+            ]
+        return deltas
 
     def _body(self, kind: str, choices: list[Body], **more: Body | None) -> Body:
         return self._header | {"object": kind, "choices": choices} | more
@@ -229,7 +267,7 @@ class Completions:
         }
 
     def _choice(self, deltas: Sequence[Delta], key: Literal["message", "delta"]) -> Body:
-        """Format deltas of one sequence: all of them as a message, or one of a stream."""
+        """Format deltas of one sequence: all of them as a message, or those of one chunk."""
         index = deltas[0].index
         first = index not in self._started
         self._started.add(index)
@@ -248,7 +286,8 @@ class Completions:
         if scored and self._request.return_sampling_probs:
             choice["sampling_probs"] = [self._sampling_probs(token) for token in tokens]
         if self._request.return_token_ids:
-            choice["token_ids"] = [token.id for token in tokens]
+            new = [delta.token for delta in deltas if delta.in_completion]
+            choice["token_ids"] = [token.id for token in new if token]
             if first:
                 choice["prompt_token_ids"] = list(self._sequences[index].prompt)
         return choice
@@ -264,18 +303,26 @@ class Completions:
         return {
             "tokens": [self._piece(token.id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [
-                {self._piece(each): logprob for each, logprob in token.top_logprobs}
-                for token in tokens
-            ],
+            "top_logprobs": [self._top_logprobs(token) for token in tokens],
             "text_offset": offsets,
         }
 
-    def _sampling_probs(self, token: Token) -> dict[str, float]:
-        """Return the sampler's probabilities of a token and its alternatives."""
+    def _sampling_probs(self, token: Token) -> dict[str, float] | None:
+        """Return the sampler's probabilities of a new token and its alternatives."""
+        if not token.sampling_probs:
+            return None
         ids = [token.id, *(each for each, _ in token.top_logprobs)]
         pairs = [*zip(map(self._piece, ids), token.sampling_probs, strict=True)]
         return dict(reversed(pairs))  # of equal pieces, the token or the most probable id counts
+
+    def _top_logprobs(self, token: Token) -> dict[str, float] | None:
+        """Return the most likely pieces; of equal ones, the first counts."""
+        if token.logprob is None:
+            return None
+        top: dict[str, float] = {}
+        for each, logprob in token.top_logprobs:
+            top.setdefault(self._piece(each), logprob)
+        return top
 
     def _scored(self, token: int, logprob: float | None) -> Body:
         data = self._piece_bytes(token)
