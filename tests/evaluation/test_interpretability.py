@@ -1,6 +1,8 @@
 """Plots and tables of models of text and arithmetic, and the spectrum of numbers."""
 
 import itertools
+from dataclasses import replace
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -34,6 +36,16 @@ def test_plots_and_tables_of_a_model_of_text(evaluator, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     maps = {f"attention-{number}.png" for number in (1, 2)}  # one per prompt
     assert names == {"dynamics.png", "heads.csv", "heads.png"} | maps
+
+
+def test_one_token_has_no_attention_map(evaluator, tmp_path):
+    """It attends to itself alone. The others keep the numbers of their prompts."""
+    single = next(each for each in ascii_lowercase if len(evaluator.tokenizer.encode(each)) == 1)
+    prompts = {"attention_prompts": (single, "the lamp sees a stone")}
+    short = replace(evaluator, params=evaluator.params.model_copy(update=prompts))
+    no_steps = VALIDATIONS.assign(step=0)
+    inspect_model(short, no_steps, tmp_path, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"attention-2.png", "heads.png"}
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """Tables of documents, sources and confusion, on scores written by hand."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
@@ -17,7 +20,9 @@ from atlas.evaluation.tables import (
     document_sums,
     source_sums,
     with_averages,
+    without_tags,
     write_score_tables,
+    write_table,
 )
 from atlas.tokens.shards import TokenSplit
 from tests.small import EOS, write_documents, write_tokens
@@ -135,6 +140,30 @@ def test_pieces_that_look_alike_keep_distinct_labels():
         ("6", "6"): 1,
         ("7", "7"): 1,
     }
+
+
+def test_pieces_that_look_equal_are_followed_by_their_ids():
+    pieces = SimpleNamespace(eos=1, piece={2: "·", 3: "▁", 4: "</", 5: "\u2039/"}.get)
+    table = confusion_table(scores_of([2, 3, 4, 5]), pieces, questions=False)
+    assert table["actual"].tolist() == ["· (2)", "· (3)", "\u2039/ (4)", "\u2039/ (5)"]
+
+
+@given(st.text("</!?>-[]a scriptimgonerror=\"'&;\0\n", max_size=20))
+def test_a_table_has_no_markup(text):
+    """A tag, a comment or a declaration begins with < and one of these characters."""
+    for label in (text, f"<{text}", f"</script>{text}"):
+        shown = without_tags(label)
+        assert not re.search("<[A-Za-z/!?]", shown)
+        assert shown.replace("\u2039", "<") == label
+
+
+def test_names_of_files_cannot_end_a_script(tmp_path):
+    names = ["</script><img src=x onerror=alert(1)>", "<!--<script>", "a < b <3.txt", None]
+    write_table(pd.DataFrame({"source": names, "loss": [1.0, 2, 3, 4]}), tmp_path, "sources")
+    assert pd.read_csv(tmp_path / "sources.csv", keep_default_na=False)["source"].tolist() == [
+        *("\u2039/script>\u2039img src=x onerror=alert(1)>", "\u2039!--\u2039script>"),
+        *("a < b <3.txt", ""),
+    ]
 
 
 def test_the_tables_of_a_text(evaluator, tmp_path):

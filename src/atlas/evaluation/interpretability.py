@@ -62,7 +62,8 @@ def inspect_model(
     evaluator: Evaluator, validations: pd.DataFrame, tables: Path, plots: Path
 ) -> Metrics:
     """Write the tables and plots that apply to the model; ``validations`` is metrics/val.csv."""
-    plot_dynamics(validations, plots / "dynamics.png")
+    if (validations["step"] > 0).any():
+        plot_dynamics(validations, plots / "dynamics.png")
     metrics: Metrics = {}
     if isinstance(evaluator.model, Decoder):
         _plot_attention_maps(evaluator, evaluator.model, plots)
@@ -84,6 +85,8 @@ def _plot_attention_maps(evaluator: Evaluator, model: Decoder, plots: Path) -> N
     max_tokens = min(MAX_MAP_TOKENS, model.config.context_length)
     for number, prompt in enumerate(prompts[:MAX_MAPS], start=1):
         ids = prompt[:max_tokens]
+        if len(ids) < 2:  # a single token attends to itself
+            continue
         weights = [each[0].numpy() for each in attention_weights(model, torch.tensor([ids]))]
         labels = [visible(evaluator.tokenizer.piece(token)) for token in ids]
         plot_attention(weights, labels, plots / f"attention-{number}.png")

@@ -80,7 +80,7 @@ def plot_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
     axis.set_ylabel("layer.head")
     for (row, column), value in np.ndenumerate(values):
         color = "white" if value < 0.6 else "black"
-        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
+        axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=7, color=color)
     axis.set_title("Mean attention weight per head")
     save(figure, path)
 
@@ -90,18 +90,20 @@ def plot_dynamics(rows: pd.DataFrame, path: Path) -> None:
     rows = rows[rows["step"] > 0]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, accuracy, weights = figure.subplots(1, 3)
+    marker = "o" if len(rows) == 1 else ""  # a line through one point does not show
     for axis, column in ((loss, "loss"), (accuracy, "accuracy")):
-        if f"train_{column}" in rows:
-            axis.plot(rows["step"], rows[f"train_{column}"], color=TRAIN_COLOR, label="train")
-        axis.plot(rows["step"], rows[column], color=VAL_COLOR, label="val")
+        for split, prefix, color in (("train", "train_", TRAIN_COLOR), ("val", "", VAL_COLOR)):
+            if prefix + column in rows:
+                values = rows[prefix + column]
+                axis.plot(rows["step"], values, color=color, marker=marker, label=split)
     best = rows.nsmallest(1, "loss")
     step, lowest = best["step"].item(), best["loss"].item()
-    loss.plot(step, lowest, "o", color=VAL_COLOR, label=f"lowest val: {lowest:.3g}")
+    loss.plot(step, lowest, "o", color=VAL_COLOR, label=f"lowest val: {lowest:#.4g}")
     for axis in (loss, accuracy):
         axis.legend(frameon=False)
     accuracy.set_ylim(-0.02, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    weights.plot(rows["step"], rows["weight_norm"], color="#444444")
+    weights.plot(rows["step"], rows["weight_norm"], color="#444444", marker=marker)
     titles = ("Loss (nats per token)", "Accuracy", "Weight norm")
     for axis, title in zip((loss, accuracy, weights), titles, strict=True):
         axis.set_xscale("log")

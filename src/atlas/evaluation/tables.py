@@ -1,6 +1,7 @@
 """Tables of token scores: per document, per source, calibration and confusion."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +19,24 @@ MAX_SOURCES = 50  # the largest ones
 MAX_ANSWER_TOKENS = 100  # rows and columns of the confusion table of answers
 MAX_TEXT_TOKENS = 20  # and of other text
 OTHER, OTHER_ID = "other", -1
+TAG_START = re.compile("<(?=[A-Za-z/!?])")  # any other < is text to a browser
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write a CSV file with nine significant digits."""
+    """Write a CSV file with nine significant digits and without markup."""
+    texts = table.select_dtypes(exclude="number")
+    texts = texts.map(lambda cell: without_tags(cell) if isinstance(cell, str) else cell)
+    table = table.assign(**texts)
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n")
+
+
+def without_tags(label: str) -> str:
+    """Replace each < that begins a tag or a comment by a single angle quotation mark.
+
+    ``dvc plots`` pastes cells into a script of its page. There, </script> in the name of a file or
+    in a token would end the script, and the markup behind it would run.
+    """
+    return TAG_START.sub("\u2039", label)
 
 
 def write_score_tables(evaluator: Evaluator, scores: Scores, folder: Path) -> None:
@@ -137,15 +151,20 @@ def confusion_table(scores: Scores, tokenizer: Tokenizer, *, questions: bool) ->
 def _labels(tokenizer: Tokenizer, ids: list[int], questions: bool) -> dict[int, str]:
     """Make a distinct label per piece, and one for all other tokens.
 
-    Pieces of answers lose their leading space if they remain distinct without it.
+    Pieces of answers lose their leading space if they remain distinct without it. Pieces that look
+    equal, such as a blank and a middle dot, are followed by their ids.
     """
-    pieces = [visible(tokenizer.piece(token)) for token in ids]
+    pieces = [without_tags(visible(tokenizer.piece(token))) for token in ids]
     if questions:
         stripped = [piece.strip(visible(SPACE_MARK)) or piece for piece in pieces]
         pieces = [
             short if stripped.count(short) == 1 else piece
             for short, piece in zip(stripped, pieces, strict=True)
         ]
+    pieces = [
+        piece if pieces.count(piece) == 1 else f"{piece} ({token})"
+        for token, piece in zip(ids, pieces, strict=True)
+    ]
     other = OTHER if OTHER not in pieces else f"{OTHER} tokens"
     return dict(zip(ids, pieces, strict=True)) | {OTHER_ID: other}
 
