@@ -6,18 +6,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from atlas.cleaning.documents import SPLITS, Split, read_documents
 from atlas.pipeline.files import write_csv, write_text
+from atlas.pipeline.pages import page_environment
 from atlas.tokens.encode import Counts
 from atlas.tokens.shards import CorpusSize, SplitIndex, TokenIndex
 from atlas.tokens.tokenizer import Tokenizer, visible
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE_PIECES, METRIC_PIECES = 40, 5  # pieces per list on the page, and in the metrics
 SAMPLE_CHARACTERS, SAMPLE_DOCUMENTS = 1500, 20
 STYLES = ("black on cyan", "black on green", "black on yellow", "black on magenta")
@@ -84,19 +83,23 @@ class VocabularyReport:
 
     def write_page(self, path: Path, documents: Path) -> None:
         """Write a page with these numbers and a colored sample of the ``documents``."""
-        template = Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
+        template = page_environment(Path(__file__).parent).get_template("tokenizer.html.j2")
         sample = islice(read_documents(documents), SAMPLE_DOCUMENTS)
         text = "\n".join(document.text for document in sample)[:SAMPLE_CHARACTERS]
+        lists = {
+            "Longest pieces": self.longest,
+            "Most frequent pieces": self.rarest[::-1],
+            "Rarest pieces": self.rarest,
+            "Unused pieces": self.unused,
+        }
         page = template.render(
             tokenizer=self.tokenizer,
             splits=self._sizes(),
-            lists=[
-                ("Longest pieces", self._rows(self.longest[:PAGE_PIECES])),
-                ("Most frequent pieces", self._rows(self.rarest[: -PAGE_PIECES - 1 : -1])),
-                ("Rarest pieces", self._rows(self.rarest[:PAGE_PIECES])),
-                (f"Unused pieces: {len(self.unused):,}", self._rows(self.unused[:PAGE_PIECES])),
-            ],
             sample=self._rows(self.tokenizer.encode(text)),
+            lists=[
+                (title, len(pieces), self._rows(pieces[:PAGE_PIECES]))
+                for title, pieces in lists.items()
+            ],
         )
         write_text(path, page)
 

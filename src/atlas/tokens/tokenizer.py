@@ -39,7 +39,8 @@ SPACE_MARK = "\u2581"  # how sentencepiece writes a blank
 SEPARATOR, SEPARATOR_BYTE = "\0", "<0x00>"
 BPE, CHAR = TrainerSpec.BPE, TrainerSpec.CHAR
 TEXT = ModelProto.SentencePiece.NORMAL, ModelProto.SentencePiece.USER_DEFINED
-VISIBLE = str.maketrans({SPACE_MARK: "·", " ": "·", "\n": "⏎", "\t": "⇥"})
+CONTROLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}  # ␀ and the like
+VISIBLE = str.maketrans(CONTROLS | {SPACE_MARK: "·", " ": "·", "\n": "⏎", "\t": "⇥"})
 HINT = (
     "name a sentencepiece model (tokenizer.path, --tokenizer), or train one into models/tokenizer "
     "with `dvc repro -f train_tokenizer`"
@@ -232,7 +233,7 @@ class Tokenizer:
 
 
 def visible(piece: str) -> str:
-    """Return a piece with visible signs for blanks, line ends and tabs."""
+    """Return a piece with visible signs for blanks, line ends, tabs and control characters."""
     return piece.translate(VISIBLE)
 
 

@@ -1,5 +1,6 @@
 """The report and the page of `dvc plots` in a real browser without a network."""
 
+import csv
 import re
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,25 @@ plots:
 """
 
 
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "</SCRIPT ><svg/onload=alert(2)>",
+    "<!--<script>",
+    "]]><![CDATA[<iframe src=javascript:alert(3)>",
+    "</plaintext></template><meta http-equiv=refresh content=0;url=http://x.example>",
+    "&lt;/script&gt;<b onmouseover=alert(4)>",
+    "\"'`;alert(5);//{plot_divs}${alert(6)}",
+    "two\nlines\u2028\0\u202ertl \\",
+]
+# As in revisions of other people: evaluate neutralizes the tags in the tables it writes.
+HOSTILE_DVC = """
+plots:
+  - table.csv:
+      {template: bar_horizontal, x: count, y: word, title: "</script><img src=x onerror=alert(7)>"}
+  - picture.png
+"""
+
+
 @contextmanager
 def opened(browser: Browser, address: str, width: int = 1280, **options) -> Iterator[Page]:
     """A page that loads only itself and files in its folder, without errors."""
@@ -37,6 +57,7 @@ def opened(browser: Browser, address: str, width: int = 1280, **options) -> Iter
     page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
     page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
     try:
         page.goto(address)
@@ -112,12 +133,33 @@ def test_dvc_plots_draws_without_a_network(browser, project):
     shown = subprocess.run(["dvc", "plots", "show"], cwd=project, capture_output=True, check=True)
     assert shown.stdout.decode().strip().endswith("/dvc_plots/index.html")
     with opened(browser, (project / "dvc_plots/index.html").as_uri()) as page:
-        page.locator("main > div canvas, main > div svg").nth(2).wait_for()
-        drawn = "(all) => all.map((each) => each.querySelectorAll('canvas, svg.marks, img').length)"
+        page.locator("main > div svg.marks").nth(2).wait_for()
+        drawn = "(all) => all.map((each) => each.querySelectorAll('svg.marks, img').length)"
         assert page.locator("main > div").evaluate_all(drawn) == [1, 1, 1, 1]
-        pictures = page.locator("main canvas, main img").evaluate_all(SIZES)
+        pictures = page.locator("main svg.marks, main img").evaluate_all(SIZES)
         assert all(min(size) > 20 for size in pictures)
         assert min(page.locator("main img").evaluate_all(LOADED)) > 0
+        assert page.locator("main figcaption").all_inner_texts() == ["workspace"]
+
+
+@pytest.mark.slow
+def test_nothing_that_dvc_plots_embeds_becomes_markup(browser, project):
+    """Tables, titles and branches of someone else: the plots are drawn, and nothing else."""
+    write_offline_plots(project)
+    write(project / "dvc.yaml", HOSTILE_DVC)
+    with (project / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["word", "count"], *((word, 3) for word in HOSTILE)])
+    branch = "x</p><img/src=x/onerror=alert(8)>"
+    for command in (["add", "-A"], ["commit", "-qm", "all"], ["branch", branch]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    subprocess.run(["dvc", "plots", "diff", "-q", "HEAD", branch], cwd=project, check=True)
+    address = (project / "dvc_plots/index.html").as_uri()
+    with opened(browser, address) as page:
+        page.locator("main svg.marks").wait_for()
+        assert page.locator("main > div").count() == 2
+        assert page.locator("img").count() == page.locator("main figure > img").count() == 2
+        assert page.locator("iframe, meta[http-equiv=refresh], b, [onload], [onerror]").count() == 0
+        assert page.url == address
 
 
 @pytest.mark.slow

@@ -65,9 +65,20 @@ def test_changes_since_the_commit_are_compared(checkout):
     ]
     assert table.loc["seconds", "change"] == "="
     page = page_of(history, metrics)
-    assert "Unchanged: training time, seconds." in page
+    assert "val loss, nats per token 3.500 3.250 -7.14% One other metric is equal." in page
     assert "param last commit this run model.n_layer 2 1 train.lr" in page
     assert "-S model.n_layer=1 -S train.lr=0.001" in page
+
+
+def test_a_run_equal_to_the_commit_says_so(checkout, tmp_path):
+    checkout = checkout.copy(tmp_path / "copy")
+    checkout.git("checkout", "--", "params.yaml", "metrics")
+    history = read_history(checkout.root, checkout.root / "metrics")
+    page = page_of(history, checkout.root / "metrics")
+    assert "lists every change. Nothing differs." in page
+    checkout.set(**{"train.lr": 0.001})
+    history = read_history(checkout.root, checkout.root / "metrics")
+    assert "No metric differs." in page_of(history, checkout.root / "metrics")
 
 
 def test_params_edited_since_the_run_are_named(checkout, tmp_path):

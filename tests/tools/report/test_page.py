@@ -70,11 +70,12 @@ def page_of(project) -> Page:
 def test_all_sections_are_there_and_in_the_contents(project):
     page = page_of(project)
     assert page.sections() == [
-        *("overview", "curves", "samples", "baselines", "sources", "errors", "failures", "heads"),
-        *("other_tables", "pictures", "vocabulary", "corpus", "export", "timings", "reproduce"),
+        *("overview", "samples", "run_in_words", "curves", "baselines", "sources", "errors"),
+        *("failures", "heads", "other_tables", "pictures", "vocabulary", "corpus", "export"),
+        *("timings", "reproduce"),
     ]
     links = [each["href"] for each in page.attributes("a")]
-    assert links == ["#overview", *(f"#{name}" for name in page.sections())]
+    assert links == ["#main", *(f"#{name}" for name in page.sections())]
 
 
 @pytest.mark.slow
@@ -101,7 +102,7 @@ def test_a_section_is_left_out_without_its_files(project):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         left.remove(section)
         assert page_of(project).sections() == left
-    assert left == ["overview", "reproduce"]  # of train.json
+    assert left == ["run_in_words", "reproduce"]  # of train.json
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])

@@ -9,7 +9,16 @@ from atlas.tools.report import tables
 from atlas.tools.report.charts import accuracy_chart, calibration_chart, loss_chart
 from atlas.tools.report.page import render
 from atlas.tools.report.results import curve_values, read_history, read_results
-from atlas.tools.report.tables import cell, compact, duration, exact, percent, size, spaced
+from atlas.tools.report.tables import (
+    cell,
+    compact,
+    duration,
+    exact,
+    measure,
+    percent,
+    size,
+    spaced,
+)
 from tests.small import params_tree
 from tests.tools.report.example_run import JSONS, make_project, png, text_of, write
 
@@ -33,7 +42,7 @@ def metrics(tmp_path):
         (exact(None), ""),
         (exact(float("nan")), ""),
         (cell(-1500.0, "loss"), "-1,500"),
-        (cell(0.25, "accuracy"), "25%"),
+        (cell(0.25, "accuracy"), "25.0%"),
         (cell(1113760.0, "bytes"), "1.11 MB"),
         (cell("007", "bytes"), "007"),
         (compact(1000), "1,000"),
@@ -45,10 +54,19 @@ def metrics(tmp_path):
         (percent(0.99968), "99.97%"),
         (percent(1.0), "100%"),
         (percent(0.0123), "1.23%"),
-        (percent(0.071, "+"), "+7.1%"),
+        (percent(0.071, "+"), "+7.10%"),
+        (percent(0.0), "0%"),
+        (percent(0.99), "99.0%"),
+        (percent(12.3456), "1,235%"),
+        (measure("samples_copied", 0.09375), "9.38%"),
+        (measure("val_accuracy", None), ""),
+        (measure("val_loss", 3.5), "3.500"),
         (size(1113760), "1.11 MB"),
         (size(12), "12 B"),
+        (size(2_000_000), "2.00 MB"),
+        (size(999_700), "1,000 kB"),
         (duration(2.56), "2.56 s"),
+        (duration(0.5), "0.500 s"),
         (duration(59.7), "1 min 0 s"),
         (duration(119.7), "2 min 0 s"),
         (duration(7260), "2 h 1 min"),
@@ -174,9 +192,28 @@ def test_a_legend_names_each_curve_in_its_color(metrics):
     chart = accuracy_chart(read_results(metrics))
     assert [name for _, name in chart.legend] == [
         "train, 66.7% at the end",
-        "val, 50% at the end",
+        "val, 50.0% at the end",
     ]
     assert all(color in chart.svg for color, _ in chart.legend)
+
+
+@pytest.mark.parametrize("rows", [["10,5"], ["10,5", "20,4"]])
+def test_a_curve_needs_two_points(metrics, rows):
+    (metrics / "train.csv").unlink()
+    write(metrics / "val.csv", "\n".join(["step,loss,accuracy", *(f"{row},0.5" for row in rows)]))
+    results = read_results(metrics)
+    assert [chart is not None for chart in (loss_chart(results), accuracy_chart(results))] == [
+        len(rows) > 1
+    ] * 2
+
+
+def test_one_point_or_cell_or_source_is_not_drawn(metrics):
+    write(metrics / "tables/calibration.csv", "confidence,accuracy,tokens\n0.5,0.5,9\n")
+    write(metrics / "tables/confusion.csv", "actual,predicted,count,share\na,a,3,1\n")
+    write(metrics / "tables/sources.csv", "source,accuracy\nall,0.5\n")
+    page = render(read_results(metrics), read_history(metrics.parent, metrics))
+    assert "Confusion and calibration" not in page
+    assert "By source" not in page
 
 
 def test_errors_are_counted_in_the_order_of_numbers(metrics):
@@ -186,7 +223,7 @@ def test_errors_are_counted_in_the_order_of_numbers(metrics):
     assert counts.map(exact).values.tolist() == [["9", "1"], ["", "4"]]
     assert shares.values.tolist() == [[0.9, 0.1], [0, 1]]
     # (0.1 * 10 + 0.1 * 30 + 0.05 * 60) / 100
-    assert calibration_chart(results).note.startswith("Off by 7% on average over 100 tokens")
+    assert calibration_chart(results).note.startswith("Off by 7.00% on average over 100 tokens")
 
 
 def test_scores_of_heads_are_shares_of_their_columns(metrics):

@@ -111,13 +111,13 @@ def step_chart(
     height: float = HEIGHT,
     note: str = "",
 ) -> Chart | None:
-    """Draw curves over training steps, logarithmic for long runs; None without values.
+    """Draw curves over training steps, logarithmic for long runs; None if none has two points.
 
     Levels are dotted lines to compare with, highest first. Limits are those of y; None leaves room
     for the curves.
     """
     curves = [curve for curve in curves if len(curve.values)]
-    if not curves:
+    if max((len(curve.values) for curve in curves), default=0) < 2:
         return None
     steps = pd.Index([step for curve in curves for step in curve.values.index])
     logarithmic = bool(steps.max() >= LONG_RUN and steps[steps > 0].nunique() > 1)
@@ -155,7 +155,7 @@ def loss_chart(results: Results) -> Chart | None:
     curves = [Curve(logged, color, "train, as logged"), Curve(main, BLUE, name)]
     if len(checked):
         best = float(checked.index[int(checked.argmin())])
-        name = f"val, best {checked.min():.3f} at step {best:,.0f}"
+        name = f"val, best {checked.min():#.4g} at step {best:,.0f}"
         curves.append(Curve(checked, ORANGE, name, mark=best))
     levels = [(title_case(name), loss) for name, loss in ngram_losses(results).items()]
     return step_chart("loss", "Loss, nats per token", "loss", curves, levels=levels, height=TALL)
@@ -191,14 +191,14 @@ def metric_chart(
 
 
 def calibration_chart(results: Results) -> Chart | None:
-    """Accuracy over confidence with the diagonal, larger points for more tokens."""
+    """Accuracy over confidence with the diagonal, larger points for more tokens; None for one."""
     columns = ["confidence", "accuracy", "tokens"]
     table = results.table("tables/calibration", *columns)
     if table is None:
         return None
     points = table[columns].apply(numbers).dropna().sort_values(columns)
     x, y, tokens = (points[name] for name in columns)
-    if tokens.sum() <= 0:
+    if len(points) < 2 or tokens.sum() <= 0:
         return None
     gap = (tokens * (x - y).abs()).sum() / tokens.sum()
 

@@ -1,28 +1,25 @@
 """Write pages of HTML that need no network: the report, and the template of DVC's plots."""
 
+import base64
 import functools
-import os
+import hashlib
 import shlex
 from pathlib import Path
 
-from jinja2 import (
-    Environment,
-    FileSystemBytecodeCache,
-    FileSystemLoader,
-    StrictUndefined,
-    Template,
-)
+from jinja2 import Environment
+from markupsafe import Markup
 
 from atlas.errors import AtlasError, one_line
 from atlas.params.overrides import override
 from atlas.pipeline.files import write_text
+from atlas.pipeline.pages import page_environment
 from atlas.tools.report import charts, tables
-from atlas.tools.report.results import History, Results, read_history, read_results, readable
+from atlas.tools.report.results import History, Results, read_history, read_results
 
 PLOTS = "offline_plots.html"  # in .dvc, listed in its .gitignore
 VEGA_LITE = "5."  # the version DVC writes its plots in
-EXPORTS = "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
-PLACEHOLDERS = ("{scripts}", "{plot_divs}", "{refresh_tag}", "</script")
+EXPORTS = "window.vegaEmbed = vegaEmbed;"
+PLACEHOLDERS = ("{scripts}", "{plot_divs}", "{refresh_tag}", "</script", "<!--")
 
 
 def write_report(root: Path) -> Path:
@@ -37,32 +34,26 @@ def write_report(root: Path) -> Path:
 
 def render(results: Results, history: History) -> str:
     """Render the page; equal results and commits give equal HTML."""
-    return _template().render(
-        results=results,
-        history=history,
-        params=history.params,
-        compared=tables.compared(results, history.commit),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            history=history,
+            params=history.params,
+            compared=tables.compared(results, history.commit),
+        )
     )
 
 
 @functools.cache
-def _template() -> Template:
-    cache = Path(__file__).with_name("__pycache__")  # compiled templates, like compiled modules
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        bytecode_cache=FileSystemBytecodeCache(str(cache)) if os.access(cache, os.W_OK) else None,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: readable(value) if type(value) is str else value,
-        extensions=["jinja2.ext.do"],
-    )
-    names = ("cell", "compact", "duration", "exact", "percent", "size", "spaced", "title_case")
+def _environment() -> Environment:
+    environment = page_environment(Path(__file__).parent)
+    names = ("cell", "compact", "duration", "measure", "percent", "size", "spaced", "title_case")
     functions = {name: getattr(tables, name) for name in names} | {"override": override}
     environment.filters |= functions | {"shell": shlex.quote}
     environment.globals |= functions | {"charts": charts, "tables": tables, "zip": zip}
-    return environment.get_template("report.html.j2")
+    return environment
 
 
 def write_offline_plots(root: Path) -> str:
@@ -78,8 +69,10 @@ def write_offline_plots(root: Path) -> str:
     if not folder.is_dir():
         raise AtlasError(f"{folder}: missing; run `dvc init`")
     page = folder / PLOTS
-    template = Path(__file__).with_name("plots.html.j2").read_text(encoding="utf-8")
-    write_text(page, Template(template).render(script=vega_script()))
+    template = _environment().get_template("plots.html.j2")
+    script = f"{vega_script()}\n{Path(__file__).with_name('plots.js').read_text(encoding='utf-8')}"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    write_text(page, template.render(script=Markup(script), digest=digest))  # noqa: S704 - our own
     try:
         config = Config(dvc_dir=str(folder))
         current = config.get("plots", {}).get("html_template")

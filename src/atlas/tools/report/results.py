@@ -9,7 +9,6 @@ import csv
 import functools
 import io
 import json
-import re
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import yaml
 
 from atlas.errors import AtlasError
 from atlas.params.overrides import leaves
+from atlas.pipeline.pages import readable
 
 T = TypeVar("T")
 Value = int | float | str | bool
@@ -31,9 +31,6 @@ LOAD_YAML = functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yam
 ORDER = [
     *("fetch", "clean", "train_tokenizer", "tokenize", "tokenizer", "train", "evaluate", "export")
 ]
-CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
-CONTROL_PICTURES = str.maketrans(CONTROLS | {0x7F: 0x2421})
-NOT_CHARACTERS = re.compile("[\x80-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 SAMPLES = "samples.md"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_NUMBER = 1e100  # anything beyond is damage, not a result
@@ -239,11 +236,6 @@ def parse_picture(content: bytes) -> tuple[bytes | None, str]:
     """A PNG file, or the problem."""
     whole = content.startswith(PNG_SIGNATURE) and b"IEND" in content[24:][-12:]
     return (content, "") if whole else (None, "incomplete or damaged PNG")
-
-
-def readable(text: str) -> str:
-    """Make a text safe to print: ␀ for control characters, U+FFFD for non-characters."""
-    return NOT_CHARACTERS.sub("\ufffd", text.replace("\r\n", "\n").translate(CONTROL_PICTURES))
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

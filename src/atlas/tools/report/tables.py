@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.pipeline.pages import exact
 from atlas.tools.console import print_table
 from atlas.tools.report.results import Commit, Params, Results, is_number, numbers, read_results
 
@@ -324,19 +325,10 @@ def _warn_of_damage(results: Results) -> None:
         logger.warning("%s", problem)
 
 
-def exact(value: Any) -> str:
-    """A value for a table: whole numbers in full, others to four digits, "" for none."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value != value:
-        return ""
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        if abs(value) < 1e15 and value % 1 == 0:
-            return f"{int(value):,}"
-        return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:#.4g}".rstrip(".")
-    return str(value)
+def measure(name: str, value: Any) -> str:
+    """A metric: a share as a percentage, other values as `exact` does."""
+    is_share = name.endswith(SHARES) and is_number(value) and not isinstance(value, bool)
+    return percent(value) if is_share else exact(value)
 
 
 def cell(value: Any, column: str) -> str:
@@ -361,15 +353,14 @@ def compact(value: float) -> str:
 def percent(share: float, sign: str = "") -> str:
     """A share as a percentage, with more digits close to 100; `sign="+"` marks increases."""
     value = 100 * share
-    digits = ",.0f" if abs(value) >= 1e3 else ".4g" if 99 < value < 100 else ".3g"
-    return f"{value:{sign}{digits}}%"
+    return f"{_digits(value, 4 if 99 < value < 100 else 3, sign)}%"
 
 
 def size(count: float) -> str:
     """A number of bytes in a fitting unit."""
     for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= divisor:
-            return f"{count / divisor:.3g} {unit}"
+            return f"{_digits(count / divisor, 3)} {unit}"
     return f"{count:.0f} B"
 
 
@@ -377,10 +368,17 @@ def duration(seconds: float) -> str:
     """A time in fitting units."""
     whole = round(seconds)
     if whole < MINUTE:
-        return f"{seconds:.3g} s"
+        return f"{_digits(seconds, 3)} s"
     if whole < HOUR:
         return f"{whole // MINUTE} min {whole % MINUTE} s"
     return f"{whole // HOUR:,} h {whole % HOUR // MINUTE} min"
+
+
+def _digits(value: float, count: int, sign: str = "") -> str:
+    """A number with some significant digits; zeros at the end count, and whole parts are whole."""
+    if not value or abs(value) >= 10**count - 0.5:
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign}#.{count}g}".rstrip(".")
 
 
 def title_case(name: str) -> str:
@@ -389,12 +387,11 @@ def title_case(name: str) -> str:
     return words[0].upper() + words[1:]
 
 
-FORMATS: dict[str, Callable[[float], str]] = {
-    "accuracy": percent,
-    "share": percent,
-    "top_1_agreement": percent,
-    "bytes": size,
-}
+SHARES = (  # ends of the names of metrics that are shares
+    *("accuracy", "calibration_error", "copied", "distinct_1", "distinct_2", "distinct_3"),
+    *("flop_utilisation", "flow", "found", "leakage", "repetition", "share", "top_1_agreement"),
+)
+FORMATS: dict[str, Callable[[float], str]] = dict.fromkeys(SHARES, percent) | {"bytes": size}
 # What `atlas show` prints: label, file, name and format.
 SUMMARY: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
     ("bits per byte, val", "evaluate", "val_bits_per_byte", exact),
