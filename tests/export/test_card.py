@@ -23,15 +23,18 @@ FILES = [
 def card(tmp_path, tokenizer):
     """Write the card and the Modelfile; return their texts."""
 
-    def write(metadata: ModelMetadata = METADATA, formats=FORMATS, files=FILES, **options):
+    def write(
+        metadata: ModelMetadata = METADATA, formats=FORMATS, files=FILES, speeds=(), **options
+    ):
         model = store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)
         bundle = ModelBundle(tmp_path / "model", model.config, tokenizer, metadata)
         folder = tmp_path / "out"
-        (folder / "mine-hugging_face").mkdir(parents=True)
+        (folder / "mine-hugging_face").mkdir(parents=True, exist_ok=True)
         write_card(
             bundle,
             formats=formats,
             files=files,
+            speeds=dict(speeds),
             metrics={"logit_difference": 1.7e-5, "onnx_logit_difference": 2e-6},
             prompt=tokenizer.encode(text(1))[:16],
             perplexity_data="1,234 tokens of this",
@@ -61,7 +64,8 @@ def test_a_card_has_data_license_shape_quality_sample_and_usage(card):
         "Perplexity over 1,234 tokens of this.",
         "| mine-q8_0.gguf | 1,100,000 | 8.5 | 20.0100 | 0.00015 | 98.00 % |",
         "logits of llama.cpp differ from PyTorch's by at most 1.8e-05; logits of onnx",
-        "llama-completion -no-cnv -m mine-q8_0.gguf -p",
+        "cyllama generate -m mine-q8_0.gguf -n 100 -p",
+        "llama-completion -no-cnv -m mine-q8_0.gguf -n 100 -p",
         'AutoModelForCausalLM.from_pretrained("mine-hugging_face")',
         'onnxruntime.InferenceSession("mine.onnx")',
         'torch.export.load("mine.pt2")',
@@ -85,6 +89,18 @@ def test_empty_metadata_is_left_out(card):
     assert "LICENSE" not in modelfile.read_text()
 
 
+def test_a_card_has_speeds_if_they_are_given(card):
+    speeds = {
+        f"{kind}_{part}_tokens_per_second": rate
+        for kind, rate in (("f16", 1234), ("q8_0", 56_789))
+        for part in ("prompt", "generation")
+    }
+    texts, _ = card(speeds=speeds)
+    assert "| mine-q8_0.gguf | 56,789 | 56,789 |" in texts["README.md"]
+    assert "Speed" not in texts["mine-hugging_face/README.md"]
+    assert "Speed" not in card()[0]["README.md"]
+
+
 def test_without_gguf_files_there_is_no_modelfile(card):
     texts, modelfile = card(formats=["onnx"], files=FILES[:1])
     assert not modelfile.exists()
@@ -103,8 +119,6 @@ def test_ollama_runs_the_finest_quantized_file_or_the_smallest(card, kept, file)
 
 def test_the_prompt_is_safe_in_quotes_in_any_shell(card, monkeypatch):
     texts, _ = card()
-    (line,) = [
-        line for line in texts["README.md"].splitlines() if line.startswith("llama-completion")
-    ]
+    (line,) = [line for line in texts["README.md"].splitlines() if line.startswith("cyllama")]
     assert line.count('"') == 2
     assert not set("$`\\'!") & set(line)

@@ -17,6 +17,7 @@ from atlas.inference.generate import generate
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.params.runtime_support import HUGGING_FACE, UNQUANTIZED, gguf_formats
 from atlas.pipeline.files import write_text
+from atlas.pipeline.processes import threads
 
 TEMPLATES = Path(__file__).parent / "templates"
 CARD, MODELFILE = "README.md", "Modelfile"
@@ -43,14 +44,16 @@ def write_card(
     formats: Sequence[str],
     files: Sequence[FileRow],
     metrics: Mapping[str, Any],
+    speeds: Mapping[str, float],
     prompt: list[int],
     perplexity_data: str,
     folder: Path,
 ) -> None:
     """Write the card, a copy for the Hugging Face folder, and a Modelfile for GGUF files.
 
-    ``files`` are the PyTorch model, then the GGUF files. The card has a sample that begins with
-    ``prompt``, and names the text that perplexities are computed over, ``perplexity_data``.
+    ``files`` are the PyTorch model, then the GGUF files; ``speeds`` of these may be empty. The card
+    has a sample that begins with ``prompt`` and names the text that perplexities are computed over,
+    ``perplexity_data``.
     """
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -71,6 +74,8 @@ def write_card(
         parameters=bundle.model.parameter_count(),
         perplexity_data=perplexity_data,
         metrics=metrics,
+        speeds=speeds,
+        threads=threads(),
         sampling=DEFAULT_SAMPLING,
         prompt=prompt_text,
         shell_prompt=_shell_words(prompt_text),

@@ -50,11 +50,17 @@ PROGRAMS = {ONNX: (".onnx", ONNXRUNTIME), TORCH: (".pt2", TORCH_EXPORT)}
 
 
 def export_model(
-    bundle: ModelBundle, formats: Sequence[str], data: ValidationData, folder: Path
+    bundle: ModelBundle,
+    formats: Sequence[str],
+    data: ValidationData,
+    folder: Path,
+    *,
+    speed_in_card: bool = False,
 ) -> "Exporter":
     """Write a file or folder for each format, and a model card; return the results.
 
-    Formats are named as in ``atlas.params.runtime_support``.
+    Formats are named as in ``atlas.params.runtime_support``. The card of the stage has no speeds:
+    they differ from run to run, and equal runs write equal files.
     """
     options = bundle.config.model_dump()
     for conflict in export_conflicts(options, formats):
@@ -70,6 +76,7 @@ def export_model(
         formats=formats,
         files=exporter.files,
         metrics=exporter.metrics,
+        speeds=exporter.speeds if speed_in_card else {},
         prompt=exporter.expected.prompts[0][0],
         perplexity_data=data.description,
         folder=folder,
@@ -95,7 +102,7 @@ class Exporter:
         self.speeds: dict[str, float] = {}  # in llama.cpp, tokens per second
         self.files: list[FileRow] = []  # the PyTorch model, then each GGUF file that is kept
         size = (bundle.folder / WEIGHTS).stat().st_size
-        exact = Quality(perplexity, kl_divergence=0.0, top_1_agreement=1.0, tokens_per_second=0.0)
+        exact = Quality(perplexity, kl_divergence=0.0, top_1_agreement=1.0, speed={})
         self._add_row("the model in PyTorch", "pytorch", size, exact, "f32")
 
     def export_gguf(self, architecture: Architecture) -> None:
@@ -143,7 +150,8 @@ class Exporter:
             size = file.stat().st_size
             metrics[f"{name}_perplexity"] = quality.perplexity
             metrics[f"{name}_bytes"] = size
-            self.speeds[f"{name}_tokens_per_second"] = round(quality.tokens_per_second)
+            for part, speed in quality.speed.items():
+                self.speeds[f"{name}_{part}_tokens_per_second"] = round(speed)
             self._add_row(file.name, name, size, quality, types)
 
     def _add_row(self, file: str, name: str, size: int, quality: Quality, types: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ValidationData, encode_texts, sample_texts
+from atlas.export.card import FileRow
 from atlas.export.export import Exporter, export_model
 from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
@@ -34,7 +35,7 @@ def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: P
             about = "validation text" if text else "text the model wrote itself"
             limits = {"prompts": 3, "greedy_tokens": 60, "max_windows": 32}
             data = ValidationData.load(documents, tokens, context, **limits, description=about)
-            result = export_model(bundle, formats, data, partial)
+            result = export_model(bundle, formats, data, partial, speed_in_card=True)
         put_in_place(partial, folder)
     finally:
         remove(partial)
@@ -72,8 +73,14 @@ def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:
 
 
 def print_result(result: Exporter, folder: Path) -> None:
-    """Print a row per file, the logit differences and the paths."""
+    """Print a row per file, the logit differences and the paths; speeds are tokens per second."""
     titles = ("file", "bytes", "perplexity", "KL divergence", "same top token", "matrices")
+    titles += ("prompt tok/s", "generated tok/s")
+
+    def speed(row: FileRow, part: str) -> str:
+        value = result.speeds.get(f"{row.format}_{part}_tokens_per_second")
+        return f"{value:,}" if value else ""
+
     rows = [
         (
             row.file,
@@ -82,10 +89,12 @@ def print_result(result: Exporter, folder: Path) -> None:
             f"{row.kl_divergence:.2g}",
             f"{100 * row.top_1_agreement:.2f} %",
             row.types,
+            speed(row, "prompt"),
+            speed(row, "generation"),
         )
         for row in result.files
     ]
-    print_table(titles, rows, right=range(1, 5))
+    print_table(titles, rows, right=(*range(1, 5), 6, 7))
     for key, value in result.metrics.items():
         if key.endswith("logit_difference"):
             print(f"{key.replace('_', ' ')}: {value:.2g}")

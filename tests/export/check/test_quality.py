@@ -71,7 +71,7 @@ def test_log_probabilities_of_large_logits_are_pytorch_s():
 
 @pytest.mark.parametrize("perplexity", [20.03, 19.97, math.nan])
 def test_another_perplexity_stops_the_export(tmp_path, perplexity):
-    quality = Quality(perplexity, 0.0, 1.0, 1.0)
+    quality = Quality(perplexity, 0.0, 1.0, {})
     with pytest.raises(AtlasError, match=r"m\.gguf: its perplexity is .* in llama\.cpp .* not exp"):
         check_perplexity(tmp_path / "m.gguf", quality, 20.0)
-    check_perplexity(tmp_path / "m.gguf", Quality(20.01, 0.0, 1.0, 1.0), 20.0)
+    check_perplexity(tmp_path / "m.gguf", Quality(20.01, 0.0, 1.0, {}), 20.0)

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -190,7 +190,7 @@ class Quality:
     perplexity: float
     kl_divergence: float  # from the F32 file's predictions, nats per token
     top_1_agreement: float  # share of the positions where both find the same token most likely
-    tokens_per_second: float  # reading speed, including the copy of the logits
+    speed: Mapping[str, float]  # tokens per second in llama.cpp, of ``prompt`` and ``generation``
 
 
 def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]]) -> Quality:
@@ -209,7 +209,7 @@ def measure_quality(gguf: Path, exact: Path, batches: Sequence[TokenBatch[Any]])
         perplexity=math.exp(answer["loss"] / tokens),
         kl_divergence=answer["divergence"] / tokens,
         top_1_agreement=1.0 if gguf == exact else answer["same"] / tokens,
-        tokens_per_second=inputs.size / answer["seconds"],
+        speed=answer["speed"],
     )
 
 

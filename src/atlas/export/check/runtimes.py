@@ -11,7 +11,8 @@ its ``context_length``, and what to do. The process writes ``answer.json`` to th
   continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, and
   ``logits-N.npy``, (T, V), is next to it.
 - ``exact``, the F32 file to compare with, or null: the answer measures the predictions in the
-  windows of ``windows.npz`` (``inputs``, ``targets``, (N, T); negative targets are ignored).
+  windows of ``windows.npz`` (``inputs``, ``targets``, (N, T); negative targets are ignored), and
+  the runtime's speed.
 
 Imports are inside the functions, so that a process imports only its own runtime, and never the
 code of Atlas's models.
@@ -20,6 +21,7 @@ code of Atlas's models.
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -39,6 +41,7 @@ Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
 
 FULL_DISK = 1 << 20  # free bytes below which a failure is blamed on the disk; few runtimes say it
+SPEED_ROUNDS, SPEED_TOKENS = 4, 64  # prompts read, tokens generated to measure speed
 TIMEOUT = 3600  # seconds; a runtime that hangs has failed
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -99,6 +102,7 @@ class Runtime:
 
     logits: Callable[[list[int], int], Logits]  # of ids and the position of the first
     tokenize: Callable[[str], list[int]] | None = None  # names of special tokens are ordinary text
+    speed: Callable[[list[int]], dict[str, float]] | None = None  # see ``llama_cpp_speed``
 
 
 def load_llama_cpp(path: str, context_length: int) -> Runtime:
@@ -126,7 +130,35 @@ def load_llama_cpp(path: str, context_length: int) -> Runtime:
     def tokenize(text: str) -> list[int]:
         return list(vocabulary.tokenize(text, add_special=False, parse_special=False))
 
-    return Runtime(logits, tokenize)
+    def speed(ids: list[int]) -> dict[str, float]:
+        return llama_cpp_speed(new_context(model, 1, context_length, exact=False), ids)
+
+    return Runtime(logits, tokenize, speed)
+
+
+def llama_cpp_speed(context: Any, ids: list[int]) -> dict[str, float]:
+    """Tokens per second: ``prompt`` for reading half of the ids at once, ``generation`` for more.
+
+    Sampling and the copy of logits into Python are left out: llama.cpp's own programs copy nothing.
+    """
+    from cyllama.llama import llama_cpp
+
+    def seconds(new: list[int], position: int) -> float:
+        batch = llama_cpp.LlamaBatch(n_tokens=len(new), embd=0, n_seq_max=1)
+        for offset, token in enumerate(new):
+            batch.add(token, position + offset, [0], offset == len(new) - 1)
+        started = time.perf_counter()
+        context.decode(batch)
+        return time.perf_counter() - started
+
+    half = max(1, len(ids) // 2)
+    prompt, more = ids[:half], ids[half : half + SPEED_TOKENS] or ids[:1]
+    reading = []
+    for _ in range(SPEED_ROUNDS):
+        context.kv_cache_clear()
+        reading.append(seconds(prompt, 0))
+    writing = [seconds([token], half + step) for step, token in enumerate(more)]
+    return {"prompt": half / min(reading), "generation": 1 / statistics.median(writing)}
 
 
 def load_transformers(path: str, _context_length: int) -> Runtime:
@@ -225,6 +257,7 @@ def answer_request(folder: Path) -> None:
         exact = load(request["exact"], length) if request["exact"] else None
         windows = np.load(folder / "windows.npz")
         answer: dict[str, Any] = measure(runtime, exact, windows["inputs"], windows["targets"])
+        answer["speed"] = runtime.speed(windows["inputs"][0].tolist()) if runtime.speed else None
     else:
         for number, sequence in enumerate(request["sequences"]):
             np.save(folder / f"logits-{number}.npy", runtime.logits(sequence, 0))
@@ -255,20 +288,18 @@ def measure(
     runtime: Runtime, exact: Runtime | None, inputs: Array, targets: Array
 ) -> dict[str, float]:
     """Sum loss and divergence from ``exact`` over all targets, in nats, and equal predictions."""
-    loss = divergence = seconds = 0.0
+    loss = divergence = 0.0
     same = 0
     for ids, expected in zip(inputs, targets, strict=True):
         predicted = np.flatnonzero(expected >= 0)
-        started = time.perf_counter()
         logits = runtime.logits(ids.tolist(), 0)[predicted]
-        seconds += time.perf_counter() - started
         log_q = log_softmax(logits)
         loss -= float(log_q[np.arange(len(predicted)), expected[predicted]].sum())
         if exact:
             log_p = log_softmax(exact.logits(ids.tolist(), 0)[predicted])
             divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
             same += int((log_p.argmax(axis=1) == log_q.argmax(axis=1)).sum())
-    return {"loss": loss, "divergence": divergence, "same": same, "seconds": seconds}
+    return {"loss": loss, "divergence": divergence, "same": same}
 
 
 def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
