@@ -21,7 +21,7 @@ def address(opened):
         max_tokens=500,
         max_sequences=6,
         max_body_bytes=100_000,
-        body_timeout=1,
+        body_timeout=2,
     )
     with running(opened, limits) as address:
         yield address

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from atlas.tools.serve.connection import MAX_HEADER_BYTES, client_network
+from atlas.tools.serve.connection import GRACE_SECONDS, MAX_HEADER_BYTES, client_network
 from atlas.tools.serve.engine import ServerOptions
 from tests.tools.serve.support import running
 
@@ -25,8 +25,8 @@ LIMITS = ServerOptions(
     header_timeout=0.5,
     body_timeout=0.5,
     reader_timeout=0.5,
-    max_connections_per_client=30,
 )
+PATIENT_CONNECTIONS = 20
 CLIENTS = 8
 
 
@@ -39,7 +39,11 @@ def address(opened):
 @pytest.fixture(scope="module")
 def patient(opened):
     with running(
-        opened, LIMITS, header_timeout=60, body_timeout=60, max_connections_per_client=4
+        opened,
+        LIMITS,
+        header_timeout=60,
+        body_timeout=60,
+        max_connections_per_client=PATIENT_CONNECTIONS,
     ) as address:
         yield address
 
@@ -191,7 +195,8 @@ def test_the_connection_that_waited_longest_makes_room(patient):
     with ExitStack() as stack:
         used = stack.enter_context(httpx.Client(base_url=patient))
         used.get("/health")
-        silent = [stack.enter_context(connected(patient)) for _ in range(3)]
+        silent = [stack.enter_context(connected(patient)) for _ in range(PATIENT_CONNECTIONS - 1)]
+        time.sleep(1.5 * GRACE_SECONDS)
         assert httpx.get(f"{patient}/health").status_code == 200
         assert read(silent[0]) == b""
         for connection in silent[1:]:  # still open
@@ -223,24 +228,39 @@ def test_clients_are_told_apart_by_network():
     assert client_network("fe80::1%eth0") == client_network("fe80::2%eth0")
 
 
-def test_all_clients_are_answered_beside_slow_ones(address):
+def test_a_burst_of_connections_leaves_time_for_a_request(patient):
+    with ExitStack() as stack:
+        early = stack.enter_context(connected(patient))
+        for _ in range(PATIENT_CONNECTIONS + 5):
+            stack.enter_context(connected(patient))
+        early.sendall(HEALTH)
+        assert b"200 OK" in early.recv(1 << 16)
+
+
+def test_all_clients_are_answered_beside_slow_ones(patient):
     """A small form of bench/slow_clients.py."""
     starts = [b"", HEALTH[:30], POST + b"Content-Length: 1000\r\n\r\n{", HEALTH]
-    answers = []
+    statuses = []
 
-    def ask(number):
-        with httpx.Client(base_url=address, timeout=30) as client:
-            for _ in range(3):
-                body = LONG | {"max_tokens": 5, "stream": number % 2 == 0}
-                answers.append(client.post("/v1/completions", json=body).status_code)
-                answers.append(client.get("/health").status_code)
+    def ask(stream):
+        for _ in range(2):
+            body = LONG | {"max_tokens": 5, "stream": stream}
+            statuses.append(client.post("/v1/completions", json=body).status_code)
+            statuses.append(client.get("/health").status_code)
 
-    with ExitStack() as stack:
-        clients = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
-        for number in range(2 * LIMITS.max_connections_per_client):
-            stack.enter_context(connected(address, starts[number % len(starts)]))
-            if number % 7 == 0 and number // 7 < CLIENTS:
-                clients[number // 7].start()
-        for client in clients:
-            client.join()
-    assert answers == [200] * 6 * CLIENTS
+    one_request_each = httpx.Limits(max_keepalive_connections=0)
+    with (
+        ExitStack() as stack,
+        httpx.Client(base_url=patient, limits=one_request_each, timeout=30) as client,
+    ):
+        for number in range(4 * PATIENT_CONNECTIONS):
+            stack.enter_context(connected(patient, starts[number % len(starts)]))
+        time.sleep(1.5 * GRACE_SECONDS)
+        threads = [threading.Thread(target=ask, args=(n % 2 == 0,)) for n in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for number in range(PATIENT_CONNECTIONS):
+            stack.enter_context(connected(patient, starts[number % len(starts)]))
+        for thread in threads:
+            thread.join()
+    assert statuses == [200] * 4 * CLIENTS

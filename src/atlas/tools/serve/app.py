@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import re
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -27,7 +28,7 @@ from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import GREEDY
 from atlas.tools.console import printable
 from atlas.tools.serve.api import ModelService, create_router
-from atlas.tools.serve.connection import SECURITY_HEADERS, Connection
+from atlas.tools.serve.connection import BURST, SECURITY_HEADERS, Connection
 from atlas.tools.serve.engine import Engine, Metrics, ServerOptions
 from atlas.tools.serve.schemas import APIError, add_error_handlers
 
@@ -38,6 +39,7 @@ PUBLIC_PATHS, PUBLIC_FOLDER = ("/", "/health"), "/page/"  # need no key
 HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#]+))(?::[0-9]*)?", re.IGNORECASE)
 BEARER = re.compile(rb"\s*bearer\s+(\S(?:.*\S)?)\s*", re.IGNORECASE | re.DOTALL)
 INTERNAL_ERROR = 500
+OTHER_FILES = 64  # that the process may open, beside connections
 SEND_BUFFER_BYTES = 1 << 17  # of a connection, in the kernel: so that slow readers are noticed
 SHUTDOWN_SECONDS = 3  # for responses that are being sent
 logger = logging.getLogger(__name__)
@@ -49,14 +51,8 @@ def serve(model: LoadedModel, host: str, port: int, options: ServerOptions) -> N
     is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
     if is_local:
         options = replace(options, hosts=(*LOCAL_HOSTS, host))
-    capacity = options.slots + options.queue_size
-    options = replace(
-        options,
-        max_connections=max(options.max_connections, 4 * capacity),
-        max_connections_per_client=max(options.max_connections_per_client, 2 * capacity),
-    )
     try:
-        app = create_app(model, options)
+        app = create_app(model, with_enough_connections(options))
     except (RuntimeError, MemoryError) as error:
         raise AtlasError(
             f"--slots {options.slots}: not enough memory; use fewer ({one_line(error)[:80]})"
@@ -246,6 +242,30 @@ def _only_header(scope: Scope, name: bytes) -> bytes:
     """Return the value of a header; nothing if it is missing or repeated."""
     values = [value for key, value in scope["headers"] if key == name]
     return values[0] if len(values) == 1 else b""
+
+
+def with_enough_connections(options: ServerOptions) -> ServerOptions:
+    """Allow more connections than sequences, but not more than the system allows open files."""
+    capacity = options.slots + options.queue_size
+    most = max(1, (_max_open_files() - OTHER_FILES) // BURST)
+    return replace(
+        options,
+        max_connections=min(most, max(options.max_connections, 4 * capacity)),
+        max_connections_per_client=max(options.max_connections_per_client, 2 * capacity),
+    )
+
+
+def _max_open_files() -> int:
+    """Raise the limit of open files as far as possible, and return it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return sys.maxsize
+    with suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def listen(host: str, port: int) -> socket.socket:

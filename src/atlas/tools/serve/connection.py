@@ -24,6 +24,8 @@ SECURITY_HEADERS = {  # of every response: the page loads nothing from elsewhere
 }
 MAX_HEADER_BYTES = 1 << 16
 MAX_CHUNKING_BYTES = 1 << 20  # sizes of chunks, and trailers, in addition to a body
+GRACE_SECONDS = 0.5  # for the request of a new connection to arrive, in a burst of others
+BURST = 2  # times the limit, during which new connections have this time
 IPV6_HOST_BITS = 64  # one client usually has all addresses of a network of this size
 State = Literal["idle", "headers", "body", "reader", "working"]
 
@@ -164,10 +166,13 @@ class Connection(HttpToolsProtocol):
             if len(open_ones) <= limit:
                 continue
             waiting = [each for each in open_ones if each is not self and each.state != "working"]
-            if waiting:
-                min(waiting, key=Connection.rank).transport.abort()
-            else:
+            if not waiting:
                 self.app = error_response(503, "too many connections; try again later")
+                return
+            oldest = min(waiting, key=Connection.rank)
+            age = time.monotonic() - oldest._waiting_since
+            if age > GRACE_SECONDS or len(open_ones) > BURST * limit:
+                oldest.transport.abort()
 
     def rank(self) -> tuple[bool, float]:
         """Order waiting connections: first those without a request so far, then by time."""
