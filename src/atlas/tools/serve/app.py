@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -81,14 +82,20 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._engine: Engine = app.state.engine
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Shut down at the first signal, and without waiting for clients at the second."""
+        if self.should_exit:
+            asyncio.get_running_loop().call_soon_threadsafe(self._disconnect)
+        else:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the responses, then the connections."""
         self._engine.stop()
-        loop = asyncio.get_running_loop()
-        loop.call_later(SHUTDOWN_SECONDS / 2, self._disconnect_waiting)
+        asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS / 2, self._disconnect)
         await super().shutdown(sockets)
 
-    def _disconnect_waiting(self) -> None:
+    def _disconnect(self) -> None:
         """Close the connections that wait for their clients."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection) and connection.state != "working":
