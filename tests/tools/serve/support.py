@@ -94,7 +94,7 @@ def generate(page: Page, prompt: str = "the lamp", tokens: int = 12) -> None:
 
 def text_of(page: Page, panel: str = "a") -> str:
     texts = "(all) => all.map((each) => each.dataset.text).join('')"
-    return page.locator(f"#panel-{panel} .token[data-text]").evaluate_all(texts)
+    return page.locator(f"#panel-{panel} .tokens [data-text]").evaluate_all(texts)
 
 
 def stream(*chunks: dict) -> str:
@@ -105,9 +105,10 @@ def chunk(**choice) -> dict:
     return {"choices": [{"index": 0, **choice}]}
 
 
-def token_chunk(piece: str, text: str) -> dict:
+def token_chunk(piece: str, text: str, **choice) -> dict:
     logprobs = {"tokens": [piece], "token_logprobs": [-1.0], "top_logprobs": [{"0": -0.5}]}
-    return chunk(text=text, logprobs=logprobs, finish_reason=None, token_ids=[3])
+    logprobs["text_offset"] = [0]
+    return chunk(text=text, logprobs=logprobs, finish_reason=None, token_ids=[3], **choice)
 
 
 def answer_with(page: Page, text: str) -> None:

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from playwright.sync_api import expect
 
 from atlas.tools.serve.engine import ServerOptions
@@ -48,7 +49,7 @@ def test_the_first_screen_has_prompt_button_and_text(browser, example, viewport)
         expect(page.get_by_label("Prompt")).to_have_value("the lamp")
         assert page.evaluate("scrollY") == 0
         parts = ["#prompt", "#examples", "#generate", "#stop", "#panel-a .state"]
-        for part in (*parts, "#panel-a .token >> nth=15"):
+        for part in (*parts, "#panel-a .tokens .token >> nth=15"):
             box = page.locator(part).bounding_box()
             assert box["y"] >= 0
             assert box["y"] + box["height"] <= viewport["height"]
@@ -70,7 +71,7 @@ def test_generate_answers_at_once(browser, example):
         found = page.evaluate(
             "[document.querySelector('#panel-a .state').textContent, scrollY,"
             " document.querySelector('#stop').disabled,"
-            " document.querySelectorAll('#panel-a .token').length]"
+            " document.querySelectorAll('#panel-a .tokens .token').length]"
         )
         assert found == ["Waiting for the first token …", 0, False, 0]
         page.get_by_role("button", name="Stop").click()
@@ -94,7 +95,7 @@ def test_examples_are_continued_with_a_click(browser, example):
 
 def test_tokens_stream_until_stopped(browser, server):
     with visiting(browser, server, "ERR_ABORTED") as page:
-        tokens = page.locator("#panel-a .token")
+        tokens = page.locator("#panel-a .tokens .token")
         page.get_by_label("Prompt").fill("the lamp")
         setting(page, "max_tokens").fill("4000")
         page.get_by_role("button", name="Generate").click()
@@ -122,7 +123,7 @@ def test_the_shade_of_a_token_is_its_probability(browser, server):
         setting(page, "top_k").fill("0")
         setting(page, "top_p").fill("1")
         generate(page, tokens=60)
-        found = page.locator("#panel-a .token").evaluate_all(
+        found = page.locator("#panel-a .tokens .token").evaluate_all(
             """(all) => all.map((each) => {
                  const color = getComputedStyle(each).backgroundColor;
                  return [Number(each.dataset.probability), Number(color.match(/[\\d.]+/g)[0])];
@@ -139,7 +140,7 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
     config = opened.model.config
     with visiting(browser, server) as page:
         generate(page)
-        page.locator("#panel-a .token").nth(5).click()
+        page.locator("#panel-a .tokens .token").nth(5).click()
         rows = page.locator("#alternatives tbody tr")
         expect(rows.last).to_contain_text("others")
         expect(page.locator("#alternatives [aria-current=true]")).to_have_count(1)
@@ -171,9 +172,9 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
 def test_heads_are_labelled_with_what_they_do(browser, example):
     with visiting(browser, example) as page:
         expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
-        page.locator("#panel-a .token").last.click()
+        page.locator("#panel-a .tokens .token").last.click()
         heads = page.locator(".heat-rows [role=option]")
-        expect(heads.nth(1)).to_have_text("1.1 previous token 0.81")
+        expect(heads.nth(1)).to_have_text("1.1 previous 0.81")
         expect(heads.nth(1)).to_have_attribute(
             "aria-label", "Layer 1 head 1: previous token (0.81)"
         )
@@ -191,13 +192,114 @@ def test_sampling_probabilities_stand_beside_the_models_own(browser, server):
     with visiting(browser, server) as page:
         setting(page, "temperature").fill("0")
         generate(page)
-        page.locator("#panel-a .token").nth(3).click()
+        page.locator("#panel-a .tokens .token").nth(3).click()
         expect(page.locator("#alternatives th", has_text="After sampling")).to_be_visible()
         row = page.locator("#alternatives [aria-current=true]")
         expect(row).to_contain_text("sampled")
         expect(row.locator("td").last).to_have_text("100.0%")
         assert row.locator("td").first.text_content() != "100.0%"
         expect(page.locator("#alternatives .rest td").last).to_have_text("0%")
+
+
+def test_tokens_of_the_prompt_have_their_own_probabilities(browser, server, opened):
+    prompt = "the old lamp"
+    ids = opened.encode(prompt)
+    logprobs = opened.model(torch.tensor([ids]))[0].log_softmax(-1)
+    expected = [
+        float(row[token].detach().exp()) for row, token in zip(logprobs, ids[1:], strict=False)
+    ]
+    with visiting(browser, server) as page:
+        generate(page, prompt)
+        tokens = page.locator("#panel-a .prompt .token")
+        expect(tokens).to_have_count(len(ids))
+        expect(page.locator("#panel-a .prompt")).to_have_text(prompt)
+        found = tokens.evaluate_all("(all) => all.map((each) => Number(each.dataset.probability))")
+        assert found == pytest.approx([0, *expected], abs=1e-3)
+        tokens.last.click()
+        expect(page.locator("#inspector-title")).to_contain_text(f"Prompt token {len(ids)}")
+        expect(page.locator("#alternatives [aria-current=true]")).to_contain_text("in the prompt")
+        expect(page.locator("#alternatives th", has_text="After sampling")).to_be_hidden()
+        expect(page.locator(".shaded-text [data-weight]")).to_have_count(len(ids) - 1)
+        tokens.first.press("Enter")
+        expect(page.locator("#inspector-title")).to_contain_text("no probability")
+        expect(page.locator("#alternatives")).to_be_hidden()
+        expect(page.locator("#attention")).to_be_hidden()
+        generate(page, prompt, tokens=0)
+        expect(tokens).to_have_count(len(ids))
+        expect(page.locator("#panel-a .no-text")).to_be_hidden()
+
+
+def test_any_text_is_shown_as_it_is(browser, server):
+    texts = [
+        "</span><script>document.title='hit'</script>",
+        "x" * 3000,
+        " שלום",
+        "👩‍👩‍👧",
+        "\u202e",
+    ]
+    prompt = "👩‍👩‍👧 <b> سلام\n"
+    first = {"prompt_token_ids": [1, 2, 3]}
+    scores = {
+        "tokens": ["👩‍👩‍👧 ", "<b>", " سلام\n", texts[0]],
+        "token_logprobs": [None, -1, -2, -3],
+        "top_logprobs": [None, {"__proto__": -1}, {"<img src=x>": -2}, {"a": -3}],
+        "text_offset": [0, 6, 9, 15],
+    }
+    with visiting(browser, server, viewport=NARROW) as page:
+        name = "<img src=x onerror=alert(1)>" * 4
+        about = page.request.get(f"{server}/atlas/model").json()
+        heads = [{"layer": 1, "head": 1, "kind": "<i>", "score": 1, "is_role": True}]
+        about |= {"name": name, "examples": [prompt, *texts[:2]], "heads": heads}
+        page.route("**/atlas/model", lambda route: route.fulfill(json=about))
+        whole = {"text": prompt + texts[0], "logprobs": scores, "finish_reason": None}
+        chunks = [token_chunk(text, text) for text in texts[1:]]
+        answer_with(
+            page, stream(chunk(**whole, token_ids=[4], **first), *chunks) + "data: [DONE]\n\n"
+        )
+        page.reload()
+        expect(page.locator("#model")).to_contain_text(name)
+        expect(page.locator("#panel-a .tokens .token")).to_have_count(len(texts))
+        assert text_of(page) == "".join(texts)
+        prompts = page.locator("#panel-a .prompt .token")
+        assert prompts.evaluate_all("(all) => all.map((each) => each.dataset.text)") == [
+            "👩‍👩‍👧 ",
+            "<b>",
+            " سلام\n",
+        ]
+        expect(page.locator("#panel-a script, #panel-a b, #model img, button img")).to_have_count(0)
+        prompts.nth(1).click()
+        expect(page.locator("#alternatives")).to_contain_text("__proto__")
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) <= 0
+        assert "hit" not in page.title()
+
+
+@pytest.mark.slow
+def test_4000_tokens(browser, server):
+    with visiting(browser, server) as page:
+        chunks = [token_chunk("lamp ", "lamp ") for _ in range(4000)]
+        answer_with(page, stream(*chunks) + "data: [DONE]\n\n")
+        page.get_by_role("button", name="Generate").click()
+        tokens = page.locator("#panel-a .tokens .token")
+        expect(tokens).to_have_count(4000)
+        many = {"tokens": ["lamp "] * 4000, "layers": [[[1 / 4000] * 4000] * 4] * 4}
+        page.route("**/atlas/attention", lambda route: route.fulfill(json=many))
+        tokens.last.click()
+        expect(page.locator("#attention")).to_have_attribute("aria-busy", "false")
+        heads = page.locator(".heat-rows")
+        heads.press("ArrowDown")  # the first one also waits for the layout
+        milliseconds = page.evaluate(
+            """() => {
+                 const heads = document.querySelector(".heat-rows");
+                 const start = performance.now();
+                 for (let step = 0; step < 10; step += 1) {
+                   heads.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown"}));
+                   heads.getBoundingClientRect();
+                 }
+                 return performance.now() - start;
+               }"""
+        )
+        assert milliseconds < 10_000  # on a busy machine; it took 45 s once
 
 
 @pytest.mark.slow
@@ -217,7 +319,9 @@ def test_keyboard_only(browser, server):
             press("Tab")
             expect(focused).to_have_id(name)
         press("Tab")
-        tokens = page.locator("#panel-a .token")
+        expect(page.locator("#panel-a .prompt .token").first).to_be_focused()
+        press("Tab")
+        tokens = page.locator("#panel-a .tokens .token")
         for key, at in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 79)):
             press(key)
             expect(tokens.nth(at)).to_be_focused()
@@ -265,14 +369,14 @@ def test_two_settings_side_by_side(browser, server):
         setting(page, "seed", "b").fill("77")
         setting(page, "temperature", "b").fill("1.5")
         generate(page, tokens=10)
-        expect(page.locator("#panel-a .token")).to_have_count(10)
-        expect(page.locator("#panel-b .token")).to_have_count(20)
+        expect(page.locator("#panel-a .tokens .token")).to_have_count(10)
+        expect(page.locator("#panel-b .tokens .token")).to_have_count(20)
         expect(page.locator("#panel-b .stats")).to_contain_text("seed 77")
         left, right = (page.locator(f"#panel-{panel} .text").bounding_box() for panel in "ab")
         assert left["x"] + left["width"] < right["x"]
-        page.locator("#panel-b .token").nth(4).click()
+        page.locator("#panel-b .tokens .token").nth(4).click()
         expect(page.locator("#inspector-title")).to_contain_text("Token 5 of output B")
-        page.locator("#panel-a .token").nth(2).click()
+        page.locator("#panel-a .tokens .token").nth(2).click()
         expect(page.locator("#inspector-title")).to_contain_text("Token 3 of output A")
         expect(page.locator('.token[aria-selected="true"]')).to_have_count(1)
         page.set_viewport_size(PHONE)
@@ -301,7 +405,7 @@ def test_a_seed_reproduces_an_output(browser, server):
 def test_a_stop_string_ends_the_output_and_is_not_in_it(browser, server):
     with visiting(browser, server) as page:
         generate(page, tokens=30)
-        whole = page.locator("#panel-a .token", has_text=re.compile("[a-z]{2}")).nth(3)
+        whole = page.locator("#panel-a .tokens .token", has_text=re.compile("[a-z]{2}")).nth(3)
         stop = whole.get_attribute("data-text").strip()
         setting(page, "stop").fill(stop)
         generate(page, tokens=30)
@@ -321,7 +425,7 @@ def test_a_character_of_several_tokens_is_never_broken(browser, server):
         ]
         answer_with(page, stream(*chunks) + "data: [DONE]\n\n")
         page.get_by_role("button", name="Generate").click()
-        tokens = page.locator("#panel-a .token")
+        tokens = page.locator("#panel-a .tokens .token")
         expect(tokens).to_have_text(["", "é", "\n", "<b>", "<0xE2>"])
         expect(tokens.locator("b")).to_have_count(0)  # text, never markup
         expect(page.locator("#panel-a .stats")).to_contain_text("perplexity 2.7")
@@ -359,7 +463,7 @@ def test_layout_fits_and_contrast_suffices(browser, server, viewport, scheme):
     with visiting(browser, server, viewport=viewport, color_scheme=scheme) as page:
         page.get_by_label("Compare two settings").check()
         generate(page, tokens=40)
-        page.locator("#panel-a .token").last.click()
+        page.locator("#panel-a .tokens .token").last.click()
         expect(page.locator("#attention .readout")).to_contain_text("Attends most to")
         expect(page.locator("#chart .plot")).to_be_visible()
         wide, seen = page.evaluate(
@@ -413,7 +517,7 @@ def test_network_and_server_failures(browser, server):
         answer_with(page, stream(token_chunk("a", "a"), failed))
         page.get_by_role("button", name="Generate").click()
         expect(problem).to_have_text("the model failed; see the server's log.")
-        expect(page.locator("#panel-a .token")).to_have_count(1)
+        expect(page.locator("#panel-a .tokens .token")).to_have_count(1)
         answer_with(page, stream(token_chunk("a", "a")))
         page.get_by_role("button", name="Generate").click()
         expect(problem).to_contain_text("connection was lost")
@@ -454,8 +558,8 @@ def test_the_page_asks_for_a_key(browser, opened):
         expect(page.locator("#model")).to_contain_text("small")
         expect(key).to_be_hidden()
         generate(page)
-        expect(page.locator("#panel-a .token")).to_have_count(12)
-        page.locator("#panel-a .token").nth(2).click()
+        expect(page.locator("#panel-a .tokens .token")).to_have_count(12)
+        page.locator("#panel-a .tokens .token").nth(2).click()
         expect(page.locator("#attention .readout")).to_contain_text("Attends most to")
         page.reload()
         expect(page.locator("#model")).to_contain_text("small")

@@ -21,7 +21,7 @@ export class Inspector {
     showAlternatives(token, model.vocab_size);
     byId("inspector-title").scrollIntoView({ block: "nearest" });
     byId("status").textContent = `${label}, ${spoken(token.piece)}: alternatives shown.`;
-    if (!model.has_attention || !token.idsBefore.length) {
+    if (!model.has_attention || token.idsBefore.length < 2) { // one token gets it all
       this.#attention.hide();
       return;
     }
@@ -86,10 +86,13 @@ function rest(probabilities) {
 
 function probabilityCell(probability) {
   const bar = element("span", { class: "bar", "aria-hidden": "true" });
+  bar.hidden = probability === 0;
   bar.style.setProperty("--share", probability.toFixed(4));
-  bar.style.setProperty("--p", shade(probability));
   return element("td", {}, element("span", { class: "number" }, percent(probability)), bar);
 }
+
+// What a head attends to, in the space of a row's name.
+const shortKind = ({ kind, score }) => ` ${kind.replace(" token", "")} ${score.toFixed(2)}`;
 
 // A heat map with a row per head and a column per token, and the text shaded by the selected row.
 class AttentionView {
@@ -104,6 +107,8 @@ class AttentionView {
     this.list = root.querySelector(".heat-rows");
     this.cells = root.querySelector(".heat-cells");
     this.text = root.querySelector(".shaded-text");
+    this.rowMark = root.querySelector(".heat-row-mark");
+    this.columnMark = root.querySelector(".heat-column-mark");
     this.list.addEventListener("keydown", (event) => this.#onKey(event));
     this.list.addEventListener("click", (event) => {
       const row = [...this.list.children].indexOf(event.target.closest("[role=option]"));
@@ -120,7 +125,9 @@ class AttentionView {
 
   // Dims the weights of the previous token until new ones arrive.
   wait() {
+    this.#root.hidden = false;
     this.#root.setAttribute("aria-busy", "true");
+    this.#root.querySelector(".readout").textContent = "Reading the attention …";
   }
 
   // `layers` has, by layer and head, a weight for each token; `roles`, what heads attend to most.
@@ -142,24 +149,28 @@ class AttentionView {
       (_, column) => heads.reduce((sum, { weights }) => sum + weights[column], 0) / heads.length,
     );
     this.#rows = [{ label: "avg", name: "Average of all heads", weights: average }, ...heads];
-    this.#setStyle({ columns: tokens.length, rows: this.#rows.length, heads: layers[0].length });
+    const sizes = { columns: tokens.length, rows: this.#rows.length, heads: layers[0].length };
+    const heat = this.#root.querySelector(".heat");
+    for (const [name, size] of Object.entries(sizes)) heat.style.setProperty(`--${name}`, size);
     this.list.replaceChildren(
       ...this.#rows.map(({ label, role, startsLayer }, row) => {
         const name = this.#nameOf(row);
-        const option = element("span", { id: `head-${row}`, role: "option", "aria-label": name, title: name }, label);
+        const option = element("span", {
+          id: `head-${row}`, role: "option", "aria-label": name, title: name,
+        }, label);
         option.classList.toggle("starts-layer", startsLayer === true);
         option.classList.toggle("has-role", role?.is_role === true);
-        if (role) option.append(element("span", { class: "kind" }, ` ${role.kind} ${role.score.toFixed(2)}`));
+        if (role) option.append(element("span", { class: "kind" }, shortKind(role)));
         return option;
       }),
     );
     this.#root.querySelector(".heat-columns").replaceChildren(
       ...tokens.map((token) => element("span", { title: visible(token) }, visible(token))),
     );
+    this.text.replaceChildren(...tokens.map((token) => element("span", {}, ...withNewlines(token))));
     this.#drawCells();
     this.#select(Math.min(this.#row, this.#rows.length - 1), null);
-    const box = this.#root.querySelector(".heat");
-    box.scrollLeft = box.scrollWidth; // the latest tokens
+    heat.scrollLeft = heat.scrollWidth; // the latest tokens
   }
 
   #nameOf(row) {
@@ -174,13 +185,16 @@ class AttentionView {
     canvas.width = this.#tokens.length;
     canvas.height = this.#rows.length;
     const context = canvas.getContext("2d");
-    context.fillStyle = getComputedStyle(canvas).color;
+    const image = context.createImageData(canvas.width, canvas.height);
     this.#rows.forEach(({ weights }, row) =>
       weights.forEach((weight, column) => {
-        context.globalAlpha = shade(weight);
-        context.fillRect(column, row, 1, 1);
+        image.data[4 * (row * canvas.width + column) + 3] = 255 * shade(weight); // opacity
       }),
     );
+    context.putImageData(image, 0, 0);
+    context.globalCompositeOperation = "source-in"; // the color, where there is opacity
+    context.fillStyle = getComputedStyle(canvas).color;
+    context.fillRect(0, 0, canvas.width, canvas.height);
   }
 
   #select(row, column) {
@@ -188,16 +202,13 @@ class AttentionView {
     this.#column = column;
     [...this.list.children].forEach((head, at) => head.setAttribute("aria-selected", at === row));
     this.list.setAttribute("aria-activedescendant", `head-${row}`);
-    this.#setStyle({ row });
-    this.text.replaceChildren(
-      ...this.#tokens.map((token, at) => {
-        const weight = this.#rows[row].weights[at];
-        const title = `${visible(token)}  ${weight.toFixed(3)}`;
-        const span = element("span", { title, "data-weight": weight }, ...withNewlines(token));
-        span.style.setProperty("--w", shade(weight));
-        return span;
-      }),
-    );
+    this.rowMark.style.setProperty("--row", row);
+    this.#rows[row].weights.forEach((weight, at) => {
+      const span = this.text.children[at];
+      span.title = `${visible(this.#tokens[at])}  ${weight.toFixed(3)}`;
+      span.dataset.weight = weight;
+      span.style.setProperty("--w", shade(weight));
+    });
     this.#describe(row, column);
   }
 
@@ -205,9 +216,10 @@ class AttentionView {
   #describe(row, column) {
     const { weights } = this.#rows[row];
     const name = this.#nameOf(row);
-    this.cells.querySelector(".heat-column-mark").hidden = column === null;
-    [...this.text.children].forEach((span, at) => span.classList.toggle("marked", at === column));
-    if (column !== null) this.#setStyle({ column });
+    this.columnMark.hidden = column === null;
+    this.columnMark.style.setProperty("--column", column);
+    this.text.querySelector(".marked")?.classList.remove("marked");
+    this.text.children[column]?.classList.add("marked");
     const quoted = (at) => `“${this.#tokens[at].trim() ? this.#tokens[at] : spoken(this.#tokens[at])}”`;
     const weighted = (at) => `${quoted(at)} (${weights[at].toFixed(2)})`;
     const largest = [...weights.keys()].sort((a, b) => weights[b] - weights[a]);
@@ -217,12 +229,6 @@ class AttentionView {
         ? `${name}. Attends most to ${weighted(largest[0])}${next}.`
         : `${name}. Attends to token ${column + 1}, ${quoted(column)}, ` +
           `with weight ${weights[column].toFixed(3)}.`;
-  }
-
-  #setStyle(properties) {
-    for (const [name, value] of Object.entries(properties)) {
-      this.#root.style.setProperty(`--${name}`, value);
-    }
   }
 
   #cellAt({ clientX, clientY }) {
@@ -249,7 +255,8 @@ class AttentionView {
     if (!(event.key in moves)) return;
     event.preventDefault();
     this.#select(...moves[event.key]);
-    const marks = this.#root.querySelectorAll(".heat-row-mark, .heat-column-mark:not([hidden])");
-    for (const mark of marks) mark.scrollIntoView({ block: "nearest", inline: "nearest" });
+    for (const mark of [this.rowMark, this.columnMark]) {
+      mark.scrollIntoView({ block: "nearest", inline: "nearest" }); // a hidden one does nothing
+    }
   }
 }

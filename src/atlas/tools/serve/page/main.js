@@ -77,13 +77,20 @@ function showExamples(examples) {
       const button = element("button", { type: "button", title: text }, text);
       button.addEventListener("click", () => {
         byId("prompt").value = text;
-        generate();
+        ask();
       });
       return button;
     }),
   );
   if (!examples.length || running || load("localStorage", STORED)) return;
   byId("prompt").value = examples[0];
+  generate();
+}
+
+// Generates where the user can see it.
+function ask() {
+  if (matchMedia("(pointer: coarse)").matches) byId("prompt").blur(); // closes a touch keyboard
+  panels[0].box.scrollIntoView({ block: "nearest" });
   generate();
 }
 
@@ -157,7 +164,7 @@ function restore() {
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  generate();
+  ask();
 });
 byId("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;

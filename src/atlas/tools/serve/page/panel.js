@@ -6,7 +6,8 @@ import { Settings } from "./settings.js";
 import { TokenText } from "./tokens.js";
 
 const LEGEND = [0.01, 0.1, 0.25, 0.5, 1]; // probabilities
-const REFRESH_MS = 80; // between updates of the statistics, as layout costs more than a token
+const REFRESH_MS = 80; // between updates, which wait longer when the layout of a long text is slow
+const MAX_SCORED = 4000; // characters of a prompt; a longer one would delay the first token
 
 export class Panel {
   #promptText;
@@ -72,41 +73,73 @@ export class Panel {
   // Generates to the end and resolves to a summary in words.
   async run(model, prompt, randomSeed, signal) {
     this.#times = { start: performance.now(), first: 0, last: 0 };
-    const request = { model, prompt, ...this.settings.request(randomSeed) };
+    const echo = prompt.length <= MAX_SCORED; // with the prompt's tokens and their probabilities
+    const request = { model, prompt, echo, ...this.settings.request(randomSeed) };
+    const received = []; // not yet shown
+    let last = {};
     let end = "error";
     let timer = null;
+    let delay = 0;
+    const refresh = () => {
+      const started = performance.now();
+      for (const choice of received.splice(0)) this.#add(choice);
+      this.#showStats(request.seed);
+      delay = Math.max(REFRESH_MS, 4 * (performance.now() - started));
+      timer = null;
+    };
     try {
-      for await (const choice of complete(request, signal)) {
-        this.#add(choice);
-        if (choice.finish_reason) end = endReason(choice, this.#tokens.length, request.max_tokens);
-        timer ??= setTimeout(() => {
-          timer = null;
-          this.#showStats(request.seed);
-        }, REFRESH_MS);
+      for await (last of complete(request, signal)) {
+        if (last.token_ids.length) this.#times.last = performance.now();
+        this.#times.first ||= this.#times.last;
+        received.push(last);
+        timer ??= setTimeout(refresh, delay);
       }
-      this.noText.hidden = this.#tokens.length > 0;
     } catch (error) {
       if (error.name !== "AbortError") throw error;
       end = "stopped by you";
     } finally {
       clearTimeout(timer);
-      this.#showStats(request.seed);
+      refresh();
+      const count = this.#tokens.length;
+      if (last.finish_reason) {
+        end = endReason(last, count, request.max_tokens);
+        this.noText.hidden = count > 0 || request.max_tokens === 0;
+      }
       this.setState(`Finished: ${end}`);
     }
     return `${countTokens(this.#tokens.length)}, ${end}`;
   }
 
-  #add({ logprobs, text, token_ids: ids, sampling_probs: probs, finish_reason: reason, ...first }) {
-    if (first.prompt_token_ids) this.#promptIds = first.prompt_token_ids;
-    if (logprobs) {
-      const token = { id: ids[0], ...scored(logprobs, 0), sampling: probs?.[0] };
-      this.#times.last = performance.now();
-      this.#times.first ||= this.#times.last;
+  #add({ prompt_token_ids: promptIds, token_ids: ids, logprobs, text, ...choice }) {
+    let rest = text;
+    let at = 0;
+    if (promptIds) {
+      this.#promptIds = promptIds;
+      if (logprobs?.tokens.length >= promptIds.length) {
+        rest = this.#showPrompt(text, logprobs);
+        at = promptIds.length;
+      }
+    }
+    if (ids.length) {
+      const token = { id: ids[0], ...scored(logprobs, at), sampling: choice.sampling_probs?.[at] };
       this.#logprobs += token.logprob;
       this.#tokens.push(token);
-      this.#text.add(token, text);
+      this.#text.add(token, rest);
     }
-    if (reason) this.#text.end(logprobs ? "" : text);
+    if (choice.finish_reason) this.#text.end(ids.length ? "" : rest);
+  }
+
+  // Replaces the plain prompt by its tokens, and returns the text that follows them.
+  #showPrompt(text, logprobs) {
+    const characters = [...text]; // offsets count characters, not UTF-16 units
+    const textBetween = (start, end) => characters.slice(start, end).join("");
+    const { text_offset: offsets } = logprobs;
+    this.#promptText.clear();
+    this.#promptTokens = this.#promptIds.map((id, at) => ({ id, ...scored(logprobs, at) }));
+    this.#promptTokens.forEach((token, at) => {
+      this.#promptText.add(token, textBetween(offsets[at], offsets[at + 1]));
+    });
+    return textBetween(offsets[this.#promptIds.length] ?? characters.length);
   }
 
   // A token with everything the inspector needs.

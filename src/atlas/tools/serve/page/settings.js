@@ -24,8 +24,8 @@ const FIELDS = [
     step: 0.01, slider: [0.5, 2, 0.05], help: "Above 1: fewer repetitions",
   },
   {
-    name: "max_tokens", label: "Max tokens", value: 80, min: 1, max: 4096, step: 1,
-    slider: [1, 256, 1], help: "Maximum length of the output",
+    name: "max_tokens", label: "Max tokens", value: 80, min: 0, max: 4096, step: 1,
+    slider: [0, 256, 1], help: "Maximum length of the output; 0: none",
   },
   {
     name: "seed", label: "Seed", value: 1, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1,
