@@ -1,5 +1,7 @@
 """Prompts, samples and excerpts; how much texts repeat themselves and the training text."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -53,6 +55,14 @@ def test_samples_begin_with_their_prompts(evaluator):
     page = format_page(prompts, [], evaluator.tokenizer, EVALUATE)
     assert "\n    the lamp" in page
     assert "temperature 0.8, top-k 50, top-p 0.95, seeds from 1 on" in page
+
+
+def test_each_line_of_a_sample_is_code_in_markdown():
+    """Also behind a carriage return, which ends a line of Markdown."""
+    pieces = SimpleNamespace(decode=lambda ids: ids[0])
+    page = format_page([["a\r<img src=x>\r\n<script>\n\n# b"]], [], pieces, EVALUATE)
+    lines = page.split("\n")[2:-1]
+    assert lines == ["    a␍<img src=x>", "    <script>", "    ", "    # b"]
 
 
 def test_without_prompts_samples_begin_like_val_documents(tmp_path, evaluator):

@@ -154,6 +154,8 @@ def test_the_page_of_samples_is_a_table():
         "| 0 | a b |",
         "| 10 | c \\| d |",
     ]
+    (row,) = samples_page([(0, "<img src=x> ![x](y) `z` &lt;")]).splitlines()[2:]
+    assert row == "| 0 | &lt;img src=x> !\\[x](y) \\`z\\` &amp;lt; |"
 
 
 def test_the_machine_multiplies(monkeypatch):

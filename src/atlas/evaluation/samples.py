@@ -261,4 +261,6 @@ def copied_share(texts: Sequence[Sequence[int]], matches: Sequence[int]) -> floa
 
 
 def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.split("\n"))
+    """Make a block of code of a text; a lone carriage return would end its line in Markdown."""
+    lines = text.replace("\r\n", "\n").replace("\r", "␍").split("\n")
+    return "\n".join(f"    {line}" for line in lines)

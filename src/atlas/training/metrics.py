@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from textwrap import indent
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,6 +38,8 @@ from atlas.training.train_step import LAYER_COLUMNS, StepResult, total_norm
 Row = dict[str, int | float]
 LEARNED, GENERALIZED = 0.99, 0.95  # accuracy on train, on val
 LOSS_DECAY = 0.98  # of the moving average: about the last fifty steps
+# Markdown's characters that could begin a tag, a picture or code, or end a cell.
+ESCAPED = str.maketrans({"<": "&lt;", "&": "&amp;"} | {each: f"\\{each}" for each in "\\|[`"})
 LIVE_SECONDS = 1.0  # between writes of metrics/live
 TEMPERATURE, TOP_K, TOP_P, SEED = 0.8, 50, 0.95, 1  # of the samples
 
@@ -151,8 +154,8 @@ def sample_text(
 
 
 def samples_page(samples: Iterable[tuple[int, str]]) -> str:
-    """Format ``(step, text)`` pairs as a Markdown table."""
-    lines = [f"| {step} | {one_line(text).replace('|', chr(92) + '|')} |" for step, text in samples]
+    """Format ``(step, text)`` pairs as a Markdown table; nothing in a text is markup."""
+    lines = [f"| {step} | {one_line(text).translate(ESCAPED)} |" for step, text in samples]
     return "\n".join(["| step | sample |", "| --- | --- |", *lines]) + "\n"
 
 
@@ -307,7 +310,8 @@ class MetricsLogger:
         """Add a sample of generated text."""
         step = self._state.step
         self._state.samples.append((step, text))
-        self._events(lambda _: self._writer.add_text("sample", f"    {text}", step))
+        code = indent(text, "    ", lambda _: True)  # TensorBoard reads Markdown
+        self._events(lambda _: self._writer.add_text("sample", code, step))
 
     def _open_writer(self, folder: Path) -> None:
         step = self._state.step

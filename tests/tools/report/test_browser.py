@@ -1,18 +1,26 @@
 """The report and the page of `dvc plots` in a real browser without a network."""
 
 import csv
+import itertools
+import json
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from atlas.cleaning.documents import SPLITS, Document
 from atlas.errors import AtlasError
+from atlas.tokens.encode import encode_corpus
+from atlas.tokens.report import VocabularyReport
+from atlas.tokens.train_tokenizer import train_tokenizer
 from atlas.tools.report.page import PLOTS, write_offline_plots, write_report
 from tests.browser import CONTRAST
 from tests.code_walk import ROOT
+from tests.small import small_params, write_documents
 from tests.tools.report.example_run import make_project, png, write
 
 SIZES = "(all) => all.map((each) => each.getBoundingClientRect()).map((r) => [r.width, r.height])"
@@ -110,6 +118,64 @@ def test_the_contents_lead_to_each_section(browser, report):
         assert page.get_by_role("heading", name="Timings").is_visible()
         page.get_by_text("All metrics").click()
         assert page.get_by_role("cell", name="val_bits_per_byte").is_visible()
+
+
+def spoil(metrics: Path) -> None:
+    """Put HOSTILE texts into each table, metric, prompt and param of a run."""
+    for name in ("train", "val", "timing/train"):  # numbers alone, and slow to draw
+        (metrics / f"{name}.csv").unlink()
+    texts = itertools.cycle(HOSTILE)
+    for path in metrics.rglob("*.csv"):
+        header, *rows = csv.reader(path.read_text().splitlines())
+        rows = [
+            [re.sub(r".*[a-z+].*", lambda _: next(texts), cell) for cell in row] for row in rows
+        ]
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+    for name in ("evaluate", "tokenizer", "timing/train", "another"):
+        values = dict(zip(HOSTILE, reversed(HOSTILE), strict=True))
+        if (path := metrics / f"{name}.json").exists():
+            values |= json.loads(path.read_text()) | {"longest_pieces": " ".join(HOSTILE)}
+        write(path, json.dumps(values))
+    samples = "\n\n".join("    " + text.replace("\n", "\n    ") for text in HOSTILE)
+    write(metrics / "samples.md", f"{HOSTILE[0]}\n\n{samples}\n")
+    params = {"corpus": {"name": HOSTILE[0]}, "export": {"name": HOSTILE[1], "author": HOSTILE[2]}}
+    params |= {
+        "train": {"optimizer": HOSTILE[3]},
+        "model": {"kind": HOSTILE[4], "norm": HOSTILE[5]},
+    }
+    write(metrics.parent / "params.yaml", json.dumps(params | {"evaluate": {"prompts": HOSTILE}}))
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", HOSTILE[0]]):
+        subprocess.run(["git", *command], cwd=metrics.parent, check=True)
+    write(metrics.parent / "params.yaml", json.dumps(params | {"evaluate": {"prompts": "<b>"}}))
+
+
+def write_vocabulary_page(folder: Path, page: Path) -> None:
+    """Write the page of a tokenizer that has learned the HOSTILE texts."""
+    params = small_params(**{"tokenizer.vocab_size": 420})
+    tokenizer = train_tokenizer([text + "\n" for text in HOSTILE] * 30, params.tokenizer)
+    tokenizer.save(folder / "tokenizer")
+    for split in SPLITS:
+        write_documents(folder / "clean" / split, [Document("d", "s", "\n".join(HOSTILE))])
+    index, counts = encode_corpus(
+        folder / "clean", folder / "tokenizer", folder / "tokens", params.tokenize
+    )
+    VocabularyReport(tokenizer, index, counts).write_page(page, folder / "clean/val")
+
+
+@pytest.mark.slow
+def test_foreign_texts_stay_texts(browser, tmp_path):
+    metrics = make_project(tmp_path / "project")
+    spoil(metrics)
+    write_vocabulary_page(tmp_path, metrics / "tokenizer.html")
+    report = write_report(tmp_path / "project")
+    for path, least in ((report, 20), (metrics / "tokenizer.html", 3)):
+        with opened(browser, path.as_uri()) as page:
+            assert page.url == path.as_uri()
+            assert page.locator("script, iframe, [onload], [onmouseover], [onerror]").count() == 0
+            assert page.locator("meta[http-equiv]").count() == 1
+            assert page.content().count("&lt;/") >= least
+            assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
 @pytest.fixture(scope="module")
