@@ -3,11 +3,12 @@
 dvc repro export
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from atlas.cleaning.documents import read_documents
 from atlas.export.bundle import ModelBundle, ModelMetadata, TrainingData, ValidationData
+from atlas.export.card import FileRow
 from atlas.export.export import export_model
 from atlas.inference.backends.exported import record_source
 from atlas.pipeline.files import write_csv
@@ -21,7 +22,8 @@ def main(run: StageRun) -> None:
     folder = run.output_folder("models/export")
     table = run.output("metrics/export.csv")
     if not export.formats:
-        write_csv(table, [{"format": "none"}])
+        columns = ",".join(field.name for field in fields(FileRow))
+        table.write_text(f"{columns}\n", encoding="utf-8")  # DVC warns without its columns
         run.write_metrics({"formats": "none"})
         return
     metadata = ModelMetadata(

@@ -58,7 +58,7 @@ def write_metrics(
 ) -> None:
     """Write metrics, curves, samples and timings."""
     for name, table in state.tables().items():
-        table.to_csv(run.output(f"metrics/{name}.csv"), index=False)
+        table.to_csv(run.output(f"metrics/{name}.csv"), index=False, na_rep="nan")
     page = samples_page(state.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
     run.write_metrics(state.final_metrics() | counts)

@@ -33,7 +33,7 @@ PLOTS = {
     ),
     "dynamics": lambda path: plot_dynamics(pd.DataFrame(ROWS), path),
     "dynamics_of_val_alone": lambda path: plot_dynamics(
-        pd.DataFrame(ROWS).drop(columns=["train_loss", "train_accuracy"]), path
+        pd.DataFrame(ROWS).assign(train_loss=np.nan, train_accuracy=np.nan), path
     ),
     "dynamics_of_one_row": lambda path: plot_dynamics(pd.DataFrame(ROWS).iloc[1:2], path),
     "spectrum": lambda path: plot_spectrum(

@@ -97,6 +97,13 @@ def test_plots_are_drawn(finished):
         printed = finished.dvc(*arguments)
         for name in ("loss", "metrics/train.csv", "metrics/val.csv", "tokens_per_second"):
             assert f'"{name}"' in printed
+    assert_plots_without_warnings(finished)
+
+
+def assert_plots_without_warnings(checkout):
+    printed = checkout.dvc("plots", "show")
+    assert "WARNING" not in printed
+    assert "failed" not in printed
 
 
 @pytest.mark.very_slow
@@ -262,6 +269,7 @@ def test_other_kinds_of_model_run_through_the_pipeline(checkout):
         losses[kind] = measured["val_loss"]
         samples = (checkout.root / "metrics/samples.md").read_text()
         assert samples.count(" = ") == 6  # questions of val with their answers
+        assert_plots_without_warnings(checkout)
     assert all(0.5 < loss < 3 for loss in losses.values()), losses
 
 

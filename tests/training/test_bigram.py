@@ -32,7 +32,9 @@ def counting(tmp_path):
         params = small_params(**{"model.context_length": 8, "train.batch_size": 2})
         checkpoints = Checkpoints(tmp_path / "checkpoints")
         context = DistributedContext(CPU)
-        state = Trainer(model, params, splits, checkpoints, context, sample=lambda: "a b").fit()
+        trainer = Trainer(model, params, splits, checkpoints, context, sample=lambda: "a b")
+        trainer.live = tmp_path / "live"
+        state = trainer.fit()
         return model, state, EvaluationWindows(splits["train"], 8, 2), checkpoints
 
     return make
@@ -56,6 +58,15 @@ def test_pairs_are_counted_across_windows_and_shards(counting):
     assert state.tokens == 11
     assert math.isfinite(state.speed_rows[0]["tokens_per_second"])
     assert state.samples == [(1, "a b")]
+
+
+def test_the_curves_have_the_columns_that_dvc_draws(counting, tmp_path):
+    _, state, _, _ = counting()
+    assert {"lr", "gradient_norm"} <= state.train_rows[0].keys()
+    assert {"tokens_per_second", "flop_utilisation"} <= state.speed_rows[0].keys()
+    assert {"accuracy", "train_accuracy"} <= set(state.tables()["val"])
+    live = sorted(path.name for path in (tmp_path / "live").iterdir())
+    assert live == ["train.csv", "train.json", "val.csv"]
 
 
 def test_the_table_is_kept(counting):

@@ -93,9 +93,20 @@ class TrainState:
         """Return the tables metrics/train.csv, val.csv and layers.csv by name."""
         return {
             "train": pd.DataFrame(self.train_rows),
-            "val": pd.DataFrame(self.val_rows),
+            "val": pd.DataFrame(self.val_table()),
             "layers": pd.DataFrame(self.layer_rows, columns=list(LAYER_COLUMNS)),
         }
+
+    def val_table(self) -> list[Row]:
+        """Return the rows of metrics/val.csv.
+
+        Without a loss on train windows, its columns are NaN: DVC warns about a missing column, and
+        draws an empty cell as 0.
+        """
+        return [
+            row | {name: row.get(name, math.nan) for name in ("train_loss", "train_accuracy")}
+            for row in self.val_rows
+        ]
 
     def median_speed(self) -> dict[str, float]:
         """Return the median of each column of metrics/timing/train.csv."""
@@ -202,7 +213,7 @@ def write_live_files(state: TrainState, folder: Path) -> None:
     if state.speed_rows:
         latest["tokens_per_second"] = state.speed_rows[-1]["tokens_per_second"]
     if state.val_rows:
-        write_csv(folder / "val.csv", state.val_rows)
+        write_csv(folder / "val.csv", state.val_table())
         row = state.val_rows[-1]
         latest |= {"val_loss": row["loss"], "val_accuracy": row["accuracy"]}
         latest |= {"best_val_loss": state.best_loss, "best_step": state.best_step}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -33,7 +33,14 @@ from atlas.tokens.windows import EvaluationWindows, TrainingWindows, Windows
 from atlas.training.checkpoint import Checkpoints, full_weights, stop_requests
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import available_memory, check_memory
-from atlas.training.metrics import MetricsLogger, TrainState, matmul_flops, val_row
+from atlas.training.metrics import (
+    BestEffort,
+    MetricsLogger,
+    TrainState,
+    matmul_flops,
+    val_row,
+    write_live_files,
+)
 from atlas.training.train_step import LayerNormRecorder, StepResult, TrainStep, should_compile
 
 DIVERGED = 2.0  # times the loss of uniform guessing
@@ -225,16 +232,20 @@ class Trainer:
         val = tally(model, self.val.all())
         windows = self.params.train.eval_train_windows
         train = tally(model, self.train_sample.spread(windows)) if windows else None
-        return TrainState(
+        row = {"step": 1, "loss": train_loss, "loss_average": train_loss}
+        speed = {"step": 1, "tokens_per_second": round(pairs.read / seconds)}
+        state = TrainState(
             step=1,
             best_step=1,
             best_loss=val.mean,
-            train_rows=[{"step": 1, "loss": train_loss, "lr": 0, "gradient_norm": 0}],
+            train_rows=[row | {"lr": 0, "gradient_norm": 0}],
             val_rows=[val_row(1, val, train, model)],
-            speed_rows=[{"step": 1, "tokens_per_second": round(pairs.read / seconds)}],
+            speed_rows=[speed | {"flop_utilisation": 0}],
             samples=[(1, self.sample())] if self.sample is not None else [],
             tokens=pairs.read,
         )
+        BestEffort("live metrics", self.live)(partial(write_live_files, state))
+        return state
 
 
 def open_splits(
