@@ -102,7 +102,9 @@ def atlas(backend: InferenceBackend) -> Contestant:
 
 def transformers(folder: Path) -> Contestant:
     """``generate`` of transformers with its own cache."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    ).eval()
 
     @torch.inference_mode()
     def run(prompts: Texts, tokens: int) -> Texts:

@@ -4,6 +4,7 @@ import difflib
 import errno
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,10 @@ class Stopped(AtlasError):  # noqa: N818 - not a failure
     """The user or the system stopped the program; what was done so far is kept."""
 
 
+# What moves the cursor, changes the terminal or turns text around; line end and tab stay.
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk or quota full
 EXIT_REFUSED, EXIT_STOPPED = 1, 130
 SECONDS_FOR_THE_FIRST = 3.0
@@ -30,7 +35,7 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        print(f"{prefix}{self.format(record)}", file=sys.stderr)
+        print(f"{prefix}{escape_controls(self.format(record))}", file=sys.stderr)
 
 
 def configure_logging() -> None:
@@ -69,7 +74,7 @@ def one_line_errors() -> Iterator[None]:
             code = EXIT_STOPPED
         if code == EXIT_STOPPED:
             sys.exit(code)
-    print(one_line(message), file=sys.stderr)
+    print(escape_controls(one_line(message)), file=sys.stderr)
     sys.exit(code)
 
 
@@ -81,6 +86,11 @@ def helps_another() -> bool:
 def one_line(text: object) -> str:
     """Replace every run of whitespace by one space."""
     return " ".join(str(text).split())
+
+
+def escape_controls(text: str) -> str:
+    """Show control characters as Python escapes, since a terminal would obey them."""
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:

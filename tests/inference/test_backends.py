@@ -215,8 +215,8 @@ def test_a_question_is_asked_alone(tokenizer):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("no.gguf", b"GGUF but no more", "llama.cpp can't load it"),
-        ("empty.gguf", b"", "llama.cpp can't load it"),
+        ("no.gguf", b"GGUF but no more", "version 544567840 of GGUF"),
+        ("empty.gguf", b"", "not a GGUF file"),
         ("text.txt", b"x", "not a model; give a folder or a file that ends in .gguf"),
         ("folder/config.json", b'{"architectures": ["LlamaForCausalLM"]}', "transformers can't"),
         ("folder/config.json", b'{"architectures": ["NoSuchModel"]}', "transformers can't"),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
+from atlas.inference.backends.gguf_file import read_gguf
 from atlas.params.runtime_support import architecture_of
-from atlas.tools.inspection import open_gguf, print_gguf
+from atlas.tools.inspection import print_gguf
 from tests.export.models import SHAPES, bundle_of, store
 
 
@@ -64,7 +65,7 @@ def test_a_file_that_was_cut_short_is_one_line(file, tmp_path, share):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(AtlasError, match=r"cut\.gguf: (damaged, or cut short at|not a GGUF file)"):
-        open_gguf(cut)
+        read_gguf(cut)
 
 
 @pytest.mark.slow
@@ -82,11 +83,11 @@ def test_a_file_with_another_byte_is_described_or_refused(file, tmp_path, place,
 def test_another_file_is_no_gguf_file(tmp_path, content):
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(AtlasError, match=r"x\.gguf: not a GGUF file \(it begins with"):
-        open_gguf(tmp_path / "x.gguf")
+        read_gguf(tmp_path / "x.gguf")
 
 
 def test_no_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(AtlasError, match=r"no\.gguf: No such file"):
-        open_gguf(tmp_path / "no.gguf")
+        read_gguf(tmp_path / "no.gguf")
     with pytest.raises(AtlasError, match="Is a directory"):
-        open_gguf(tmp_path)
+        read_gguf(tmp_path)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atlas.cleaning.documents import SPLITS, Split, read_documents
+from atlas.errors import escape_controls
 from atlas.pipeline.files import write_csv, write_text
 from atlas.pipeline.pages import page_environment
 from atlas.tokens.encode import Counts
@@ -126,7 +127,7 @@ def print_pieces(tokenizer: Tokenizer, text: str) -> None:
     table = Table("id", "piece", box=None, pad_edge=False, header_style="bold")
     for number, identity in enumerate(ids):
         piece = visible(tokenizer.piece(identity))
-        table.add_row(str(identity), Text(piece, STYLES[number % len(STYLES)]))
+        table.add_row(str(identity), Text(escape_controls(piece), STYLES[number % len(STYLES)]))
     console.print(table)
     size = len(text.encode())
     ratio = f", {size / len(ids):.2f} bytes per token" if ids else ""

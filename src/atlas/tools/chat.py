@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, escape_controls, one_line
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import DEFAULT_SAMPLING, Sampling
-from atlas.tools.console import printable
+from atlas.tools.console import printable, show_text
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Chat:
             try:
                 self.handle(line)
             except AtlasError as error:
-                print(error, file=sys.stderr)
+                print(escape_controls(one_line(error)), file=sys.stderr)
 
     def handle(self, line: str) -> None:
         """Run a command, or answer a message."""
@@ -101,7 +101,7 @@ class Chat:
         try:
             for part in self._model.stream(TokenSequence(ids, self.max_tokens, self.sampling)):
                 parts.append(part)
-                print(part, end="", flush=True)
+                show_text(part, end="")
             print()
         except KeyboardInterrupt:
             print(" [stopped]")
@@ -131,7 +131,7 @@ class Chat:
 
     def _print_history(self, _: str) -> None:
         for message in self.messages:
-            print(f"{message['role']}: {message['content']}")
+            show_text(f"{message['role']}: {message['content']}")
 
     def _set_system(self, content: str) -> None:
         self.messages = [each for each in self.messages if each["role"] != "system"]

@@ -120,6 +120,7 @@ def generate(
     """Continue a prompt with the trained model or another one."""
     from atlas.inference.batch import TokenSequence
     from atlas.tools.chat import warn_if_truncated
+    from atlas.tools.console import show_text
 
     text = _read_prompt(prompt, file)
     stops = [_unescape(each) for each in stop or ()]
@@ -137,11 +138,11 @@ def generate(
                 "finish_reason": sequence.finish_reason,
                 "seed": seed,
             }
-            print(json.dumps(result, ensure_ascii=False), flush=True)
+            show_text(json.dumps(result, ensure_ascii=False))
             continue
-        print(f"--- seed {seed}\n{text}" if count > 1 else text, end="", flush=True)
+        show_text(f"--- seed {seed}\n{text}" if count > 1 else text, end="")
         for part in parts:
-            print(part, end="", flush=True)
+            show_text(part, end="")
         print()
 
 
@@ -156,9 +157,11 @@ def chat(
 ) -> None:
     """Chat with a model, line by line; /help lists the commands."""
     from atlas.tools.chat import Chat, read_lines
+    from atlas.tools.console import printable
 
     loaded = _load_model(model, tokenizer, engine)
-    print(f"{loaded.name} ({loaded.engine}); /help lists commands, Ctrl+D ends", file=sys.stderr)
+    name = printable(loaded.name)
+    print(f"{name} ({loaded.engine}); /help lists commands, Ctrl+D ends", file=sys.stderr)
     Chat(loaded, sampling, tokens).run(read_lines())
 
 
@@ -224,10 +227,11 @@ def export(
     """Export a model to GGUF and other formats, and check each in its runtime."""
     from atlas.export.bundle import ModelBundle, ModelMetadata
     from atlas.inference.backends.exported import sibling
-    from atlas.tools.export import export_to
+    from atlas.tools.export import export_to, refuse_foreign
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = _model_path(model)
+    refuse_foreign(folder)
     default_name = "atlas" if folder.resolve().name == "model" else folder.resolve().name
     metadata = ModelMetadata(name or default_name, author, license, description, source)
     bundle = ModelBundle.load(folder, tokenizer or sibling(folder, "tokenizer"), metadata)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from atlas.errors import escape_controls
+
 PIPE_WIDTH = 160
 
 
@@ -30,3 +32,8 @@ def print_table(
 def printable(text: str) -> str:
     """Escape invisible characters, line ends and those that control a terminal."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def show_text(text: str, end: str = "\n") -> None:
+    """Print the text of a model or a user: as it is to a pipe, without controls to a terminal."""
+    print(escape_controls(text) if sys.stdout.isatty() else text, end=end, flush=True)

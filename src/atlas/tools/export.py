@@ -10,6 +10,8 @@ from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ValidationData, encode_texts, sample_texts
 from atlas.export.card import FileRow
 from atlas.export.export import Exporter, export_model
+from atlas.inference.backends.gguf_file import read_gguf
+from atlas.inference.backends.load import CONFIG, GGUF, is_hugging_face, read_json
 from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import print_table
@@ -40,6 +42,29 @@ def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: P
     finally:
         remove(partial)
     print_result(result, folder)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Reject what Atlas did not train, and say what it is and what runs it."""
+    kind, advice = "", f"`atlas generate --model {path}` runs it"
+    values = read_json(path / CONFIG)
+    if path.is_file() and path.suffix.lower() == GGUF:
+        kind = f"a GGUF file ({read_gguf(path).get('general.architecture', 'no architecture')})"
+        advice += f", `atlas inspect {path}` shows its contents"
+    elif path.is_file():
+        kind, advice = "a file", "give the folder that train wrote"
+    elif is_hugging_face(path):
+        names = values.get("architectures") or values.get("model_type") or "an adapter"
+        named = ", ".join(map(str, names)) if isinstance(names, list) else str(names)
+        kind = f"a Hugging Face folder ({named[:80]})"
+        advice += "; llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it"
+    elif not (path / CONFIG).exists() and (files := sorted(path.glob(f"*{GGUF}"))):
+        kind = f"a folder of exported files ({files[0].name})"
+        advice = f"`atlas generate --model {files[0]}` runs one of them"
+    if kind:
+        raise AtlasError(
+            f"{path}: {kind}, not a model that Atlas trained, so it can't be exported; {advice}"
+        )
 
 
 def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) -> None:

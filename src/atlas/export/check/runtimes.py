@@ -166,8 +166,9 @@ def load_transformers(path: str, _context_length: int) -> Runtime:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path, split_special_tokens=True)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(path, split_special_tokens=True, **safe)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **safe).eval()
     cache: Any = None
 
     @torch.no_grad()

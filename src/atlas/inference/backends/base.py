@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template
 
-from atlas.errors import AtlasError, one_line
+from atlas.errors import AtlasError
+from atlas.inference.backends.chat_template import ChatTemplate
 from atlas.inference.batch import InferenceBackend, Overflow, RunningBatch, TokenSequence
 from atlas.inference.text_stream import UNKNOWN, TextStream
 from atlas.model.config import ModelConfig
@@ -128,19 +130,15 @@ class ForeignModel(LoadedModel):
         """The ids of a conversation in the model's chat template."""
         if self.chat_template.removeprefix(BOS) in (PLAIN_CHAT, QUESTION_CHAT):
             return super().encode_chat(messages)
-        from transformers.utils.chat_template_utils import render_jinja_template
-
         try:
-            (text,), _ = render_jinja_template(
-                conversations=[list(messages)],
-                chat_template=self.chat_template,
-                add_generation_prompt=True,
-                **self.special_tokens,
-            )
-        except TemplateError as error:
-            reason = one_line(error)
-            raise AtlasError(f"{self.name}: its chat template rejects this: {reason}") from None
+            text = self._template.render(messages)
+        except AtlasError as error:
+            raise AtlasError(f"{self.name}: {error}") from None
         return self._at_least_bos(self.tokenize(text, is_chat=True))
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.chat_template, self.special_tokens)
 
     def _at_least_bos(self, ids: list[int]) -> list[int]:
         if ids:

@@ -1,6 +1,7 @@
 """GGUF files, run by llama.cpp through cyllama."""
 
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,14 +9,16 @@ from pathlib import Path
 import numpy as np
 from cyllama.llama import llama_cpp
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, PLAIN_CHAT, ForeignModel
+from atlas.inference.backends.gguf_file import GGUFFile, read_gguf
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
 from atlas.pipeline.processes import threads
 
 SPACE = "\u2581"  # in a piece of sentencepiece
 BYTE, CONTROL = 1 << 5, 1 << 3  # token attributes of llama.cpp
+CHAT_TEMPLATE = "tokenizer.chat_template"
 BYTE_LEVEL = "gpt2"  # tokenizer.ggml.model of vocabularies that spell bytes as letters
 
 
@@ -32,12 +35,38 @@ class LlamaModel(llama_cpp.LlamaModel):  # type: ignore[misc]
 def load_gguf(path: Path) -> LlamaModel:
     """Load a file into llama.cpp."""
     llama_cpp.disable_logging()
+    params = llama_cpp.LlamaModelParams()
+    # A mapped file that is cut short while it is in use ends the process (SIGBUS), and one that is
+    # overwritten changes the weights.
+    params.use_mmap = False
     try:
-        return LlamaModel(str(path))
+        return LlamaModel(str(path), params)
     except Exception:  # llama.cpp gives the reason only in its long log
         raise AtlasError(
             f"{path}: llama.cpp can't load it; `atlas inspect {path}` shows its contents"
         ) from None
+
+
+def check_runnable(path: Path) -> GGUFFile:
+    """Read the header; reject what llama.cpp would load but can't run."""
+    file = read_gguf(path)
+    architecture = file.get("general.architecture")
+    length = file.get(f"{architecture}.context_length")
+    if not isinstance(architecture, str) or not isinstance(length, int):
+        problem = "no general.architecture with a context_length: not a language model"
+    elif length < 1:
+        problem = f"{architecture}.context_length is {length}"
+    elif not file.length("tokenizer.ggml.tokens"):
+        problem = "no tokenizer"
+    elif not isinstance(file.get(CHAT_TEMPLATE, ""), str):
+        problem = f"{CHAT_TEMPLATE} is not a text"
+    elif file.byte_order != sys.byteorder:
+        problem = f"its numbers are {file.byte_order}-endian"
+    else:
+        return file
+    raise AtlasError(
+        f"{path}: llama.cpp can't run it ({problem}); `atlas inspect {path}` shows its contents"
+    )
 
 
 def new_context(
@@ -66,16 +95,22 @@ class GGUFModel(ForeignModel):
     engine = "llama.cpp"
 
     def __init__(self, path: Path) -> None:
+        file = check_runnable(path)
         self._model = load_gguf(path)
         self._vocabulary = self._model.get_vocab()
-        self._metadata: dict[str, str] = self._model.metadata()
         self.name = path.stem
         self.vocab_size = self._model.n_vocab
-        self.context_length = min(int(self._model.n_ctx_train), MAX_CONTEXT_LENGTH)
+        length = file.get(f"{file.get('general.architecture')}.context_length")
+        self.context_length = min(length, MAX_CONTEXT_LENGTH)
         ids = range(self.vocab_size)
         self.end_ids = frozenset(each for each in ids if self._vocabulary.is_eog(each))
-        self._pieces = [self._piece(each) for each in ids]
-        self.chat_template = self._metadata.get("tokenizer.chat_template") or PLAIN_CHAT
+        byte_level = file.get("tokenizer.ggml.model") == BYTE_LEVEL
+        letters = byte_letters() if byte_level else {SPACE: b" "}
+        try:
+            self._pieces = [self._piece(each, letters) for each in ids]
+        except ValueError as error:  # also of a piece that is not UTF-8
+            raise AtlasError(f"{path}: damaged tokenizer ({one_line(error)})") from None
+        self.chat_template = file.get(CHAT_TEMPLATE) or PLAIN_CHAT
         bos, eos = self._vocabulary.token_bos(), self._vocabulary.token_eos()
         self.bos = bos if bos >= 0 else None
         bos_text, eos_text = (
@@ -87,7 +122,12 @@ class GGUFModel(ForeignModel):
         """The ids of a text."""
         valid = text.encode("utf-8", errors="replace").decode()
         options = {"add_special": not is_chat, "parse_special": is_chat}
-        return list(self._vocabulary.tokenize(valid, **options))
+        try:
+            return list(self._vocabulary.tokenize(valid, **options))
+        except Exception as error:
+            raise AtlasError(
+                f"{self.name}: llama.cpp can't encode this text: {one_line(error)[:200]}"
+            ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
@@ -101,20 +141,26 @@ class GGUFModel(ForeignModel):
         """A backend with room for this many texts at once."""
         return LlamaBackend(self._model, slots, self.context_length)
 
-    def _piece(self, token: int) -> bytes:
-        """The bytes of one id; none for a special token."""
+    def _piece(self, token: int, letters: Mapping[str, bytes]) -> bytes:
+        """The bytes of one id; none for a special token. ``letters`` stand for other bytes."""
         attributes = self._vocabulary.get_attr(token)
         text: str = self._vocabulary.get_text(token)
         if attributes & CONTROL:
             return b""
         if attributes & BYTE:
             return bytes([int(text[1:-1], 16)])  # <0x2D>
-        if self._metadata.get("tokenizer.ggml.model") == BYTE_LEVEL:
-            from transformers.convert_slow_tokenizer import bytes_to_unicode  # as in GPT-2
+        return b"".join(letters.get(each) or each.encode() for each in text)
 
-            byte_of = {letter: bytes([byte]) for byte, letter in bytes_to_unicode().items()}
-            return b"".join(byte_of.get(each, each.encode()) for each in text)
-        return text.replace(SPACE, " ").encode()
+
+def byte_letters() -> dict[str, bytes]:
+    """The letters that spell bytes in the vocabulary of GPT-2 and those after it.
+
+    Printable Latin-1 characters stand for themselves, the other 68 bytes follow from U+0100 on.
+    """
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+    others = [byte for byte in range(256) if byte not in own]
+    letters = [*map(chr, own), *(chr(256 + number) for number in range(len(others)))]
+    return {letter: bytes([byte]) for letter, byte in zip(letters, [*own, *others], strict=True)}
 
 
 class LlamaBackend(InferenceBackend):
@@ -155,7 +201,10 @@ class LlamaBackend(InferenceBackend):
         for index, (slot, token) in enumerate(tokens):
             batch.add(token, self._lengths[slot], [slot], every or last[slot] == index)
             self._lengths[slot] += 1
-        self._context.decode(batch)
+        try:
+            self._context.decode(batch)
+        except Exception as error:
+            raise AtlasError(f"llama.cpp can't run the model: {one_line(error)[:200]}") from None
         logits = np.empty((len(read), self._vocab_size), np.float32)
         for row, index in zip(logits, read, strict=True):
             # cyllama copies logits to a list; struct reads a list three times as fast as NumPy.

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.pipeline.pages import exact
-from atlas.tools.console import print_table
+from atlas.tools.console import print_table, show_text
 from atlas.tools.report.results import Commit, Params, Results, is_number, numbers, read_results
 
 logger = logging.getLogger(__name__)
@@ -266,9 +266,9 @@ def print_summary(root: Path) -> None:
     left = SAMPLES_SHOWN
     for note, samples in sample_groups(results, {}):
         if left > 0:
-            print(f"\n{note}")
+            show_text(f"\n{note}")
         for _, text in samples[: max(left, 0)]:
-            print(f"\n{indent(_beginning(text), INDENT)}")
+            show_text(f"\n{indent(_beginning(text), INDENT)}")
         left -= len(samples)
     if (page := root / "metrics/report.html").is_file():
         print(f"\nThe whole run on one page: {page.as_uri()}")
@@ -316,7 +316,7 @@ def print_results(root: Path) -> None:
             stage = shown
     print_table(("", "metric", "value"), rows)
     if results.samples:
-        print(f"\n{results.samples}")
+        show_text(f"\n{results.samples}")
     _warn_of_damage(results)
 
 
