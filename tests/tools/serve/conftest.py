@@ -29,11 +29,17 @@ def address(opened):
 
 @pytest.fixture(scope="module")
 def server(opened, tmp_path_factory) -> Iterator[str]:
-    """The address of a server that has curves to show."""
+    """The address of a server that has curves and roles of heads to show."""
     folder = tmp_path_factory.mktemp("metrics")
     steps = range(10, 210, 10)
     train = [f"{step},{5 - step / 100},{5.5 - step / 100}" for step in steps]
     (folder / "train.csv").write_text("\n".join(["step,loss,loss_average", *train]) + "\n")
     (folder / "val.csv").write_text("step,loss\n0,6\n100,4.5\n200,3.25\n")
+    (folder / "tables").mkdir()
+    (folder / "tables/heads.csv").write_text(
+        "layer,head,previous,first,itself,same,induction,role\n"
+        "1,1,0.81,0.02,0.05,0,0,previous\n"
+        "2,2,0.1,0.02,0.05,0,0.21,\n"
+    )
     with running(opened, metrics_folder=folder) as address:
         yield address

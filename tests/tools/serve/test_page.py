@@ -28,17 +28,10 @@ EMPTY = re.compile("^$")
 
 
 @pytest.fixture(scope="module")
-def example(opened, tmp_path_factory):
-    """The address of a server with examples and with roles of heads."""
-    folder = tmp_path_factory.mktemp("metrics")
-    (folder / "tables").mkdir()
-    (folder / "tables/heads.csv").write_text(
-        "layer,head,previous,first,itself,same,induction,role\n"
-        "1,1,0.81,0.02,0.05,0,0,previous\n"
-        "2,2,0.1,0.02,0.05,0,0.21,\n"
-    )
+def example(opened):
+    """The address of a server with examples."""
     examples = ("the lamp", "a river runs by the old stone house of the lamp", "two\nlines")
-    with running(opened, metrics_folder=folder, examples=examples) as address:
+    with running(opened, examples=examples) as address:
         yield address
 
 
@@ -169,9 +162,9 @@ def test_a_click_shows_alternatives_and_attention(browser, server, opened):
         expect(page.locator("#attention .readout")).to_contain_text("Attends to token 1, ")
 
 
-def test_heads_are_labelled_with_what_they_do(browser, example):
-    with visiting(browser, example) as page:
-        expect(page.locator("#panel-a .state")).to_contain_text("Finished:")
+def test_heads_are_labelled_with_what_they_do(browser, server):
+    with visiting(browser, server) as page:
+        generate(page)
         page.locator("#panel-a .tokens .token").last.click()
         heads = page.locator(".heat-rows [role=option]")
         expect(heads.nth(1)).to_have_text("1.1 previous 0.81")
@@ -339,7 +332,7 @@ def test_keyboard_only(browser, server):
         press("Tab")
         expect(focused).to_have_attribute("role", "listbox")
         press("ArrowDown")
-        expect(readout).to_contain_text("Layer 1 head 1. Attends most to")
+        expect(readout).to_contain_text("Layer 1 head 1: previous token (0.81). Attends most to")
         press("ArrowLeft")
         expect(readout).to_contain_text(
             re.compile(r"Attends to token \d+, .* with weight [01]\.\d")
@@ -354,6 +347,8 @@ def test_keyboard_only(browser, server):
             "seed",
             "stop",
         ]
+        press("Tab")
+        expect(focused).to_have_text("What the labels of the heads mean")
         for name in names:
             press("Tab")
             expect(focused).to_have_id(f"a-{name}")
@@ -465,6 +460,8 @@ def test_layout_fits_and_contrast_suffices(browser, server, viewport, scheme):
         generate(page, tokens=40)
         page.locator("#panel-a .tokens .token").last.click()
         expect(page.locator("#attention .readout")).to_contain_text("Attends most to")
+        page.locator(".heat-rows .has-role").click()
+        page.get_by_text("What the labels of the heads mean").click()
         expect(page.locator("#chart .plot")).to_be_visible()
         wide, seen = page.evaluate(
             "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
@@ -526,6 +523,21 @@ def test_network_and_server_failures(browser, server):
         page.get_by_role("button", name="Generate").click()
         expect(page.locator("#panel-a .no-text")).to_be_visible()
         expect(problem).to_have_text(EMPTY)
+
+
+def test_an_empty_prompt_and_a_full_queue(browser, opened):
+    with (
+        running(opened, ServerOptions(slots=1, queue_size=0)) as address,
+        visiting(browser, address, "status of 429") as page,
+    ):
+        generate(page, prompt="")
+        expect(page.locator("#panel-a .tokens .token")).to_have_count(12)
+        expect(page.locator("#panel-a .prompt .token")).to_have_count(len(opened.encode("")))
+        page.get_by_label("Compare two settings").check()
+        setting(page, "max_tokens").fill("400")
+        setting(page, "max_tokens", "b").fill("400")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.locator("#problem")).to_contain_text("too many requests are waiting")
 
 
 def test_the_server_is_down_when_the_page_opens(browser, example):

@@ -19,11 +19,13 @@ function build(node, attributes, children) {
 const SYMBOLS = { " ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍" };
 const NAMES = { " ": "space", "\n": "newline", "\t": "tab", "\r": "carriage return" };
 
-// A token with visible white space.
-export const visible = (piece) => piece.replace(/[ \n\t\r]/g, (space) => SYMBOLS[space]);
+// A token with visible white space. Special tokens of some models have no text.
+export const visible = (piece) =>
+  piece.replace(/[ \n\t\r]/g, (space) => SYMBOLS[space]) || "<special>";
 
 // A token for screen readers, which skip white space and most symbols for it.
 export function spoken(piece) {
+  if (!piece) return "special token";
   if (piece.trim()) return piece.trim();
   const names = [...piece].map((space) => NAMES[space] ?? space);
   const repeated = names.length > 1 && new Set(names).size === 1;
