@@ -1,6 +1,7 @@
 """The server as OpenAI's own client sees it."""
 
 import math
+import time
 from itertools import pairwise
 
 import httpx
@@ -359,6 +360,37 @@ def test_errors_have_openais_codes(client):
         ask(max_tokens=501)
     with pytest.raises(openai.BadRequestError, match="n: 7 sequences; at most 6"):
         ask(n=7)
+
+
+def test_an_answer_can_be_sent_back(client):
+    """Clients send the whole message of a response, with its null fields, in the next request."""
+    messages = [{"role": "user", "content": "the lamp"}]
+    asked = {"model": "small", "max_tokens": 4, "seed": 1}
+    message = client.chat.completions.create(messages=messages, **asked).choices[0].message
+    history = [*messages, message, {"role": "user", "content": "one"}]
+    assert client.chat.completions.create(messages=history, **asked).choices[0].message.content
+
+
+def test_clients_may_give_up(client, address):
+    asked = {"model": "small", "prompt": "the", "max_tokens": 500}
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.01).completions.create(**asked)
+    with client.completions.create(**asked, stream=True) as stream:
+        next(iter(stream))
+    deadline = time.monotonic() + 10
+    while "atlas_sequences_running 0.0" not in httpx.get(f"{address}/metrics").text:
+        assert time.monotonic() < deadline, "a request that was given up still runs"
+
+
+def test_what_is_absent_is_named(client):
+    with pytest.raises(openai.NotFoundError, match="this server has /v1/models"):
+        client.embeddings.create(model="small", input="x")
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with pytest.raises(openai.BadRequestError, match="tools: not supported") as refused:
+        client.chat.completions.create(
+            model="small", messages=[{"role": "user", "content": "x"}], tools=tools
+        )
+    assert (refused.value.param, refused.value.code) == ("tools", "unsupported_value")
 
 
 def test_the_key_is_required(opened):
