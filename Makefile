@@ -72,7 +72,8 @@ $(VENV)/installed: $(VENV)/python pyproject.toml
 	@$(PIP) --editable .
 	@touch $@
 
-$(PLOTS): | $(VENV)/installed # so that dvc plots works without a network
+# So that dvc plots works without a network, and takes the names in data as text.
+$(PLOTS): $(wildcard src/atlas/pipeline/page.* src/atlas/tools/report/plots.*) | $(VENV)/installed
 	@$(BIN)/atlas offline-plots
 
 $(VENV)/installed-dev: $(VENV)/installed
