@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import resource
 from contextlib import ExitStack, contextmanager
 from urllib.parse import unquote
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.tools.serve.app import LOCAL_HOSTS, create_app
+from atlas.tools.serve.app import LOCAL_HOSTS, OTHER_FILES, create_app, with_enough_connections
 from atlas.tools.serve.engine import ServerOptions
 
 KEY = "s3cret"
@@ -212,3 +213,20 @@ def test_a_repeated_or_missing_key_is_refused(locked):
     good = (b"authorization", b"Bearer s3cret")
     for headers in ([], [good, good], [good, (b"authorization", b"Bearer x")]):
         assert locked.ask("/v1/models", headers=headers)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("slots", "files", "expected"),
+    [
+        (16, 100_000, (512, 256)),
+        (500, 100_000, (2256, 1128)),
+        (16, 200, (68, 256)),
+        (16, 0, (1, 256)),
+    ],
+)
+def test_connections_fit_the_sequences_and_the_open_files(monkeypatch, slots, files, expected):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    options = with_enough_connections(ServerOptions(slots=slots))
+    assert (options.max_connections, options.max_connections_per_client) == expected
+    assert expected == (1, 256) or 2 * options.max_connections <= files - OTHER_FILES

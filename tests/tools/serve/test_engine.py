@@ -94,13 +94,13 @@ def test_waiting_and_running_have_timeouts(opened):
             with engine_error("timeout"):
                 await collect(second)
             (came,) = await collect(first)
-            third = await collect(engine.submit([sequence(opened, 3)]))
+            third = await collect(engine.submit([sequence(opened, 3, 2)]))
             return came, first.sequences[0].finish_reason, third
 
     came, ended, third = asyncio.run(check())
     assert ended == "length"
     assert came == alone(opened, 1, len(came))
-    assert third == [alone(opened, 3)]
+    assert third == [alone(opened, 3, 2)]
 
 
 def test_the_engine_survives_an_error_of_the_model(opened):
@@ -198,6 +198,7 @@ def test_a_client_that_disconnects_frees_its_slot(opened, stream):
                     busy = client.post("/v1/completions", json=LONG)
                     assert (busy.status_code, busy.headers["Retry-After"]) == (429, "1")
                     assert busy.json()["error"]["type"] == "rate_limit_error"
+                    assert client.get("/health").json() == {"status": "ok"}
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     leaving.post("/v1/completions", json=body, timeout=0.3)

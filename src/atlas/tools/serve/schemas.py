@@ -31,7 +31,8 @@ NonEmpty = Annotated[list[T], Field(min_length=1)]
 Body = dict[str, Any]
 HEADERS = {  # of error responses, by status
     401: {"WWW-Authenticate": "Bearer"},
-    413: {"Connection": "close"},  # the rest of the body is not read
+    408: {"Connection": "close"},  # the rest of the body is not read
+    413: {"Connection": "close"},
     429: {"Retry-After": "1"},  # seconds
     503: {"Retry-After": "1"},
 }
