@@ -13,6 +13,7 @@ SHAPES_NO_OUTPUT = {
         "params/settings",
         "pipeline/stage",
         "pipeline/processes",
+        "pipeline/restore",
     )
 }
 

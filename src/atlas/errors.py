@@ -51,20 +51,17 @@ def configure_logging() -> None:
 def one_line_errors() -> Iterator[None]:
     """End the program with one line on stderr instead of a traceback; show log messages there.
 
-    ``ATLAS_DEBUG=1`` shows the traceback.
+    Notes on the error (PEP 678) follow its message. ``ATLAS_DEBUG=1`` shows the traceback.
     """
     configure_logging()
     try:
         yield
         return
-    except KeyboardInterrupt:
-        message, code = "stopped: nothing half-written was kept", EXIT_STOPPED
-    except Stopped as error:
-        message, code = str(error), EXIT_STOPPED
-    except Exception as error:
-        if os.environ.get("ATLAS_DEBUG") == "1":
+    except (Exception, KeyboardInterrupt) as error:
+        code = EXIT_STOPPED if isinstance(error, Stopped | KeyboardInterrupt) else EXIT_REFUSED
+        if code == EXIT_REFUSED and os.environ.get("ATLAS_DEBUG") == "1":
             raise
-        message, code = f"error: {_explain(error)}", EXIT_REFUSED
+        message = "; ".join([_explain(error), *getattr(error, "__notes__", [])])
     if helps_another():
         # Rank 0 reports an error that all ranks share, and torchrun then ends the others. A rank
         # that is still here failed for a reason of its own.
@@ -99,10 +96,15 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: floa
     return f": did you mean {prefix}{close[0]}?" if close else ""
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, AtlasError):
+def _explain(error: Exception | KeyboardInterrupt) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped: nothing half-written was kept"
+    if isinstance(error, Stopped):
         return str(error)
+    if isinstance(error, AtlasError):
+        return f"error: {error}"
     if isinstance(error, OSError) and error.strerror:
         file = f"{error.filename}: " if error.filename else ""
-        return f"{file}{error.strerror} (nothing half-written was kept; fix it and run again)"
-    return f"{type(error).__name__}: {error} (unexpected: ATLAS_DEBUG=1 shows the traceback)"
+        advice = "nothing half-written was kept; fix it and run again"
+        return f"error: {file}{error.strerror} ({advice})"
+    return f"error: {type(error).__name__}: {error} (unexpected: ATLAS_DEBUG=1 shows the traceback)"

@@ -31,7 +31,13 @@ def undisturbed(finished, tmp_path_factory) -> Checkout:
     return copy
 
 
-def interrupt(checkout: Checkout, kill, step: int = 10, **environment: str) -> str:
+def interrupt(
+    checkout: Checkout,
+    kill,
+    step: int = 10,
+    command: tuple[str, ...] = ("repro", "train"),
+    **environment: str,
+) -> str:
     """Start a training and interrupt it in the middle; return its output.
 
     The progress bar of each step goes into a small pipe that is read only after the kill, so the
@@ -39,8 +45,7 @@ def interrupt(checkout: Checkout, kill, step: int = 10, **environment: str) -> s
     """
     process = checkout.start(
         "dvc",
-        "repro",
-        "train",
+        *command,
         pipesize=4096,
         ATLAS_CHECKPOINT_SECONDS="0",
         TQDM_MININTERVAL="0",
@@ -99,6 +104,20 @@ def kill_dvc(process: subprocess.Popen) -> None:
     process.kill()
     process.wait()
     time.sleep(5 * POLL_SECONDS)  # until the trainer has noticed
+
+
+def terminate_dvc(process: subprocess.Popen) -> None:
+    process.terminate()
+    process.wait()
+    time.sleep(5 * POLL_SECONDS)
+
+
+def terminate_group(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+def hang_up(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGHUP)  # the terminal was closed
 
 
 def press_ctrl_c(process: subprocess.Popen) -> None:
@@ -163,6 +182,30 @@ def test_ctrl_c_is_one_line(checkout):
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kill",
+    [kill_dvc]
+    + [
+        pytest.param(each, marks=pytest.mark.very_slow)
+        for each in (terminate_dvc, terminate_group, hang_up, kill_trainer)
+    ],
+)
+def test_a_stopped_experiment_keeps_the_model_and_the_branch(finished, tmp_path, kill):
+    checkout = finished.copy(tmp_path / "project")
+    (checkout.root / "presets/char.yaml").write_text("# edited\n")
+    interrupt(checkout, kill, command=("exp", "run", "-S", "train.lr=5e-3"))
+    if kill is kill_trainer:  # by SIGKILL: the documented way back
+        checkout.git("checkout", "HEAD", "params.yaml", "metrics")
+        checkout.dvc("checkout")
+    status = checkout.git("status", "--short", "--branch").splitlines()
+    assert status[0] == "## main"
+    assert " M presets/char.yaml" in status
+    assert not [line for line in status if line.endswith("metrics")]
+    checkout.git("checkout", "HEAD", "params.yaml")
+    assert checkout.dvc("status") == "Data and pipelines are up to date.\n"
+
+
 @pytest.mark.very_slow
 def test_training_starts_over_with_another_param(checkout, tmp_path):
     other = checkout.copy(tmp_path / "other")
@@ -183,8 +226,8 @@ def test_code_changed_during_a_run_does_not_become_its_record(checkout):
 
     printed = interrupt(checkout, edit)
     assert "src/atlas/model/layers.py changed while the stage ran" in printed
-    assert not (checkout.root / "models/model").exists()
-    assert not (checkout.root / "metrics/train.json").exists()
+    assert "the former outputs are back" in printed
+    assert checkout.git("status", "--short", "metrics") == ""
 
 
 @pytest.mark.very_slow

@@ -15,10 +15,11 @@ import os, signal
 from atlas.errors import one_line_errors
 from atlas.pipeline.processes import end_with_dvc, end_with_parent
 with one_line_errors():
-    {}()
+    {}
 print(os.getpid(), flush=True)
 signal.pause()
 """
+END_WITH_DVC = "end_with_dvc(lambda: None)"
 STARTER = "import os, shlex, subprocess; subprocess.run(shlex.split(os.environ['COMMAND']))"
 STAYING_SHELL = "import shlex, subprocess, sys; subprocess.run(shlex.split(sys.argv[-1]))"
 THE_CHILD = f"{sys.executable} -m child"
@@ -58,7 +59,7 @@ def ends(child: psutil.Process, seconds: float) -> bool:
 
 @pytest.mark.parametrize("reaped", [True, False])
 def test_a_process_ends_with_its_parent(start, reaped):
-    starter, child = start("end_with_parent", THE_CHILD)
+    starter, child = start("end_with_parent()", THE_CHILD)
     starter.kill()
     if reaped:
         starter.wait()
@@ -70,20 +71,20 @@ def test_a_process_ends_with_its_parent(start, reaped):
 )
 def test_a_stage_ends_with_dvc_whatever_shell_is_between(start, shell):
     command = f"{shell} '{THE_CHILD}'" if shell else THE_CHILD
-    dvc, child = start("end_with_dvc", command, DVC_STAGE="train")
+    dvc, child = start(END_WITH_DVC, command, DVC_STAGE="train")
     dvc.kill()
     dvc.wait()
     assert ends(child, 30)
 
 
 def test_a_stage_runs_as_long_as_dvc(start):
-    _, child = start("end_with_dvc", f"/bin/sh -c '{THE_CHILD}'", DVC_STAGE="train")
+    _, child = start(END_WITH_DVC, f"/bin/sh -c '{THE_CHILD}'", DVC_STAGE="train")
     assert not ends(child, 1)
 
 
 def test_a_stage_started_by_hand_keeps_running(start, monkeypatch):
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    starter, child = start("end_with_dvc", THE_CHILD)
+    starter, child = start(END_WITH_DVC, THE_CHILD)
     starter.kill()
     starter.wait()
     assert not ends(child, 1)
@@ -91,7 +92,7 @@ def test_a_stage_started_by_hand_keeps_running(start, monkeypatch):
 
 def test_a_stage_whose_dvc_is_gone_already_does_not_start(tmp_path):
     """DVC was killed while Python was starting."""
-    (tmp_path / "child.py").write_text("import time; time.sleep(1)" + CHILD.format("end_with_dvc"))
+    (tmp_path / "child.py").write_text("import time; time.sleep(1)" + CHILD.format(END_WITH_DVC))
     starter = subprocess.run(
         f"{THE_CHILD} 2> said & exit",
         shell=True,

@@ -200,11 +200,25 @@ def test_a_failed_stage_leaves_nothing_half_written(finished, tmp_path):
 def test_a_refused_param_costs_nothing(finished, tmp_path, change):
     checkout = finished.copy(tmp_path / "project")
     printed = checkout.dvc("exp", "run", "-S", change, check=False)
-    assert "error: params.yaml: train.lr" in printed
+    (error,) = (line for line in printed.splitlines() if line.startswith("error:"))
+    assert error.startswith("error: params.yaml: train.lr")
+    assert error.endswith("; the former outputs are back")
     assert "Traceback" not in printed
+    assert checkout.git("status", "--short") == " M params.yaml\n"
     checkout.git("checkout", "params.yaml")
-    assert stages_run(checkout.dvc("repro")) == []  # the model is in the cache
-    assert checkout.hashes() == finished.hashes()
+    assert checkout.dvc("status") == "Data and pipelines are up to date.\n"
+
+
+@pytest.mark.slow
+def test_a_stage_that_cannot_be_imported_costs_nothing(finished, tmp_path):
+    checkout = finished.copy(tmp_path / "project")
+    (checkout.root / "src/atlas/model/layers.py").write_text("def broken(:")
+    printed = checkout.dvc("repro", "train", check=False)
+    assert "SyntaxError" in printed
+    assert "the former outputs are back" in printed
+    checkout.git("checkout", "src")
+    assert checkout.git("status", "--short") == ""
+    assert checkout.dvc("status") == "Data and pipelines are up to date.\n"
 
 
 @pytest.mark.slow

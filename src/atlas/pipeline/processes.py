@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from threading import Thread
 
 import psutil
@@ -18,18 +19,38 @@ DVC = "DVC_STAGE"  # set in the environment of every command that DVC runs
 POLL_SECONDS = 0.1
 
 
-def end_with_dvc() -> None:
+def stop_on_signals() -> None:
+    """Let SIGTERM and a closed terminal (SIGHUP) interrupt this process as Ctrl+C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def end_with_dvc(then: Callable[[], None]) -> None:
     """Stop this stage, as if by SIGTERM, when the DVC process that runs it has ended.
 
-    A stage started by hand keeps running. DVC starts a stage through a shell: most shells replace
-    themselves with the stage, but dash (/bin/sh on Debian) stays between the two and outlives DVC.
-    Under torchrun, each process ends with the launcher, which ends with DVC.
+    ``then`` is called first. A stage started by hand keeps running. Under torchrun, each process
+    ends with the launcher, which ends with DVC.
     """
     if TORCHRUN in os.environ:
         _end_with(psutil.Process().parent())  # of another session
     elif DVC in os.environ:
-        shell = _parent(psutil.Process())
-        _end_with(_parent(shell) if shell and _runs_this(shell) else shell)
+        _end_with(_dvc(), then)
+
+
+def dvc_has_ended() -> bool:
+    """True if DVC started this process and is gone."""
+    return DVC in os.environ and TORCHRUN not in os.environ and _dvc() is None
+
+
+def _dvc() -> psutil.Process | None:
+    """Return the DVC process that runs this stage, None if it has ended.
+
+    DVC starts a stage through a shell: most shells replace themselves with the stage, but dash
+    (/bin/sh on Debian) stays between the two and outlives DVC.
+    """
+    shell = _parent(psutil.Process())
+    return _parent(shell) if shell and _runs_this(shell) else shell
 
 
 def end_with_parent() -> None:
@@ -57,13 +78,15 @@ def _runs_this(shell: psutil.Process) -> bool:
     return "-c" in command and command[-1].endswith(" ".join(sys.orig_argv[1:]))
 
 
-def _end_with(parent: psutil.Process | None) -> None:
+def _end_with(parent: psutil.Process | None, then: Callable[[], None] | None = None) -> None:
     if parent is None:
         raise AtlasError("the process that started this one has ended; run `dvc repro` again")
 
     def watch() -> None:
         while _is_alive(parent):
             time.sleep(POLL_SECONDS)
+        if then:
+            then()
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=watch, daemon=True).start()

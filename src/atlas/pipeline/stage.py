@@ -15,13 +15,13 @@ recorded with the old result. A stage therefore reads its entry in dvc.yaml, fin
 everything listed there before it starts, and compares again before it publishes its outputs.
 """
 
+import atexit
 import functools
 import hashlib
 import json
 import math
 import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +46,14 @@ from atlas.pipeline.files import (
     write_csv,
     write_json,
 )
-from atlas.pipeline.processes import end_with_dvc
+from atlas.pipeline.processes import end_with_dvc, stop_on_signals
+from atlas.pipeline.restore import (
+    COPIES,
+    clean_up,
+    clean_up_at_exit,
+    reattach_head,
+    without_signals,
+)
 
 PARAMS = Path("params.yaml")
 LOCK_TIMEOUT = 30.0  # seconds; a killed run needs a moment to end
@@ -140,8 +147,9 @@ class StageRun:
                     f"{changed[0]}{more} changed while the stage ran, so the result matches "
                     "neither version and was discarded: run `dvc repro` again"
                 )
-            for final in self._written:
-                put_in_place(partial_path(final), final)
+            with without_signals():  # all outputs or none
+                for final in self._written:
+                    put_in_place(partial_path(final), final)
         except OSError as error:
             if error.errno not in NO_ROOM or error.filename:
                 raise
@@ -163,28 +171,38 @@ class StageRun:
 
 def run_stage(name: str, body: Callable[[StageRun], None]) -> None:
     """Run ``main`` of a stage script; the current folder is the checkout."""
+    atexit.unregister(clean_up_at_exit)
     with one_line_errors():
-        end_with_dvc()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        started = time.perf_counter()
-        params = load_params(PARAMS)
-        settings()  # reject invalid ones before any work
-        spec = StageSpec.from_dvc_yaml(name, dict(leaves(params.model_dump())))
-        inputs = spec.inputs()
-        fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-        checkpoints = project_root() / ".ckpt" / name / fingerprint
-        experiment = os.environ.get("DVC_EXP_NAME", "workspace")
-        events = project_root() / "metrics/tensorboard" / f"{experiment}-{fingerprint[:6]}"
-        run = StageRun(name, params, checkpoints, events, spec)
-        if helps_another():  # the first process locks, prints and publishes
+        try:
+            end_with_dvc(reattach_head)
+            stop_on_signals()
+            _run_stage(name, body)
+        except BaseException as error:
+            if note := clean_up(name):
+                error.add_note(note)
+            raise
+
+
+def _run_stage(name: str, body: Callable[[StageRun], None]) -> None:
+    started = time.perf_counter()
+    params = load_params(PARAMS)
+    settings()  # reject invalid ones before any work
+    spec = StageSpec.from_dvc_yaml(name, dict(leaves(params.model_dump())))
+    inputs = spec.inputs()
+    fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    checkpoints = project_root() / ".ckpt" / name / fingerprint
+    experiment = os.environ.get("DVC_EXP_NAME", "workspace")
+    events = project_root() / "metrics/tensorboard" / f"{experiment}-{fingerprint[:6]}"
+    run = StageRun(name, params, checkpoints, events, spec)
+    if helps_another():  # the first process locks, prints and publishes
+        body(run)
+        return
+    here = Path(".ckpt") / f"{name}.lock"
+    with _locked(here), _locked(checkpoints.with_suffix(".lock")):
+        with run.publishing(inputs):
             body(run)
-            return
-        here = Path(".ckpt") / f"{name}.lock"
-        with _locked(here), _locked(checkpoints.with_suffix(".lock")):
-            with run.publishing(inputs):
-                body(run)
-            remove(checkpoints)
-        run.write_timing(time.perf_counter() - started)
+            run.write_timing(time.perf_counter() - started)
+        remove(checkpoints)
 
 
 @contextmanager
@@ -207,7 +225,7 @@ def _locked(lock_file: Path) -> Iterator[None]:
 def project_root() -> Path:
     """Return the user's checkout, even inside a copy that ``dvc exp run --temp`` made of it."""
     here = os.environ.get("DVC_ROOT", str(Path.cwd()))
-    return Path(here.split(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0])
+    return Path(here.split(COPIES)[0])
 
 
 def resolve_user_path(path: str) -> Path:

@@ -38,6 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 from atlas.errors import EXIT_REFUSED, EXIT_STOPPED, AtlasError, one_line_errors
 from atlas.params.settings import settings
 from atlas.pipeline.processes import end_with_dvc
+from atlas.pipeline.restore import reattach_head
 from atlas.tokens.windows import NO_TARGET, TokenBatch
 
 TIMEOUT = timedelta(minutes=30)  # another process may be writing a checkpoint or compiling
@@ -190,7 +191,7 @@ def launch(module: str, program: Callable[[], None]) -> None:
     logging.disable(logging.CRITICAL)  # the launcher would add pages to the one line of an error
     try:
         with one_line_errors():
-            end_with_dvc()
+            end_with_dvc(reattach_head)
         elastic_launch(config, sys.executable)("-m", module)
     except SignalException:
         sys.exit(EXIT_STOPPED)
