@@ -45,12 +45,15 @@ def main(run: StageRun) -> None:
             remove(LIVE)
         trainer = Trainer(model, params, splits, checkpoints, context, run.events, LIVE, sample)
         state, last = trainer.fit(), full_weights(model, context)
-        if context.is_main:
+
+        def write() -> None:
             checkpoints.write_model(run.output_folder("models/model"), model.config, last)
             is_weighted = run.params.corpus.mix and run.params.model.kind != "bigram"
             counts = corpora_seen(trainer.data, state) if is_weighted else {}
             counts["parameters"] = model.parameter_count()
             write_metrics(run, state, counts, context)
+
+        trainer.write_outputs(state, write, run.discard_outputs)
 
 
 def write_metrics(
@@ -62,7 +65,7 @@ def write_metrics(
     page = samples_page(state.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
     run.write_metrics(state.final_metrics() | counts)
-    run.timing_rows += state.speed_rows
+    run.timing_rows[:] = state.speed_rows
     run.timing |= state.median_speed()
     run.timing["peak_memory_mb"] = round(peak_memory(context.device) / 1e6)
     run.timing["processes"] = context.size

@@ -19,6 +19,13 @@ class Stopped(AtlasError):  # noqa: N818 - not a failure
     """The user or the system stopped the program; what was done so far is kept."""
 
 
+class NotWritten(AtlasError):  # noqa: N818 - a state, as Stopped
+    """A file could not be written, most likely because the disk is full."""
+
+    def __init__(self, what: object, reason: object) -> None:
+        super().__init__(f"{what}: not written ({reason}); free some space and run again")
+
+
 # What moves the cursor, changes the terminal or turns text around; line end and tab stay.
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"

@@ -205,6 +205,7 @@ def test_a_killed_experiment_returns_to_its_branch_and_keeps_edits(killed):
 @pytest.mark.parametrize("by", ["user", "repro"])
 def test_a_head_that_dvc_has_not_detached_stays(killed, monkeypatch, by):
     if by == "user":
+        command("git", "switch", "-q", "main", cwd=killed)
         command("git", "switch", "-q", "--detach", "main", cwd=killed)
     else:
         monkeypatch.delenv("DVC_EXP_BASELINE_REV")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from atlas.errors import AtlasError, Stopped
+from atlas.model.weights import weights_of
 from atlas.training import checkpoint
 from atlas.training.checkpoint import stop_requests
 from atlas.training.metrics import TrainState
@@ -138,6 +139,59 @@ def test_best_weights_stay_in_memory_if_the_disk_is_full(new_trainer, monkeypatc
     run.fit()
     assert caplog.text.count("kept in memory") == 3
     assert run.checkpoints.best.read_bytes() == whole.checkpoints.best.read_bytes()
+
+
+def write_outputs(run, state, folder, fails):
+    """Write the model; the first ``fails`` attempts find a full disk."""
+    attempts = iter(range(9))
+
+    def write():
+        if next(attempts) < fails:
+            raise OSError(errno.ENOSPC, "No space left on device", "models/model")
+        folder.mkdir(exist_ok=True)
+        run.checkpoints.write_model(folder, run.model.config, weights_of(run.model))
+
+    run.write_outputs(state, write, lambda: None)
+
+
+def test_a_model_without_room_takes_that_of_an_older_checkpoint(new_trainer, monkeypatch, tmp_path):
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", "0")
+    run = new_trainer(steps=6)
+    write_outputs(run, run.fit(), tmp_path / "model", fails=1)
+    assert names(run) == ["best.safetensors", "step-00000006"]
+    assert (tmp_path / "model/last.safetensors").exists()
+
+
+def test_the_last_weights_survive_a_full_disk(new_trainer, tmp_path):
+    run = new_trainer(steps=6)
+    message = r"^models/model: not written \(No space.*\); free some .* from step 6 of 6$"
+    with pytest.raises(AtlasError, match=message):
+        write_outputs(run, run.fit(), tmp_path / "model", fails=2)
+    assert names(run) == ["best.safetensors", "step-00000006"]
+    again = new_trainer(steps=6)
+    again.train_step.update = None  # no step is left
+    write_outputs(again, again.fit(), tmp_path / "model", fails=0)
+    assert same_weights(again.model, run.model)
+
+
+def test_a_full_checkpoint_folder_does_not_cost_the_best_weights(
+    new_trainer, monkeypatch, tmp_path
+):
+    whole, run = new_trainer("whole", steps=6), new_trainer(steps=6)
+    write_outputs(whole, whole.fit(), tmp_path / "whole model", fails=0)
+
+    def full(partial, final):
+        raise OSError(errno.ENOSPC, "No space left on device", str(partial))
+
+    monkeypatch.setattr(checkpoint, "put_in_place", full)
+    state = run.fit()
+    assert not run.checkpoints.best.exists()
+    write_outputs(run, state, tmp_path / "model", fails=0)
+    for name in ("model.safetensors", "last.safetensors"):
+        ours, theirs = (tmp_path / each / name for each in ("model", "whole model"))
+        assert ours.read_bytes() == theirs.read_bytes()
+    with pytest.raises(AtlasError, match=r"continues from step 0 of 6$"):  # room for nothing
+        write_outputs(run, state, tmp_path / "model", fails=2)
 
 
 def test_a_checkpoint_of_another_model_is_refused(new_trainer, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, NotWritten
 from atlas.model.baselines import Bigram, TwoLayerNetwork
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel
@@ -106,7 +106,7 @@ def write_weights(
         safetensors.torch.save_file(weights, path, metadata)
         path.chmod(path.parent.stat().st_mode & 0o666)  # otherwise readable only by its owner
     except (SafetensorError, OSError) as error:
-        raise AtlasError(f"{path}: not written ({error}); free some space and run again") from None
+        raise NotWritten(path, error) from None
 
 
 def load_model(

@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from atlas.errors import NO_ROOM, AtlasError, helps_another, one_line_errors
+from atlas.errors import NO_ROOM, AtlasError, NotWritten, helps_another, one_line_errors
 from atlas.params.overrides import leaves
 from atlas.params.schema import Params, load_params
 from atlas.params.settings import settings
@@ -154,11 +154,15 @@ class StageRun:
             if error.errno not in NO_ROOM or error.filename:
                 raise
             outs = ", ".join(str(final) for final in self._written) or f"stage {self.name}"
-            reason = f"not written ({error.strerror}); free some space and run again"
-            raise AtlasError(f"{outs}: {reason}") from error
+            raise NotWritten(outs, error.strerror) from error
         finally:
-            for final in self._written:
-                remove(partial_path(final))
+            self.discard_outputs()
+
+    def discard_outputs(self) -> None:
+        """Remove the outputs that are not published yet."""
+        for final in self._written:
+            remove(partial_path(final))
+        self._written.clear()
 
     def write_timing(self, seconds: float) -> None:
         """Write the duration and speeds of the run."""

@@ -152,8 +152,21 @@ class Checkpoints:
     def write_model(self, folder: Path, config: ModelConfig, last: dict[str, Tensor]) -> None:
         """Write the config, the best weights and the last weights of a model to a folder."""
         config.write(folder)
-        shutil.copyfile(self.best, folder / WEIGHTS)
+        if self._pending:
+            write_weights(self._pending, folder / WEIGHTS)
+        else:
+            shutil.copyfile(self.best, folder / WEIGHTS)
         write_weights(last, folder / LAST_WEIGHTS)
+
+    def make_room(self) -> None:
+        """Remove all checkpoints but the newest."""
+        for old in self.newest_first()[1:]:
+            remove(old)
+
+    def last_step(self) -> int:
+        """The step of the newest checkpoint, 0 without one."""
+        names = [folder.name for folder in self.newest_first()]
+        return int(names[0].removeprefix("step-")) if names else 0
 
     def newest_first(self) -> list[Path]:
         """Folders of the checkpoints."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from atlas.cleaning.documents import SPLITS, Split
-from atlas.errors import AtlasError, Stopped
+from atlas.errors import AtlasError, NotWritten, Stopped
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
@@ -85,7 +85,7 @@ class Trainer:
     def fit(self) -> TrainState:
         """Train to the last step, starting from the newest checkpoint; every process must call it.
 
-        The best weights are then in ``checkpoints.best``, the last ones in the model. SIGINT and
+        ``checkpoints`` then has the best weights, the model the last ones. SIGINT and
         SIGTERM write a checkpoint and raise ``Stopped``. A bigram model is counted by the main
         process.
         """
@@ -137,9 +137,36 @@ class Trainer:
                     )
             if state.unlogged:  # patience ended training between two rows
                 self._log(state, logger)
-        if context.is_main:
-            self.checkpoints.flush()
         return state
+
+    def write_outputs(
+        self, state: TrainState, write: Callable[[], None], discard: Callable[[], None]
+    ) -> None:
+        """Write the outputs in the main process; every process must call this.
+
+        If they can't be written, as on a full disk, remove older checkpoints and try again. If that
+        fails, too, keep a checkpoint of the last step, from which the next run finishes.
+        """
+        context, checkpoints = self.context, self.checkpoints
+        for _ in range(2):
+            error: NotWritten | None = None
+            try:
+                if context.is_main:
+                    write()
+            except NotWritten as not_written:
+                error = not_written
+            except OSError as os_error:
+                error = NotWritten(os_error.filename or "outputs", os_error.strerror)
+            if not context.any(error is not None):
+                return
+            if context.is_main:
+                discard()
+                checkpoints.make_room()
+        if not isinstance(self.model, Bigram):  # a bigram model is counted again in seconds
+            is_saved = checkpoints.save(self.train_step, state)
+            last = state.step if is_saved else checkpoints.last_step()
+            error = AtlasError(f"{error}: it continues from step {last} of {self.train_step.steps}")
+        raise error or AtlasError("the main process could not write the outputs")
 
     def _log(self, state: TrainState, logger: MetricsLogger) -> None:
         epoch = float(state.step * self.data.batch_size / self.data.per_epoch)
@@ -227,7 +254,6 @@ class Trainer:
         losses = pairs.bigram_losses(pairs.first, pairs.second)
         seconds = time.perf_counter() - started
         self.checkpoints.keep_best(weights_of(model))
-        self.checkpoints.flush()
         train_loss = float(pairs.counts @ losses) / int(pairs.counts.sum())
         val = tally(model, self.val.all())
         windows = self.params.train.eval_train_windows
