@@ -74,7 +74,8 @@ def restore_outputs(stage: str) -> str:
             return ""
         from dvc.repo import Repo  # slow
 
-        back, lost = [], []
+        back: list[str] = []
+        lost: list[str] = []
         with Repo() as repo:
             for out in repo.stage.load_one(name=stage).outs:
                 if out.exists or not out.hash_info:
