@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -267,3 +268,30 @@ def test_model_prints_what_params_describe():
     code, _, error = atlas("model", "smal")
     assert code == 1
     assert "did you mean small?" in error
+
+
+CLOSED = """
+import sys
+from atlas.tools import cli
+
+def app():
+    print("first", flush=True)
+    sys.stdin.readline()
+    print("second")
+    sys.exit(1)
+
+cli.app, sys.argv = app, ["atlas", "preset"]
+cli.run()
+"""
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error():
+    command = [sys.executable, "-c", CLOSED]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(command, cwd=ROOT, env=buffered, **pipes) as process:
+        assert process.stdout.readline() == b"first\n"
+        process.stdout.close()
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
+        assert process.stderr.read() == b""

@@ -62,13 +62,16 @@ def run() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack characters of a text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with one_line_errors():
-            app()
-    except SystemExit as end:
-        if end.code and sys.argv[1:2] == ["preset"] and not sys.stdout.isatty():
-            # `dvc exp run $(atlas preset ...)` ignores the exit code but fails on this target.
-            print(PRESET_REFUSED)
-        raise
+        try:
+            with one_line_errors():
+                app()
+        except SystemExit as end:
+            if end.code and sys.argv[1:2] == ["preset"] and not sys.stdout.isatty():
+                # `dvc exp run $(atlas preset ...)` ignores the exit code but fails on this target.
+                print(PRESET_REFUSED)
+            raise
+        finally:
+            sys.stdout.flush()  # here, so that a closed pipe is noticed
     except BrokenPipeError:  # the reader has closed the pipe, such as `| head`
         sys.stderr.close()
 
