@@ -36,6 +36,7 @@ from atlas.training.memory import available_memory, check_memory
 from atlas.training.metrics import (
     BestEffort,
     MetricsLogger,
+    Row,
     TrainState,
     matmul_flops,
     val_row,
@@ -258,8 +259,8 @@ class Trainer:
         val = tally(model, self.val.all())
         windows = self.params.train.eval_train_windows
         train = tally(model, self.train_sample.spread(windows)) if windows else None
-        row = {"step": 1, "loss": train_loss, "loss_average": train_loss}
-        speed = {"step": 1, "tokens_per_second": round(pairs.read / seconds)}
+        row: Row = {"step": 1, "loss": train_loss, "loss_average": train_loss}
+        speed: Row = {"step": 1, "tokens_per_second": round(pairs.read / seconds)}
         state = TrainState(
             step=1,
             best_step=1,
