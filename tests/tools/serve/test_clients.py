@@ -146,7 +146,7 @@ def own_score(model, context: str, continuation: str) -> tuple[float, bool]:
 
 
 def own_rolling_score(model, text: str, length: int) -> float:
-    """Log probability of a text in adjacent windows, of which the last reaches back."""
+    """Log probability of a text in adjacent windows; the last one reaches back."""
     ids, total, start = model.tokenizer.encode(text), 0.0, 0
     while start < len(ids):
         end = min(start + length - 1, len(ids))
