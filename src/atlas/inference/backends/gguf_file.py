@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NoReturn
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
@@ -266,7 +266,7 @@ class _Header:
         if count * least > self._size - self._file.tell():
             self._damaged(f"{count:,} {name} don't fit in the file")
 
-    def _damaged(self, reason: str) -> Any:
+    def _damaged(self, reason: str) -> NoReturn:
         raise AtlasError(
             f"{self._path}: damaged, or cut short at {self._size:,} bytes ({reason}); download or "
             "export it again"
