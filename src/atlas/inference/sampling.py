@@ -124,7 +124,7 @@ def sampling_probabilities(
     """Probabilities (V,) with which ``next_token`` picks each id."""
     processed = process_logits(logits, sampling, prompt, continuation)
     if sampling.is_greedy:
-        return (np.arange(len(processed)) == processed.argmax()).astype(np.float32)
+        processed = np.where(np.arange(len(processed)) == processed.argmax(), processed, -np.inf)
     return softmax(processed)
 
 
