@@ -99,8 +99,8 @@ def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:
 
 def print_result(result: Exporter, folder: Path) -> None:
     """Print a row per file, the logit differences and the paths; speeds are tokens per second."""
-    titles = ("file", "bytes", "perplexity", "KL divergence", "same top token", "matrices")
-    titles += ("prompt tok/s", "generated tok/s")
+    names = "file, bytes, perplexity, KL divergence, same top token, matrices"
+    titles = (*names.split(", "), "prompt tok/s", "generated tok/s")
 
     def speed(row: FileRow, part: str) -> str:
         value = result.speeds.get(f"{row.format}_{part}_tokens_per_second")
