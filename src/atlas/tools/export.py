@@ -11,7 +11,7 @@ from atlas.export.bundle import ModelBundle, ValidationData, encode_texts, sampl
 from atlas.export.card import FileRow
 from atlas.export.export import Exporter, export_model
 from atlas.inference.backends.gguf_file import read_gguf
-from atlas.inference.backends.load import CONFIG, GGUF, is_hugging_face, read_json
+from atlas.inference.backends.load import ADAPTER, CONFIG, GGUF, is_hugging_face, read_json
 from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import print_table
@@ -53,8 +53,10 @@ def refuse_foreign(path: Path) -> None:
         advice += f", `atlas inspect {path}` shows its contents"
     elif path.is_file():
         kind, advice = "a file", "give the folder that train wrote"
+    elif (path / ADAPTER).exists():
+        kind, advice = "an adapter", "merge it with its model first (merge_and_unload of peft)"
     elif is_hugging_face(path):
-        names = values.get("architectures") or values.get("model_type") or "an adapter"
+        names = values.get("architectures") or values.get("model_type")
         named = ", ".join(map(str, names)) if isinstance(names, list) else str(names)
         kind = f"a Hugging Face folder ({named[:80]})"
         advice += "; llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it"

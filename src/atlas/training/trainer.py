@@ -150,7 +150,7 @@ class Trainer:
         """
         context, checkpoints = self.context, self.checkpoints
         for _ in range(2):
-            error: NotWritten | None = None
+            error: AtlasError | None = None
             try:
                 if context.is_main:
                     write()

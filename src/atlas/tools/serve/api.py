@@ -412,7 +412,7 @@ async def respond(
     service: ModelService, body: CompletionRequest | ChatRequest, request: Request
 ) -> Response:
     """Generate completions, in one response or as a stream of chunks."""
-    completions = Completions(service, body)
+    completions = await asyncio.to_thread(Completions, service, body)  # templates take seconds
     try:
         if not body.stream:
             content = await _unless_disconnected(request, completions.response())
