@@ -215,7 +215,7 @@ def test_a_question_is_asked_alone(tokenizer):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("no.gguf", b"GGUF but no more", "version 544567840 of GGUF"),
+        ("no.gguf", b"GGUF but no more", "of GGUF; Atlas reads versions 2"),
         ("empty.gguf", b"", "not a GGUF file"),
         ("text.txt", b"x", "not a model; give a folder or a file that ends in .gguf"),
         ("folder/config.json", b'{"architectures": ["LlamaForCausalLM"]}', "transformers can't"),

@@ -93,9 +93,10 @@ def plot_dynamics(rows: pd.DataFrame, path: Path) -> None:
     marker = "o" if len(rows) == 1 else ""  # a line through one point does not show
     for axis, column in ((loss, "loss"), (accuracy, "accuracy")):
         for split, prefix, color in (("train", "train_", TRAIN_COLOR), ("val", "", VAL_COLOR)):
-            values = rows[prefix + column]
-            if values.notna().any():
-                axis.plot(rows["step"], values, color=color, marker=marker, label=split)
+            if prefix + column in rows and rows[prefix + column].notna().any():
+                axis.plot(
+                    rows["step"], rows[prefix + column], color=color, marker=marker, label=split
+                )
     best = rows.nsmallest(1, "loss")
     step, lowest = best["step"].item(), best["loss"].item()
     loss.plot(step, lowest, "o", color=VAL_COLOR, label=f"lowest val: {lowest:#.4g}")

@@ -24,7 +24,7 @@ SECURITY_HEADERS = {  # of every response: the page loads nothing from elsewhere
 }
 MAX_HEADER_BYTES = 1 << 16
 MAX_CHUNKING_BYTES = 1 << 20  # sizes of chunks, and trailers, in addition to a body
-GRACE_SECONDS = 0.5  # for the request of a new connection to arrive, in a burst of others
+GRACE_SECONDS = 1.0  # for the request of a new connection to arrive, in a burst of others
 BURST = 2  # times the limit, during which new connections have this time
 IPV6_HOST_BITS = 64  # one client usually has all addresses of a network of this size
 State = Literal["idle", "headers", "body", "reader", "working"]
