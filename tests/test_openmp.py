@@ -31,13 +31,17 @@ def spin_counts(module: str, **environment: str) -> set[str]:
     "module",
     [
         "stages.train_tokenizer",  # sentencepiece
-        "atlas.inference.backends.gguf",  # llama.cpp
         pytest.param("stages.train", marks=pytest.mark.slow),  # PyTorch
         pytest.param("bench.generate", marks=pytest.mark.slow),
     ],
 )
 def test_waiting_threads_spin_briefly(module):
     assert spin_counts(module) == {"20000"}
+
+
+def test_those_of_llama_cpp_spin_even_less():
+    assert "1000" in spin_counts("atlas.inference.backends.gguf")
+    assert spin_counts("atlas.inference.backends.gguf", GOMP_SPINCOUNT="7") == {"7"}
 
 
 def test_the_settings_of_the_user_stay():

@@ -5,5 +5,6 @@ import os
 # Threads of libgomp (in PyTorch, llama.cpp, sentencepiece) spin while they wait. Beside other work
 # that costs several times the speed, so they soon give up their core. libgomp reads this only
 # when it is loaded, and every command and stage imports this package first.
+SPIN_COUNT = "20000"
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 import atlas
 from atlas.errors import AtlasError, one_line
-from atlas.pipeline.processes import threads
+from atlas.pipeline.processes import loading_llama_cpp, threads
 
 Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
@@ -107,7 +107,8 @@ class Runtime:
 
 def load_llama_cpp(path: str, context_length: int) -> Runtime:
     """Load a GGUF file with llama.cpp's most exact settings: F32 cache, no flash attention."""
-    from cyllama.llama import llama_cpp
+    with loading_llama_cpp():
+        from cyllama.llama import llama_cpp
 
     from atlas.inference.backends.gguf import load_gguf, new_context
 
@@ -141,7 +142,8 @@ def llama_cpp_speed(context: Any, ids: list[int]) -> dict[str, float]:
 
     Sampling and the copy of logits into Python are left out: llama.cpp's own programs copy nothing.
     """
-    from cyllama.llama import llama_cpp
+    with loading_llama_cpp():
+        from cyllama.llama import llama_cpp
 
     def seconds(new: list[int], position: int) -> float:
         batch = llama_cpp.LlamaBatch(n_tokens=len(new), embd=0, n_seq_max=1)

@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
 from atlas.export.check.runtimes import RuntimeProcess
 from atlas.params.runtime_support import K_BLOCK_SIZE, GgufFormat, has_k_types
-from atlas.pipeline.processes import threads
+from atlas.pipeline.processes import loading_llama_cpp, threads
 
 QUANTIZER = RuntimeProcess("llama.cpp", "atlas.export.gguf.quantize")
 EMBEDDING, HEAD, POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
@@ -73,7 +73,8 @@ def matrix_types(file: Path) -> Counter[str]:
 
 def main() -> None:
     """Run llama.cpp's quantizer in this process."""
-    from cyllama.llama import llama_cpp
+    with loading_llama_cpp():
+        from cyllama.llama import llama_cpp
 
     source, target, number = sys.argv[1:]
     llama_cpp.disable_logging()

@@ -7,14 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from cyllama.llama import llama_cpp
 
 from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, PLAIN_CHAT, ForeignModel
 from atlas.inference.backends.gguf_file import GGUFFile, read_gguf
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
-from atlas.pipeline.processes import threads
+from atlas.pipeline.processes import loading_llama_cpp, threads
+
+with loading_llama_cpp():
+    from cyllama.llama import llama_cpp
 
 SPACE = "\u2581"  # in a piece of sentencepiece
 BYTE, CONTROL = 1 << 5, 1 << 3  # token attributes of llama.cpp
