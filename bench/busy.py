@@ -1,11 +1,11 @@
-"""Measure work beside other work, for each way in which OpenMP's threads may wait.
+"""Measure work next to other work, for each way OpenMP's threads may wait.
 
     python -m bench.busy                   # 100 training steps; --steps 1200 for a whole training
     python -m bench.busy --loops 0 2 8 --rounds 3 --spins 1000 5000
 
 Training of the default model on random tokens, generation in llama.cpp (models/export/*-f32.gguf)
 and training of a tokenizer run in new processes: with libgomp's default, with Atlas's
-GOMP_SPINCOUNT and with OMP_WAIT_POLICY=passive, one after the other, beside each number of
+GOMP_SPINCOUNT and with OMP_WAIT_POLICY=passive, one after the other, next to each number of
 processes that do nothing but compute. `--spins` adds other spin counts. Medians of the seconds,
 start excluded, and of the ratios in each round are printed. Threads are one per core, or
 OMP_NUM_THREADS.
@@ -36,7 +36,7 @@ TEXTS = ("docs/**/*.md", "src/**/*.py")
 
 
 def main() -> None:
-    """Print the times of each work beside each number of busy processes."""
+    """Print the times of each work next to each number of busy processes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--loops", type=int, nargs="+", default=[0, 2, 8])
     parser.add_argument("--steps", type=int, default=100, help="of training")

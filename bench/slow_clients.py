@@ -1,6 +1,6 @@
-"""Real clients beside hundreds of connections that are silent, slow or half open.
+"""Real clients next to hundreds of connections that are silent, slow or half open.
 
-    python -m bench.slow_clients              # 600 beside 8 clients, 60 seconds
+    python -m bench.slow_clients              # 600 next to 8 clients, 60 seconds
     python -m bench.slow_clients --connections 100 --seconds 10
 
 All come from 127.0.0.1, so a limit per address can't tell them apart. The silent ones send nothing;

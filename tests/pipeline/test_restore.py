@@ -1,4 +1,4 @@
-"""What DVC removed before a stage that failed is back, and so is the branch of an experiment."""
+"""Restored outputs of a stage that failed, and the branch after a killed experiment."""
 
 import errno
 import os

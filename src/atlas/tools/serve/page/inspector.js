@@ -42,7 +42,7 @@ export class Inspector {
   }
 }
 
-// Shows the model's own probabilities, and beside them those that the sampler used.
+// Shows the model's own probabilities, and next to them those that the sampler used.
 function showAlternatives({ piece, logprob, alternatives, sampling, inPrompt }, vocabulary) {
   const own = new Map(alternatives.map(([each, value]) => [each, Math.exp(value)]));
   if (logprob !== null) own.set(piece, Math.exp(logprob));
