@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atlas.export.tensors import BLOCK_NAMES, HUGGING_FACE_OWN
+from atlas.model.foreign.tensors import BLOCK_NAMES, HUGGING_FACE_OWN
 from tests.model.family import T, V, decoder, ids_of
 
 transformers = pytest.importorskip("transformers", reason="of the extra `dev`")

@@ -12,10 +12,10 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as FastTokenizer
 
 from atlas.export.bundle import ModelBundle, StoredWeights
-from atlas.export.tensors import TensorConverter
 from atlas.inference.backends.base import chat_template
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
+from atlas.model.foreign.tensors import TensorConverter
 from atlas.model.layers import GATES
 from atlas.model.weights import WEIGHTS, write_weights
 from atlas.params.runtime_support import HuggingFaceClass, rope_scaling

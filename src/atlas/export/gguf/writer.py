@@ -24,10 +24,10 @@ from tqdm import tqdm
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights
 from atlas.export.gguf.quantize import file_type, tensor_types
-from atlas.export.tensors import TensorConverter
 from atlas.inference.backends.base import chat_template
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
+from atlas.model.foreign.tensors import TensorConverter
 from atlas.model.masks import ALIBI_EXPONENT
 from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat, rope_scaling
 from atlas.pipeline.processes import threads
