@@ -18,7 +18,7 @@ from atlas.params.overrides import leaves
 from atlas.params.schema import Params, load_params
 from tests.code_walk import ROOT
 
-NAMES = presets.available(ROOT)
+NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_tiny_holds_every_default():
 
 def test_each_preset_is_listed_with_a_sentence():
     listed = dict(presets.described(ROOT))
-    assert list(listed) == NAMES
+    assert list(listed)[-len(NAMES) :] == NAMES  # those of imported models are before them
     assert all(30 > len(sentence.split()) > 2 for sentence in listed.values()), listed
 
 
@@ -184,6 +184,21 @@ def test_applying_current_values_changes_no_byte(project):
     assert apply(project, "tiny") == []
     edit(project)
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_an_imported_model_has_a_preset(project):
+    with pytest.raises(AtlasError, match=r"preset base: no models/base yet; `atlas import SOURCE`"):
+        presets.changes(project, ["base"])
+    for name in ("base", "other", ".base.partial"):
+        (project / f"models/{name}").mkdir(parents=True)
+        text = f"# Start from {name}. More.\ntrain: {{lr: 0.0001}}\n"
+        (project / f"models/{name}/preset.yaml").write_text(text)
+    assert list(presets.described(project))[:2] == [
+        ("base", "Start from base"), ("other", "Start from other"),
+    ]  # fmt: skip
+    assert apply(project, "base") == ["params.yaml: train.lr: 0.004 -> 0.0001"]
+    with pytest.raises(AtlasError, match=r"no such preset: did you mean other\?"):
+        presets.changes(project, ["othr"])
 
 
 @pytest.mark.parametrize("name", ["smal", "../params", "", "tiny.yaml", "../presets/tiny", "/tmp"])

@@ -27,9 +27,8 @@ def test_preset_prints_flags():
 def test_preset_alone_lists_the_presets():
     code, printed, _ = atlas("preset")
     assert code == 0
-    assert [line.split()[0] for line in printed.splitlines()[1:] if line[0] != " "] == available(
-        ROOT
-    )
+    names = [line.split()[0] for line in printed.splitlines()[1:] if line[0] != " "]
+    assert names == list(available(ROOT))
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Presets: small overlays on the committed params.yaml, one file each in presets/.
 
+A base model has one, too: ``atlas import`` writes models/NAME/preset.yaml beside the weights.
+
 A preset is not a second source of values: it is passed to DVC as ``-S`` flags, or written into
 params.yaml, which then shows every value in effect. Presets start from the params.yaml of the last
 commit, so that nothing of an earlier preset or experiment stays.
@@ -27,6 +29,7 @@ from atlas.params.overrides import leaves, override
 from atlas.params.schema import Params, load_params
 
 FOLDER, PARAMS = "presets", "params.yaml"
+MODELS, OF_MODEL, BASE = "models", "preset.yaml", "base"  # models/base/preset.yaml
 Values = dict[str, Any]
 
 
@@ -52,16 +55,20 @@ class Change:
         return f"{PARAMS}: {self.key}: {override(self.old)} -> {override(self.new)}{edited}"
 
 
-def available(root: Path) -> list[str]:
-    """List the names of the presets of a project."""
-    return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+def available(root: Path) -> dict[str, Path]:
+    """Return the files of a project's presets by name, first those of its imported models."""
+    of_models = {
+        path.parent.name: path for path in sorted((root / MODELS).glob(f"[!.]*/{OF_MODEL}"))
+    }
+    own = {path.stem: path for path in sorted((root / FOLDER).glob("*.yaml"))}
+    return of_models | own
 
 
 def described(root: Path) -> list[tuple[str, str]]:
     """List the presets of a project with the first sentence of the comment at their top."""
     found = []
-    for name in available(root):
-        lines = (root / FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    for name, path in available(root).items():
+        lines = path.read_text(encoding="utf-8").splitlines()
         comment = [
             line.removeprefix("#") for line in takewhile(lambda line: line.startswith("#"), lines)
         ]
@@ -100,10 +107,15 @@ def collect(root: Path, names: Sequence[str]) -> Values:
     known = available(root)
     values: Values = {}
     for name in names:
+        if name == BASE and name not in known:
+            raise AtlasError(
+                f"preset {name}: no {MODELS}/{BASE} yet; `atlas import SOURCE` writes it from a "
+                "Hugging Face folder, a GGUF file or the folder of an earlier run"
+            )
         if name not in known:
             hint = did_you_mean(name, known)
             raise AtlasError(f"preset {name}: no such preset{hint} (available: {', '.join(known)})")
-        values |= dict(leaves(_read(root / FOLDER / f"{name}.yaml")))
+        values |= dict(leaves(_read(known[name])))
     return values
 
 
