@@ -29,7 +29,7 @@ from atlas.export.gguf.writer import write_gguf
 from atlas.model.weights import make_model, save_weights
 from atlas.params.runtime_support import GgufFormat, architecture_of
 from atlas.params.schema import load_params
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.train_tokenizer import train_tokenizer
 from bench.shared import ROOT, config_for, measure
 
@@ -93,14 +93,16 @@ def make(name: str, layers: str) -> int:
     return model.parameter_count()
 
 
-def large_tokenizer() -> Tokenizer:
+def large_tokenizer() -> SentencePieceTokenizer:
     """Return a tokenizer padded to VOCABULARY pieces with pieces that occur in no text."""
     params = load_params(ROOT / "params.yaml").tokenizer.model_copy(update={"vocab_size": 300})
     lines = [f"{first}{second}\n" for first in "the lamp river" for second in "a stone garden"]
-    spec = ModelProto.FromString(train_tokenizer(lines * 9, params).model)
+    trained = train_tokenizer(lines * 9, params)
+    assert isinstance(trained, SentencePieceTokenizer)
+    spec = ModelProto.FromString(trained.model)
     while len(spec.pieces) < VOCABULARY:
         spec.pieces.add(piece=f"\u2581piece{len(spec.pieces)}", score=-len(spec.pieces))
-    return Tokenizer(spec.SerializeToString())
+    return SentencePieceTokenizer(spec.SerializeToString())
 
 
 def ours_f16(folder: str) -> Measured:

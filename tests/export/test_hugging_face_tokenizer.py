@@ -9,7 +9,7 @@ from sentencepiece import SentencePieceTrainer
 
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.hugging_face import fast_tokenizer
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import small_params, text
 
@@ -71,7 +71,7 @@ def given_model(request, documents):
         normalization_rule_name=request.param,
         minloglevel=2,
     )
-    return pair(Tokenizer(model.getvalue()))
+    return pair(SentencePieceTokenizer(model.getvalue()))
 
 
 @pytest.mark.parametrize("string", ["the lamp", "  two  blanks ", "ﬁne １２", "", "é漢"])

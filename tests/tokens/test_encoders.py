@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from atlas.tokens import tokenizer as tokenizer_module
-from atlas.tokens.tokenizer import (
-    END_OF_TEXT,
-    PADDING,
+from atlas.tokens import sentencepiece as sentencepiece_module
+from atlas.tokens.sentencepiece import (
     WHOLE,
     WORDS,
     GigatokenEncoder,
-    Tokenizer,
+    SentencePieceTokenizer,
     encode_units,
     gigatoken_supports,
     unit_pattern,
 )
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING
 from tests.tokens.test_train_tokenizer import train
 
 LINES = ["abc abd aba", "ab abc bcd", "cab dab  bad", "123 12 1", "\u00e9t\u00e9 ab", "aab bba"] * 9
@@ -119,7 +118,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def tokenizers(models):
-    return {key: Tokenizer(model) for key, model in models.items()}
+    return {key: SentencePieceTokenizer(model) for key, model in models.items()}
 
 
 @settings(max_examples=400)
@@ -136,7 +135,7 @@ def test_any_model_gives_the_ids_of_sentencepiece(tokenizers, data):
 @given(st.sampled_from(["bpe", "char"]), st.lists(TEXT, max_size=5))
 def test_gigatoken_gives_the_ids_of_sentencepiece(tokenizers, kind, texts):
     tokenizer = tokenizers[kind, "as Atlas trains", True]
-    assert isinstance(tokenizer._bulk_encoder, GigatokenEncoder)
+    assert isinstance(tokenizer.bulk_encoder, GigatokenEncoder)
     expected = tokenizer.processor.encode(texts)
     assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
 
@@ -153,8 +152,8 @@ def test_ties_between_merges_are_broken_as_sentencepiece_does(lines, data):
         )  # fmt: skip
     except RuntimeError:
         return  # too little text
-    tokenizer = Tokenizer(model.getvalue())
-    assert isinstance(tokenizer._bulk_encoder, GigatokenEncoder)
+    tokenizer = SentencePieceTokenizer(model.getvalue())
+    assert isinstance(tokenizer.bulk_encoder, GigatokenEncoder)
     texts = [*lines, *data.draw(st.lists(st.text("ab ", max_size=60), min_size=20, max_size=20))]
     expected = tokenizer.processor.encode(texts)
     assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
@@ -164,7 +163,7 @@ def test_special_tokens_in_a_corpus_about_them_are_text():
     """Pieces grow up to the special tokens, and to the names of single bytes."""
     lines = [f"{special} and {special[:-1]} or {special[1:]}" for special in SPECIAL] * 40
     tokenizer = train(lines, vocab_size=325)
-    assert isinstance(tokenizer._bulk_encoder, GigatokenEncoder)
+    assert isinstance(tokenizer.bulk_encoder, GigatokenEncoder)
     texts = ["".join(pair) for pair in itertools.product(SPECIAL, repeat=2)] + lines
     expected = tokenizer.processor.encode(texts)
     assert [ids.tolist() for ids in tokenizer.encode_stream(texts)] == expected
@@ -196,7 +195,7 @@ def test_models_gigatoken_reads_differently_use_sentencepiece(models, change):
     assert not supports(model)
     texts = ["x\0y x y xy <0xab> <0x41> ba", "xaba bab abba", "\u2581xy\u2581 \u2581"]
     expected = SentencePieceProcessor(model_proto=model).encode(texts)
-    assert [ids.tolist() for ids in Tokenizer(model).encode_stream(texts)] == expected
+    assert [ids.tolist() for ids in SentencePieceTokenizer(model).encode_stream(texts)] == expected
 
 
 @given(TEXT)
@@ -206,13 +205,15 @@ def test_blanks_without_marks(models, text):
         models["bpe", "as Atlas trains", True],
         lambda spec: setattr(spec.normalizer_spec, "escape_whitespaces", False),
     )
-    assert Tokenizer(model).encode(text) == SentencePieceProcessor(model_proto=model).encode(text)
+    assert SentencePieceTokenizer(model).encode(text) == SentencePieceProcessor(
+        model_proto=model
+    ).encode(text)
 
 
 def test_unknown_neighbors_stay_one_token(models):
     model = models["unigram", "as Atlas trains", False]
     text = "\u2603\u65e5 \u2603\u2603a\u2603"
-    ids = Tokenizer(model).encode(text)
+    ids = SentencePieceTokenizer(model).encode(text)
     assert ids == SentencePieceProcessor(model_proto=model).encode(text)
     assert ids.count(0) == 3
 
@@ -224,7 +225,7 @@ def test_texts_with_unused_pieces_are_not_split(models):
     model = spec.SerializeToString()
     assert unit_pattern(spec) == WHOLE
     processor = SentencePieceProcessor(model_proto=model)
-    tokenizer = Tokenizer(model)
+    tokenizer = SentencePieceTokenizer(model)
     for line in LINES[:6]:
         assert tokenizer.encode(line * 3) == processor.encode(line * 3)
 
@@ -272,10 +273,10 @@ def test_each_distinct_unit_is_encoded_once():
 
 def test_without_gigatoken_the_ids_are_the_same(monkeypatch, caplog):
     model = train(LINES, vocab_size=290).model
-    with_gigatoken = [ids.tolist() for ids in Tokenizer(model).encode_stream(LINES)]
+    with_gigatoken = [ids.tolist() for ids in SentencePieceTokenizer(model).encode_stream(LINES)]
     monkeypatch.setitem(sys.modules, "gigatoken", None)
-    tokenizer = Tokenizer(model)
-    with caplog.at_level(logging.WARNING, logger=tokenizer_module.__name__):
+    tokenizer = SentencePieceTokenizer(model)
+    with caplog.at_level(logging.WARNING, logger=sentencepiece_module.__name__):
         for _ in range(2):
             assert [ids.tolist() for ids in tokenizer.encode_stream(LINES)] == with_gigatoken
     assert len(caplog.records) == 1

@@ -14,6 +14,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.tokens import tokenizer as tokenizer_module
+from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.small import small_params, text
@@ -214,7 +215,7 @@ def test_any_damage_to_a_model_is_refused_or_harmless(of_kind, data):
     for _ in range(data.draw(st.integers(1, 3))):
         model[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(AtlasError):
-        assert isinstance(Tokenizer(bytes(model)).encode("the lamp"), list)
+        assert isinstance(SentencePieceTokenizer(bytes(model)).encode("the lamp"), list)
 
 
 def test_a_duplicate_piece_is_named(tokenizer):
@@ -222,7 +223,7 @@ def test_a_duplicate_piece_is_named(tokenizer):
     spec.pieces.append(spec.pieces[-1])
     piece = re.escape(repr(spec.pieces[-1].piece))
     with pytest.raises(AtlasError, match=rf"own\.model: the piece {piece} occurs 2 times"):
-        Tokenizer(spec.SerializeToString(), "own.model")
+        SentencePieceTokenizer(spec.SerializeToString(), "own.model")
 
 
 def test_a_model_of_words_of_another_kind_is_refused():
@@ -232,7 +233,7 @@ def test_a_model_of_words_of_another_kind_is_refused():
         vocab_size=6, hard_vocab_limit=False, minloglevel=3,
     )  # fmt: skip
     with pytest.raises(AtlasError, match="Atlas reads only word models that it trained itself"):
-        Tokenizer(model.getvalue())
+        SentencePieceTokenizer(model.getvalue())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"\x0a\x00"])

@@ -8,6 +8,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
+from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from atlas.tokens.train_tokenizer import (
     MAX_LINE,
@@ -170,7 +171,7 @@ def test_a_given_model_of_other_settings(tmp_path):
         model_type="bpe", vocab_size=330, byte_fallback=True, minloglevel=3,
         normalization_rule_name="identity", remove_extra_whitespaces=False,
     )  # fmt: skip
-    tokenizer = Tokenizer(model.getvalue())
+    tokenizer = SentencePieceTokenizer(model.getvalue())
     processor = SentencePieceProcessor(model_proto=model.getvalue())
     assert (tokenizer.eos, tokenizer.pad) == (2, 2)
     for each in ("The lamp", " two  blanks ", "", "\n", "x" * 50):
@@ -255,7 +256,7 @@ def user_supplied(kind, **settings):
         sentence_iterator=(text(seed) for seed in range(40)), model_writer=model, minloglevel=3,
         model_type=kind, hard_vocab_limit=False, **(EXACT | settings),
     )  # fmt: skip
-    return Tokenizer(model.getvalue())
+    return SentencePieceTokenizer(model.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_a_control_piece_that_text_can_become_is_reported():
     normal = {piece.piece for piece in spec.pieces if piece.type == piece.NORMAL}
     piece = next(p for p in spec.pieces if {p.piece[:1], p.piece[1:]} <= normal)
     piece.type = piece.CONTROL
-    (warning,) = compatibility_warnings(Tokenizer(spec.SerializeToString()), [])
+    (warning,) = compatibility_warnings(SentencePieceTokenizer(spec.SerializeToString()), [])
     assert warning.startswith(f"text can merge into its control piece {piece.piece}, ")
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
-from atlas.inference.backends.gguf_file import read_gguf
 from atlas.params.runtime_support import architecture_of
+from atlas.pipeline.gguf_file import read_gguf
 from atlas.tools.inspection import print_gguf
 from tests.export.models import SHAPES, bundle_of, store
 

@@ -20,7 +20,8 @@ from atlas.model.layers import GATES
 from atlas.model.weights import WEIGHTS, write_weights
 from atlas.params.runtime_support import HuggingFaceClass, rope_scaling
 from atlas.pipeline.files import write_json
-from atlas.tokens.tokenizer import MODEL_FILE, SPACE_MARK, Tokenizer, merges
+from atlas.tokens.sentencepiece import MODEL_FILE, SentencePieceTokenizer, merges
+from atlas.tokens.tokenizer import SPACE_MARK
 
 FORMAT = {"format": "pt"}  # transformers refuses a safetensors file without this metadata
 TANH = "gelu_pytorch_tanh"
@@ -37,6 +38,7 @@ WORD_RULES = (
 def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass) -> None:
     """Create a folder with the model, written for one of transformers' classes."""
     config, tokenizer = bundle.config, bundle.tokenizer
+    assert isinstance(tokenizer, SentencePieceTokenizer)  # noqa: S101 - the only kind so far
     folder.mkdir()
     stored = StoredWeights(bundle.folder)
     converter = TensorConverter.for_hugging_face(config, stored.shapes, kind)
@@ -121,7 +123,7 @@ def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]
     return shape
 
 
-def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenizer:
+def fast_tokenizer(tokenizer: SentencePieceTokenizer, *, add_bos_token: bool) -> FastTokenizer:
     """Build a tokenizer with the same vocabulary that gives the same ids for any text.
 
     With ``add_bos_token`` a text that is encoded with special tokens begins with bos.
@@ -150,7 +152,7 @@ def fast_tokenizer(tokenizer: Tokenizer, *, add_bos_token: bool) -> FastTokenize
     return fast
 
 
-def _split_pattern(tokenizer: Tokenizer, identity: int) -> str:
+def _split_pattern(tokenizer: SentencePieceTokenizer, identity: int) -> str:
     """A pattern that matches the start of a piece where the rest of the piece follows.
 
     The split is next to a letter of the vocabulary, because a run of unknown letters is one token.
@@ -161,7 +163,7 @@ def _split_pattern(tokenizer: Tokenizer, identity: int) -> str:
     return f"{escape(piece[:cut])}(?={escape(piece[cut:])})"
 
 
-def _model(tokenizer: Tokenizer) -> models.Model:
+def _model(tokenizer: SentencePieceTokenizer) -> models.Model:
     vocabulary = {tokenizer.piece(i): i for i in range(tokenizer.vocab_size)}
     unknown = tokenizer.piece(tokenizer.unk)
     match tokenizer.kind:
@@ -179,7 +181,7 @@ def _model(tokenizer: Tokenizer) -> models.Model:
     )
 
 
-def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
+def _normalizers(tokenizer: SentencePieceTokenizer) -> Iterator[normalizers.Normalizer]:
     """The normalization that sentencepiece applies before it splits a text."""
     spec = tokenizer.normalizer
     if tokenizer.kind == "word":
@@ -197,7 +199,7 @@ def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
         yield normalizers.Replace(" ", SPACE_MARK)
 
 
-def _decoders(tokenizer: Tokenizer) -> Iterator[decoders.Decoder]:
+def _decoders(tokenizer: SentencePieceTokenizer) -> Iterator[decoders.Decoder]:
     """The steps from pieces back to text."""
     yield decoders.Replace(tokenizer.piece(tokenizer.unk), tokenizer.decode([tokenizer.unk]))
     yield decoders.Replace(SPACE_MARK, " ")

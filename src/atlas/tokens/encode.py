@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from atlas.cleaning.documents import SPLITS, Split, read_shard, shard_paths
 from atlas.errors import AtlasError
-from atlas.pipeline.files import sha256
 from atlas.pipeline.parallel import in_order
 from atlas.tokens.shards import CorpusSize, ShardWriter, SplitIndex, TokenIndex, shard_path
-from atlas.tokens.tokenizer import MODEL_FILE, Tokenizer
+from atlas.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from atlas.params.schema import TokenizeParams  # not at run time: workers start sooner
@@ -33,7 +32,7 @@ def encode_corpus(
 
     Returns the index, and how often each id occurs in each split, (V,).
     """
-    loaded = _load_tokenizer(tokenizer.resolve(), sha256(tokenizer / MODEL_FILE))
+    loaded = Tokenizer.load(tokenizer)
     separator = _separator_id(loaded, params.prompt_separator)
     folder.mkdir(parents=True)
     shards: list[tuple[Split, Path, Path]] = [

@@ -67,7 +67,12 @@ class VocabularyReport:
                 for split in SPLITS
                 for corpus in self.index.splits[split].corpora
             },
-            **{f"{split}_unknown_tokens": int(self.counts[split][unknown]) for split in SPLITS},
+            **{
+                f"{split}_unknown_tokens": 0
+                if unknown is None
+                else int(self.counts[split][unknown])
+                for split in SPLITS
+            },
             "unused_pieces": len(self.unused),
             "longest_pieces": self._names(self.longest),
             "rarest_pieces": self._names(self.rarest),

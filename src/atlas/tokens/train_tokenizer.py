@@ -33,7 +33,8 @@ from atlas.errors import AtlasError
 from atlas.params.mixture import visits_per_epoch
 from atlas.params.schema import MixEntry, TokenizerParams
 from atlas.pipeline.files import files_below
-from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, TEXT, Tokenizer, single_blanks
+from atlas.tokens.sentencepiece import TEXT, SentencePieceTokenizer, single_blanks
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer
 
 MAX_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 REPLACEMENT = "\ufffd"
@@ -114,8 +115,8 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
                 next(piece for piece in spec.pieces if piece.piece == f"{SPACE_MARK}\n")
             )
         case _:
-            return Tokenizer(model.getvalue())
-    return Tokenizer(spec.SerializeToString())
+            return SentencePieceTokenizer(model.getvalue())
+    return SentencePieceTokenizer(spec.SerializeToString())
 
 
 def round_scores(spec: ModelProto) -> None:
@@ -193,6 +194,8 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
 
     ``export`` compares all ids in llama.cpp and decides, but only after training.
     """
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        return
     normalizer, pieces = tokenizer.normalizer, tokenizer.spec.pieces
     user_defined = [tokenizer.piece(each) for each in tokenizer.user_defined]
     if tokenizer.kind in ("bpe", "char"):

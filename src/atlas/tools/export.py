@@ -10,10 +10,10 @@ from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ValidationData, encode_texts, sample_texts
 from atlas.export.card import FileRow
 from atlas.export.export import Exporter, export_model
-from atlas.inference.backends.gguf_file import read_gguf
 from atlas.inference.backends.load import ADAPTER, CONFIG, GGUF, is_hugging_face, read_json
 from atlas.params.runtime_support import export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
+from atlas.pipeline.gguf_file import read_gguf
 from atlas.tools.console import print_table
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

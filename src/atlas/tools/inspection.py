@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gguf import GGUFValueType
 
-from atlas.inference.backends.gguf_file import Field, read_gguf
+from atlas.pipeline.gguf_file import Field, read_gguf
 from atlas.tools.console import print_table, printable
 
 MAX_CHARACTERS = 80  # printed of a value

@@ -31,6 +31,7 @@ from atlas.model.foreign.tensors import TensorConverter
 from atlas.model.masks import ALIBI_EXPONENT
 from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat, rope_scaling
 from atlas.pipeline.processes import threads
+from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.tokenizer import Tokenizer
 
 Array = npt.NDArray[Any]
@@ -143,6 +144,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bo
     one without merges. Its ``t5`` tokenizer finds the best path, like a unigram model; in a
     vocabulary of words each word is one piece.
     """
+    assert isinstance(tokenizer, SentencePieceTokenizer)  # noqa: S101 - the only kind so far
     normalizer = tokenizer.normalizer
     pieces = ModelProto.FromString(tokenizer.model).pieces
     writer.add_tokenizer_model("llama" if tokenizer.kind in ("bpe", "char") else "t5")

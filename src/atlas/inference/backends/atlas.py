@@ -91,9 +91,7 @@ class AtlasModel(LoadedModel):
 
     def piece_bytes(self, token: int) -> bytes | None:
         """The bytes of one id."""
-        if self.tokenizer.processor.is_byte(token):
-            return bytes([int(self.tokenizer.piece(token)[1:-1], 16)])  # <0xE2>
-        return super().piece_bytes(token)
+        return self.tokenizer.piece_bytes(token)
 
     def backend(self, slots: int) -> InferenceBackend:
         """A backend with room for this many texts at once."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import MAX_CONTEXT_LENGTH, PLAIN_CHAT, ForeignModel
-from atlas.inference.backends.gguf_file import GGUFFile, read_gguf
 from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
+from atlas.pipeline.gguf_file import GGUFFile, read_gguf
 from atlas.pipeline.processes import loading_llama_cpp, threads
 
 with loading_llama_cpp():

@@ -1,14 +1,14 @@
 """Read the header of a GGUF file, and check every size in it against the size of the file.
 
 Files come from anywhere. gguf-py and llama.cpp trust their counts: 49 bytes can claim an array of
-2^60 items. Here each count is checked before it is used, and arrays are read without being kept, so
-that time and memory are bounded.
+2^60 items. Here each count is checked before it is used, and arrays are read without being kept
+unless asked for, so that time and memory are bounded.
 """
 
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -47,10 +47,10 @@ ByteOrder = Literal["little", "big"]
 
 @dataclass(frozen=True)
 class Field:
-    """A value of the metadata; of an array, only its length and its first items."""
+    """A value of the metadata; of an array, its length and first items, or all items if asked."""
 
     kinds: tuple[GGUFValueType, ...]  # of an array, also the type of its items
-    value: Any  # the first items of an array, whatever their nesting
+    value: Any  # the items of an array that were kept, whatever their nesting
     count: int | None = None  # of all items of an array
 
 
@@ -81,7 +81,7 @@ class GGUFFile:
     tensors: tuple[Tensor, ...]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, or the first items of an array."""
+        """A value, or the items of an array that were kept."""
         return self.fields[key].value if key in self.fields else default
 
     def length(self, key: str) -> int | None:
@@ -89,11 +89,14 @@ class GGUFFile:
         return self.fields[key].count if key in self.fields else None
 
 
-def read_gguf(path: Path) -> GGUFFile:
-    """Read and check a header; the tensors are checked, but not read."""
+def read_gguf(path: Path, whole: Collection[str] = ()) -> GGUFFile:
+    """Read and check a header; the tensors are checked, but not read.
+
+    Keeps the first few items of each array, and all items of those whose keys are in ``whole``.
+    """
     try:
         with path.open("rb") as file:
-            return _Header(file, path).read()
+            return _Header(file, path, whole).read()
     except OSError as error:
         raise AtlasError(f"{path}: {error.strerror}; pass the path of a GGUF file") from None
 
@@ -101,8 +104,8 @@ def read_gguf(path: Path) -> GGUFFile:
 class _Header:
     """The header of an open file."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: BinaryIO, path: Path, whole: Collection[str]) -> None:
+        self._file, self._path, self._whole = file, path, whole
         self._size = os.fstat(file.fileno()).st_size
         self._order = "<"
 
@@ -148,7 +151,7 @@ class _Header:
     def _array(
         self, items: list[Any], key: str, depth: int
     ) -> tuple[tuple[GGUFValueType, ...], int]:
-        """Read an array, and add to ``items`` up to the first few; return its types and length."""
+        """Read an array, and add to ``items`` those to keep; return its types and length."""
         kind, count = self._kind(), self._number("Q")
         least, most = MIN_ITEMS.get(kind) or (struct.calcsize(f"={FORMATS[kind]}"), self._size)
         self._check_count(count, least, f"items of {key[:80]!r}", most)
@@ -162,8 +165,12 @@ class _Header:
                 inner.add(kinds)
                 total += number
             return (ARRAY, *(inner.pop() if len(inner) == 1 else ())), total
-        kept = min(count, max(0, KEPT_ITEMS - len(items)))
-        items.extend(self._value(kind, key) for _ in range(kept))
+        kept = count if key in self._whole else min(count, max(0, KEPT_ITEMS - len(items)))
+        if kind == STRING:
+            items.extend(self._value(kind, key) for _ in range(kept))
+        else:
+            data = self._bytes(kept * least)
+            items.extend(struct.unpack(f"{self._order}{kept}{FORMATS[kind]}", data))
         if kind == STRING:
             for _ in range(count - kept):
                 self._skip(self._number("Q"), f"a text of {key[:80]!r}")
