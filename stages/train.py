@@ -7,19 +7,22 @@ an uninterrupted run. ``ATLAS_DEVICE`` chooses the device, ``ATLAS_NPROC`` the n
 docs/training.md has the rest.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from atlas.model.config import check_tokenizer
 from atlas.model.language_model import choose_device
+from atlas.params.start import is_empty
 from atlas.pipeline.files import remove
-from atlas.pipeline.stage import StageRun, project_root, run_stage
+from atlas.pipeline.stage import Metric, StageRun, project_root, run_stage
 from atlas.tokens.shards import TokenIndex
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory
 from atlas.training.metrics import TrainState, sample_text, samples_page
+from atlas.training.start import start_name
 from atlas.training.train_step import make_deterministic
 from atlas.training.trainer import Trainer, build_model, corpora_seen, open_splits
 
@@ -49,22 +52,25 @@ def main(run: StageRun) -> None:
         def write() -> None:
             checkpoints.write_model(run.output_folder("models/model"), model.config, last)
             is_weighted = run.params.corpus.mix and run.params.model.kind != "bigram"
-            counts = corpora_seen(trainer.data, state) if is_weighted else {}
-            counts["parameters"] = model.parameter_count()
-            write_metrics(run, state, counts, context)
+            more: dict[str, Metric] = {"parameters": model.parameter_count()}
+            if is_weighted:
+                more |= corpora_seen(trainer.data, state)
+            if not is_empty(start := Path(train.start)):
+                more["start"] = start_name(start)
+            write_metrics(run, state, more, context)
 
         trainer.write_outputs(state, write, run.discard_outputs)
 
 
 def write_metrics(
-    run: StageRun, state: TrainState, counts: dict[str, int | float], context: DistributedContext
+    run: StageRun, state: TrainState, more: Mapping[str, Metric], context: DistributedContext
 ) -> None:
     """Write metrics, curves, samples and timings."""
     for name, table in state.tables().items():
         table.to_csv(run.output(f"metrics/{name}.csv"), index=False, na_rep="nan")
     page = samples_page(state.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
-    run.write_metrics(state.final_metrics() | counts)
+    run.write_metrics(state.final_metrics() | more)
     run.timing_rows[:] = state.speed_rows
     run.timing |= state.median_speed()
     run.timing["peak_memory_mb"] = round(peak_memory(context.device) / 1e6)

@@ -25,6 +25,7 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 def project(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    (tmp_path / "models/own").mkdir(parents=True)
     git(tmp_path, "init", "-q")
     commit(tmp_path)
     return tmp_path

@@ -29,7 +29,8 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"made": STAGE}}))
     (tmp_path / "data/in").mkdir(parents=True)
     (tmp_path / "data/in/a.txt").write_text("a")
-    (tmp_path / "data/own").mkdir()
+    for name in ("data/own", "models/own"):
+        (tmp_path / name).mkdir(parents=True)
     (tmp_path / "code.py").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -15,6 +15,7 @@ from atlas.training.trainer import Trainer
 from tests.small import small_config, small_params
 
 CPU = torch.device("cpu")
+ALONE = DistributedContext(CPU)
 
 
 @pytest.fixture(autouse=True)

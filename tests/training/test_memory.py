@@ -15,10 +15,9 @@ from atlas.training.memory import (
     suggest_change,
 )
 from tests.small import small_config, small_params
-from tests.training.conftest import CPU
+from tests.training.conftest import ALONE, CPU
 
 CONFIG = small_config(n_layer=4)
-ALONE = DistributedContext(CPU)
 
 
 def train(batch_size=16, grad_accum_steps=1, activation_checkpointing=False):

@@ -86,7 +86,7 @@ def changes(root: Path, names: Sequence[str]) -> list[Change]:
     committed = current | _committed(root, current)
     target = committed | collect(root, names)
     set_values(tree := _read(root / PARAMS), target, "presets")
-    Params.from_mapping(tree, f"{PARAMS} with these presets")
+    Params.from_mapping(tree, f"{PARAMS} with these presets", root)
     return [
         Change(key, value, committed[key], target[key])
         for key, value in current.items()
@@ -99,7 +99,7 @@ def with_presets(root: Path, names: Sequence[str]) -> Params:
     if not names:
         return load_params(root / PARAMS)
     values = {change.key: change.new for change in changes(root, names)}
-    return Params.from_mapping(_yaml().load(apply(root, values)))
+    return Params.from_mapping(_yaml().load(apply(root, values)), root=root)
 
 
 def collect(root: Path, names: Sequence[str]) -> Values:

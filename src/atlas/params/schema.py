@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails
 from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.mixture import mix_conflicts
 from atlas.params.runtime_support import export_conflicts, fitting_width, known_format
+from atlas.params.start import start_conflicts
 
 BYTES = 256
 ESCAPE = re.compile(r"\\(?:[ntrfv\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
@@ -319,6 +320,7 @@ class ModelParams(Section):
 class TrainParams(Section):
     """The training of the model."""
 
+    start: Text
     seed: Seed
     init: Literal["scaled", "normal", "zero"]
     steps: Positive
@@ -392,8 +394,8 @@ class Params(Section):
     export: ExportParams
 
     @classmethod
-    def from_mapping(cls, values: object, file: str = "params.yaml") -> Self:
-        """Validate the content of a YAML file."""
+    def from_mapping(cls, values: object, file: str = "params.yaml", root: Path = Path()) -> Self:
+        """Validate the content of a YAML file; paths in it are relative to ``root``."""
         if not isinstance(values, dict):
             raise AtlasError(f"{file}: it has no sections; `git checkout {file}` restores it")
         try:
@@ -401,7 +403,7 @@ class Params(Section):
         except ValidationError as error:
             problems = [explain(details, cls, file) for details in error.errors()]
         else:
-            problems = list(conflicts(params))
+            problems = list(conflicts(params, root))
             if not problems:
                 return params
         raise AtlasError("; ".join(f"{file}: {problem}" for problem in problems))
@@ -415,7 +417,7 @@ def load_params(path: Path) -> Params:
         raise AtlasError(f"{path}: no such file; run in the folder that holds dvc.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AtlasError(f"{path}: not readable as YAML: {one_line(error)}") from None
-    return Params.from_mapping(values, path.name)
+    return Params.from_mapping(values, path.name, path.parent)
 
 
 def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
@@ -499,7 +501,7 @@ def _section(annotation: object) -> type[BaseModel] | None:
     return next(filter(None, map(_section, get_args(annotation))), None)
 
 
-def conflicts(params: Params) -> Iterator[str]:
+def conflicts(params: Params, root: Path) -> Iterator[str]:
     """Yield each conflict between keys, with a way to fix it."""
     clean, tokenizer, train = params.clean, params.tokenizer, params.train
     yield from _corpus_conflicts(params)
@@ -529,6 +531,7 @@ def conflicts(params: Params) -> Iterator[str]:
             "train.init is zero with model.norm_position=post, where the norms change the stream "
             "anyway: set train.init=scaled or model.norm_position=pre"
         )
+    yield from start_conflicts(train.start, tokenizer.path, params.model.model_dump(), root)
     for problem in export_conflicts(params.model.model_dump(), params.export.formats):
         yield f"export.formats: {problem}"
 

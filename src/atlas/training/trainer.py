@@ -26,6 +26,7 @@ from atlas.model.loss import Tally, tally
 from atlas.model.weights import initialize, make_model, weights_of
 from atlas.params.schema import Params, TrainParams
 from atlas.params.settings import settings
+from atlas.params.start import is_empty
 from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenIndex, TokenSplit
@@ -42,6 +43,7 @@ from atlas.training.metrics import (
     val_row,
     write_live_files,
 )
+from atlas.training.start import load_start
 from atlas.training.train_step import LayerNormRecorder, StepResult, TrainStep, should_compile
 
 DIVERGED = 2.0  # times the loss of uniform guessing
@@ -290,7 +292,10 @@ def open_splits(
 
 
 def build_model(params: Params, index: TokenIndex, context: DistributedContext) -> LanguageModel:
-    """Make the model of params.yaml for the vocabulary of the tokens, with its initial weights."""
+    """Make the model of params.yaml for the vocabulary of the tokens.
+
+    Its weights are those in the folder ``train.start``, or new ones if that is empty.
+    """
     all_tokens = index.splits["train"].tokens
     config = ModelConfig(
         **params.model.model_dump(),
@@ -303,7 +308,11 @@ def build_model(params: Params, index: TokenIndex, context: DistributedContext) 
     )
     check_memory(config, params.train, context, available_memory(context))
     model = make_model(config)
-    initialize(model, params.train.seed, params.train.init)
+    start = Path(params.train.start)
+    if is_empty(start):
+        initialize(model, params.train.seed, params.train.init)
+    else:
+        load_start(model, start)
     return model.to(context.device)
 
 

@@ -130,7 +130,7 @@ class Snapshot:
         }
         tables = (*stages, pipeline)
         self.metrics = {path for table in tables for path in _paths(table.get("metrics", []))}
-        self._root = root
+        self.root = root
         self._commands = {name: stage["cmd"] for name, stage in pipeline["stages"].items()}
         self._deps = sorted(
             dep
@@ -148,9 +148,9 @@ class Snapshot:
 
     def matches(self, experiment: str, params: Params) -> bool:
         """Check that an experiment ran with these params and with the files of this snapshot."""
-        copy = DVCFileSystem(str(self._root), rev=experiment)
+        copy = DVCFileSystem(str(self.root), rev=experiment)
         values = yaml.safe_load(copy.read_text("params.yaml"))
-        if Params.from_mapping(values, f"params.yaml of {experiment}") != params:
+        if Params.from_mapping(values, f"params.yaml of {experiment}", self.root) != params:
             return False
         return all(
             copy.isfile(path) and hashlib.sha256(copy.read_bytes(path)).hexdigest() == digest
@@ -168,7 +168,7 @@ class Snapshot:
             key = (path, is_own_text)
             if key not in self._hashes:
                 names = self._names(path, is_own_text)
-                self._hashes[key] = {name: sha256(self._root / name) for name in names}
+                self._hashes[key] = {name: sha256(self.root / name) for name in names}
             files |= self._hashes[key]
         return files
 
@@ -177,10 +177,10 @@ class Snapshot:
 
         It may lack those that git ignores, except in the user's own text.
         """
-        found = [file for file in files_below(self._root / path) if file.is_file()]
+        found = [file for file in files_below(self.root / path) if file.is_file()]
         if Path(path).is_absolute():
             return [str(file) for file in found]
-        names = {file.relative_to(self._root).as_posix() for file in found}
+        names = {file.relative_to(self.root).as_posix() for file in found}
         known = names & self._tracked
         unknown = names - known if is_own_text else names & self._untracked
         if unknown or not known:
@@ -283,7 +283,7 @@ def _make_run(
     title = row.label or ", ".join(f"{key}={format_value(row.values[key])}" for key in row.values)
     tree = copy.deepcopy(snapshot.params)
     set_values(tree, values, file)
-    params = Params.from_mapping(tree, f"{file}, {title}")
+    params = Params.from_mapping(tree, f"{file}, {title}", snapshot.root)
     parsed = dict(leaves(params.model_dump(mode="json")))
     text = row.label or "-".join(format_value(parsed[key]) for key in row.values)
     stem = re.sub(r"[^A-Za-z0-9.]+|[.]{2,}", "-", text).strip("-.")

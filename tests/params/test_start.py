@@ -1,0 +1,98 @@
+"""The params must describe the model in the folder that train.start names."""
+
+import json
+
+import pytest
+
+from atlas.errors import AtlasError
+from atlas.params.schema import Params
+from tests.small import SMALL, params_tree, small_config
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project whose models/base has the shape of the small params, a tokenizer and a preset."""
+    base = tmp_path / "models/base"
+    (base / "tokenizer").mkdir(parents=True)
+    small_config().write(base)
+    for name in ("model.safetensors", "preset.yaml", "tokenizer/tokenizer.model"):
+        (base / name).write_bytes(b"not read")
+    (tmp_path / "models/own").mkdir()
+    (tmp_path / "models/own/.gitkeep").touch()
+    return tmp_path
+
+
+STARTED = SMALL | {"train.start": "models/base", "tokenizer.path": "models/base/tokenizer"}
+
+
+def load(project, **changes):
+    return Params.from_mapping(params_tree(**STARTED | changes), root=project)
+
+
+def refusal(project, **changes):
+    with pytest.raises(AtlasError) as error:
+        load(project, **changes)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model.dropout": 0.1, "model.context_length": 16},
+        {"tokenizer.path": "models/base/tokenizer/tokenizer.model"},
+        {"train.start": "models/own", "model.d_ff": 96, "tokenizer.path": "models/own"},
+    ],
+)
+def test_params_that_fit_are_accepted(project, changes):
+    load(project, **changes)
+
+
+def test_each_key_that_differs_is_named(project):
+    message = refusal(project, **{"model.d_ff": 96, "model.qk_norm": "head"})
+    expected = 'model.d_ff is 96 (there 64), model.qk_norm is "head" (there null): `atlas preset ba'
+    assert expected in message
+    (project / "models/base/preset.yaml").unlink()
+    message = refusal(project, **{"model.d_ff": 96})
+    assert "set them as in models/base/config.json" in message
+
+
+def test_a_context_longer_than_trained_is_refused(project):
+    message = refusal(project, **{"model.context_length": 64})
+    assert "context_length is 64: a context longer than models/base was trained on" in message
+    assert "set it to 32 or less" in message
+
+
+def test_another_tokenizer_is_refused(project):
+    expected = "needs its own tokenizer; set tokenizer.path=models/base/tokenizer"
+    assert expected in refusal(project, **{"tokenizer.path": "models/own"})
+    assert expected in refusal(project, **{"tokenizer.path": "other.model"})
+    (project / "models/base/tokenizer/tokenizer.model").unlink()
+    (project / "models/base/tokenizer").rmdir()
+    load(project, **{"tokenizer.path": "other.model"})  # training compares the hashes
+    message = refusal(project, **{"tokenizer.path": "models/own"})
+    assert "models/own, an empty folder, so a new tokenizer would be trained" in message
+
+
+def test_a_folder_that_cannot_be_used_is_named(project):
+    base = project / "models/base"
+    assert "models/bse does not exist" in refusal(project, **{"train.start": "models/bse"})
+    weights = {"train.start": "models/base/model.safetensors"}
+    assert "is a file: name a folder that `atlas import` wrote" in refusal(project, **weights)
+    assert "which is counted" in refusal(project, **{"model.kind": "bigram", "export.formats": []})
+    config = json.loads((base / "config.json").read_text())
+    del config["norm_eps"]
+    for content, expected in (
+        (json.dumps(config), "not of this version of Atlas (no norm_eps)"),
+        ('{"hidden_size": 576}', "(no kind): convert the model with `atlas import models/base`"),
+        ("{", "models/base/config.json is not readable as JSON"),
+        ("[1, 2]", "config.json is not of this version of Atlas"),
+        ("7", "config.json is not readable as JSON"),
+    ):
+        (base / "config.json").write_text(content)
+        assert expected in refusal(project)
+    for name in ("model.safetensors", "config.json"):
+        (base / name).unlink()
+        assert f"models/base has no {name}: `atlas import SOURCE` writes" in refusal(project)

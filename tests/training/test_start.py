@@ -1,0 +1,112 @@
+"""Training starts from the weights in a folder, or refuses them by name."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from atlas.errors import AtlasError
+from atlas.model.weights import initialize, make_model, save_weights, weights_of
+from atlas.tokens.shards import TokenIndex
+from atlas.training.start import load_start, start_name
+from atlas.training.trainer import build_model
+from tests.small import SHA, small_config, small_params
+from tests.training.conftest import ALONE
+
+
+def write_base(folder, seed=5, **options):
+    """Write a model with its config, as `atlas import` and train do."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = make_model(small_config(**options))
+    initialize(model, seed)
+    model.config.write(folder)
+    save_weights(model, folder / "model.safetensors")
+    return model
+
+
+def change(folder, edit):
+    path = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    edit(weights)
+    safetensors.torch.save_file(weights, path)
+
+
+def test_the_weights_are_those_of_the_folder(tmp_path):
+    base = write_base(tmp_path, tied_head=False)
+    model = make_model(small_config(tied_head=False, dropout=0.1))
+    load_start(model, tmp_path)
+    for name, weight in weights_of(base).items():
+        assert torch.equal(weights_of(model)[name], weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_weights_become_float32(tmp_path, dtype):
+    base = write_base(tmp_path)
+    change(tmp_path, lambda weights: weights.update({k: v.to(dtype) for k, v in weights.items()}))
+    model = make_model(small_config())
+    load_start(model, tmp_path)
+    for name, weight in weights_of(base).items():
+        assert torch.equal(weights_of(model)[name], weight.to(dtype).float())
+
+
+def test_a_shorter_context_takes_the_first_learned_positions(tmp_path):
+    base = write_base(tmp_path, positions="learned")
+    model = make_model(small_config(positions="learned", context_length=10))
+    load_start(model, tmp_path)
+    assert torch.equal(model.positions.weight, base.positions.weight[:10])
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda w: w.pop("blocks.1.feed_forward.up.weight"), "lacks blocks.1.feed_forward.up.weig"),
+        (lambda w: w.update(extra=torch.ones(1)), "describes a model without extra"),
+        (
+            lambda w: w.update({"norm.weight": torch.ones(31)}),
+            r"norm.weight has shape \[31\]",
+        ),
+        (lambda w: w["norm.weight"].fill_(torch.inf), "norm.weight has values that are not finite"),
+        (
+            lambda w: w.update({"norm.weight": torch.ones(32, dtype=torch.int8)}),
+            "norm.weight is of type torch.int8",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, edit, expected):
+    write_base(tmp_path)
+    change(tmp_path, edit)
+    with pytest.raises(AtlasError, match=expected):
+        load_start(make_model(small_config()), tmp_path)
+
+
+def test_a_damaged_file_and_another_tokenizer_are_named(tmp_path):
+    write_base(tmp_path)
+    with pytest.raises(AtlasError, match="another tokenizer than that of data/tokens"):
+        load_start(make_model(small_config(tokenizer_sha256="1" * 64)), tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(AtlasError, match=r"model.safetensors: not readable \(.*\); import or copy"):
+        load_start(make_model(small_config()), tmp_path)
+
+
+def test_a_model_starts_from_the_folder_or_from_new_weights(tmp_path, token_folder):
+    base = write_base(tmp_path / "base")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/.gitkeep").touch()
+    params, index = small_params(), TokenIndex.read(token_folder)
+    assert index.tokenizer_sha256 == SHA
+    models = []
+    for name in ("base", "own"):
+        train = params.train.model_copy(update={"start": str(tmp_path / name)})
+        models.append(build_model(params.model_copy(update={"train": train}), index, ALONE))
+    initialize(base, params.train.seed)
+    assert torch.equal(models[1].norm.weight, base.norm.weight)
+    assert torch.equal(models[1].embedding.weight, base.embedding.weight)
+    assert not torch.equal(models[0].embedding.weight, base.embedding.weight)
+
+
+def test_the_name_is_that_of_the_source(tmp_path):
+    assert start_name(tmp_path) == str(tmp_path)
+    (tmp_path / "origin.json").write_text(json.dumps({"name": "SmolLM2-135M-Instruct"}))
+    assert start_name(tmp_path) == "SmolLM2-135M-Instruct"
