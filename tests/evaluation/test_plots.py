@@ -17,20 +17,25 @@ ROWS = {
 }
 
 
-def attention(tokens):
+def attention(tokens, layers=2, heads=3):
     labels = ["$x_1$", "<|endoftext|>", "中", "é", "\t", *map(str, range(tokens - 5))]
-    weights = np.tril(np.ones((3, tokens, tokens))) / np.arange(1, tokens + 1)[:, None]
-    return lambda path: plot_attention([weights, weights], labels, path)
+    weights = np.tril(np.ones((heads, tokens, tokens))) / np.arange(1, tokens + 1)[:, None]
+    return lambda path: plot_attention([weights] * layers, labels, path)
+
+
+def heads(layers, heads):
+    layer, head = np.indices((layers, heads)).reshape(2, -1) + 1
+    share = (layer + head) / (layers + heads)
+    table = pd.DataFrame({"layer": layer, "head": head, "first": share, "same": 1 - share})
+    return lambda path: plot_heads(table, ["first", "same"], path)
 
 
 PLOTS = {
     "attention": attention(8),
     "attention_of_many_tokens": attention(48),
-    "heads": lambda path: plot_heads(
-        pd.DataFrame({"layer": [1, 1], "head": [1, 2], "first": [0.1, 0.9], "same": [0.5, 0]}),
-        ["first", "same"],
-        path,
-    ),
+    "attention_of_a_deep_model": attention(8, layers=30, heads=20),
+    "heads": heads(1, 2),
+    "heads_of_a_deep_model": heads(30, 9),
     "dynamics": lambda path: plot_dynamics(pd.DataFrame(ROWS), path),
     "dynamics_of_val_alone": lambda path: plot_dynamics(
         pd.DataFrame(ROWS).assign(train_loss=np.nan, train_accuracy=np.nan), path

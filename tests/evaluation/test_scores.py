@@ -65,6 +65,18 @@ def test_adjacent_windows_by_hand(tmp_path, model, batch_size):
     assert metrics["bits_per_byte"] == pytest.approx(sum(losses) / math.log(2) / 41, rel=1e-5)
 
 
+@pytest.mark.parametrize("limit", [1, 400 * LENGTH * 2, 400 * 5])
+def test_scores_do_not_depend_on_how_much_is_computed_at_once(tmp_path, model, limit, monkeypatch):
+    split = split_of(tmp_path, random_documents(21, 20))
+    windows = EvaluationWindows(split, LENGTH, 3)
+    whole = score_batches(model, windows.all())
+    monkeypatch.setattr("atlas.evaluation.scores.MAX_LOGITS", limit)
+    parts = score_batches(model, windows.all())
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert parts.targets.tolist() == whole.targets.tolist()
+    assert parts.predicted.tolist() == whole.predicted.tolist()
+
+
 def test_only_the_answers_of_questions_are_scored(tmp_path, model):
     documents = [[5, 9, 6, EOS], [7, 7, 9, 8, EOS]]
     split = split_of(tmp_path, documents, windows="padded", separator=9)

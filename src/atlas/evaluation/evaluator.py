@@ -1,7 +1,7 @@
 """The evaluator: a trained model, its tokenizer and the splits to measure it on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from atlas.evaluation.scores import (
     score_batches,
     sliding_windows,
 )
+from atlas.model.config import FILE as CONFIG
 from atlas.model.config import check_tokenizer
 from atlas.model.language_model import LanguageModel
 from atlas.model.weights import load_model
@@ -80,6 +81,20 @@ class Evaluator:
             check_tokenizer(model.config, split.index.tokenizer_sha256, str(tokens_folder / name))
         return cls(model, tokenizer, splits, documents_folder, params)
 
+    def of_base(self, folder: Path) -> "Evaluator | None":
+        """Return an evaluator of the model that training started from, with the same windows.
+
+        None if the folder holds no model: training started from scratch.
+        """
+        if not (folder / CONFIG).is_file():
+            return None
+        base = load_model(folder, self.model.device)
+        check_tokenizer(base.config, self.tokenizer.sha256, "models/tokenizer", str(folder))
+        reading = ("context_length", "separator", "add_bos_token")
+        changes = {name: getattr(self.model.config, name) for name in reading}
+        base.config = base.config.model_copy(update=changes)
+        return replace(self, model=base)
+
     @property
     def held_out_splits(self) -> list[Split]:
         """Splits that are not trained on: val, and test unless it is empty."""
@@ -120,14 +135,27 @@ class Evaluator:
         windows = EvaluationWindows(self.splits[split], context_length, self.params.batch_size)
         return score_batches(self.model, windows.all())
 
+    def main_metrics(self, split: Split, scores: Scores) -> Metrics:
+        """Compute loss, perplexity, bits per byte and accuracy, of tokens or whole answers."""
+        tokens = self.splits[split]
+        right = scores.correct
+        if self.has_questions:
+            right = document_scores(scores, tokens)["all_correct"].to_numpy()
+        loss = loss_metrics(scores.total_loss, len(scores), tokens)
+        return loss | {"accuracy": float(right.mean())}
+
+    def held_out_metrics(self) -> Metrics:
+        """Compute the main metrics of each split that is not trained on."""
+        return {
+            f"{split}_{name}": value
+            for split in self.held_out_splits
+            for name, value in self.main_metrics(split, self.score(split)).items()
+        }
+
     def metrics(self, split: Split, scores: Scores) -> Metrics:
         """Compute all metrics of a split: model, sliding windows, baselines and calibration."""
         tokens = self.splits[split]
-        metrics = loss_metrics(scores.total_loss, len(scores), tokens) | {"tokens": len(scores)}
-        right = scores.correct  # tokens, or whole answers
-        if self.has_questions:
-            right = document_scores(scores, tokens)["all_correct"].to_numpy()
-        metrics["accuracy"] = float(right.mean())
+        metrics = self.main_metrics(split, scores) | {"tokens": len(scores)}
         metrics["calibration_error"] = calibration_error(calibration_table(scores))
         metrics |= baseline_metrics(scores, self.bigram_counts, tokens)
         if self.params.stride is not None and not self.has_questions:

@@ -26,7 +26,14 @@ from torch import Tensor
 from atlas.cleaning.documents import Split
 from atlas.corpora.arithmetic import MODULAR_OPERATIONS
 from atlas.evaluation.evaluator import Evaluator
-from atlas.evaluation.plots import plot_attention, plot_dynamics, plot_heads, plot_spectrum
+from atlas.evaluation.plots import (
+    MAX_HEADS,
+    MAX_LAYERS,
+    plot_attention,
+    plot_dynamics,
+    plot_heads,
+    plot_spectrum,
+)
 from atlas.evaluation.questions import is_arithmetic
 from atlas.evaluation.samples import choose_prompts
 from atlas.evaluation.scores import Metrics
@@ -83,6 +90,10 @@ def _plot_attention_maps(evaluator: Evaluator, model: Decoder, plots: Path) -> N
         first = dict(reversed(_questions(evaluator, "val")))
         prompts = [ids for _, ids in sorted(first.items())]
     max_tokens = min(MAX_MAP_TOKENS, model.config.context_length)
+    layers, heads = model.config.n_layer, model.config.n_head
+    if layers > MAX_LAYERS or heads > MAX_HEADS:
+        drawn = f"{min(layers, MAX_LAYERS)} of {layers} layers, {min(heads, MAX_HEADS)} of {heads}"
+        print(f"attention maps show {drawn} heads")
     for number, prompt in enumerate(prompts[:MAX_MAPS], start=1):
         ids = prompt[:max_tokens]
         if len(ids) < 2:  # a single token attends to itself

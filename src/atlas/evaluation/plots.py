@@ -8,11 +8,21 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+    StrMethodFormatter,
+)
+
+from atlas.tokens.windows import spread
 
 Reals = npt.NDArray[np.floating]
 DPI = 110
 MAX_LABELS = 24  # an attention map of more tokens has no token labels
+MAX_LAYERS, MAX_HEADS = 8, 12  # with an attention map, spread over the model
+MAX_HEAD_ROWS = 64  # heads whose scores are drawn as numbers
 TRAIN_COLOR, VAL_COLOR = "#8a6d00", "#1f6fb4"
 
 
@@ -22,13 +32,17 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plot_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) -> None:
-    """Plot the attention map of each head and of their mean, one row per layer.
+    """Plot the attention map of each head and of the mean of all heads, one row per layer.
 
-    All maps are drawn as one image: an axis for each takes matplotlib ten times as long.
-    ``weights`` are those of each layer, (H, T, T); ``labels`` are the T tokens.
+    Of many layers and heads, some are drawn. All maps are one image: an axis for each takes
+    matplotlib ten times as long. ``weights`` are those of each layer, (H, T, T); ``labels`` are the
+    T tokens.
     """
-    layers, (heads, tokens) = len(weights), weights[0].shape[:2]
-    maps = np.array([[*layer, layer.mean(axis=0)] for layer in weights])  # (layers, H + 1, T, T)
+    all_heads, tokens = weights[0].shape[:2]
+    drawn_layers, drawn_heads = spread(len(weights), MAX_LAYERS), spread(all_heads, MAX_HEADS)
+    layers, heads = len(drawn_layers), len(drawn_heads)
+    shown = [weights[number] for number in drawn_layers]
+    maps = np.array([[*layer[drawn_heads], layer.mean(axis=0)] for layer in shown])
     maps[..., *np.triu_indices(tokens, 1)] = np.nan  # later tokens are masked
     gap = max(1, tokens // 12)
     padded = np.pad(maps, ((0, 0), (0, 0), (gap, 0), (gap, 0)), constant_values=np.nan)
@@ -41,11 +55,12 @@ def plot_attention(weights: Sequence[Reals], labels: Sequence[str], path: Path) 
     axis.spines[:].set_visible(False)
     for column in range(heads + 1):
         center = gap + column * (tokens + gap) + tokens / 2 - 0.5
-        name = f"head {column + 1}" if column < heads else "mean"
+        name = f"head {drawn_heads[column] + 1}" if column < heads else "mean"
         axis.text(center, 0, name, ha="center", va="bottom", fontsize=9)
     for row in range(layers):
         center = gap + row * (tokens + gap) + tokens / 2 - 0.5
-        axis.text(image.shape[1], center, f"layer {row + 1}", va="center", rotation=90, fontsize=9)
+        name = f"layer {drawn_layers[row] + 1}"
+        axis.text(image.shape[1], center, name, va="center", rotation=90, fontsize=9)
     if tokens <= MAX_LABELS:
         names = [drawable(label) for label in labels]
         columns, row_starts = np.arange(tokens) + gap, np.arange(layers)[:, None] * (tokens + gap)
@@ -69,7 +84,10 @@ def drawable(text: str) -> str:
 
 
 def plot_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
-    """Plot the scores of every head as a heat map with numbers, one row per head."""
+    """Plot the scores of every head: numbers, one row per head, or colors alone for many heads."""
+    if len(table) > MAX_HEAD_ROWS:
+        _plot_head_grids(table, kinds, path)
+        return
     values = table[list(kinds)].to_numpy()
     figure = Figure(figsize=(1.1 * len(kinds) + 2, 0.28 * len(table) + 1.2), layout="constrained")
     axis = figure.subplots()
@@ -82,6 +100,25 @@ def plot_heads(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
         color = "white" if value < 0.6 else "black"
         axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=7, color=color)
     axis.set_title("Mean attention weight per head")
+    save(figure, path)
+
+
+def _plot_head_grids(table: pd.DataFrame, kinds: Sequence[str], path: Path) -> None:
+    """Plot a grid for each kind of key: layers down, heads across."""
+    layers, heads = table["layer"].max(), table["head"].max()
+    size = (len(kinds) * max(1.6, 0.16 * heads) + 1.5, 0.16 * layers + 1.2)
+    figure = Figure(figsize=size, layout="constrained")
+    grids = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axis, kind in zip(grids, kinds, strict=True):
+        grid = table.pivot(index="layer", columns="head", values=kind).to_numpy()
+        edges = (0.5, heads + 0.5, layers + 0.5, 0.5)
+        drawn = axis.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=edges)
+        axis.set_title(kind, fontsize=9)
+        axis.set_xlabel("head")
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    grids[0].set_ylabel("layer")
+    figure.colorbar(drawn, ax=grids, label="mean attention weight")
     save(figure, path)
 
 

@@ -22,6 +22,7 @@ from atlas.tokens.shards import TokenSplit
 from atlas.tokens.windows import NO_TARGET, Rows, TokenBatch
 
 CALIBRATION_BINS = 10
+MAX_LOGITS = 1 << 24  # computed at once, 64 MB in float32
 
 Metrics = dict[str, float | int]
 
@@ -57,27 +58,46 @@ class Scores:
 
 @torch.no_grad()
 def score_batches(model: LanguageModel, batches: Iterable[TokenBatch[Any]]) -> Scores:
-    """Score every target in the batches; the model keeps its train or eval mode."""
+    """Score every target in the batches; the model keeps its train or eval mode.
+
+    Memory is bounded: a batch is divided if the logits of its windows are more than ``MAX_LOGITS``.
+    """
     with model.evaluating():
-        parts = [_score_batch(model, batch) for batch in batches]
+        parts = [
+            part
+            for batch in batches
+            for share in _shares(batch, model.config.vocab_size)
+            for part in _score_batch(model, share)
+        ]
     previous, targets, predicted, losses, log_confidences = (
         torch.cat(each).numpy() for each in zip(*parts, strict=True)
     )
     return Scores(previous, targets, predicted, losses, np.exp(log_confidences))
 
 
-def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> tuple[Tensor, ...]:
-    """Previous tokens, targets, predictions, losses and log confidences, (N,) each."""
+def _shares(batch: TokenBatch[Any], vocab_size: int) -> Iterator[TokenBatch[Any]]:
+    """Divide a batch into windows that fit in memory together, at least one."""
+    rows, length = batch.inputs.shape
+    size = max(1, MAX_LOGITS // (length * vocab_size))
+    for first in range(0, rows, size):
+        yield TokenBatch(*(array[first : first + size] for array in batch))
+
+
+def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> Iterator[tuple[Tensor, ...]]:
+    """Previous tokens, targets, predictions, losses and log confidences, (N,) each, in parts."""
     inputs, targets = (torch.from_numpy(array).to(model.device) for array in batch[:2])
-    mask = targets != NO_TARGET
-    logits = model(inputs)[mask]  # (N, V)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    log_total = logits.logsumexp(dim=-1)
-    best, predicted = logits.max(dim=-1)
-    actual = targets[mask]
-    losses = log_total - logits.gather(-1, actual[:, None])[:, 0]
-    found = (inputs[mask].int(), actual.int(), predicted.int(), losses, best - log_total)
-    return tuple(each.cpu() for each in found)
+    logits = model(inputs).flatten(0, 1)  # (B * T, V)
+    chosen = (targets != NO_TARGET).flatten().nonzero()[:, 0]  # (N,)
+    for rows in chosen.split(max(1, MAX_LOGITS // logits.shape[1])):
+        part = logits[rows]
+        part = part.to(torch.promote_types(part.dtype, torch.float32))
+        log_total = part.logsumexp(dim=-1)
+        best, predicted = part.max(dim=-1)
+        actual = targets.flatten()[rows]
+        losses = log_total - part.gather(-1, actual[:, None])[:, 0]
+        previous = inputs.flatten()[rows].int()
+        found = (previous, actual.int(), predicted.int(), losses, best - log_total)
+        yield tuple(each.cpu() for each in found)
 
 
 def loss_metrics(total_loss: float, predicted: int, tokens: TokenSplit) -> Metrics:

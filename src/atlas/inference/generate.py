@@ -49,26 +49,32 @@ def generate_batch(
         TokenSequence(prepare_prompt(model.config, prompt), max_tokens, sampling)
         for prompt, sampling in zip(prompts, samplings, strict=True)
     ]
-    backend = torch_backend(model, max(1, len(sequences)))
+    longest = max((len(each.prompt) for each in sequences), default=0) + max_tokens
+    room = min(max(1, longest), model.config.context_length)
+    backend = torch_backend(model, max(1, len(sequences)), room)
     for sequence in RunningBatch(backend, {model.config.eos}, on_overflow).run(sequences):
         sequence.raise_if_failed()
     return [sequence.output_ids for sequence in sequences]
 
 
-def torch_backend(model: LanguageModel, slots: int) -> InferenceBackend:
-    """A backend for a PyTorch model, with a key-value cache if it is a decoder."""
+def torch_backend(model: LanguageModel, slots: int, room: int | None = None) -> InferenceBackend:
+    """A backend for a PyTorch model, with a key-value cache if it is a decoder.
+
+    The cache has room for the whole context in each slot, or for ``room`` tokens.
+    """
     if isinstance(model, Decoder):
-        return CachedBackend(model, slots)
+        return CachedBackend(model, slots, room)
     return UncachedBackend(model, slots)
 
 
 class CachedBackend(InferenceBackend):
     """A decoder with one row of its key-value cache per slot."""
 
-    def __init__(self, model: Decoder, slots: int) -> None:
-        super().__init__(slots, model.config.context_length)
+    def __init__(self, model: Decoder, slots: int, room: int | None = None) -> None:
+        super().__init__(slots, room or model.config.context_length)
         self._model = model
-        self._cache = KVCache.empty(model.config, slots, model.embedding.weight)
+        config = model.config.model_copy(update={"context_length": self.context_length})
+        self._cache = KVCache.empty(config, slots, model.embedding.weight)
 
     @torch.no_grad()
     def prefill(self, texts: Mapping[int, Sequence[int]]) -> Logits:
