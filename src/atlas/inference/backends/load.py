@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import LoadedModel
 from atlas.inference.backends.exported import exported_gguf, sibling
-from atlas.inference.backends.trial import try_first
+from atlas.inference.backends.trial import trying
 
 Engine = Literal["auto", "llama.cpp", "torch"]
 GGUF = ".gguf"
@@ -62,10 +63,10 @@ def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto
 
 def _load_hugging_face(path: Path) -> LoadedModel:
     check_folder(path)
-    if (tokenizer := path / "tokenizer.json").is_file():
-        try_first(tokenizer, "tokenizers")
-    from atlas.inference.backends.hugging_face import HuggingFaceModel
-    from atlas.model.language_model import choose_device
+    tokenizer = path / "tokenizer.json"
+    with trying(tokenizer, "tokenizers") if tokenizer.is_file() else nullcontext():
+        from atlas.inference.backends.hugging_face import HuggingFaceModel
+        from atlas.model.language_model import choose_device
 
     model = HuggingFaceModel(path, choose_device())
     if any("auto_map" in read_json(path / name) for name in (CONFIG, TOKENIZER_CONFIG)):
@@ -82,10 +83,8 @@ def _load_gguf(path: Path, engine: Engine) -> LoadedModel:
             "or give the folder it was exported from"
         )
     _require_cyllama()
-    from atlas.inference.backends.gguf import GGUFModel, check_runnable
-
-    check_runnable(path)
-    try_first(path, "llama.cpp")
+    with trying(path, "llama.cpp"):
+        from atlas.inference.backends.gguf import GGUFModel
     return GGUFModel(path)
 
 

@@ -12,7 +12,8 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -43,8 +44,13 @@ TEXTS = (
 )
 
 
-def try_first(file: Path, engine: str) -> None:
-    """Load a GGUF file or a tokenizer.json in another process; its failure is one error here."""
+@contextmanager
+def trying(file: Path, engine: str) -> Iterator[None]:
+    """Load a GGUF file or a tokenizer.json in another process; its failure is one error here.
+
+    The other process starts before the block and ends after it, so that this process can import
+    meanwhile what it needs.
+    """
     size = file.stat().st_size
     seconds = SECONDS + size // BYTES_PER_SECOND
     source = str(Path(atlas.__file__).parent.parent)
@@ -57,28 +63,37 @@ def try_first(file: Path, engine: str) -> None:
         str(seconds),
         str(MEMORY + 4 * size),
     ]
-    try:
-        result = subprocess.run(
-            command,
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": source},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SLOWER * seconds,
-        )
-    except subprocess.TimeoutExpired:
-        raise AtlasError(f"{file}: {engine} did not load it in time") from None
-    lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-    if result.returncode > 0:
+    with subprocess.Popen(
+        command,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": source},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield
+            _, messages = process.communicate(timeout=SLOWER * seconds)
+        except subprocess.TimeoutExpired:
+            raise AtlasError(f"{file}: {engine} did not load it in time") from None
+        finally:
+            process.kill()  # does nothing to one that has ended
+    _check_result(process.returncode, messages, file, engine, seconds)
+
+
+def _check_result(status: int, messages: bytes, file: Path, engine: str, seconds: int) -> None:
+    """Raise an error for the exit status of a trial that failed."""
+    lines = messages.decode(errors="replace").strip().splitlines() or ["no message"]
+    if status > 0:
         reason = lines[-1].removeprefix("error: ")
         raise AtlasError(
             reason if str(file) in reason else f"{file}: {engine} can't load it ({reason})"
         )
-    if result.returncode == -signal.SIGXCPU:
+    if status == -signal.SIGXCPU:
         raise AtlasError(f"{file}: {engine} takes more than {seconds} s to load it")
-    if result.returncode < 0:
+    if status < 0:
         reasons = [line for line in lines if "ASSERT" in line or "what():" in line]
         reason = PLACE.sub("", one_line((reasons or lines)[-1]))[:160]
-        name = signal.Signals(-result.returncode).name
+        name = signal.Signals(-status).name
         raise AtlasError(
             f"{file}: {engine} crashes on it ({name}: {reason}); get another copy of the model"
         )
