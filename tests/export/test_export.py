@@ -152,6 +152,13 @@ def test_a_very_large_split_is_compared_in_part(tmp_path, tokenizer, monkeypatch
     assert predicted == sum(len(tokenizer.encode(each)) + 1 for each in TEXTS)
 
 
+def test_windows_with_many_logits_are_in_smaller_batches(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr("atlas.export.bundle.MAX_LOGITS", 2 * 48 * tokenizer.vocab_size + 1)
+    split = encode_texts(TEXTS, tokenizer, tmp_path)
+    data = ValidationData.load([], split, 48, prompts=0, greedy_tokens=1, max_windows=5)
+    assert [len(batch.inputs) for batch in data.batches] == [2, 2, 1]
+
+
 def test_a_model_can_be_checked_on_its_own_samples(bundle, tokenizer):
     model = load_model(bundle.folder, torch.device("cpu"))
     samples = sample_texts(model, tokenizer)

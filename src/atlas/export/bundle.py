@@ -27,7 +27,8 @@ from atlas.tokens.windows import EvaluationWindows, TokenBatch
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names
 MAX_URLS = 20
 MAX_CHARACTERS = 20_000_000  # of the texts whose tokens are compared
-BATCH_SIZE = 16  # windows per forward pass
+BATCH_SIZE = 16  # windows per forward pass, fewer if they have more logits than the next number
+MAX_LOGITS = 1 << 26
 SAMPLES = 4
 
 
@@ -161,7 +162,7 @@ class ValidationData:
         cls,
         documents: Iterable[Document],
         split: TokenSplit,
-        context_length: int,
+        length: int,
         *,
         prompts: int,
         greedy_tokens: int,
@@ -169,7 +170,8 @@ class ValidationData:
         description: str = "text the model was not trained on",
     ) -> "ValidationData":
         """Load documents and up to ``max_windows`` windows spread over their tokens."""
-        windows = EvaluationWindows(split, context_length, BATCH_SIZE)
+        batch_size = min(BATCH_SIZE, max(1, MAX_LOGITS // (length * split.index.vocab_size)))
+        windows = EvaluationWindows(split, length, batch_size)
         batches = list(windows.spread(max_windows or len(windows)))
         tokens = sum(batch.num_targets() for batch in batches)
         texts, characters = [], MAX_CHARACTERS

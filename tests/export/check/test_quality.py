@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from atlas.errors import AtlasError
+from atlas.export.check import runtimes
 from atlas.export.check.agreement import Quality, check_perplexity, measure_quality
-from atlas.export.check.runtimes import log_softmax
+from atlas.export.check.runtimes import Runtime, log_softmax, measure
 from atlas.export.gguf.writer import write_gguf
 from atlas.model.loss import mean_loss
 from atlas.model.weights import save_weights
@@ -61,6 +62,29 @@ def test_two_models_are_as_far_apart_as_pytorch_says(tmp_path, tokenizer, batche
     assert other.kl_divergence > 1e-3
     assert other.top_1_agreement == pytest.approx(same / tokens, abs=1.5 / tokens)
     assert other.top_1_agreement < 1
+
+
+def test_a_long_window_is_measured_in_steps(monkeypatch):
+    generator = np.random.default_rng(0)
+    table, other = generator.normal(size=(2, 100, 7)).astype(np.float32)
+    inputs = np.arange(100).reshape(2, 50)
+    targets = generator.integers(-1, 7, (2, 50))
+    targets[1, 40:] = NO_TARGET
+    steps = []
+
+    def runtime(logits):
+        def read(ids, position):
+            steps.append((position, len(ids)))
+            return logits[ids]
+
+        return Runtime(read)
+
+    whole = measure(runtime(table), runtime(other), inputs, targets)
+    assert set(steps) == {(0, 50)}
+    monkeypatch.setattr(runtimes, "STEP", 16)
+    steps.clear()
+    assert measure(runtime(table), runtime(other), inputs, targets) == pytest.approx(whole)
+    assert set(steps) == {(0, 16), (16, 16), (32, 16), (48, 2)}
 
 
 def test_log_probabilities_of_large_logits_are_pytorch_s():

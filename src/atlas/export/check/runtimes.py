@@ -42,6 +42,7 @@ Logits = npt.NDArray[np.float32]
 
 FULL_DISK = 1 << 20  # free bytes below which a failure is blamed on the disk; few runtimes say it
 SPEED_ROUNDS, SPEED_TOKENS = 4, 64  # prompts read, tokens generated to measure speed
+STEP = 256  # tokens whose logits are in memory at once
 TIMEOUT = 3600  # seconds; a runtime that hangs has failed
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -110,7 +111,7 @@ def load_llama_cpp(path: str, context_length: int) -> Runtime:
     with loading_llama_cpp():
         from cyllama.llama import llama_cpp
 
-    from atlas.inference.backends.gguf import load_gguf, new_context
+    from atlas.inference.backends.gguf import copy_logits, load_gguf, new_context
 
     model = load_gguf(Path(path))
     vocabulary = model.get_vocab()
@@ -123,10 +124,7 @@ def load_llama_cpp(path: str, context_length: int) -> Runtime:
         for offset, token in enumerate(ids):
             batch.add(token, position + offset, [0], True)
         context.decode(batch)
-        rows = np.empty((len(ids), model.n_vocab), np.float32)
-        for offset in range(len(ids)):
-            rows[offset] = context.get_logits_ith(offset)
-        return rows
+        return copy_logits(context, range(len(ids)), model.n_vocab)
 
     def tokenize(text: str) -> list[int]:
         return list(vocabulary.tokenize(text, add_special=False, parse_special=False))
@@ -293,15 +291,16 @@ def measure(
     """Sum loss and divergence from ``exact`` over all targets, in nats, and equal predictions."""
     loss = divergence = 0.0
     same = 0
-    for ids, expected in zip(inputs, targets, strict=True):
-        predicted = np.flatnonzero(expected >= 0)
-        logits = runtime.logits(ids.tolist(), 0)[predicted]
-        log_q = log_softmax(logits)
-        loss -= float(log_q[np.arange(len(predicted)), expected[predicted]].sum())
-        if exact:
-            log_p = log_softmax(exact.logits(ids.tolist(), 0)[predicted])
-            divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
-            same += int((log_p.argmax(axis=1) == log_q.argmax(axis=1)).sum())
+    for window, window_targets in zip(inputs, targets, strict=True):
+        for start in range(0, len(window), STEP):
+            ids, expected = (each[start : start + STEP] for each in (window, window_targets))
+            predicted = np.flatnonzero(expected >= 0)
+            log_q = log_softmax(runtime.logits(ids.tolist(), start)[predicted])
+            loss -= float(log_q[np.arange(len(predicted)), expected[predicted]].sum())
+            if exact:
+                log_p = log_softmax(exact.logits(ids.tolist(), start)[predicted])
+                divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
+                same += int((log_p.argmax(axis=1) == log_q.argmax(axis=1)).sum())
     return {"loss": loss, "divergence": divergence, "same": same}
 
 

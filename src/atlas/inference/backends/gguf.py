@@ -2,7 +2,7 @@
 
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -89,6 +89,18 @@ def new_context(
     context = llama_cpp.LlamaContext(model, params)
     context.set_n_threads(threads(), threads())
     return context
+
+
+def copy_logits(
+    context: llama_cpp.LlamaContext, indices: Collection[int], vocab_size: int
+) -> Logits:
+    """The logits (N, V) after N tokens of the last batch."""
+    logits = np.empty((len(indices), vocab_size), np.float32)
+    numbers = struct.Struct(f"{vocab_size}f")
+    for row, index in zip(logits, indices, strict=True):
+        # cyllama copies logits to a list; struct reads a list three times as fast as NumPy.
+        numbers.pack_into(row.data, 0, *context.get_logits_ith(index))
+    return logits
 
 
 class GGUFModel(ForeignModel):
@@ -207,8 +219,4 @@ class LlamaBackend(InferenceBackend):
             self._context.decode(batch)
         except Exception as error:
             raise AtlasError(f"llama.cpp can't run the model: {one_line(error)[:200]}") from None
-        logits = np.empty((len(read), self._vocab_size), np.float32)
-        for row, index in zip(logits, read, strict=True):
-            # cyllama copies logits to a list; struct reads a list three times as fast as NumPy.
-            struct.pack_into(f"{len(row)}f", row.data, 0, *self._context.get_logits_ith(index))
-        return logits
+        return copy_logits(self._context, read, self._vocab_size)
