@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from atlas.evaluation.evaluator import Evaluator
+from atlas.evaluation.general import base_metrics
 from atlas.evaluation.interpretability import inspect_model
 from atlas.evaluation.questions import write_question_tables
 from atlas.evaluation.samples import write_samples
@@ -25,6 +26,7 @@ def main(run: StageRun) -> None:
     """Write metrics/evaluate.json, samples, tables and plots of models/model."""
     params, device = run.params.evaluate, choose_device()
     evaluator = Evaluator.load(MODEL, TOKENIZER, TOKENS, DOCUMENTS, params, device)
+    base = evaluator.of_base(Path(run.params.train.start))
     tables, plots = run.output_folder("metrics/tables"), run.output_folder("metrics/pictures")
     metrics: Metrics = {}
     for split in evaluator.held_out_splits:
@@ -34,8 +36,10 @@ def main(run: StageRun) -> None:
         metrics |= {f"{split}_{name}": value for name, value in split_metrics.items()}
     write_score_tables(evaluator, scores, tables)  # the last split is the table split
     metrics |= write_question_tables(evaluator, scores, tables)
-    metrics |= write_samples(evaluator, run.output("metrics/samples.md"), tables)
+    metrics |= write_samples(evaluator, run.output("metrics/samples.md"), tables, base)
     metrics |= inspect_model(evaluator, pd.read_csv(VALIDATIONS), tables, plots)
+    if base is not None:
+        metrics |= base_metrics(evaluator, base)
     run.write_metrics(metrics)
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from atlas.evaluation.evaluator import Evaluator
+from atlas.model.config import ModelConfig
 from atlas.model.transformer import Decoder
-from atlas.model.weights import LAST_WEIGHTS, initialize, save_weights
+from atlas.model.weights import LAST_WEIGHTS, WEIGHTS, initialize, save_weights, write_weights
 from tests.evaluation.evaluators import load_evaluator
 from tests.small import small_config, write_documents, write_tokens
 
@@ -42,3 +44,17 @@ def stage_outputs(tmp_path_factory, tokenizer, documents) -> Path:
 @pytest.fixture(scope="session")
 def evaluator(stage_outputs) -> Evaluator:
     return load_evaluator(stage_outputs)
+
+
+@pytest.fixture(scope="session")
+def base_folder(stage_outputs) -> Path:
+    """A folder like models/base: the last weights, in 16 bits, of a model with a longer context."""
+    folder = stage_outputs / "base"
+    folder.mkdir()
+    config = ModelConfig.read(stage_outputs / "model")
+    longer = {"context_length": 2 * config.context_length}
+    config.model_copy(update=longer).write(folder)
+    weights = safetensors.torch.load_file(stage_outputs / "model" / LAST_WEIGHTS)
+    half = {name: weight.bfloat16() for name, weight in weights.items()}
+    write_weights(half, folder / WEIGHTS)
+    return folder

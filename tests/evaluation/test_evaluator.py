@@ -49,6 +49,29 @@ def test_a_model_of_another_tokenizer_is_refused(stage_outputs, tmp_path):
         load_evaluator(folder)
 
 
+def test_the_base_is_measured_in_the_same_windows(evaluator, stage_outputs, base_folder):
+    base = evaluator.of_base(base_folder)
+    last = load_evaluator(stage_outputs, EVALUATE.model_copy(update={"weights": "last"}))
+    found, expected = base.held_out_metrics(), last.held_out_metrics()
+    names = ("loss", "perplexity", "bits_per_byte", "accuracy")
+    assert list(found) == [f"{split}_{name}" for split in ("val", "test") for name in names]
+    assert found == pytest.approx(expected, rel=1e-3)  # bfloat16
+    assert found["val_loss"] != evaluator.score("val").loss
+
+
+def test_training_from_scratch_has_no_base(evaluator, tmp_path):
+    (tmp_path / ".gitkeep").touch()
+    assert evaluator.of_base(tmp_path) is None
+
+
+def test_a_base_of_another_tokenizer_is_refused(evaluator, base_folder, tmp_path):
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tokenizer_sha256": "f" * 64}))
+    with pytest.raises(AtlasError, match="base was trained with"):
+        evaluator.of_base(folder)
+
+
 def test_only_tokens_the_model_was_trained_on_count_as_training_text(stage_outputs, tmp_path):
     folder = shutil.copytree(stage_outputs, tmp_path / "project")
     config = json.loads((folder / "model/config.json").read_text())

@@ -8,7 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atlas.evaluation.general import ScoredText, general_metrics, general_texts, text_losses
+from atlas.evaluation.general import (
+    ScoredText,
+    base_metrics,
+    general_metrics,
+    general_texts,
+    text_losses,
+)
 
 
 def test_the_texts_are_plain_and_each_beginning_has_four_endings():
@@ -53,6 +59,17 @@ def test_an_untrained_model_chooses_at_random(evaluator):
     assert set(metrics) == {"general_bits_per_byte", "general_accuracy"}
     assert 0.05 < metrics["general_accuracy"] < 0.5
     assert metrics["general_bits_per_byte"] > 3
+
+
+def test_the_numbers_of_the_base_stand_beside_those_of_the_model(evaluator, base_folder):
+    metrics = base_metrics(evaluator, evaluator.of_base(base_folder))
+    general = ["general_bits_per_byte", "general_accuracy"]
+    assert list(metrics)[:2] == general
+    assert list(metrics)[-2:] == [f"base_{name}" for name in general]
+    assert metrics["base_general_bits_per_byte"] != metrics["general_bits_per_byte"]
+    same = base_metrics(evaluator, evaluator)
+    assert same["base_val_loss"] == evaluator.score("val").loss
+    assert same["base_general_accuracy"] == same["general_accuracy"]
 
 
 def test_the_ending_with_the_highest_likelihood_per_byte_is_chosen(evaluator, monkeypatch):

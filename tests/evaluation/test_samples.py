@@ -42,6 +42,17 @@ def test_samples_are_compared_with_the_training_text_and_real_text(evaluator, tm
     assert (again, (tmp_path / "again.md").read_text()) == (metrics, page)
 
 
+def test_samples_before_fine_tuning_have_the_same_prompts(evaluator, base_folder, tmp_path):
+    base = evaluator.of_base(base_folder)
+    write_samples(evaluator, tmp_path / "samples.md", tmp_path, base)
+    write_samples(base, tmp_path / "base.md", tmp_path)
+    note = "\n\nThe same prompts before fine-tuning:\n\n"
+    before = (tmp_path / "samples.md").read_text().partition(note)[2]
+    expected = (tmp_path / "base.md").read_text().partition("\n\n")[2]
+    assert before.startswith("    the lamp")
+    assert before.partition("\n\nWithout")[0] == expected.partition("\n\nWithout")[0]
+
+
 def test_each_sample_has_the_next_seed_across_batches(evaluator):
     later = EVALUATE.model_copy(update={"seed": 3})
     samples = sample_continuations(evaluator.model, [[]] * 70, EVALUATE)

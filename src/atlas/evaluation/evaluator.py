@@ -19,11 +19,11 @@ from atlas.evaluation.scores import (
     score_batches,
     sliding_windows,
 )
-from atlas.model.config import FILE as CONFIG
 from atlas.model.config import check_tokenizer
 from atlas.model.language_model import LanguageModel
 from atlas.model.weights import load_model
 from atlas.params.schema import EvaluateParams
+from atlas.params.start import is_empty
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenSplit
 from atlas.tokens.tokenizer import Tokenizer
@@ -82,11 +82,11 @@ class Evaluator:
         return cls(model, tokenizer, splits, documents_folder, params)
 
     def of_base(self, folder: Path) -> "Evaluator | None":
-        """Return an evaluator of the model that training started from, with the same windows.
+        """Return an evaluator of the weights that training started from, with the same windows.
 
-        None if the folder holds no model: training started from scratch.
+        None if the folder is empty: training started from new weights.
         """
-        if not (folder / CONFIG).is_file():
+        if is_empty(folder):
             return None
         base = load_model(folder, self.model.device)
         check_tokenizer(base.config, self.tokenizer.sha256, "models/tokenizer", str(folder))

@@ -1,6 +1,6 @@
 """Measure general English, to see what fine-tuning costs: text prediction and common knowledge.
 
-The texts are fixed and were written for Atlas, in general.yaml beside this file: passages for bits
+The texts are fixed and were written for Atlas, in general.yaml next to this file: passages for bits
 per byte, and beginnings of sentences, each with its right ending and three wrong ones. The model
 chooses the ending with the highest log-likelihood per byte, as ``acc_norm`` of
 lm-evaluation-harness does.
@@ -34,7 +34,7 @@ class GeneralTexts:
 
 
 class ScoredText(NamedTuple):
-    """A text, of which only the tokens from ``first`` on count."""
+    """A text whose tokens from ``first`` on count."""
 
     ids: list[int]
     first: int = 0
@@ -46,6 +46,12 @@ def general_texts() -> GeneralTexts:
     content = yaml.safe_load(TEXTS.read_text(encoding="utf-8"))
     items = [line.split(SEPARATOR) for line in content["cloze"].splitlines()]
     return GeneralTexts(content["passages"], items)
+
+
+def base_metrics(evaluator: Evaluator, base: Evaluator) -> Metrics:
+    """Compute the numbers before fine-tuning, ``base_...``, and those of general English."""
+    before = base.held_out_metrics() | general_metrics(base)
+    return general_metrics(evaluator) | {f"base_{name}": value for name, value in before.items()}
 
 
 def general_metrics(evaluator: Evaluator) -> Metrics:

@@ -33,19 +33,24 @@ COPIED_SHARE, MIN_COPIED_TOKENS = 0.5, 8  # and at least this many
 Texts = list[list[int]]
 
 
-def write_samples(evaluator: Evaluator, page: Path, folder: Path) -> Metrics:
+def write_samples(
+    evaluator: Evaluator, page: Path, folder: Path, base: Evaluator | None = None
+) -> Metrics:
     """Write the page of samples and, unless documents are questions, measure free samples.
 
     A free sample has no prompt. Excerpts of val of the same lengths are measured for comparison.
-    The page is Markdown; ``folder`` receives samples.csv.
+    The page is Markdown, with samples of ``base``, the model before fine-tuning, if there is one;
+    ``folder`` receives samples.csv.
     """
     params, val = evaluator.params, evaluator.splits["val"]
     prompts = choose_prompts(params.prompts, evaluator.tokenizer, val)
-    continuations = sample_continuations(evaluator.model, prompts, params)
+    prompted, before = (
+        sample_texts(each.model, prompts, params) if each else [] for each in (evaluator, base)
+    )
     count = 0 if evaluator.has_questions else params.free_samples
     free = sample_continuations(evaluator.model, [[]] * count, params)
-    prompted = [[*prompt, *ids] for prompt, ids in zip(prompts, continuations, strict=True)]
-    page.write_text(format_page(prompted, free, evaluator.tokenizer, params), encoding="utf-8")
+    content = format_page(prompted, free, evaluator.tokenizer, params, before)
+    page.write_text(content, encoding="utf-8")
     if not free:
         return {}
     real = excerpts(val, [len(ids) for ids in free])
@@ -60,6 +65,14 @@ def write_samples(evaluator: Evaluator, page: Path, folder: Path) -> Metrics:
 def choose_prompts(prompts: Sequence[str], tokenizer: Tokenizer, val: TokenSplit) -> Texts:
     """Encode the prompts; without any, use beginnings of val documents, or their questions."""
     return [tokenizer.encode(prompt) for prompt in prompts] or document_prompts(val, VAL_PROMPTS)
+
+
+def sample_texts(
+    model: LanguageModel, prompts: Sequence[list[int]], params: EvaluateParams
+) -> Texts:
+    """Return each prompt with its continuation."""
+    continuations = sample_continuations(model, prompts, params)
+    return [[*prompt, *ids] for prompt, ids in zip(prompts, continuations, strict=True)]
 
 
 def sample_continuations(
@@ -91,13 +104,17 @@ def format_page(
     free: Sequence[Sequence[int]],
     tokenizer: Tokenizer,
     params: EvaluateParams,
+    before: Sequence[Sequence[int]] = (),
 ) -> str:
-    """Format all prompted texts and the first free samples as Markdown."""
+    """Format all prompted texts, also those before fine-tuning, and the first free samples."""
     page = [
         f"Samples at temperature {params.temperature:g}, top-k {params.top_k or 'all'}, "
         f"top-p {params.top_p:g}, seeds from {params.seed} on."
     ]
     page += [_indent(tokenizer.decode(ids)) for ids in prompted]
+    if before:
+        page.append("The same prompts before fine-tuning:")
+        page += [_indent(tokenizer.decode(ids)) for ids in before]
     if free:
         page.append("Without a prompt:")
         page += [_indent(tokenizer.decode(ids)) for ids in free[:FREE_SAMPLES_SHOWN]]
