@@ -73,14 +73,18 @@ class Logits(nn.Module):
 
 def config_of(**options: Any) -> ModelConfig:
     """Return the model config of params.yaml with changed options and no real tokenizer."""
+    values = load_params(ROOT / "params.yaml").model.model_dump() | options
     made_up = {
+        "bos": 1,
         "eos": 1,
+        "end_ids": (1,),
+        "sequence_length": values["context_length"],
         "separator": None,
         "add_bos_token": False,
         "tokenizer_sha256": SHA,
         "learned_tokens": 0,
     }
-    return ModelConfig(**load_params(ROOT / "params.yaml").model.model_dump() | made_up | options)
+    return ModelConfig(**made_up | values)
 
 
 def wait(device: torch.device) -> None:

@@ -52,7 +52,10 @@ def config_for(options: Mapping[str, Any], tokenizer: Tokenizer) -> ModelConfig:
     return ModelConfig(
         **options,
         vocab_size=tokenizer.vocab_size,
+        bos=tokenizer.eos,
         eos=tokenizer.eos,
+        end_ids=(tokenizer.eos,),
+        sequence_length=options["context_length"],
         separator=None,
         add_bos_token=False,
         tokenizer_sha256=tokenizer.sha256,

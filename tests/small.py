@@ -143,9 +143,13 @@ def small_model() -> dict[str, Any]:
 
 def small_config(**options: Any) -> ModelConfig:
     """Return the config of a model with a few thousand weights."""
+    eos = options.get("eos", EOS)
     values = small_model() | {
         "vocab_size": 400,
-        "eos": EOS,
+        "bos": eos,
+        "eos": eos,
+        "end_ids": (eos,),
+        "sequence_length": options.get("context_length", SMALL["model.context_length"]),
         "separator": None,
         "add_bos_token": options.get("separator") is not None,  # questions are in padded windows
         "tokenizer_sha256": SHA,

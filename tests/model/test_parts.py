@@ -29,7 +29,8 @@ def turned(rotary, x):
 
 @pytest.mark.parametrize("scaling", [1.0, 4.0])
 def test_rope_is_a_rotation_in_the_complex_plane(scaling):
-    rotary = RotaryPositions(head_size=8, context_length=16, theta=100.0, scaling=scaling)
+    shape = {"d_head": 8, "context_length": 16}
+    rotary = RotaryPositions(small_config(**shape, rope_theta=100.0, rope_scaling=scaling))
     x = torch.randn(2, 16, 3, 8)
     points = torch.complex(x[..., :4], x[..., 4:])
     angles = torch.arange(16)[:, None, None] / scaling * 100.0 ** (-torch.arange(4) / 4)
@@ -39,7 +40,7 @@ def test_rope_is_a_rotation_in_the_complex_plane(scaling):
 
 
 def test_rope_depends_only_on_distances():
-    rotary = RotaryPositions(head_size=8, context_length=32, theta=10_000.0, scaling=1.0)
+    rotary = RotaryPositions(small_config(d_head=8, context_length=32))
     query, key = torch.randn(8), torch.randn(8)
     turned_queries = turned(rotary, query.expand(1, 32, 1, 8))[0, :, 0]
     turned_keys = turned(rotary, key.expand(1, 32, 1, 8))[0, :, 0]

@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.model.config import ModelConfig
 from atlas.model.transformer import Decoder
 from atlas.params import presets
 from atlas.params.overrides import leaves
 from atlas.params.schema import Params, load_params
 from tests.code_walk import ROOT
+from tests.small import small_config
 
 NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 
@@ -92,15 +92,7 @@ def test_each_preset_is_listed_with_a_sentence():
 def test_sizes(project, name, least, most):
     apply(project, name)
     params = load_params(project / "params.yaml")
-    config = ModelConfig(
-        **params.model.model_dump(),
-        vocab_size=params.tokenizer.vocab_size,
-        eos=1,
-        separator=None,
-        add_bos_token=False,
-        tokenizer_sha256="",
-        learned_tokens=0,
-    )
+    config = small_config(**params.model.model_dump(), vocab_size=params.tokenizer.vocab_size)
     with torch.device("meta"):
         assert least < Decoder(config).parameter_count() < most
 

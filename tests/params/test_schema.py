@@ -36,6 +36,11 @@ def test_every_key_has_a_comment():
             assert " # " in line, line
 
 
+YARN = {
+    "model.rope_scaling_kind": "yarn",
+    "model.rope_scaling": 4.0,
+    "model.rope_scaling_context": 32,
+}
 QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
 
 
@@ -160,6 +165,46 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"model.n_kv_head": 3}, "model.n_head (4) is not divisible by model.n_kv_head (3)"),
         ({"model.rope_scaling": 2.0, "model.positions": "alibi"}, "model.rope_scaling is 2"),
         ({"model.rope_scaling": 0.5}, "model.rope_scaling is 0.5: it must be greater than or"),
+        (
+            {"model.positions": "alibi", "model.rope_scaling_rotations": [1, 2.5]},
+            "model.rope_scaling_rotations is [1, 2.5] without RoPE: set it to null, or set",
+        ),
+        (
+            {"model.positions": "sinusoidal", "model.rotary_share": 0.5},
+            "model.rotary_share is 0.5 without RoPE: set it to 1.0, or set model.positions=rope",
+        ),
+        (
+            {"model.positions": "none", "model.no_rope_every": 2},
+            "model.no_rope_every is 2 without RoPE: set it to null",
+        ),
+        ({"model.no_rope_every": 1}, "so no block has positions: set model.positions=none"),
+        ({"model.no_rope_every": 5}, "so every block has positions: set model.no_rope_every=null"),
+        (
+            {"model.rope_scaling_kind": "llama3"},
+            "model.rope_scaling_kind is llama3, and model.rope_scaling is 1, which is off: set a",
+        ),
+        (
+            {"model.rope_scaling_kind": "yarn", "model.rope_scaling": 4},
+            "is yarn: set model.rope_scaling_context to the context length before scaling, such as",
+        ),
+        ({"model.rope_scaling_context": 64}, "which model.rope_scaling_kind=linear does not use"),
+        (YARN | {"model.rope_scaling_rotations": [4, 1]}, "the first must be less than the second"),
+        (YARN | {"model.rope_scaling_rotations": [4]}, "it must be a list of at least 2 items or"),
+        (YARN | {"model.rope_theta": 1}, "yarn needs more, such as model.rope_theta=10000"),
+        ({"model.d_head": 33}, "model.d_head is 33: RoPE rotates pairs, so the head size must be"),
+        ({"model.rotary_share": 0.3}, "is 9.6: RoPE rotates pairs, so make it an even number: try"),
+        ({"model.rotary_share": 0.3}, "model.rotary_share=0.3125"),
+        ({"model.rotary_share": 0.01}, "model.rotary_share=0.0625"),
+        ({"model.bias": "norm"}, "RMSNorm has no biases: set model.bias=false, or model.norm="),
+        ({"model.bias": "qkv_norm"}, "RMSNorm has no biases: set model.bias=qkv, or model.norm="),
+        (
+            {"model.bias": "norms"},
+            "it must be false, true, 'qkv', 'norm' or 'qkv_norm': did you mean norm?",
+        ),
+        ({"model.head_dim": 64}, "model.head_dim is not a known key: did you mean model.d_head?"),
+        ({"model.partial_rotary_factor": 0.25}, "did you mean model.rotary_share?"),
+        ({"model.attention_bias": True}, "did you mean model.bias?"),
+        ({"model.original_max_position_embeddings": 8192}, "mean model.rope_scaling_context?"),
         ({"model.window": 128}, "model.window (128) must be less than model.context_length"),
         ({"model.kind": "two_layer"}, "the two-layer network reads this many tokens"),
         (
@@ -236,6 +281,10 @@ def test_every_way_to_write_a_learning_rate_is_a_number(text):
         ({"feed_forward": "gelu"}, "nearest: model.feed_forward=swiglu"),
         ({"feed_forward": "geglu", "tied_head": False}, "nearest: model.feed_forward=swiglu"),
         ({"window": 8}, "swiglu + window=8 + tied_head; nearest: model.window=null"),
+        ({"bias": "qkv"}, "swiglu + bias=qkv + tied_head; nearest: model.bias=false"),
+        ({"d_head": 48}, "nearest: model.d_head=null"),
+        ({"rotary_share": 0.5}, "nearest: model.rotary_share=1.0"),
+        ({"no_rope_every": 4}, "nearest: model.no_rope_every=null"),
         ({"kind": "two_layer", "window": 8}, "kind=two_layer"),
         ({"kind": "bigram"}, "nearest: model.kind=decoder"),
     ],

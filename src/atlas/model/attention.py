@@ -108,23 +108,27 @@ class AttentionMetadata:
 
     causal: bool  # each query sees itself and earlier keys; T = S, and ``bias`` is None
     bias: Tensor | None = None  # added to the scores, (B or 1, H or 1, T, S), -inf for hidden keys
-    rotation: tuple[Tensor, Tensor] | None = None  # cosines and sines of RoPE, (B?, T, 1, D) each
+    rotation: tuple[Tensor, Tensor] | None = None  # cosines and sines of RoPE, (B?, T, 1, R) each
     weights: list[Tensor] | None = None
 
 
 class Attention(nn.Module):
-    """Each token averages the values of the tokens it attends to."""
+    """Each token averages the values of the tokens it attends to.
 
-    def __init__(self, config: ModelConfig) -> None:
+    With ``rotates`` False, RoPE does not apply here (``no_rope_every``, arXiv:2501.18795).
+    """
+
+    def __init__(self, config: ModelConfig, *, rotates: bool = True) -> None:
         super().__init__()
+        self.rotates = rotates
         self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
         self.head_size = config.head_size
         self.dropout = config.dropout
         self.norms_heads = config.qk_norm == "head"
-        self.query = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-        self.key = nn.Linear(config.d_model, config.key_channels, bias=config.bias)
-        self.value = nn.Linear(config.d_model, config.key_channels, bias=config.bias)
-        self.output = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.query = nn.Linear(config.d_model, config.query_channels, bias=config.qkv_bias)
+        self.key = nn.Linear(config.d_model, config.key_channels, bias=config.qkv_bias)
+        self.value = nn.Linear(config.d_model, config.key_channels, bias=config.qkv_bias)
+        self.output = nn.Linear(config.query_channels, config.d_model, bias=config.linear_bias)
         self.query_norm, self.key_norm = make_qk_norms(config)
 
     def forward(
@@ -143,7 +147,7 @@ class Attention(nn.Module):
         query = self._heads(self.query(x), self.query_norm)  # (B, T, H, D)
         key = self._heads(self.key(source), self.key_norm)  # (B, S, K, D)
         value = self._heads(self.value(source))  # (B, S, K, D)
-        if metadata.rotation is not None:
+        if metadata.rotation is not None and self.rotates:
             query, key = rotate(query, *metadata.rotation), rotate(key, *metadata.rotation)
         query, key, value = (each.transpose(1, 2) for each in (query, key, value))
         if cache is not None:

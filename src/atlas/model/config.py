@@ -15,25 +15,57 @@ class ModelConfig(ModelParams):
     """The section ``model`` of params.yaml, and the ids and hash of the tokenizer."""
 
     vocab_size: int
-    eos: int  # ends a document and begins generation
+    bos: int  # begins generation
+    eos: int  # ends a document
+    end_ids: tuple[int, ...]  # each ends generation; ``eos`` is one of them
+    sequence_length: int  # tokens of a window in training, at most ``context_length``
     separator: int | None  # ends the question of a document; None for plain text
-    add_bos_token: bool  # every text starts with ``eos``, as in training with padded windows
+    add_bos_token: bool  # every text starts with ``bos``, as in training with padded windows
     tokenizer_sha256: str  # of the model file
     learned_tokens: int  # tokens at the start of the training text that were trained on
 
     @property
     def head_size(self) -> int:
         """Channels of one head, D."""
-        return self.d_model // self.n_head
+        return self.d_head or self.d_model // self.n_head
+
+    @property
+    def rotary_channels(self) -> int:
+        """Channels of a head that RoPE rotates, R."""
+        return round(self.rotary_share * self.head_size)
+
+    @property
+    def query_channels(self) -> int:
+        """Channels of all queries, H * D."""
+        return self.n_head * self.head_size
 
     @property
     def key_channels(self) -> int:
         """Channels of all keys (or all values), K * D."""
         return self.n_kv_head * self.head_size
 
+    @property
+    def qkv_bias(self) -> bool:
+        """True if the projections to queries, keys and values have biases."""
+        return self.bias in (True, "qkv", "qkv_norm")
+
+    @property
+    def norm_bias(self) -> bool:
+        """True if LayerNorm has biases."""
+        return self.bias in (True, "norm", "qkv_norm")
+
+    @property
+    def linear_bias(self) -> bool:
+        """True if the output of attention and the feed-forward layer have biases."""
+        return self.bias is True
+
+    def rotates(self, block: int) -> bool:
+        """Return True if RoPE applies in a block, counted from 0."""
+        return self.no_rope_every is None or (block + 1) % self.no_rope_every != 0
+
     def with_bos(self, ids: Sequence[int]) -> list[int]:
-        """Prepend ``eos`` if the model expects it or if there are no ids."""
-        return [self.eos, *ids] if self.add_bos_token or not ids else list(ids)
+        """Prepend ``bos`` if the model expects it or if there are no ids."""
+        return [self.bos, *ids] if self.add_bos_token or not ids else list(ids)
 
     def write(self, folder: Path) -> None:
         """Write config.json."""

@@ -69,15 +69,16 @@ def _transformer(config: ModelConfig) -> Counts:
     final_norms = (0 if config.norm_position == "post" else 1) * (2 if two_sides else 1)
     vocabulary = config.vocab_size * config.d_model
     learned = config.context_length * config.d_model if config.positions == "learned" else 0
-    channels = config.d_model + config.key_channels
-    attention = config.d_model * 2 * channels  # queries and output (C, C), keys and values (KD, C)
-    qk_norms = {None: 0, "head": 2 * config.head_size, "all": channels}[config.qk_norm]
+    queries, keys = config.query_channels, config.key_channels
+    attention = config.d_model * 2 * (queries + keys)  # queries and output, keys and values
+    qk_norms = {None: 0, "head": 2 * config.head_size, "all": queries + keys}[config.qk_norm]
     gates = 1 if config.feed_forward in GATES else 0
     feed_forward = (2 + gates) * config.d_model * config.d_ff  # up, down and gate, (F, C) each
-    norm = config.d_model * (2 if config.norm == "layernorm" and config.bias else 1)
-    attention_biases, feed_forward_biases = 0, 0
-    if config.bias:
-        attention_biases = 2 * channels
+    norm = config.d_model * (2 if config.norm == "layernorm" and config.norm_bias else 1)
+    attention_biases = queries + 2 * keys if config.qkv_bias else 0
+    feed_forward_biases = 0
+    if config.linear_bias:
+        attention_biases += config.d_model
         feed_forward_biases = (1 + gates) * config.d_ff + config.d_model
     parameters = {
         "embedding": vocabulary,
@@ -88,8 +89,8 @@ def _transformer(config: ModelConfig) -> Counts:
         "head": 0 if config.tied_head else vocabulary,
     }
     multiplied = attentions * attention + feed_forwards * feed_forward + vocabulary
-    # Scores and averages of values: two products of T x T with the C channels of all heads.
-    attended = attentions * 4 * config.context_length * config.d_model
+    # Scores and averages of values: two products of T x T with the channels of all heads.
+    attended = attentions * 4 * config.context_length * queries
     return Counts(parameters, multiplied, attended)
 
 
@@ -130,13 +131,13 @@ def training_bytes(
 def _saved_by_token(config: ModelConfig) -> int:
     """Floats that the forward pass saves per token."""
     attention = (
-        2 * config.d_model  # input, and the input of the output matrix
-        + config.d_model + 2 * config.key_channels  # queries, keys, values
+        config.d_model + config.query_channels  # input, and the input of the output matrix
+        + config.query_channels + 2 * config.key_channels  # queries, keys, values
         + config.n_head  # log of the sum of each softmax
     )  # fmt: skip
     if config.qk_norm:
         roots = config.n_head + config.n_kv_head if config.qk_norm == "head" else 2
-        attention += 2 * (config.d_model + config.key_channels) + roots
+        attention += 2 * (config.query_channels + config.key_channels) + roots
     wide = 1 if config.feed_forward in SAVE_OUTPUT_ONLY else 2  # input and output of an activation
     if config.feed_forward in GATES:
         wide = 4  # and both factors of the gate
@@ -153,5 +154,5 @@ def _saved_by_all(config: ModelConfig) -> int:
     square = config.context_length**2
     if config.positions == "alibi":
         return config.n_head * square
-    angles = 2 * config.context_length * config.head_size if config.positions == "rope" else 0
-    return angles + (square if config.window else 0)
+    angles = 2 * config.context_length * config.rotary_channels
+    return (angles if config.positions == "rope" else 0) + (square if config.window else 0)

@@ -16,7 +16,7 @@ def make_norm(config: ModelConfig) -> nn.Module:
     """Make the norm that the config names, over the C channels of the residual stream."""
     if config.norm == "rmsnorm":
         return nn.RMSNorm(config.d_model, eps=config.norm_eps)
-    return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
+    return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.norm_bias)
 
 
 def make_qk_norms(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | None]:
@@ -27,7 +27,7 @@ def make_qk_norms(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | No
     """
     if config.qk_norm is None:
         return None, None
-    widths = (config.d_model, config.key_channels)
+    widths = (config.query_channels, config.key_channels)
     if config.qk_norm == "head":
         widths = (config.head_size, config.head_size)
     query_norm, key_norm = (nn.RMSNorm(width, eps=config.norm_eps) for width in widths)
@@ -67,9 +67,9 @@ class FeedForward(nn.Module):
         self.activation = (ACTIVATIONS | GATES)[config.feed_forward]
         self.gate: nn.Linear | None = None
         if config.feed_forward in GATES:
-            self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+            self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.linear_bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.linear_bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.linear_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""

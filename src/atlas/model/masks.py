@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from atlas.model.config import ModelConfig
+
 WAVELENGTH = 10_000.0  # of the slowest sinusoid, over 2 pi (Vaswani et al. 2017)
 ALIBI_EXPONENT = 8.0  # the last head's slope is 2^-8 (arXiv:2108.12409, section 3)
 
@@ -41,25 +43,61 @@ def alibi_slopes(n_head: int) -> Tensor:
     return torch.tensor(slopes)
 
 
+ROTATIONS = {"llama3": (1.0, 4.0), "yarn": (1.0, 32.0)}  # of the authors' models
+
+
+def rotary_frequencies(config: ModelConfig) -> tuple[Tensor, float]:
+    """Return RoPE's angles per position, (R/2,) in float64, and the length of the rotated points.
+
+    Pair ``i`` of R channels turns by ``theta^(-2i/R)`` per position. With ``rope_scaling`` s > 1, a
+    context of s times the length fits into the angles that the model was trained on:
+
+    - ``linear`` divides every frequency by s (position interpolation, arXiv:2306.15595);
+    - ``llama3`` divides those of pairs that turn less than ``low`` times in the original context,
+      keeps those that turn more than ``high`` times, and blends in between (Llama 3.1);
+    - ``yarn`` does the same with a blend that is linear in ``i``, and lengthens the points by
+      0.1 ln(s) + 1 (arXiv:2309.00071). The bounds are whole pairs, as in the authors' code.
+    """
+    channels, scaling, theta = config.rotary_channels, config.rope_scaling, config.rope_theta
+    exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
+    frequencies = theta**-exponents  # (R/2,)
+    kind, context = config.rope_scaling_kind, config.rope_scaling_context
+    if kind == "linear" or context is None:
+        return frequencies / scaling, 1.0
+    low, high = config.rope_scaling_rotations or ROTATIONS[kind]
+    if kind == "llama3":
+        turns = context * frequencies / (2 * math.pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return frequencies * (kept + (1 - kept) / scaling), 1.0
+    # The pair, not rounded, that turns this many times in the context.
+    first, last = (
+        channels * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+        for turns in (high, low)
+    )
+    begin, end = max(math.floor(first), 0), min(math.ceil(last), channels - 1)
+    pairs = torch.arange(channels // 2, dtype=torch.float64)
+    kept = 1 - ((pairs - begin) / (end - begin or 0.001)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / scaling), 0.1 * math.log(scaling) + 1
+
+
 class RotaryPositions(nn.Module):
     """RoPE (Su et al. 2021, arXiv:2104.09864) in the half-split form of Llama in transformers.
 
-    Channel ``i`` of the first half of a head and channel ``i`` of the second are the two
-    coordinates of a point; at position ``t`` it is turned by ``t / scaling * theta^(-2i/D)``. A
-    scaling above 1 fits a longer context into the angles of a shorter one (position
-    interpolation, arXiv:2306.15595).
+    Of the R channels of a head that rotate, channel ``i`` of the first half and channel ``i`` of
+    the second are the two coordinates of a point, which is turned by an angle proportional to the
+    position. R is less than D if only a share rotates (GPT-NeoX, arXiv:2204.06745).
     """
 
-    cosine: Tensor  # (T, D), the same for both halves
-    sine: Tensor  # (T, D), negative for the first half
+    cosine: Tensor  # (T, R), the same for both halves
+    sine: Tensor  # (T, R), negative for the first half
 
-    def __init__(self, head_size: int, context_length: int, theta: float, scaling: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
-        positions = torch.arange(context_length, dtype=torch.float64) / scaling
-        angles = torch.outer(positions, theta**-exponents)  # (T, D/2)
-        cosine = torch.cat((angles.cos(), angles.cos()), dim=-1)
-        sine = torch.cat((-angles.sin(), angles.sin()), dim=-1)
+        frequencies, length = rotary_frequencies(config)
+        positions = torch.arange(config.context_length, dtype=torch.float64)
+        angles = torch.outer(positions, frequencies)  # (T, R/2)
+        cosine = torch.cat((angles.cos(), angles.cos()), dim=-1) * length
+        sine = torch.cat((-angles.sin(), angles.sin()), dim=-1) * length
         kind = torch.get_default_dtype()
         self.register_buffer("cosine", cosine.to(kind), persistent=False)
         self.register_buffer("sine", sine.to(kind), persistent=False)
@@ -71,6 +109,10 @@ class RotaryPositions(nn.Module):
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotate queries or keys (B, T, H, D) by the angles of ``RotaryPositions.at``."""
+    channels = cosine.shape[-1]
+    if channels < x.shape[-1]:
+        rotated = rotate(x[..., :channels], cosine, sine)  # (B, T, H, R)
+        return torch.cat((rotated, x[..., channels:]), dim=-1)  # (B, T, H, D)
     halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
     return torch.addcmul(x * cosine, halves_swapped, sine)  # (B, T, H, D)
 

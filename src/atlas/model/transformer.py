@@ -41,12 +41,12 @@ class Block(nn.Module):
 
     """
 
-    def __init__(self, config: ModelConfig, *, cross: bool = False) -> None:
+    def __init__(self, config: ModelConfig, number: int = 0, *, cross: bool = False) -> None:
         super().__init__()
         self.norm_position = config.norm_position
         self.dropout = nn.Dropout(config.dropout)
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config)
+        self.attention = Attention(config, rotates=config.rotates(number))
         if cross:
             self.cross_attention_norm = make_norm(config)
             self.cross_attention = Attention(config)
@@ -109,9 +109,7 @@ class Transformer(LanguageModel):
                 table = sinusoidal_table(config.context_length, config.d_model)
                 self.register_buffer("sinusoids", table, persistent=False)
             case "rope":
-                self.rotary = RotaryPositions(
-                    config.head_size, config.context_length, config.rope_theta, config.rope_scaling
-                )
+                self.rotary = RotaryPositions(config)
             case "alibi":
                 self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -157,7 +155,7 @@ class Decoder(Transformer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, number) for number in range(config.n_layer))
 
     def forward(
         self,
@@ -198,9 +196,10 @@ class EncoderDecoder(Transformer):
         if config.separator is None:
             raise ValueError("an encoder-decoder needs a separator between source and target")
         self.separator = config.separator
-        self.encoder = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        numbers = range(config.n_layer)
+        self.encoder = nn.ModuleList(Block(config, number) for number in numbers)
         self.encoder_norm = nn.Identity() if config.norm_position == "post" else make_norm(config)
-        self.decoder = nn.ModuleList(Block(config, cross=True) for _ in range(config.n_layer))
+        self.decoder = nn.ModuleList(Block(config, number, cross=True) for number in numbers)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.

@@ -56,7 +56,12 @@ Allowed = Mapping[str, tuple[Any, ...]]  # values of model options; options not 
 COMMON: Allowed = {  # for every row that does not say otherwise
     "kind": ("decoder",),
     "norm_position": ("pre",),
+    "d_head": (None,),
+    "rope_scaling_kind": ("linear",),
+    "rotary_share": (1.0,),
+    "no_rope_every": (None,),
     "qk_norm": (None,),
+    "bias": (False, True),
     "window": (None,),  # no runtime has a model with the same window in every block
 }
 
@@ -109,7 +114,7 @@ def _describe(options: Options) -> str:
         return f"model.kind={options['kind']}"
     parts = [str(options[key]) for key in ("positions", "norm", "feed_forward")]
     parts += [f"{key}={options[key]}" for key, usual in COMMON.items() if options[key] not in usual]
-    parts += [key for key in ("bias", "tied_head") if options[key]]
+    parts += [key for key in ("bias", "tied_head") if options[key] is True]
     return " + ".join(parts)
 
 
@@ -312,7 +317,8 @@ def fitting_width(options: Options, formats: Sequence[str]) -> int:
     per_head = 2 if options["positions"] == "rope" else 1
     per_pair = 2 if options["positions"] == "sinusoidal" else 1
     per_block = BLOCK_SIZE if _quantized_formats(formats) else 1
-    width = math.lcm(options["n_head"] * per_head, per_pair, per_block)
+    heads = 1 if options["d_head"] else options["n_head"] * per_head
+    width = math.lcm(heads, per_pair, per_block)
     return _round_up(options["d_model"], width)
 
 

@@ -120,12 +120,20 @@ OTHER_KEYS = {
     "model.n_layer": "layers depth num_layers num_hidden_layers",
     "model.n_head": "heads num_heads num_attention_heads",
     "model.n_kv_head": "n_query_groups num_key_value_heads",
+    "model.d_head": "head_dim head_size d_kv kv_channels",
     "model.d_ff": "intermediate_size ffn_dim",
     "model.context_length": "block_size context max_length seq_len max_seq_len sequence_length "
     "max_position_embeddings n_ctx n_positions",
     "model.positions": "position_embedding position_encoding positional_encoding",
     "model.feed_forward": "activation hidden_act mlp",
+    "model.rope_scaling": "rope_factor rope_scaling_factor",
+    "model.rope_scaling_kind": "rope_type rope_scaling_type",
+    "model.rope_scaling_context": "original_max_position_embeddings",
+    "model.rope_scaling_rotations": "low_freq_factor high_freq_factor beta_fast beta_slow",
+    "model.rotary_share": "partial_rotary_factor rotary_pct rotary_percentage rotary_dim",
+    "model.no_rope_every": "no_rope_layer_interval no_rope_layers nope_every",
     "model.window": "sliding_window",
+    "model.bias": "attention_bias mlp_bias qkv_bias use_bias use_qkv_bias",
     "model.tied_head": "weight_tying tie_word_embeddings",
     "model.norm_eps": "rms_norm_eps layer_norm_eps layer_norm_epsilon",
     "train.lr": "learning_rate max_lr",
@@ -301,18 +309,26 @@ class ModelParams(Section):
     n_layer: Positive
     n_head: Positive
     n_kv_head: Positive
+    d_head: Positive | None
     d_ff: Positive
     context_length: Annotated[Whole, Field(ge=2)]
     positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"]
     rope_theta: Annotated[Real, Field(ge=1, le=1e12)]
     rope_scaling: Annotated[Real, Field(ge=1, le=1e6)]
+    rope_scaling_kind: Literal["linear", "llama3", "yarn"]
+    rope_scaling_context: Positive | None
+    rope_scaling_rotations: (
+        Annotated[tuple[PositiveReal, ...], Field(strict=False, min_length=2, max_length=2)] | None
+    )
+    rotary_share: Annotated[Real, Field(gt=0, le=1)]
+    no_rope_every: Positive | None
     window: Positive | None
     norm: Literal["rmsnorm", "layernorm"]
     norm_position: Literal["pre", "post", "reordered"]
     norm_eps: PositiveReal
     feed_forward: Literal["swiglu", "geglu", "gelu", "silu", "relu", "relu2"]
     qk_norm: Literal["head", "all"] | None
-    bias: bool
+    bias: Literal[False, True, "qkv", "norm", "qkv_norm"]
     tied_head: bool
     dropout: Share
 
@@ -436,9 +452,13 @@ def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:
             return f"{key} is {details['input']!r}: it must be a list, such as [a, b]"
         case _:
             requirement = re.sub("^(Input should be|Value error,) ", "", details["msg"])
+            requirement = re.sub("^Tuple should have (.*) after.*", r"a list of \1", requirement)
             allowed = re.findall("'(.*?)'", requirement)
             if details["type"] in ("bool_type", "bool_parsing"):
                 allowed = ["true", "false"]
+            elif "False, True" in requirement:
+                requirement = requirement.replace("False, True", "false, true")
+                allowed += ["true", "false"]
             if _may_be_null(details["loc"], schema):
                 if details["type"] == "literal_error":
                     requirement = requirement.replace(" or ", ", ")
@@ -563,20 +583,30 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
     if model.kind in ("decoder", "encoder_decoder"):
         width, heads, key_heads = model.d_model, model.n_head, model.n_kv_head
         fix = f"try model.d_model={fitting_width(model.model_dump(), formats)}"
-        if width % heads:
+        size = model.d_head or width // heads
+        if width % heads and not model.d_head:
             yield f"model.d_model ({width}) is not divisible by model.n_head ({heads}): {fix}"
-        elif model.positions == "rope" and (width // heads) % 2:
+        elif model.positions == "rope" and size % 2:
+            key = "model.d_head" if model.d_head else "model.d_model / model.n_head"
+            fix = f"try model.d_head={size + 1}" if model.d_head else fix
+            yield f"{key} is {size}: RoPE rotates pairs, so the head size must be even: {fix}"
+        elif model.positions == "rope" and not _is_even(turned := model.rotary_share * size):
             yield (
-                f"model.d_model / model.n_head is {width // heads}: RoPE rotates pairs, so the "
-                f"head size must be even: {fix}"
+                f"model.rotary_share ({model.rotary_share:g}) of the {size} channels of a head is "
+                f"{turned:g}: RoPE rotates pairs, so make it an even number: try "
+                f"model.rotary_share={max(2, 2 * round(turned / 2)) / size:.6g}"
             )
         if heads % key_heads:
             yield f"model.n_head ({heads}) is not divisible by model.n_kv_head ({key_heads})"
         if model.positions == "sinusoidal" and width % 2:
             yield f"model.d_model is {width}: sinusoids come in pairs, so make it even: {fix}"
-        if model.rope_scaling != 1 and model.positions != "rope":
-            scaling = f"model.rope_scaling is {model.rope_scaling:g}"
-            yield f"{scaling} without RoPE: set it to 1.0, or set model.positions=rope"
+        if model.bias in ("norm", "qkv_norm") and model.norm == "rmsnorm":
+            without = "qkv" if model.bias == "qkv_norm" else "false"
+            yield (
+                f"model.bias is {model.bias}, and RMSNorm has no biases: set model.bias={without}, "
+                "or model.norm=layernorm"
+            )
+        yield from _rope_conflicts(model)
     if model.kind == "decoder" and window and window >= context:
         yield f"model.window ({window}) must be less than model.context_length ({context}), or null"
     if model.kind == "encoder_decoder" and window:
@@ -586,6 +616,78 @@ def _model_conflicts(model: ModelParams, formats: Sequence[str]) -> Iterator[str
             f"model.window is {window or 'null'}: the two-layer network reads this many tokens, so "
             f"give 1 to {context}, such as model.window=8"
         )
+
+
+ROPE_OFF = {  # values of options that only RoPE uses
+    "rope_scaling": 1.0,
+    "rope_scaling_kind": "linear",
+    "rope_scaling_context": None,
+    "rope_scaling_rotations": None,
+    "rotary_share": 1.0,
+    "no_rope_every": None,
+}
+
+
+def _rope_conflicts(model: ModelParams) -> Iterator[str]:
+    if model.positions != "rope":
+        for key, off in ROPE_OFF.items():
+            if (value := getattr(model, key)) != off:
+                off = "null" if off is None else off
+                yield (
+                    f"model.{key} is {_plain(value)} without RoPE: set it to {off}, or set "
+                    "model.positions=rope"
+                )
+        return
+    kind, context, turns = (
+        model.rope_scaling_kind,
+        model.rope_scaling_context,
+        model.rope_scaling_rotations,
+    )
+    if kind == "linear":
+        for key in ("rope_scaling_context", "rope_scaling_rotations"):
+            if (value := getattr(model, key)) is not None:
+                yield (
+                    f"model.{key} is {_plain(value)}, which model.rope_scaling_kind=linear does "
+                    "not use: set it to null, or the kind to llama3 or yarn"
+                )
+    elif model.rope_scaling == 1:
+        yield (
+            f"model.rope_scaling_kind is {kind}, and model.rope_scaling is 1, which is off: set a "
+            "factor such as model.rope_scaling=8, or model.rope_scaling_kind=linear"
+        )
+    elif context is None:
+        before = max(1, round(model.context_length / model.rope_scaling))
+        yield (
+            f"model.rope_scaling_kind is {kind}: set model.rope_scaling_context to the context "
+            f"length before scaling, such as {before}"
+        )
+    if turns and turns[0] >= turns[1]:
+        yield (
+            f"model.rope_scaling_rotations is {_plain(turns)}: the first must be less than the "
+            "second; null is the usual choice"
+        )
+    if kind == "yarn" and model.rope_theta == 1:
+        yield "model.rope_theta is 1: yarn needs more, such as model.rope_theta=10000"
+    if (every := model.no_rope_every) == 1:
+        yield "model.no_rope_every is 1, so no block has positions: set model.positions=none"
+    elif every and every > model.n_layer:
+        yield (
+            f"model.no_rope_every is {every}, and model.n_layer is {model.n_layer}, so every block "
+            "has positions: set model.no_rope_every=null"
+        )
+
+
+def _plain(value: object) -> str:
+    """Format a value as in params.yaml."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_even(number: float) -> bool:
+    """Return True for an even number from 2 on; rounding as in 0.3333 * 24 is fine."""
+    nearest = round(number)
+    return nearest >= 2 and nearest % 2 == 0 and abs(number - nearest) < 1e-3
 
 
 def _clean_conflicts(clean: CleanParams) -> Iterator[str]:

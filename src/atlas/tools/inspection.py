@@ -82,7 +82,10 @@ def print_summary(root: Path, presets: Sequence[str]) -> None:
     config = ModelConfig(
         **options,
         vocab_size=params.tokenizer.vocab_size,
-        eos=0,  # the ids and the tokenizer do not change the counts
+        bos=0,  # the ids and the tokenizer do not change the counts
+        eos=0,
+        end_ids=(0,),
+        sequence_length=params.model.context_length,
         separator=0,
         add_bos_token=False,
         tokenizer_sha256="0" * 64,

@@ -271,7 +271,7 @@ def _shards(train_step: TrainStep, started: bool) -> dict[str, dict[str, Any]]:
 def _environment(train_step: TrainStep) -> dict[str, Any]:
     context = train_step.context
     return {
-        "model": train_step.model.config.model_dump(),
+        "model": train_step.model.config.model_dump(mode="json"),
         "device": context.device.type,
         "torch": str(torch.__version__),
         "processes": context.size,

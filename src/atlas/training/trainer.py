@@ -300,7 +300,10 @@ def build_model(params: Params, index: TokenIndex, context: DistributedContext) 
     config = ModelConfig(
         **params.model.model_dump(),
         vocab_size=index.vocab_size,
+        bos=index.eos,
         eos=index.eos,
+        end_ids=(index.eos,),
+        sequence_length=params.model.context_length,
         separator=index.separator,
         add_bos_token=index.windows == "padded",
         tokenizer_sha256=index.tokenizer_sha256,

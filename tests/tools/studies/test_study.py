@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from atlas.errors import AtlasError
-from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.params.overrides import leaves
 from atlas.tools.studies.study import Snapshot, Study, available, load_study
 from tests.code_walk import ROOT
+from tests.small import small_config
 
 SPEC = {
     "question": "Which learning rate?",
@@ -180,17 +180,7 @@ def test_each_study_is_valid_and_has_its_page(shipped, name):
 @pytest.mark.parametrize("name", ["heads", "depth", "feed-forward-kind"])
 def test_models_have_equal_size(shipped, name):
     sizes = [
-        count(
-            ModelConfig(
-                **run.params.model.model_dump(),
-                vocab_size=2048,
-                eos=1,
-                separator=None,
-                add_bos_token=False,
-                tokenizer_sha256="",
-                learned_tokens=0,
-            )
-        ).total_parameters
+        count(small_config(**run.params.model.model_dump(), vocab_size=2048)).total_parameters
         for run in shipped[name].runs
     ]
     assert max(sizes) / min(sizes) < 1.01, sizes
