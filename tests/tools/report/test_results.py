@@ -120,6 +120,16 @@ def test_show_leaves_out_damaged_files_with_a_warning(metrics, capsys, show):
     assert warnings == "warning: metrics/train.json: incomplete or damaged JSON\n"
 
 
+def test_show_compares_the_model_with_its_base(metrics, capsys):
+    base = {"base_val_bits_per_byte": 2.375, "base_val_accuracy": 0.4}
+    write(metrics / "evaluate.json", json.dumps(JSONS["evaluate"] | base))
+    print_summary(metrics.parent)
+    lines = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert ["base", "fine-tuned", "difference"] in lines
+    assert ["val bits per byte", "2.375", "1.900", "-20.0%"] in lines
+    assert ["val accuracy", "40.0%", "42.0%", "+2.00 points"] in lines
+
+
 def test_show_prints_ten_numbers_three_samples_and_what_to_try_next(metrics, capsys, monkeypatch):
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     (metrics.parent / "models/model").mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Numbers, tables and charts behind the sections, and the run in words."""
 
+import json
 import re
 
 import pytest
@@ -234,6 +235,50 @@ def test_scores_of_heads_are_shares_of_their_columns(metrics):
     assert shares.values.tolist() == [[0.5, 1], [0, 0.5]]
 
 
+def test_of_many_heads_the_strongest_are_shown_with_a_picture_of_all(metrics):
+    rows = [f"{n // 9},{n % 9},{n / 300},{1 - n / 300}," for n in range(270)]
+    write(metrics / "tables/heads.csv", "\n".join(["layer,head,previous,first,role", *rows]))
+    (metrics / "pictures/heads.png").write_bytes(png())
+    results = read_results(metrics)
+    scores, _ = tables.heads(results)
+    assert len(scores) == 24
+    assert scores.index[0] == "0.0"  # first: 1
+    assert "Heads" in [title for title, *_ in tables.pictures(results, {})]
+    page = render(results, read_history(metrics.parent, metrics))
+    assert "The 24 of 270 heads with the highest scores." in page
+
+
+FINE_TUNED = {
+    "base_val_bits_per_byte": 2.375,
+    "base_val_accuracy": 0.4,
+    "general_bits_per_byte": 1.1,
+    "base_general_bits_per_byte": 1.0,
+    "general_accuracy": 0.86,
+    "base_general_accuracy": 0.91,
+}
+
+
+def test_the_base_stands_beside_the_model(metrics):
+    write(metrics / "evaluate.json", json.dumps(JSONS["evaluate"] | FINE_TUNED))
+    results = read_results(metrics)
+    assert list(tables.fine_tuning(results).itertuples(name=None)) == [
+        ("val bits per byte", "2.375", "1.900", "-20.0%", "good"),
+        ("val accuracy", "40.0%", "42.0%", "+2.00 points", "good"),
+        ("general English, bits per byte", "1", "1.100", "+10.0%", "bad"),
+        ("general English, accuracy", "91.0%", "86.0%", "-5.00 points", "bad"),
+    ]
+    page = render(results, read_history(metrics.parent, metrics))
+    assert "Before and after fine-tuning" in page
+    assert '<td class="number good">-20.0%</td>' in page
+
+
+def test_without_a_base_nothing_is_compared(metrics):
+    results = read_results(metrics)
+    assert tables.fine_tuning(results).empty
+    page = render(results, read_history(metrics.parent, metrics))
+    assert "Before and after fine-tuning" not in page
+
+
 def test_samples_are_grouped_with_their_prompts(metrics, tmp_path):
     params = {"evaluate.prompts": ["the lamp", "none of it"]}
     (note, prompted), free = tables.sample_groups(read_results(metrics), params)
@@ -244,6 +289,13 @@ def test_samples_are_grouped_with_their_prompts(metrics, tmp_path):
     measured = tables.repetition(read_results(metrics))
     assert measured.values.tolist() == [[0.03, 0.12]]
     assert list(measured.index) == ["copied"]
+
+
+def test_samples_of_the_base_have_prompts_too(metrics):
+    page = "Note.\n\n    the lamp sees\n\nThe same prompts before fine-tuning:\n\n    the lamp is\n"
+    write(metrics / "samples.md", page)
+    _, (note, before) = tables.sample_groups(read_results(metrics), {"evaluate.prompts": ["the"]})
+    assert (note, before) == ("The same prompts before fine-tuning:", [("the", " lamp is")])
 
 
 def test_attention_maps_are_titled_by_prompt_and_wide_pictures_are_wide(metrics):

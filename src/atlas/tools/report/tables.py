@@ -23,8 +23,10 @@ MINUTE, HOUR = 60, 3600
 PLAIN_NUMBER = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?"  # not 007, not 1_000
 TEXT_COLUMNS = {"id", "source", "question", "expected", "answered", "text", "actual", "predicted"}
 DRAWN_BY_PAGE = ("dynamics", "heads")  # pictures of what the page draws itself
+MAX_HEADS, STRONGEST_HEADS = 64, 24  # of more heads than that, the page shows the strongest
 WIDE = 1.5  # width over height; wider pictures take the whole width
 INDENT = "    "  # of a sample in Markdown
+SAME_PROMPTS = "The same prompts"  # begins the note above the samples of the base
 SUMMARY_ROWS, SAMPLES_SHOWN = 10, 3  # of `atlas show`
 SAMPLE_LINES, SAMPLE_CHARACTERS = 8, 600
 ACTIVATE = "source .venv/bin/activate"
@@ -54,6 +56,8 @@ MAIN_METRICS: tuple[tuple[str, str, str, bool | None], ...] = (
     ("evaluate", "test_accuracy", "test accuracy", True),
     ("evaluate", "val_calibration_error", "val calibration error", False),
     ("evaluate", "edge_case_accuracy", "edge case accuracy", True),
+    ("evaluate", "general_bits_per_byte", "general English, bits per byte", False),
+    ("evaluate", "general_accuracy", "general English, accuracy", True),
     ("train", "best_val_loss", "best val loss during training", False),
     ("train", "best_step", "step of the best val loss", None),
     ("train", "tokens_seen", "tokens seen", None),
@@ -95,6 +99,24 @@ def change(before: float | None, now: float | None, higher: bool | None) -> tupl
     if before and abs(now / before - 1) < 10:
         return percent(now / before - 1, "+"), mood
     return f"{'+' if now > before else ''}{exact(now - before)}", mood
+
+
+def fine_tuning(results: Results) -> pd.DataFrame:
+    """The main metrics before and after fine-tuning, in words, by label.
+
+    The columns are base, fine-tuned, difference and mood (good, bad or ""); there are no rows for a
+    model that was trained from scratch.
+    """
+    rows = {}
+    for file, name, label, higher in MAIN_METRICS:
+        before, now = results.number(file, f"base_{name}"), results.number(file, name)
+        if before is not None and now is not None:
+            changed, mood = change(before, now, higher)
+            if name.endswith(SHARES) and mood:
+                changed = f"{_digits(100 * (now - before), 3, '+')} points"
+            rows[label] = (measure(name, before), measure(name, now), changed, mood)
+    columns = ["base", "fine-tuned", "difference", "mood"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -165,7 +187,8 @@ def sample_groups(results: Results, params: Params) -> list[tuple[str, list[tupl
         text = "\n".join(line.removeprefix(INDENT) for line in block.rstrip("\n").split("\n"))
         groups = groups or [("", [])]
         samples = groups[-1][1]
-        prompt = dict(enumerate(prompts)).get(len(samples), "") if len(groups) == 1 else ""
+        has_prompts = len(groups) == 1 or groups[-1][0].startswith(SAME_PROMPTS)
+        prompt = dict(enumerate(prompts)).get(len(samples), "") if has_prompts else ""
         prompt = prompt if text.startswith(prompt) else ""
         samples.append((prompt, text.removeprefix(prompt).rstrip()))
     return [group for group in groups if group[1]]
@@ -176,8 +199,10 @@ def pictures(results: Results, params: Params) -> list[tuple[str, str, bool]]:
     texts = _texts(params, "evaluate.attention_prompts") or _texts(params, "evaluate.prompts")
     prompts = {f"attention-{number}": text for number, text in enumerate(texts, start=1)}
     found = []
+    scores = results.tables.get("tables/heads")
+    drawn = DRAWN_BY_PAGE if scores is None or len(scores) <= MAX_HEADS else DRAWN_BY_PAGE[:1]
     for name, content in results.pictures.items():
-        if name not in DRAWN_BY_PAGE:
+        if name not in drawn:
             title = title_case(name)
             title += f": {shorten(prompts[name], MAX_PROMPT)}" if name in prompts else ""
             source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
@@ -203,7 +228,10 @@ def confusion(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
 
 
 def heads(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Scores of each attention head (layer.head), and as shares of 1 or of the column's maximum."""
+    """Scores of each attention head (layer.head), and as shares of 1 or of the column's maximum.
+
+    Of a model with many heads, only those with the highest scores.
+    """
     table = results.table("tables/heads", "layer", "head")
     if table is None:
         return None
@@ -211,7 +239,12 @@ def heads(results: Results) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     scores.index = pd.Index(table["layer"] + "." + table["head"])
     scores.columns = scores.columns.str.replace("_", " ")
     shares = scores.abs() / scores.abs().max().clip(lower=1.0)
-    return None if scores.empty else (scores, shares.fillna(0.0))
+    if scores.empty:
+        return None
+    if len(scores) > MAX_HEADS:
+        order = scores.max(axis="columns").fillna(0.0).to_numpy().argsort(kind="stable")[::-1]
+        scores, shares = (each.iloc[order[:STRONGEST_HEADS]] for each in (scores, shares))
+    return scores, shares.fillna(0.0)
 
 
 def agreement(results: Results) -> pd.DataFrame:
@@ -263,6 +296,9 @@ def print_summary(root: Path) -> None:
     if not trained:
         print("There is no models/model here yet; these are the results kept in git.\n")
     print_table(("", ""), summary(results), right={1})
+    if len(changes := fine_tuning(results).drop(columns="mood")):
+        print()
+        print_table(("", *changes.columns), changes.itertuples(name=None), right=range(1, 4))
     left = SAMPLES_SHOWN
     for note, samples in sample_groups(results, {}):
         if left > 0:
