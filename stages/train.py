@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from atlas.model.config import check_tokenizer
+from atlas.model.counts import count
 from atlas.model.language_model import choose_device
 from atlas.params.start import is_empty
 from atlas.pipeline.files import remove
@@ -20,7 +21,7 @@ from atlas.tokens.shards import TokenIndex
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
-from atlas.training.memory import explain_out_of_memory, peak_memory
+from atlas.training.memory import explain_out_of_memory, peak_memory, trained_count
 from atlas.training.metrics import TrainState, sample_text, samples_page
 from atlas.training.start import start_name
 from atlas.training.train_step import make_deterministic
@@ -50,9 +51,11 @@ def main(run: StageRun) -> None:
         state, last = trainer.fit(), full_weights(model, context)
 
         def write() -> None:
-            checkpoints.write_model(run.output_folder("models/model"), model.config, last)
+            checkpoints.write_model(run.output_folder("models/model"), model.config, last, train)
             is_weighted = run.params.corpus.mix and run.params.model.kind != "bigram"
-            more: dict[str, Metric] = {"parameters": model.parameter_count()}
+            more: dict[str, Metric] = {"parameters": count(model.config).total_parameters}
+            if (trained := trained_count(model)) < more["parameters"]:
+                more["trained_parameters"] = trained
             if is_weighted:
                 more |= corpora_seen(trainer.data, state)
             if not is_empty(start := Path(train.start)):

@@ -49,7 +49,7 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
     [
         ({"train.lrr": 1.0}, "train.lrr is not a known key: did you mean train.lr?"),
         ({"trian": {}}, "trian is not a known key: did you mean train?"),
-        ({"train.zzz": 1}, "train.zzz is not a known key (known: start, seed, init"),
+        ({"train.zzz": 1}, "train.zzz is not a known key (known: start, freeze, lora, "),
         ({"train.lr": "abc"}, "train.lr is 'abc': it must be a valid number"),
         ({"train.lr": True}, "train.lr is True: it must be a valid number"),
         ({"train.lr": -1.0}, "train.lr is -1.0: it must be greater than 0"),

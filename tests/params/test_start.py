@@ -5,7 +5,10 @@ import json
 import pytest
 
 from atlas.errors import AtlasError
+from atlas.model.weights import make_model
 from atlas.params.schema import Params
+from atlas.params.start import freeze_conflicts, names_of
+from tests.model.family import GRID, config_of
 from tests.small import SMALL, params_tree, small_config
 
 
@@ -96,3 +99,64 @@ def test_a_folder_that_cannot_be_used_is_named(project):
     for name in ("model.safetensors", "config.json"):
         (base / name).unlink()
         assert f"models/base has no {name}: `atlas import SOURCE` writes" in refusal(project)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train.lora.rank": 0}, "train.lora.rank is 0: it must be greater than 0 or null"),
+        ({"train.lora.alpha": 0}, "train.lora.alpha is 0: it must be greater than 0"),
+        ({"train.lora.targets": ["q_proj"]}, "targets.0 is 'q_proj': it must be 'query', 'key', "),
+        ({"train.lora.targets": ["q_proj"]}, "did you mean query?"),
+        ({"train.lora.targets": ["up", "up"]}, "train.lora.targets lists a layer twice: up, up"),
+        ({"train.lora.targets": []}, "train.lora.targets is []: "),
+        ({"train.lora_rank": 8}, "did you mean train.lora.rank?"),
+        (
+            {"train.lora.rank": 8, "train.freeze": ["norm"]},
+            "train.lora.rank is 8, and train.freeze is not empty: LoRA freezes all given weights",
+        ),
+        (
+            {"train.lora.rank": 8, "train.optimizer": "muon"},
+            "train.optimizer is muon, which is for whole matrices",
+        ),
+        (
+            {"train.lora.rank": 8, "train.start": "models/own"},
+            "train.start=models/own is empty: LoRA changes given weights a little",
+        ),
+        ({"train.freeze": ["hed"]}, "names hed: this model has embedding, norm, attention, feed_f"),
+        ({"train.freeze": ["blocks.0-2"]}, "names blocks.2: this model has "),
+        ({"train.freeze": ["blocks.1-0"]}, "feed_forward, blocks.0 to blocks.1"),
+        ({"train.freeze": ["blocks.0-99999"]}, "train.freeze.0 is 'blocks.0-99999': use only"),
+        ({"train.freeze": ["head"]}, "names head, which is the embedding (model.tied_head)"),
+        (
+            {"train.freeze": ["embedding", "blocks.0-1", "norm"]},
+            "train.freeze covers all weights: leave some to train",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_named(project, changes, expected):
+    assert expected in refusal(project, **changes)
+
+
+def test_lora_names_the_layers_that_a_model_lacks(project):
+    base = project / "models/base"
+    small_config(feed_forward="gelu").write(base)
+    changes = {"model.feed_forward": "gelu", "export.formats": [], "train.lora.rank": 8}
+    message = refusal(project, **changes)
+    assert "names gate, and model.feed_forward=gelu has none: this model has query, key" in message
+    load(project, **changes, **{"train.lora.targets": ["query", "up"]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*GRID, {"kind": "encoder_decoder", "separator": 5}, {"kind": "two_layer", "window": 4}],
+)
+def test_every_weight_has_the_names_that_the_rules_know(options):
+    model = make_model(config_of(**options))
+    parts = model.config.model_dump()
+    found = [names_of(name) for name, _ in model.named_parameters()]
+    known = set().union(*found)
+    for name in known:
+        assert list(freeze_conflicts([name], parts)) == [], name
+    (problem,) = freeze_conflicts(sorted(known), parts)
+    assert "covers all weights" in problem

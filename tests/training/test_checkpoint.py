@@ -149,7 +149,9 @@ def write_outputs(run, state, folder, fails):
         if next(attempts) < fails:
             raise OSError(errno.ENOSPC, "No space left on device", "models/model")
         folder.mkdir(exist_ok=True)
-        run.checkpoints.write_model(folder, run.model.config, weights_of(run.model))
+        run.checkpoints.write_model(
+            folder, run.model.config, weights_of(run.model), run.params.train
+        )
 
     run.write_outputs(state, write, lambda: None)
 

@@ -6,6 +6,7 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.model.counts import count, training_bytes
+from atlas.params.schema import LoraParams
 from atlas.training.distributed import DistributedContext
 from atlas.training.memory import (
     available_memory,
@@ -68,6 +69,22 @@ def test_a_run_that_does_not_fit_is_refused_with_parts_that_would():
     }.items():
         with pytest.raises(AtlasError, match=message.format(advice)):
             check_memory(CONFIG, train(), ALONE, available)
+
+
+def test_frozen_weights_need_no_gradient_and_no_moments():
+    parts = training_bytes(CONFIG, 16)
+    few = train().model_copy(update={"freeze": ("embedding",)})
+    frozen = 400 * 32 * 4
+    check_memory(CONFIG, few, ALONE, needed(16) - 3 * frozen)
+    with pytest.raises(AtlasError):
+        check_memory(CONFIG, few, ALONE, needed(16) - 3 * frozen - 1)
+    lora = LoraParams(rank=2, alpha=1.0, targets=("query",))
+    adapted = train().model_copy(update={"lora": lora})
+    added = 4 * 2 * (32 + 32) * 4
+    enough = parts["weights"] + 4 * added + parts["activations"]
+    check_memory(CONFIG, adapted, ALONE, enough)
+    with pytest.raises(AtlasError):
+        check_memory(CONFIG, adapted, ALONE, enough - 1)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from atlas.errors import AtlasError
-from atlas.model.weights import initialize, make_model, save_weights, weights_of
+from atlas.errors import AtlasError, Stopped
+from atlas.model.weights import initialize, load_model, make_model, save_weights, weights_of
 from atlas.tokens.shards import TokenIndex
-from atlas.training.start import load_start, start_name
+from atlas.training.start import freeze, load_start, start_name
 from atlas.training.trainer import build_model
 from tests.small import SHA, small_config, small_params
-from tests.training.conftest import ALONE
+from tests.training.conftest import ALONE, CPU
+from tests.training.runs import same_weights, stop_after
 
 
 def write_base(folder, seed=5, **options):
@@ -104,6 +105,60 @@ def test_a_model_starts_from_the_folder_or_from_new_weights(tmp_path, token_fold
     assert torch.equal(models[1].norm.weight, base.norm.weight)
     assert torch.equal(models[1].embedding.weight, base.embedding.weight)
     assert not torch.equal(models[0].embedding.weight, base.embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("names", "frozen"),
+    [
+        (["embedding"], {"embedding.weight"}),
+        (["head"], {"head.weight"}),
+        (["blocks.0-1", "norm"], None),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_frozen_weights_stay_as_they_are(new_trainer, names, frozen, optimizer):
+    options = {"tied_head": False}
+    run = new_trainer(options=options, steps=3, optimizer=optimizer, log_layers=1)
+    freeze(run.model, names)
+    if frozen is None:
+        frozen = {name for name, _ in run.model.named_parameters()} - {
+            "embedding.weight", "head.weight"
+        }  # fmt: skip
+    before = {name: weight.clone() for name, weight in weights_of(run.model).items()}
+    state = run.fit()
+    after = weights_of(run.model)
+    assert {name for name in before if torch.equal(after[name], before[name])} == frozen
+    assert {row["layer"] for row in state.layer_rows} == before.keys() - frozen
+    held = {id(p) for member in run.train_step.optimizers.members for p in member.state}
+    assert held == {id(p) for p in run.model.parameters() if p.requires_grad}
+    assert safetensors.torch.load_file(run.checkpoints.best).keys() == before.keys() - frozen
+
+
+def test_a_stopped_run_with_frozen_weights_ends_with_the_same_bytes(
+    new_trainer, tmp_path, monkeypatch
+):
+    def run(folder):
+        made = new_trainer(folder, steps=8)
+        freeze(made.model, ["embedding", "blocks.0"])
+        return made
+
+    whole, stopped = run("whole"), run("stopped")
+    whole.fit()
+    stop_after(monkeypatch, stopped, 5)
+    with pytest.raises(Stopped):
+        stopped.fit()
+    again = run("stopped")
+    again.fit()
+    assert same_weights(again.model, whole.model)
+    for made, name in ((again, "a"), (whole, "b")):
+        (tmp_path / name).mkdir()
+        made.checkpoints.write_model(
+            tmp_path / name, made.model.config, weights_of(made.model), made.params.train
+        )
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (
+        tmp_path / "b/model.safetensors"
+    ).read_bytes()
+    load_model(tmp_path / "a", CPU)
 
 
 def test_the_name_is_that_of_the_source(tmp_path):

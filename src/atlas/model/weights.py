@@ -85,7 +85,8 @@ def without_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[s
 def with_tied_head(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add the head if it is the embedding of a transformer."""
     tied = config.tied_head and config.kind in ("decoder", "encoder_decoder")
-    return weights | {HEAD: weights["embedding.weight"]} if tied else weights
+    has_embedding = "embedding.weight" in weights  # not if only some weights are trained
+    return weights | {HEAD: weights["embedding.weight"]} if tied and has_embedding else weights
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor]) -> None:

@@ -28,8 +28,8 @@ from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.mixture import mix_conflicts
-from atlas.params.runtime_support import export_conflicts, fitting_width, known_format
-from atlas.params.start import start_conflicts
+from atlas.params.runtime_support import GATED, export_conflicts, fitting_width, known_format
+from atlas.params.start import freeze_conflicts, is_empty, start_conflicts
 
 BYTES = 256
 ESCAPE = re.compile(r"\\(?:[ntrfv\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
@@ -95,6 +95,8 @@ Share = Annotated[Real, Field(ge=0, lt=1)]
 FilterName = Literal[
     "short", "word_length", "symbols", "bullets", "ellipsis", "letters", "english", "repetition"
 ]
+Frozen = Annotated[str, Field(pattern=r"^[a-z_]+(\.\d{1,4}(-\d{1,4})?)?$")]
+LoraTarget = Literal["query", "key", "value", "output", "gate", "up", "down"]
 Format = Annotated[str, AfterValidator(known_format)]
 Text = Annotated[str, Field(min_length=1)]
 TextField = Annotated[str | int | tuple[str | int, ...], PlainValidator(_text_field)]
@@ -136,6 +138,11 @@ OTHER_KEYS = {
     "model.bias": "attention_bias mlp_bias qkv_bias use_bias use_qkv_bias",
     "model.tied_head": "weight_tying tie_word_embeddings",
     "model.norm_eps": "rms_norm_eps layer_norm_eps layer_norm_epsilon",
+    "train.start": "init_from pretrained base_model model_name_or_path resume_from",
+    "train.freeze": "freeze_layers frozen_layers",
+    "train.lora.rank": "r lora_r lora_rank",
+    "train.lora.alpha": "lora_alpha",
+    "train.lora.targets": "target_modules lora_target lora_target_modules",
     "train.lr": "learning_rate max_lr",
     "train.steps": "iters iterations max_iters max_steps num_steps",
     "train.epochs": "max_epochs num_epochs num_train_epochs",
@@ -167,6 +174,13 @@ OTHER_VALUES = {
     "wsd": "trapezoidal",
     "decoder": "gpt llama transformer",
     "encoder_decoder": "seq2seq t5",
+    "query": "q_proj wq c_attn q",
+    "key": "k_proj wk k",
+    "value": "v_proj wv v",
+    "output": "o_proj wo c_proj o",
+    "gate": "gate_proj w1",
+    "up": "up_proj w3 c_fc",
+    "down": "down_proj w2",
     "char": "character byte",
     "near": "fuzzy minhash",
     "true": "yes on 1",
@@ -333,10 +347,20 @@ class ModelParams(Section):
     dropout: Share
 
 
+class LoraParams(Section):
+    """A low-rank change of given matrices, trained instead of them."""
+
+    rank: Positive | None
+    alpha: PositiveReal
+    targets: Annotated[tuple[LoraTarget, ...], Field(strict=False, min_length=1)]
+
+
 class TrainParams(Section):
     """The training of the model."""
 
     start: Text
+    freeze: Annotated[tuple[Frozen, ...], Field(strict=False)]
+    lora: LoraParams
     seed: Seed
     init: Literal["scaled", "normal", "zero"]
     steps: Positive
@@ -528,6 +552,7 @@ def conflicts(params: Params, root: Path) -> Iterator[str]:
     for key, listed in {
         "corpus.gutenberg.books lists a book": params.corpus.gutenberg.books,
         "clean.filters lists a filter": clean.filters,
+        "train.lora.targets lists a layer": train.lora.targets,
     }.items():
         if len(set(listed)) < len(listed):
             yield f"{key} twice: {', '.join(map(str, listed))}"
@@ -552,6 +577,9 @@ def conflicts(params: Params, root: Path) -> Iterator[str]:
             "anyway: set train.init=scaled or model.norm_position=pre"
         )
     yield from start_conflicts(train.start, tokenizer.path, params.model.model_dump(), root)
+    yield from freeze_conflicts(train.freeze, params.model.model_dump())
+    if train.lora.rank is not None:
+        yield from _lora_conflicts(params, root)
     for problem in export_conflicts(params.model.model_dump(), params.export.formats):
         yield f"export.formats: {problem}"
 
@@ -695,6 +723,34 @@ def _clean_conflicts(clean: CleanParams) -> Iterator[str]:
         yield (
             f"clean.separator is {clean.separator!r}, and clean.documents is {clean.documents}: "
             "add clean.documents=separator, or clean.separator=null"
+        )
+
+
+def _lora_conflicts(params: Params, root: Path) -> Iterator[str]:
+    train, model = params.train, params.model
+    rank, targets = f"train.lora.rank is {train.lora.rank}", train.lora.targets
+    if is_empty(root / train.start):
+        yield (
+            f"{rank}, and train.start={train.start} is empty: LoRA changes given weights a little; "
+            "name a folder that `atlas import` wrote, or set train.lora.rank=null"
+        )
+    if model.kind not in ("decoder", "encoder_decoder"):
+        yield f"{rank}, and model.kind is {model.kind}: LoRA needs a transformer"
+    elif "gate" in targets and model.feed_forward not in GATED:
+        others = [target for target in get_args(LoraTarget) if target != "gate"]
+        yield (
+            f"train.lora.targets names gate, and model.feed_forward={model.feed_forward} has none: "
+            f"this model has {', '.join(others)}"
+        )
+    if train.freeze:
+        yield (
+            f"{rank}, and train.freeze is not empty: LoRA freezes all given weights; set "
+            "train.freeze=[] and choose layers with train.lora.targets"
+        )
+    if train.optimizer == "muon":
+        yield (
+            f"{rank}, and train.optimizer is muon, which is for whole matrices, not for their "
+            "factors: set train.optimizer=adamw"
         )
 
 

@@ -1,7 +1,8 @@
-"""The folder of weights that ``train.start`` names, and the params that must agree with it."""
+"""Weights to start from, and weights that stay: rules of ``train.start`` and ``train.freeze``."""
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,66 @@ def _tokenizer_conflicts(start: str, own: Path, path: str, chosen: Path) -> Iter
             f"tokenizer.path is {path}, an empty folder, so a new tokenizer would be trained: name "
             f"the tokenizer that {start} was trained with"
         )
+
+
+def frozen_by(names: Sequence[str]) -> set[str]:
+    """Expand ranges of blocks in ``train.freeze``: blocks.0-2 is blocks.0, blocks.1, blocks.2."""
+    found: set[str] = set()
+    for name in names:
+        stack, _, numbers = name.partition(".")
+        first, dash, last = numbers.partition("-")
+        blocks = range(int(first), int(last) + 1) if dash else ()
+        found |= {f"{stack}.{number}" for number in blocks} or {name}
+    return found
+
+
+def names_of(parameter: str) -> set[str]:
+    """Return the names in ``train.freeze`` that freeze a weight: its block, and what it is part of.
+
+    blocks.3.attention.query_norm.weight: blocks.3, attention and norm.
+    """
+    names = set()
+    first, second, *rest = parameter.split(".")
+    for part in (first, *rest):
+        if part.endswith("norm"):
+            names.add("norm")
+        elif part.endswith(("attention", "feed_forward")):
+            names.add(part.removeprefix("cross_"))
+    if second.isdecimal():
+        names.add(f"{first}.{second}")
+    return names or {first}
+
+
+def freeze_conflicts(freeze: Sequence[str], model: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with ``train.freeze``: a name that freezes nothing, or all of them."""
+    groups = _weight_groups(model)
+    known, chosen = set().union(*groups), frozen_by(freeze)
+    if "head" in chosen - known and model["tied_head"]:
+        yield "train.freeze names head, which is the embedding (model.tied_head): name embedding"
+    elif unknown := sorted(chosen - known):
+        plain = [name for name in dict.fromkeys(itertools.chain(*groups)) if "." not in name]
+        stacks = {name.partition(".")[0]: None for name in known if "." in name}
+        blocks = [f"{stack}.0 to {stack}.{model['n_layer'] - 1}" for stack in sorted(stacks)]
+        yield f"train.freeze names {unknown[0]}: this model has {', '.join(plain + blocks)}"
+    elif chosen and all(chosen & set(group) for group in groups):
+        yield "train.freeze covers all weights: leave some to train"
+
+
+def _weight_groups(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The names by which each group of weights of a model can be frozen."""
+    match model["kind"]:
+        case "bigram":
+            return [()]
+        case "two_layer":
+            return [("embedding",), ("hidden",), ("output",)]
+    groups: list[tuple[str, ...]] = [("embedding",)]
+    groups += [("positions",)] * (model["positions"] == "learned")
+    groups += [("head",)] * (not model["tied_head"])
+    groups += [("norm",)] * (model["norm_position"] != "post")
+    stacks = ("encoder", "decoder") if model["kind"] == "encoder_decoder" else ("blocks",)
+    return groups + [
+        (f"{stack}.{number}", part)
+        for stack in stacks
+        for number in range(model["n_layer"])
+        for part in ("attention", "feed_forward", "norm")
+    ]

@@ -3,7 +3,7 @@
 A run keeps its two newest checkpoints and the best weights so far::
 
     step-00000120/
-        model.safetensors     weights
+        model.safetensors     weights that are trained
         optimizer.pt          optimizer state, and the loss scale of float16
         trainer_state.json    step, position in the data, all logged rows, environment, checksums
     step-00000240/
@@ -17,11 +17,10 @@ checkpoint appears whole or not at all.
 
 import json
 import logging
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,10 @@ from atlas.model.weights import (
     without_tied_head,
     write_weights,
 )
+from atlas.params.schema import TrainParams
 from atlas.pipeline.files import crc32, files_below, partial_path, put_in_place, remove
 from atlas.training.distributed import DistributedContext
+from atlas.training.lora import merge, write_adapter
 from atlas.training.metrics import TrainState
 from atlas.training.train_step import TrainStep
 
@@ -59,6 +60,9 @@ OPTIMIZER, SHARDED = "optimizer.pt", "sharded"
 TRAIN_STATE = "trainer_state.json"
 KEPT = 2
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# Frozen weights are those the run started from, and so not in a checkpoint.
+TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+FULL_TRAINED = replace(FULL, ignore_frozen_params=True, strict=False)
 DISK_ERRORS = (AtlasError, OSError, RuntimeError, CheckpointException)  # each writer has its own
 
 logger = logging.getLogger(__name__)
@@ -149,14 +153,20 @@ class Checkpoints:
             return state
         return TrainState()
 
-    def write_model(self, folder: Path, config: ModelConfig, last: dict[str, Tensor]) -> None:
-        """Write the config, the best weights and the last weights of a model to a folder."""
+    def write_model(
+        self, folder: Path, config: ModelConfig, last: dict[str, Tensor], train: TrainParams
+    ) -> None:
+        """Write the config, the best weights and the last weights of a model to a folder.
+
+        A change that LoRA has trained is merged into its matrices, and the best one also written as
+        an adapter of the weights that training started from.
+        """
         config.write(folder)
-        if self._pending:
-            write_weights(self._pending, folder / WEIGHTS)
-        else:
-            shutil.copyfile(self.best, folder / WEIGHTS)
-        write_weights(last, folder / LAST_WEIGHTS)
+        best = last | (self._pending or safetensors.torch.load_file(self.best))
+        if train.lora.rank is not None:
+            write_adapter(folder, best, train.lora, Path(train.start))
+        write_weights(merge(best, train.lora), folder / WEIGHTS)
+        write_weights(merge(last, train.lora), folder / LAST_WEIGHTS)
 
     def make_room(self) -> None:
         """Remove all checkpoints but the newest."""
@@ -179,6 +189,15 @@ def full_weights(model: LanguageModel, context: DistributedContext) -> dict[str,
         return weights_of(model)
     weights: dict[str, Any] = get_model_state_dict(model, options=FULL)
     return without_tied_head(model.config, weights)
+
+
+def trained_weights(model: LanguageModel, context: DistributedContext) -> dict[str, Tensor]:
+    """Gather the weights that are not frozen from all processes; every process must call this."""
+    if context.is_sharded:
+        weights: dict[str, Any] = get_model_state_dict(model, options=FULL_TRAINED)
+        return without_tied_head(model.config, weights)
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: weight for name, weight in weights_of(model).items() if name in trained}
 
 
 def find_damage(checkpoint: Path) -> str:
@@ -204,7 +223,7 @@ def _write_tensors(folder: Path, train_step: TrainStep) -> None:
         )
     if context.is_main:
         if not context.is_sharded:
-            write_weights(weights_of(train_step.model), folder / WEIGHTS)
+            write_weights(trained_weights(train_step.model, context), folder / WEIGHTS)
         with (folder / OPTIMIZER).open("wb") as file:
             torch.save(rest, file)
 
@@ -219,13 +238,14 @@ def _read_tensors(folder: Path, train_step: TrainStep) -> None:
         load(shards, checkpoint_id=folder / SHARDED)
         if rest["started"]:
             set_optimizer_state_dict(model, members, optim_state_dict=shards["optimizers"])
-        set_model_state_dict(model, shards["weights"])
+        set_model_state_dict(model, shards["weights"], options=TRAINED)
     else:
         weights = with_tied_head(model.config, safetensors.torch.load_file(folder / WEIGHTS))
+        options = FULL_TRAINED if len(weights) < len(model.state_dict()) else FULL
         if rest["started"]:
             optimizers = rest["optimizers"]
             set_optimizer_state_dict(model, members, optim_state_dict=optimizers, options=FULL)
-        set_model_state_dict(model, dict(weights), options=FULL)
+        set_model_state_dict(model, dict(weights), options=options)
     train_step.precision.scaler.load_state_dict(rest["scale"])
 
 
@@ -261,7 +281,8 @@ def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
 
 def _shards(train_step: TrainStep, started: bool) -> dict[str, dict[str, Any]]:
     """This process's shards of the weights, and of the optimizers if they have any state."""
-    shards: dict[str, dict[str, Any]] = {"weights": get_model_state_dict(train_step.model)}
+    weights: dict[str, Any] = get_model_state_dict(train_step.model, options=TRAINED)
+    shards: dict[str, dict[str, Any]] = {"weights": weights}
     if started:
         members = train_step.optimizers.members
         shards["optimizers"] = get_optimizer_state_dict(train_step.model, members)

@@ -7,12 +7,16 @@ from contextlib import contextmanager
 
 import psutil
 import torch
+from torch import nn
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
-from atlas.model.counts import training_bytes
+from atlas.model.counts import FLOAT, training_bytes
+from atlas.model.weights import make_model
 from atlas.params.schema import TrainParams
 from atlas.training.distributed import DistributedContext
+from atlas.training.lora import add_lora
+from atlas.training.start import freeze
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # PyTorch raises a plain RuntimeError on a CPU
 SMALLER_MODEL = "a smaller model, such as half of model.d_model or of model.n_layer"
@@ -90,16 +94,26 @@ def _micro_batch(train: TrainParams, context: DistributedContext) -> int:
 
 
 def _needed_bytes(config: ModelConfig, train: TrainParams, context: DistributedContext) -> int:
-    """Bytes that one process needs."""
-    needed = training_bytes(
-        config,
-        _micro_batch(train, context),
-        activation_checkpointing=train.activation_checkpointing,
-        moments=MOMENTS[train.optimizer],
-    )
-    held = needed["weights"] + needed["gradients"] + needed["optimizer"]
-    activations = needed["activations"] if config.kind == "decoder" else 0
+    """Bytes that one process needs; frozen weights have no gradient and no optimizer state."""
+    with torch.device("meta"):  # takes no memory
+        model = make_model(config)
+        freeze(model, train.freeze)
+        add_lora(model, train.lora, train.seed)
+    weights, trained = model.parameter_count(), trained_count(model)
+    held = FLOAT * (weights + (1 + MOMENTS[train.optimizer]) * trained)
+    activations = 0
+    if config.kind == "decoder":
+        activations = training_bytes(
+            config,
+            _micro_batch(train, context),
+            activation_checkpointing=train.activation_checkpointing,
+        )["activations"]
     return held // (context.size if context.is_sharded else 1) + activations
+
+
+def trained_count(model: nn.Module) -> int:
+    """Number of weights that are not frozen."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def peak_memory(device: torch.device) -> int:

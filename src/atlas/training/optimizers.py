@@ -122,7 +122,7 @@ class Optimizers:
 
     @property
     def lr(self) -> float:
-        """The current learning rate of AdamW or SGD."""
+        """The current learning rate of AdamW or SGD, or of Muon if it updates all weights."""
         lr: float = self.members[-1].param_groups[0]["lr"]
         return lr
 
@@ -151,19 +151,22 @@ def make_optimizers(model: nn.Module, train: TrainParams) -> Optimizers:
     - ``sgd``: SGD, with Nesterov momentum unless ``momentum`` is 0.
     - ``muon``: Muon for the matrices of hidden layers; AdamW for embeddings, head and vectors.
 
-    Weight decay applies to matrices, including embeddings, and not to biases and norm scales.
+    Weight decay applies to matrices, including embeddings, and not to biases and norm scales. A and
+    B of LoRA are matrices that AdamW or SGD updates. Frozen weights have no optimizer.
     """
     hidden, matrices, vectors = _split_parameters(model)
     members: list[torch.optim.Optimizer] = []
-    if train.optimizer == "muon":
+    if train.optimizer == "muon" and hidden:
         members.append(Muon(hidden, train.muon_lr, train.momentum, train.weight_decay))
-    else:
+    elif train.optimizer != "muon":
         matrices = hidden + matrices
     groups = [
         {"params": matrices, "weight_decay": train.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if not groups:
+        return Optimizers(members)
     if train.optimizer == "sgd":
         momentum = train.momentum
         members.append(
@@ -176,7 +179,7 @@ def make_optimizers(model: nn.Module, train: TrainParams) -> Optimizers:
 
 
 def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Split the weights into matrices of hidden layers, other matrices, and vectors.
+    """Split the weights that are trained into matrices of hidden layers, others, and vectors.
 
     A tied head is the embedding, and so not a hidden layer.
     """
@@ -187,7 +190,8 @@ def _split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], lis
     for name, parameter in model.named_parameters():
         is_hidden = name in linear and name not in HEADS
         kind = "vector" if parameter.dim() < 2 else "hidden" if is_hidden else "matrix"
-        groups[kind].append(parameter)
+        if parameter.requires_grad:
+            groups[kind].append(parameter)
     return groups["hidden"], groups["matrix"], groups["vector"]
 
 

@@ -1,6 +1,7 @@
-"""Start from the weights of another model: a folder written by ``atlas import`` or by train."""
+"""Weights to start from, of ``atlas import`` or an earlier run, and weights that stay."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from atlas.errors import AtlasError, one_line
 from atlas.model.language_model import LanguageModel
 from atlas.model.weights import weights_of
-from atlas.params.start import CONFIG, WEIGHTS
+from atlas.params.start import CONFIG, WEIGHTS, frozen_by, names_of
 
 ORIGIN = "origin.json"
 POSITIONS = "positions.weight"  # learned positions; a shorter context uses the first of them
@@ -38,6 +39,14 @@ def load_start(model: LanguageModel, folder: Path) -> None:
         raise AtlasError(
             f"{path}: not readable ({one_line(error)[:120]}); import or copy it again"
         ) from None
+
+
+def freeze(model: LanguageModel, names: Sequence[str]) -> None:
+    """Freeze the weights that ``train.freeze`` names: no gradient, no update, no decay."""
+    chosen = frozen_by(names)
+    for name, parameter in model.named_parameters():
+        if names_of(name) & chosen:
+            parameter.requires_grad_(False)
 
 
 def start_name(folder: Path) -> str:

@@ -119,8 +119,10 @@ class LayerNormRecorder:
 
     @torch.no_grad()
     def record(self) -> None:
-        """Remember the weights and the norms of their gradients."""
+        """Remember the weights that are trained and the norms of their gradients."""
         for name, parameter in self._model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             gradients = [] if parameter.grad is None else [parameter.grad]
             self._before[name] = parameter.detach().clone(), total_norm(gradients)
 

@@ -31,8 +31,9 @@ from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenIndex, TokenSplit
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows, Windows
-from atlas.training.checkpoint import Checkpoints, full_weights, stop_requests
+from atlas.training.checkpoint import Checkpoints, stop_requests, trained_weights
 from atlas.training.distributed import DistributedContext
+from atlas.training.lora import add_lora
 from atlas.training.memory import available_memory, check_memory
 from atlas.training.metrics import (
     BestEffort,
@@ -43,7 +44,7 @@ from atlas.training.metrics import (
     val_row,
     write_live_files,
 )
-from atlas.training.start import load_start
+from atlas.training.start import freeze, load_start
 from atlas.training.train_step import LayerNormRecorder, StepResult, TrainStep, should_compile
 
 DIVERGED = 2.0  # times the loss of uniform guessing
@@ -212,7 +213,7 @@ class Trainer:
         if val.mean < state.best_loss:
             state.best_loss, state.best_step = val.mean, state.step
             state.evals_since_best = 0
-            weights = full_weights(model, self.train_step.context)
+            weights = trained_weights(model, self.train_step.context)
             if self.train_step.context.is_main:
                 self.checkpoints.keep_best(weights)
         logger.log_val(row)
@@ -316,6 +317,8 @@ def build_model(params: Params, index: TokenIndex, context: DistributedContext) 
         initialize(model, params.train.seed, params.train.init)
     else:
         load_start(model, start)
+    freeze(model, params.train.freeze)
+    add_lora(model, params.train.lora, params.train.seed)
     return model.to(context.device)
 
 
