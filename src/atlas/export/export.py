@@ -23,6 +23,7 @@ from atlas.export.check.agreement import (
     measure_quality,
 )
 from atlas.export.check.runtimes import RuntimeProcess
+from atlas.export.gguf.adapter import export_adapter
 from atlas.export.gguf.quantize import matrix_types, needs_llama_cpp, quantize
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face import write_hugging_face
@@ -30,6 +31,8 @@ from atlas.export.programs import write_programs
 from atlas.model.loss import mean_loss
 from atlas.model.weights import WEIGHTS
 from atlas.params.runtime_support import (
+    ADAPTER,
+    GGUF,
     HUGGING_FACE,
     K_BLOCK_SIZE,
     ONNX,
@@ -66,7 +69,8 @@ def export_model(
     for conflict in export_conflicts(options, formats):
         raise AtlasError(f"{bundle.folder}: {conflict}")
     exporter = Exporter(bundle, formats, data, folder)
-    if gguf_formats(formats) and (architecture := architecture_of(options)):
+    architecture = architecture_of(options)
+    if architecture and any(name.startswith(GGUF) for name in formats):
         exporter.export_gguf(architecture)
     if HUGGING_FACE in formats and (kind := class_of(options)):
         exporter.export_hugging_face(kind)
@@ -122,8 +126,18 @@ class Exporter:
                 write_gguf(file, self._bundle, architecture, name)
             tolerance = architecture.logit_tolerance * self.expected.error_scale
             self._check_gguf(file, name, tolerance, keep=name in formats)
+        if ADAPTER in self._formats:
+            self._export_adapter(architecture, exact)
         if EXACT not in formats:
             exact.unlink()
+
+    def _export_adapter(self, architecture: Architecture, exact: Path) -> None:
+        """Write the LoRA adapter; it is checked on the model that training started from."""
+        file = self._path("-adapter.gguf")
+        rank, difference = export_adapter(file, self._bundle, architecture, exact)
+        self.metrics["adapter_rank"] = rank
+        self.metrics["adapter_bytes"] = file.stat().st_size
+        self.metrics["adapter_weight_difference"] = difference
 
     def _path(self, ending: str) -> Path:
         return self._folder / f"{self._bundle.metadata.name}{ending}"

@@ -18,9 +18,10 @@ Unquantized = Literal["f32", "f16", "bf16"]
 FiveBitsOrMore = Literal["q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"]
 FourBitsOrLess = Literal["q4_k_m", "q4_k_s", "q4_1", "q4_0", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"]
 GgufFormat = Literal[Unquantized, FiveBitsOrMore, FourBitsOrLess]
-GGUF = "gguf:"
+GGUF, ADAPTER = "gguf:", "gguf:adapter"
 HUGGING_FACE, ONNX, TORCH = "hugging_face", "onnx", "torch"
-FORMATS = (*(f"{GGUF}{name}" for name in get_args(GgufFormat)), HUGGING_FACE, ONNX, TORCH)
+GGUF_FORMATS = tuple(f"{GGUF}{name}" for name in get_args(GgufFormat))
+FORMATS = (*GGUF_FORMATS, ADAPTER, HUGGING_FACE, ONNX, TORCH)
 UNQUANTIZED = get_args(Unquantized)
 BLOCK_SIZE = 32  # values of a row that share a scale in a quantized type
 K_BLOCK_SIZE = 256  # the same in a K type
@@ -36,8 +37,8 @@ def known_format(name: str) -> str:
 
 
 def gguf_formats(formats: Iterable[str]) -> list[GgufFormat]:
-    """The GGUF formats, without their prefix."""
-    return [cast(GgufFormat, name.removeprefix(GGUF)) for name in formats if name.startswith(GGUF)]
+    """The GGUF formats of a whole model, without their prefix."""
+    return [cast(GgufFormat, name.removeprefix(GGUF)) for name in formats if name in GGUF_FORMATS]
 
 
 def _quantized_formats(formats: Iterable[str]) -> list[str]:

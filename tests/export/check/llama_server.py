@@ -3,7 +3,8 @@
     python tests/export/check/llama_server.py FILE < request.json > answer.json
 
 The request holds ``texts`` to tokenize, ``prompts`` (ids) and how many ``tokens`` continue each, up
-to the end of a text; and ``chats``, whose prompts (ids) and replies are answered.
+to the end of a text; and ``chats``, whose prompts (ids) and replies are answered. An ``adapter`` is
+a GGUF file with LoRA matrices to add to the model.
 """
 
 import json
@@ -24,6 +25,10 @@ def main() -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.fit_params = params.warmup = params.ctx_shift = False
     params.sampling.temp = 0
+    if "adapter" in request:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = request["adapter"], 1.0
+        params.lora_adapters = [adapter]
     server = xllamacpp.Server(params)
 
     def post(path, **body):

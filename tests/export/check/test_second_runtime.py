@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from atlas.export.check.agreement import expect
+from atlas.export.gguf.adapter import export_adapter
 from atlas.export.gguf.writer import write_gguf
 from atlas.inference.backends.atlas import AtlasModel
 from atlas.inference.batch import TokenSequence
 from atlas.inference.sampling import GREEDY
 from atlas.params.runtime_support import architecture_of
+from tests.export.gguf.test_adapter import tune
 from tests.export.models import SHAPES, bundle_of, store
 from tests.small import text
 
@@ -57,6 +60,29 @@ def test_the_server_gives_the_same_tokens_and_the_same_greedy_text(tmp_path, tok
         ended = ours.index(tokenizer.eos) if tokenizer.eos in ours else len(ours)
         assert theirs[:ended] == ours[:ended]
         assert len(theirs) >= ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["llama", "gpt2-bias-untied"])
+def test_the_server_adds_an_adapter_to_its_base(tmp_path, tokenizer, shape):
+    targets = ("query", "key", "value", "output", "up", "down")
+    bundle, architecture = tune(tmp_path, SHAPES[shape], tokenizer, targets)
+    export_adapter(tmp_path / "a.gguf", bundle, architecture, tmp_path / "exact.gguf")
+    base = replace(bundle, folder=tmp_path / "base")
+    write_gguf(tmp_path / "base.gguf", base, architecture, "f32")
+    expected, before = (
+        [ids for _, ids in expect(each.model, tokenizer, VAL, 3, greedy_tokens=60).prompts]
+        for each in (bundle, base)
+    )
+    request = {"context_length": 96, "texts": [], "tokens": 60, "chats": []}
+    request["prompts"] = [tokenizer.encode(each)[:16] for each in VAL]
+    request["adapter"] = str(tmp_path / "a.gguf")
+    for ours, theirs in zip(
+        expected, ask(tmp_path / "base.gguf", **request)["continuations"], strict=True
+    ):
+        ended = ours.index(tokenizer.eos) if tokenizer.eos in ours else len(ours)
+        assert theirs[:ended] == ours[:ended]
+    assert expected != before
 
 
 MESSAGES = (

@@ -10,6 +10,7 @@ its ``context_length``, and what to do. The process writes ``answer.json`` to th
 - ``texts`` to tokenize, ``sequences`` of ids to compute logits for, and ``prompts`` (ids) to
   continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, and
   ``logits-N.npy``, (T, V), is next to it.
+- ``adapter``, a GGUF file with a LoRA adapter of the model: it is loaded.
 - ``exact``, the F32 file to compare with, or null: the answer measures the predictions in the
   windows of ``windows.npz`` (``inputs``, ``targets``, (N, T); negative targets are ignored), and
   the runtime's speed.
@@ -104,6 +105,7 @@ class Runtime:
     logits: Callable[[list[int], int], Logits]  # of ids and the position of the first
     tokenize: Callable[[str], list[int]] | None = None  # names of special tokens are ordinary text
     speed: Callable[[list[int]], dict[str, float]] | None = None  # see ``llama_cpp_speed``
+    load_adapter: Callable[[str], object] | None = None  # from a file
 
 
 def load_llama_cpp(path: str, context_length: int) -> Runtime:
@@ -132,7 +134,7 @@ def load_llama_cpp(path: str, context_length: int) -> Runtime:
     def speed(ids: list[int]) -> dict[str, float]:
         return llama_cpp_speed(new_context(model, 1, context_length, exact=False), ids)
 
-    return Runtime(logits, tokenize, speed)
+    return Runtime(logits, tokenize, speed, model.lora_adapter_init)
 
 
 def llama_cpp_speed(context: Any, ids: list[int]) -> dict[str, float]:
@@ -254,10 +256,13 @@ def answer_request(folder: Path) -> None:
     request: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     load, length = RUNTIMES[request["runtime"]], request["context_length"]
     runtime = load(request["model"], length)
-    if "exact" in request:
+    answer: dict[str, Any] = {}
+    if "adapter" in request and runtime.load_adapter:
+        runtime.load_adapter(request["adapter"])
+    elif "exact" in request:
         exact = load(request["exact"], length) if request["exact"] else None
         windows = np.load(folder / "windows.npz")
-        answer: dict[str, Any] = measure(runtime, exact, windows["inputs"], windows["targets"])
+        answer |= measure(runtime, exact, windows["inputs"], windows["targets"])
         answer["speed"] = runtime.speed(windows["inputs"][0].tolist()) if runtime.speed else None
     else:
         for number, sequence in enumerate(request["sequences"]):
