@@ -18,19 +18,45 @@ PLACES = ["pre", "post", "reordered"]
 V, T = 60, 16
 SHAPE = {"d_model": 24, "n_layer": 2, "n_head": 4, "d_ff": 20, "context_length": T, "vocab_size": V}
 
+SCALINGS: list[dict[str, Any]] = [
+    {},
+    {"rope_scaling": 2.0},
+    {"rope_scaling": 8.0, "rope_scaling_kind": "llama3", "rope_scaling_context": 12},
+    {"rope_scaling": 4.0, "rope_scaling_kind": "yarn", "rope_scaling_context": 12},
+]
+LAYERNORM = {"norm": "layernorm"}
+
+
+def with_rope(options: dict[str, Any]) -> dict[str, Any]:
+    """Move the options of RoPE out of ``rope``, or drop them for other positions."""
+    rope = options.pop("rope")
+    if options["positions"] != "rope":
+        return options
+    turned = rope["rotary_channels"] / (options["d_head"] or SHAPE["d_model"] // SHAPE["n_head"])
+    return options | rope["scaling"] | {"no_rope_every": rope["every"], "rotary_share": turned}
+
+
 OPTIONS = st.fixed_dictionaries(
     {
-        "positions": st.sampled_from(POSITIONS),
+        "positions": st.sampled_from(["rope", *POSITIONS]),
+        "rope": st.fixed_dictionaries(
+            {
+                "scaling": st.sampled_from(SCALINGS),
+                "every": st.sampled_from([None, 2]),
+                "rotary_channels": st.sampled_from([2, 6]),
+            }
+        ),
+        "d_head": st.sampled_from([None, 6, 10]),
         "norm": st.sampled_from(["rmsnorm", "layernorm"]),
         "norm_position": st.sampled_from(PLACES),
         "feed_forward": st.sampled_from(FEED_FORWARDS),
         "qk_norm": st.sampled_from([None, "head", "all"]),
         "n_kv_head": st.sampled_from([1, 2, 4]),
         "window": st.sampled_from([None, None, 3]),
-        "bias": st.booleans(),
+        "bias": st.sampled_from([False, True, "qkv", "norm", "qkv_norm"]),
         "tied_head": st.booleans(),
     }
-).map(lambda options: options | {"rope_scaling": 2.0 if options["positions"] == "rope" else 1.0})
+).map(with_rope)
 
 # Every value of every option at least once, for what is too slow for hypothesis.
 GRID: list[dict[str, Any]] = [
@@ -51,6 +77,12 @@ GRID += [
         ("reordered", "rmsnorm", "all", 4),
         ("reordered", "layernorm", None, 1),
     )
+]
+GRID += [
+    {"d_head": 10, "bias": "qkv"},
+    {"d_head": 4, "bias": "qkv", **SCALINGS[2]},
+    {"rotary_share": 1 / 3, "bias": "norm", **LAYERNORM, **SCALINGS[3]},
+    {"no_rope_every": 2, "bias": "qkv_norm", **LAYERNORM, "qk_norm": "head", "d_head": 12},
 ]
 GRID += [{"window": 3, "positions": "alibi"}, {"window": 5, "rope_theta": 100.0, "bias": True}]
 

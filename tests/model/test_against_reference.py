@@ -45,6 +45,9 @@ SHAPES = {
     | {"feed_forward": "relu", "bias": True},
     "olmo2": {"norm_position": "reordered", "qk_norm": "all"},
     "alibi": {"positions": "alibi", "feed_forward": "relu2", "window": 5},
+    "smollm3": {"no_rope_every": 2, "d_head": 8, "rope_scaling": 4.0}
+    | {"rope_scaling_kind": "yarn", "rope_scaling_context": 8},
+    "stablelm": {"norm": "layernorm", "bias": "qkv_norm", "rotary_share": 1 / 3},
 }
 examples = settings(max_examples=60, deadline=None, derandomize=True)
 

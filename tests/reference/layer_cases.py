@@ -123,7 +123,8 @@ def rotate(x: Tensor, theta: float, scaling: float) -> Tensor:
 
 
 def rope(arrays):
-    rotation = rope_rotation(POSITIONS, 6, 100.0, 2.0, arrays["x"].dtype)
+    options = small_options(d_head=6, rope_theta=100.0, rope_scaling=2.0)
+    rotation = rope_rotation(POSITIONS, options, arrays["x"].dtype)
     out, cache = rope_forward(arrays["x"], rotation)
     return out, lambda dout: {"x": rope_backward(dout, cache)}
 
@@ -155,7 +156,7 @@ def attention(qk_norm, positions, bias=False):
 
     def run(arrays):
         dtype = arrays["x"].dtype
-        rotation = rope_rotation(POSITIONS, 6, 100.0, 1.0, dtype) if positions == "rope" else None
+        rotation = rope_rotation(POSITIONS, options, dtype) if positions == "rope" else None
         mask = attention_mask(options, POSITIONS, padding, dtype)
         return weighted(attention_forward, attention_backward, options, mask, rotation)(arrays)
 

@@ -28,6 +28,11 @@ SHAPES = [
     {"positions": "learned", "norm": "layernorm", "bias": True, "feed_forward": "gelu"},
     {"positions": "sinusoidal", "norm_position": "post", "feed_forward": "relu", "n_kv_head": 4},
     {"positions": "alibi", "feed_forward": "geglu", "n_kv_head": 1, "tied_head": False},
+    {"d_head": 4, "bias": "qkv", "no_rope_every": 2},
+    {"d_head": 8, "rotary_share": 0.25, "norm": "layernorm", "bias": "norm", "qk_norm": "head"},
+    {"bias": "qkv_norm", "norm": "layernorm", "qk_norm": "all", "d_head": 6}
+    | {"rope_scaling": 4.0, "rope_scaling_kind": "llama3", "rope_scaling_context": 3},
+    {"d_head": 4, "rope_scaling": 2.0, "rope_scaling_kind": "yarn", "rope_scaling_context": 5},
     {"positions": "none", "feed_forward": "silu", "norm": "layernorm", "norm_position": "post"},
 ]
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -132,6 +137,10 @@ def test_a_window_hides_earlier_tokens():
     [
         {"rope_theta": 10.0},
         {"rope_scaling": 2.0},
+        {"rope_scaling": 2.0, "rope_scaling_kind": "llama3", "rope_scaling_context": 3},
+        {"rope_scaling": 2.0, "rope_scaling_kind": "yarn", "rope_scaling_context": 30},
+        {"rotary_share": 0.5},
+        {"no_rope_every": 2},
         {"norm_eps": 0.1},
         {"window": 2},
         {"feed_forward": "geglu"},
@@ -242,6 +251,21 @@ def test_options_leave_out_weights():
     assert "blocks.0.feed_forward.gate.weight" not in parameter_shapes(
         small_options(feed_forward="relu")
     )
+
+
+def test_biases_of_some_layers_and_wide_heads():
+    def biased(**options):
+        shapes = parameter_shapes(small_options(n_layer=1, norm="layernorm", **options))
+        return {name.split(".")[-2] for name in shapes if name.endswith(".bias")}
+
+    norms = {"attention_norm", "feed_forward_norm", "norm"}
+    assert biased(bias="qkv") == {"query", "key", "value"}
+    assert biased(bias="norm") == norms
+    assert biased(bias="qkv_norm") == {"query", "key", "value"} | norms
+    shapes = parameter_shapes(small_options(d_head=5, positions="none"))
+    assert shapes["blocks.0.attention.query.weight"] == (20, 8)
+    assert shapes["blocks.0.attention.key.weight"] == (10, 8)
+    assert shapes["blocks.0.attention.output.weight"] == (8, 20)
 
 
 def test_initial_weights_depend_on_the_seed_and_have_the_documented_sizes():

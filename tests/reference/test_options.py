@@ -25,7 +25,13 @@ from tests.reference.gradients import small_options
         ({"window": 0}, "window is 0"),
         ({"n_head": 3, "n_kv_head": 1}, "d_model 8 is not divisible by n_head 3"),
         ({"n_kv_head": 3}, "n_head 4 is not divisible by n_kv_head 3"),
-        ({"n_head": 8}, "d_model / n_head is 1; it must be even"),
+        ({"n_head": 8}, "rotary_share of a head is 1 channels; it must be 2 or more and even"),
+        ({"d_head": 6, "rotary_share": 0.5}, "rotary_share of a head is 3 channels"),
+        ({"d_head": 0}, "d_head is 0; it must be 1 or more, or None"),
+        ({"no_rope_every": 0}, "no_rope_every is 0"),
+        ({"bias": "all"}, "bias is 'all'; it must be one of False, True, qkv"),
+        ({"rope_scaling_kind": "dynamic"}, "rope_scaling_kind is 'dynamic'"),
+        ({"rope_scaling_kind": "yarn"}, "yarn needs rope_scaling_context"),
     ],
 )
 def test_invalid_options_are_refused_by_name(changes, message):

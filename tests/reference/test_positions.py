@@ -12,6 +12,7 @@ from atlas.reference.positions import (
     alibi_slopes,
     attention_mask,
     rope_forward,
+    rope_frequencies,
     rope_rotation,
     sinusoidal_table,
     token_positions,
@@ -39,7 +40,7 @@ def test_the_sinusoidal_table_is_the_papers_divided_by_the_root_of_channels(d_mo
 
 def test_rope_scores_depend_only_on_distances():
     generator = np.random.default_rng(0)
-    rotation = rope_rotation(np.arange(20)[None], 8, 10_000.0, 1.0, np.float64)
+    rotation = rope_rotation(np.arange(20)[None], small_options(d_head=8), np.float64)
     query, key = (np.broadcast_to(generator.normal(size=8), (1, 1, 20, 8)) for _ in range(2))
     scores = rope_forward(query, rotation)[0] @ rope_forward(key, rotation)[0].swapaxes(-1, -2)
     for distance in range(5):
@@ -49,8 +50,67 @@ def test_rope_scores_depend_only_on_distances():
 
 def test_rope_scaling_divides_positions():
     positions = np.arange(6)[None]
-    stretched = rope_rotation(positions * 4, 8, 100.0, 4.0, np.float64)
-    assert np.array_equal(stretched, rope_rotation(positions, 8, 100.0, 1.0, np.float64))
+    plain, scaled = (small_options(d_head=8, rope_scaling=scaling) for scaling in (1.0, 4.0))
+    stretched = rope_rotation(positions * 4, scaled, np.float64)
+    assert np.allclose(stretched, rope_rotation(positions, plain, np.float64), rtol=0, atol=1e-15)
+
+
+# Of eight pairs, 0 and 1 turn more than 4 times in 64 positions, 5 to 7 less than once.
+def llama3(scaling, turns, frequency):
+    """The equation of Llama 3.1's code."""
+    if turns < 1:
+        return frequency / scaling
+    if turns > 4:
+        return frequency
+    smooth = (turns - 1) / (4 - 1)
+    return (1 - smooth) * frequency / scaling + smooth * frequency
+
+
+def test_llama3_keeps_fast_pairs_and_stretches_slow_ones():
+    options = small_options(
+        d_head=16,
+        rope_theta=100.0,
+        rope_scaling=8.0,
+        rope_scaling_kind="llama3",
+        rope_scaling_context=64,
+    )
+    frequencies, length = rope_frequencies(options)
+    plain = 100.0 ** (-np.arange(8) / 8)
+    expected = [llama3(8.0, 64 * each / (2 * math.pi), each) for each in plain]
+    assert np.allclose(frequencies, expected, rtol=1e-14)
+    assert list(frequencies == plain) == [True] * 2 + [False] * 6
+    assert np.allclose((frequencies / plain)[5:], 1 / 8, rtol=1e-14)
+    assert length == 1
+
+
+def test_yarn_blends_between_whole_pairs_and_lengthens_the_points():
+    options = small_options(
+        d_head=16,
+        rope_theta=100.0,
+        rope_scaling=4.0,
+        rope_scaling_kind="yarn",
+        rope_scaling_context=64,
+        rope_scaling_rotations=(1.0, 4.0),
+    )
+    frequencies, length = rope_frequencies(options)
+    # Pair 1.6 turns 4 times and pair 4.03 once, so 1 is kept and 5 is the first fully scaled one.
+    kept = np.array([1, 1, 0.75, 0.5, 0.25, 0, 0, 0])
+    assert np.allclose(frequencies, 100.0 ** (-np.arange(8) / 8) * (kept + (1 - kept) / 4))
+    assert length == pytest.approx(0.1 * math.log(4) + 1)
+    query = np.random.default_rng(0).normal(size=(1, 1, 5, 16))
+    rotated, _ = rope_forward(query, rope_rotation(np.arange(5)[None], options, np.float64))
+    ratios = np.linalg.norm(rotated, axis=-1) / np.linalg.norm(query, axis=-1)
+    assert np.allclose(ratios, length)
+
+
+def test_only_a_share_of_the_channels_rotates():
+    options = small_options(d_head=16, rotary_share=0.25)
+    x = np.random.default_rng(0).normal(size=(1, 2, 5, 16))
+    positions = np.arange(5)[None]
+    rotated, _ = rope_forward(x, rope_rotation(positions, options, np.float64))
+    alone = rope_rotation(positions, small_options(d_head=4), np.float64)
+    assert np.array_equal(rotated[..., 4:], x[..., 4:])
+    assert np.array_equal(rotated[..., :4], rope_forward(x[..., :4], alone)[0])
 
 
 def authors_slopes(n_head):

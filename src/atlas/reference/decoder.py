@@ -71,24 +71,26 @@ def initialize(options: Options, seed: int, dtype: npt.DTypeLike = np.float32) -
 def parameter_shapes(options: Options) -> dict[str, tuple[int, ...]]:
     """Shape of every weight by name; a tied head has none of its own."""
     c, f = options.d_model, options.d_ff
-    kv = options.n_kv_head * options.head_size
+    q, kv = options.n_head * options.head_size, options.n_kv_head * options.head_size
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (options.vocab_size, c)}
     if options.positions == "learned":
         shapes["positions.weight"] = (options.context_length, c)
     for index in range(options.n_layer):
         block = f"blocks.{index}"
         shapes |= _norm(f"{block}.attention_norm", options)
-        for name, rows in {"query": c, "key": kv, "value": kv, "output": c}.items():
-            shapes |= _linear(f"{block}.attention.{name}", rows, c, options)
+        for name, rows in {"query": q, "key": kv, "value": kv}.items():
+            shapes |= _linear(f"{block}.attention.{name}", rows, c, options.has_bias("qkv"))
+        shapes |= _linear(f"{block}.attention.output", c, q, options.has_bias("linear"))
         if options.qk_norm:
-            for name, channels in {"query": c, "key": kv}.items():
+            for name, channels in {"query": q, "key": kv}.items():
                 size = options.head_size if options.qk_norm == "head" else channels
                 shapes[f"{block}.attention.{name}_norm.weight"] = (size,)
         shapes |= _norm(f"{block}.feed_forward_norm", options)
-        if options.feed_forward in GATES:
-            shapes |= _linear(f"{block}.feed_forward.gate", f, c, options)
-        shapes |= _linear(f"{block}.feed_forward.up", f, c, options)
-        shapes |= _linear(f"{block}.feed_forward.down", c, f, options)
+        layers = {"gate": (f, c), "up": (f, c), "down": (c, f)}
+        if options.feed_forward not in GATES:
+            del layers["gate"]
+        for name, shape in layers.items():
+            shapes |= _linear(f"{block}.feed_forward.{name}", *shape, options.has_bias("linear"))
     if options.norm_position != "post":
         shapes |= _norm("norm", options)
     if not options.tied_head:
@@ -96,14 +98,14 @@ def parameter_shapes(options: Options) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _linear(name: str, rows: int, columns: int, options: Options) -> dict[str, tuple[int, ...]]:
+def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (rows, columns)}
-    return shapes | ({f"{name}.bias": (rows,)} if options.bias else {})
+    return shapes | ({f"{name}.bias": (rows,)} if bias else {})
 
 
 def _norm(name: str, options: Options) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (options.d_model,)}
-    has_bias = options.bias and options.norm == "layernorm"
+    has_bias = options.has_bias("norm") and options.norm == "layernorm"
     return shapes | ({f"{name}.bias": (options.d_model,)} if has_bias else {})
 
 
@@ -140,12 +142,11 @@ def decoder_forward(
             waves = sinusoidal_table(ids.shape[1], options.d_model).astype(dtype)  # (T, C)
             x = x + waves[positions]  # (B, T, C)
         case "rope":
-            rotation = rope_rotation(
-                positions, options.head_size, options.rope_theta, options.rope_scaling, dtype
-            )
+            rotation = rope_rotation(positions, options, dtype)
     for index in range(options.n_layer):
         block = sub_parameters(parameters, f"blocks.{index}")
-        x, block_cache = block_forward(x, block, options, visible, rotation)  # (B, T, C)
+        turned = rotation if options.rotates(index) else None
+        x, block_cache = block_forward(x, block, options, visible, turned)  # (B, T, C)
         cache["blocks"].append(block_cache)
     if options.norm_position != "post":
         norm_forward, _ = NORMS[options.norm]

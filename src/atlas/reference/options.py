@@ -7,13 +7,17 @@ from atlas.reference.layers import ACTIVATIONS, GATES, NORMS
 
 Positions = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
 NormPosition = Literal["pre", "post", "reordered"]
+RopeScalingKind = Literal["linear", "llama3", "yarn"]
 QkNorm = Literal["head", "all"]
+BiasedParts = Literal["qkv", "norm", "qkv_norm"]
 CHOICES = {
     "positions": get_args(Positions),
+    "rope_scaling_kind": get_args(RopeScalingKind),
     "norm": (*NORMS,),
     "norm_position": get_args(NormPosition),
     "feed_forward": (*ACTIVATIONS, *GATES),
     "qk_norm": (None, *get_args(QkNorm)),
+    "bias": (False, True, *get_args(BiasedParts)),
 }
 SIZES = ("vocab_size", "context_length", "d_model", "n_layer", "n_head", "n_kv_head", "d_ff")
 
@@ -33,15 +37,21 @@ class Options:
     n_head: int  # H, query heads
     n_kv_head: int  # K, key and value heads; divides H
     d_ff: int  # F, inner width of the feed-forward layer
+    d_head: int | None = None  # D, channels of a head; None for d_model / n_head
     positions: Positions = "rope"  # positions.py
     rope_theta: float = 10_000.0  # base of RoPE's angles
-    rope_scaling: float = 1.0  # divides positions (position interpolation, arXiv:2306.15595)
+    rope_scaling: float = 1.0  # times that the context grows, positions.rope_frequencies
+    rope_scaling_kind: RopeScalingKind = "linear"
+    rope_scaling_context: int | None = None  # before scaling, for llama3 and yarn
+    rope_scaling_rotations: tuple[float, float] | None = None  # low and high; None for the usual
+    rotary_share: float = 1.0  # of the channels of a head, R / D
+    no_rope_every: int | None = None  # every n-th block has no positions; None for no block
     norm: str = "rmsnorm"  # a key of NORMS
     norm_position: NormPosition = "pre"  # block.py; "post" has no final norm
     norm_eps: float = 1e-5  # keeps norms from dividing by 0
     feed_forward: str = "swiglu"  # a key of GATES or ACTIVATIONS
     qk_norm: QkNorm | None = None  # RMSNorm of queries and keys, per head or over all channels
-    bias: bool = False  # of linear layers and LayerNorm; the head never has one
+    bias: bool | BiasedParts = False  # True: linear layers and LayerNorm; the head never has one
     tied_head: bool = True  # use the embedding as the head (arXiv:1608.05859)
     window: int | None = None  # tokens a query sees, itself included; None for all
 
@@ -56,19 +66,39 @@ class Options:
         for name in ("rope_theta", "rope_scaling", "norm_eps"):
             if not (number := getattr(self, name)) > 0:
                 raise ValueError(f"{name} is {number}; it must be greater than 0")
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window is {self.window}; it must be 1 or more, or None")
-        if self.d_model % self.n_head:
+        for name in ("d_head", "no_rope_every", "window"):
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise ValueError(f"{name} is {size}; it must be 1 or more, or None")
+        if self.d_head is None and self.d_model % self.n_head:
             raise ValueError(f"d_model {self.d_model} is not divisible by n_head {self.n_head}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head {self.n_head} is not divisible by n_kv_head {self.n_kv_head}")
-        if self.positions == "rope" and self.head_size % 2:
+        rotated = self.rotary_share * self.head_size
+        if self.positions == "rope" and (self.rotary_channels % 2 or not self.rotary_channels):
             raise ValueError(
-                f"d_model / n_head is {self.head_size}; it must be even for positions=rope, which "
-                "rotates pairs of channels"
+                f"rotary_share of a head is {rotated:g} channels; it must be 2 or more and even, "
+                "because RoPE rotates pairs"
             )
+        if self.rope_scaling_kind != "linear" and self.rope_scaling_context is None:
+            raise ValueError(f"{self.rope_scaling_kind} needs rope_scaling_context")
 
     @property
     def head_size(self) -> int:
         """D, channels of a head."""
-        return self.d_model // self.n_head
+        return self.d_head or self.d_model // self.n_head
+
+    @property
+    def rotary_channels(self) -> int:
+        """R, channels of a head that RoPE rotates."""
+        return round(self.rotary_share * self.head_size)
+
+    def has_bias(self, part: Literal["qkv", "norm", "linear"]) -> bool:
+        """Return True if queries, keys and values, LayerNorm, or other linear layers have biases.
+
+        Examples: all of them with True, the first two with ``qkv_norm``.
+        """
+        return self.bias is True or part in str(self.bias).split("_")
+
+    def rotates(self, block: int) -> bool:
+        """Return True if RoPE applies in a block, counted from 0."""
+        return self.no_rope_every is None or (block + 1) % self.no_rope_every != 0

@@ -6,8 +6,8 @@ rope        queries and keys are rotated by an angle proportional to the positio
             depend only on distances (arXiv:2104.09864)
 alibi       scores are lowered by the distance times a slope per head (arXiv:2108.12409)
 
-Legend: B batch, T time, C channels, H heads, D head size. Positions count from 0 and are (1, T), or
-(B, T) with padding.
+Legend: B batch, T time, C channels, H heads, D head size, R of its channels rotate. Positions count
+from 0 and are (1, T), or (B, T) with padding.
 """
 
 import math
@@ -82,37 +82,71 @@ def sinusoidal_table(length: int, d_model: int) -> Array:
     return table / math.sqrt(d_model)
 
 
-def rope_rotation(
-    positions: Array, head_size: int, theta: float, scaling: float, dtype: npt.DTypeLike
-) -> Rotation:
-    """Cosine and sine of RoPE's angles, each (B, 1, T, D/2) with an axis for the heads.
+ROTATIONS = {"llama3": (1.0, 4.0), "yarn": (1.0, 32.0)}  # of the authors' models
 
-    The angle of channel pair i is position / scaling * theta^(-2i/D).
+
+def rope_frequencies(options: Options) -> tuple[Array, float]:
+    """RoPE's angles per position, (R/2,) in float64, and the length of rotated points.
+
+    Pair i turns by theta^(-2i/R) per position, that is n times in the context that the model was
+    first trained on. For a context s = rope_scaling times as long::
+
+                              pairs with n < low     between              n > high
+        linear                divided by s           divided by s         divided by s
+        llama3                divided by s           blend, linear in n   kept
+        yarn                  divided by s           blend, linear in i   kept
+
+    YaRN lengthens the points by 0.1 ln(s) + 1 (arXiv:2309.00071); linear is position interpolation
+    (arXiv:2306.15595), llama3 that of Llama 3.1.
     """
-    rates = theta ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
-    angles = (positions / scaling)[..., None, :, None] * rates  # (B, 1, T, D/2)
-    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+    size, theta, scaling = options.rotary_channels, options.rope_theta, options.rope_scaling
+    frequencies: Array = theta ** (-np.arange(0, size, 2) / size)  # (R/2,)
+    context = options.rope_scaling_context
+    if options.rope_scaling_kind == "linear" or context is None:
+        return frequencies / scaling, 1.0
+    low, high = options.rope_scaling_rotations or ROTATIONS[options.rope_scaling_kind]
+    if options.rope_scaling_kind == "llama3":
+        turns = frequencies * context / (2 * math.pi)
+        return frequencies * np.interp(turns, (low, high), (1 / scaling, 1)), 1.0
+    # Pair i turns n times if theta^(-2i/R) context = 2 pi n; the bounds are whole pairs.
+    first, last = (size / 2 * math.log(context / (2 * math.pi * n), theta) for n in (high, low))
+    begin, end = max(math.floor(first), 0), min(math.ceil(last), size - 1)
+    width = end - begin or 1e-3
+    scaled = np.clip((np.arange(size // 2) - begin) / width, 0, 1)  # (R/2,)
+    return frequencies * (1 - scaled + scaled / scaling), 0.1 * math.log(scaling) + 1
+
+
+def rope_rotation(positions: Array, options: Options, dtype: npt.DTypeLike) -> Rotation:
+    """Cosine and sine of RoPE's angles, each (B, 1, T, R/2) with an axis for the heads.
+
+    Both are multiplied by the length of rotated points, which is 1 except with YaRN.
+    """
+    frequencies, length = rope_frequencies(options)
+    angles = positions[..., None, :, None] * frequencies  # (B, 1, T, R/2)
+    return (length * np.cos(angles)).astype(dtype), (length * np.sin(angles)).astype(dtype)
 
 
 def rope_forward(x: Array, rotation: Rotation) -> tuple[Array, Cache]:
     """Rotate queries or keys, (B, H, T, D) to (B, H, T, D).
 
-    Channels i and i + D/2 are the coordinates of one point, as in transformers' Llama.
+    Channels i and i + R/2 are the coordinates of one point, as in transformers' Llama; those from R
+    on stay.
     """
-    cosine, sine = rotation  # (B, 1, T, D/2)
+    cosine, sine = rotation  # (B, 1, T, R/2)
     return _rotate(x, cosine, sine), rotation
 
 
 def rope_backward(dout: Array, cache: Cache) -> Array:
-    """Rotate back, (B, H, T, D) to (B, H, T, D): the transpose of a rotation is its inverse."""
+    """Multiply by the transpose, (B, H, T, D) to (B, H, T, D): that of a rotation rotates back."""
     cosine, sine = cache
     return _rotate(dout, cosine, -sine)
 
 
 def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
-    first, second = np.split(x, 2, axis=-1)  # (B, H, T, D/2) each
+    half = cosine.shape[-1]
+    first, second, rest = np.split(x, (half, 2 * half), axis=-1)  # (B, H, T, R/2), and (..., D - R)
     return np.concatenate(
-        (first * cosine - second * sine, second * cosine + first * sine), axis=-1
+        (first * cosine - second * sine, second * cosine + first * sine, rest), axis=-1
     )  # (B, H, T, D)
 
 
