@@ -70,7 +70,8 @@ class Atlas:
         params = self.params.model_copy(
             update={"train": self.params.train.model_copy(update={"seed": seed})}
         )
-        train, length = params.train, params.model.context_length
+        train = params.train
+        length = train.sequence_length or params.model.context_length
         data = TrainingWindows(
             TokenSplit(self.folder / "tokens", "train"), length, train.batch_size, seed
         )

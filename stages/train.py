@@ -38,9 +38,10 @@ def main(run: StageRun) -> None:
         distributed_context(choose_device()) as context,
         explain_out_of_memory(train, context.device),
     ):
-        splits = open_splits(TOKENS, run.params.model.context_length, train.max_train_tokens)
+        window = train.sequence_length or run.params.model.context_length
+        splits = open_splits(TOKENS, window, train.max_train_tokens)
         tokenizer = Tokenizer.load(TOKENIZER)
-        model = build_model(params, TokenIndex.read(TOKENS), context)
+        model = build_model(params, TokenIndex.read(TOKENS), context, tokenizer)
         check_tokenizer(model.config, tokenizer.sha256, str(TOKENIZER))
         length = train.sample_tokens
         sample = partial(sample_text, model, tokenizer, splits["val"], length) if length else None

@@ -239,6 +239,11 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ),
         ({"train.grad_accum_steps": 3}, "train.batch_size (8) is not divisible by"),
         (
+            {"train.sequence_length": 129},
+            "train.sequence_length (129) is more than model.context_length (128)",
+        ),
+        ({"model.sequence_length": 64}, "did you mean train.sequence_length?"),
+        (
             {"train.warmup_steps": 60},
             "train.warmup_steps is not a known key: did you mean train.warmup_share?",
         ),

@@ -1,5 +1,6 @@
 """Training starts from the weights in a folder, or refuses them by name."""
 
+import copy
 import json
 
 import pytest
@@ -165,3 +166,14 @@ def test_the_name_is_that_of_the_source(tmp_path):
     assert start_name(tmp_path) == str(tmp_path)
     (tmp_path / "origin.json").write_text(json.dumps({"name": "SmolLM2-135M-Instruct"}))
     assert start_name(tmp_path) == "SmolLM2-135M-Instruct"
+
+
+def test_a_model_knows_its_windows_and_the_roles_of_its_tokens(token_folder, tokenizer):
+    params = small_params(**{"train.sequence_length": 16})
+    index = TokenIndex.read(token_folder)
+    config = build_model(params, index, ALONE).config
+    assert (config.context_length, config.sequence_length) == (32, 16)
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.bos, tokenizer.end_ids = 3, frozenset({9, 1, 4})
+    config = build_model(params, index, ALONE, tokenizer).config
+    assert (config.bos, config.end_ids) == (3, (1, 4, 9))

@@ -228,3 +228,16 @@ def test_a_stopped_run_on_a_mix_resumes_exactly(mixed_trainer, new_trainer, monk
         new_trainer("stopped").fit()
     assert logs(mixed_trainer("stopped").fit()) == logs(expected)
     assert logs(new_trainer("plain").fit()) != logs(expected)
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_windows_can_be_shorter_than_the_context(new_trainer, positions):
+    run = new_trainer(steps=2, options={"sequence_length": 10, "positions": positions})
+    assert run.data.rows(0).shape == (4, 11)
+    state = run.fit()
+    assert state.tokens == 2 * 4 * 10
+    targets = sum(batch.num_targets() for batch in run.val.spread(8))
+    assert 70 < targets <= 80  # the last window may be shorter
+    unused = run.train_step.optimizers.members[0].state
+    if positions == "learned":
+        assert not unused[run.model.positions.weight]["exp_avg"][10:].any()

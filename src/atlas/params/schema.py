@@ -124,7 +124,7 @@ OTHER_KEYS = {
     "model.n_kv_head": "n_query_groups num_key_value_heads",
     "model.d_head": "head_dim head_size d_kv kv_channels",
     "model.d_ff": "intermediate_size ffn_dim",
-    "model.context_length": "block_size context max_length seq_len max_seq_len sequence_length "
+    "model.context_length": "block_size context max_length seq_len max_seq_len "
     "max_position_embeddings n_ctx n_positions",
     "model.positions": "position_embedding position_encoding positional_encoding",
     "model.feed_forward": "activation hidden_act mlp",
@@ -367,6 +367,7 @@ class TrainParams(Section):
     epochs: Positive | None
     max_train_tokens: Positive | None
     batch_size: Positive
+    sequence_length: Annotated[Whole, Field(ge=2)] | None
     grad_accum_steps: Positive
     activation_checkpointing: bool
     precision: Literal["float32", "bfloat16", "float16"]
@@ -571,6 +572,12 @@ def conflicts(params: Params, root: Path) -> Iterator[str]:
     batch, parts = train.batch_size, train.grad_accum_steps
     if batch % parts:
         yield f"train.batch_size ({batch}) is not divisible by train.grad_accum_steps ({parts})"
+    length, context = train.sequence_length, params.model.context_length
+    if length is not None and length > context:
+        yield (
+            f"train.sequence_length ({length}) is more than model.context_length ({context}): "
+            "shorten it, or set it to null"
+        )
     if train.init == "zero" and params.model.norm_position == "post":
         yield (
             "train.init is zero with model.norm_position=post, where the norms change the stream "

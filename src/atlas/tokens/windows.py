@@ -74,8 +74,9 @@ class Windows:
             longest = int(np.diff(self.tokens.document_ends, prepend=0).max())
             if longest > self.context_length:
                 raise AtlasError(
-                    f"model.context_length is {self.context_length}: the longest prompt of "
-                    f"{self.tokens.name} has {longest} tokens with its answer; set it to {longest}"
+                    f"model.context_length, or train.sequence_length, is {self.context_length}: "
+                    f"the longest prompt of {self.tokens.name} has {longest} tokens with its "
+                    f"answer; set it to {longest}"
                 )
 
     @cached_property
@@ -163,7 +164,8 @@ class TrainingWindows(Windows):
                 what = f"corpus {name} of the mix" if self.mix else "training text"
                 raise AtlasError(
                     f"model.context_length: a window of {self.context_length} is longer than the "
-                    f"{what} ({end - begin} tokens); use a shorter one, or more text"
+                    f"{what} ({end - begin} tokens); use a shorter one (train.sequence_length), or "
+                    "more text"
                 )
         if self.per_epoch < 1:
             raise AtlasError("corpus.mix: an epoch has less than one window: raise the weights")

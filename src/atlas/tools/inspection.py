@@ -85,7 +85,7 @@ def print_summary(root: Path, presets: Sequence[str]) -> None:
         bos=0,  # the ids and the tokenizer do not change the counts
         eos=0,
         end_ids=(0,),
-        sequence_length=params.model.context_length,
+        sequence_length=params.train.sequence_length or params.model.context_length,
         separator=0,
         add_bos_token=False,
         tokenizer_sha256="0" * 64,

@@ -77,11 +77,11 @@ def overfit(params: Params, tokens: Path, windows: int, steps: int) -> int:
 def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
     """Measure the mean gradient of each weight tensor of a new model over a few batches in float32.
 
-    With ``train.init=zero``, the model is trained for one step first, because a matrix of zeros
-    blocks the gradient of the layers before it.
+    With ``train.init=zero`` or LoRA, the model is trained for one step first, because a matrix of
+    zeros blocks the gradient of the layers before it. Frozen weights are left out.
     """
     train_step, batches = _begin(params, {"precision": "float32", "warmup_share": 0.0}, tokens)
-    if params.train.init == "zero":
+    if params.train.init == "zero" or params.train.lora.rank is not None:
         train_step.update(next(batches), 0)
     for batch in itertools.islice(batches, FLOW_BATCHES):
         train_step.backward(batch)
@@ -89,6 +89,8 @@ def gradient_flow(params: Params, tokens: Path) -> list[Flow]:
         if parameter.grad is not None:
             parameter.grad /= FLOW_BATCHES
     parameters = dict(train_step.model.named_parameters())
+    if params.train.freeze or params.train.lora.rank is not None:
+        parameters = {name: each for name, each in parameters.items() if each.requires_grad}
     ratios = [_ratio(each) for each in parameters.values() if each.grad is not None]
     usual = torch.tensor(ratios).median().item()
     return [_flow(name, parameter, usual) for name, parameter in parameters.items()]
@@ -125,7 +127,7 @@ def _begin(params: Params, changes: Mapping[str, Any], tokens: Path) -> tuple[Tr
     context = DistributedContext(choose_device())
     model = build_model(params.model_copy(update={"train": train, "model": shape}), index, context)
     split = TokenSplit(tokens, "train", train.max_train_tokens)
-    length, mix = model.config.context_length, params.corpus.mix
+    length, mix = model.config.sequence_length, params.corpus.mix
     data = TrainingWindows(split, length, train.batch_size, train.seed, mix)
     train_step = TrainStep(model, train, train.steps, context)
     rows = (torch.from_numpy(data.rows(step)) for step in itertools.count())

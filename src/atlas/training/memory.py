@@ -104,7 +104,7 @@ def _needed_bytes(config: ModelConfig, train: TrainParams, context: DistributedC
     activations = 0
     if config.kind == "decoder":
         activations = training_bytes(
-            config,
+            config.model_copy(update={"context_length": config.sequence_length}),
             _micro_batch(train, context),
             activation_checkpointing=train.activation_checkpointing,
         )["activations"]

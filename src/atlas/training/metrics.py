@@ -152,7 +152,7 @@ def sample_text(
                 raise AtlasError("the model's logits are NaN or infinite; train it again")
             logits = (logits - logits.max()) / np.float32(TEMPERATURE)
             token = draw(keep_top_p(keep_top_k(logits, TOP_K), TOP_P), generator)
-            if token == config.eos:
+            if token in config.end_ids:
                 break
             ids.append(token)
             if visible < config.context_length:

@@ -22,8 +22,6 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from atlas.errors import AtlasError, one_line
-from atlas.model.config import ModelConfig
-from atlas.model.counts import count
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import cross_entropy_sum
 from atlas.model.transformer import Block
@@ -46,15 +44,15 @@ def make_deterministic(kernels: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
 
 
-def should_compile(config: ModelConfig, tokens: int, device: torch.device) -> bool:
-    """Decide whether training on this many tokens is long enough for torch.compile.
+def should_compile(flops: float, device: torch.device) -> bool:
+    """Decide whether training with this many operations is long enough for torch.compile.
 
     ``ATLAS_COMPILE`` decides if it is 0 or 1. Otherwise the estimated time does: operations divided
     by a fixed typical speed, not the measured one, so that equal params give equal results.
     """
     choice = settings().compile
     if choice == "auto":
-        seconds = tokens * count(config).training_flops / TYPICAL_FLOPS.get(device.type, math.inf)
+        seconds = flops / TYPICAL_FLOPS.get(device.type, math.inf)
         return seconds > MIN_SECONDS and compiler_works(device)
     if choice == "1" and not compiler_works(device):
         raise AtlasError("ATLAS_COMPILE=1: install a C++ compiler, or use 0 or auto")

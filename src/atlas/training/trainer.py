@@ -20,7 +20,7 @@ from atlas.cleaning.documents import SPLITS, Split
 from atlas.errors import AtlasError, NotWritten, Stopped
 from atlas.model.baselines import Bigram
 from atlas.model.config import ModelConfig
-from atlas.model.counts import count
+from atlas.model.counts import Counts, count
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import Tally, tally
 from atlas.model.weights import initialize, make_model, weights_of
@@ -30,11 +30,12 @@ from atlas.params.start import is_empty
 from atlas.tokens.batches import BatchLoader, reader_count
 from atlas.tokens.bigrams import BigramCounts
 from atlas.tokens.shards import TokenIndex, TokenSplit
+from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import EvaluationWindows, TrainingWindows, Windows
 from atlas.training.checkpoint import Checkpoints, stop_requests, trained_weights
 from atlas.training.distributed import DistributedContext
 from atlas.training.lora import add_lora
-from atlas.training.memory import available_memory, check_memory
+from atlas.training.memory import available_memory, check_memory, trained_count
 from atlas.training.metrics import (
     BestEffort,
     MetricsLogger,
@@ -65,7 +66,7 @@ class Trainer:
     sample: Callable[[], str] | None = None  # generates a text with the current weights
 
     def __post_init__(self) -> None:
-        train, length = self.params.train, self.params.model.context_length
+        train, length = self.params.train, self.model.config.sequence_length
         micro_batch = train.batch_size // train.grad_accum_steps
         self.val = EvaluationWindows(self.splits["val"], length, micro_batch)
         self.train_sample = EvaluationWindows(self.splits["train"], length, micro_batch)
@@ -73,18 +74,25 @@ class Trainer:
     @cached_property
     def data(self) -> TrainingWindows:
         """The windows of the training text, in training order."""
-        train, length = self.params.train, self.params.model.context_length
+        train, length = self.params.train, self.model.config.sequence_length
         mix = self.params.corpus.mix
         return TrainingWindows(self.splits["train"], length, train.batch_size, train.seed, mix)
 
     @cached_property
     def train_step(self) -> TrainStep:
         """The model with its optimizers."""
-        train, config = self.params.train, self.model.config
+        train = self.params.train
         steps = total_steps(train, self.data.per_epoch)
-        tokens = steps * train.batch_size * self.params.model.context_length
-        compiled = should_compile(config, tokens, self.context.device)
+        tokens = steps * train.batch_size * self.model.config.sequence_length
+        flops = tokens * self._counts.training_flops
+        compiled = should_compile(flops, self.context.device)
         return TrainStep(self.model, train, steps, self.context, compiled=compiled)
+
+    @property
+    def _counts(self) -> Counts:
+        """Size and operations of the model on windows of ``train.sequence_length``."""
+        config = self.model.config
+        return count(config.model_copy(update={"context_length": config.sequence_length}))
 
     def fit(self) -> TrainState:
         """Train to the last step, starting from the newest checkpoint; every process must call it.
@@ -241,7 +249,9 @@ class Trainer:
         on_gpu = context.device.type == "cuda"  # a CPU is fastest in float32
         dtype = train_step.precision.dtype if on_gpu else torch.float32
         peak_flops = context.sum(matmul_flops(context.device, dtype))[0]
-        utilization = count(train_step.model.config).training_flops / peak_flops
+        # The gradient of a weight costs as much as its forward pass; frozen weights have none.
+        share = trained_count(self.model) / self.model.parameter_count()
+        utilization = (2 + share) * self._counts.forward_flops / peak_flops
         return MetricsLogger(
             state, train_step.steps, utilization, self.events, self.live, is_main=context.is_main
         )
@@ -252,7 +262,7 @@ class Trainer:
         Returns the log of one step that reads the whole text.
         """
         started = time.perf_counter()
-        pairs = BigramCounts.count(self.splits["train"], self.params.model.context_length)
+        pairs = BigramCounts.count(self.splits["train"], model.config.sequence_length)
         with torch.no_grad():
             model.table.weight.copy_(torch.from_numpy(pairs.bigram_table()))
         losses = pairs.bigram_losses(pairs.first, pairs.second)
@@ -279,32 +289,38 @@ class Trainer:
 
 
 def open_splits(
-    folder: Path, context_length: int, max_train_tokens: int | None
+    folder: Path, sequence_length: int, max_train_tokens: int | None
 ) -> dict[Split, TokenSplit]:
-    """Open the token shards of every split; reject one that is shorter than the context.
+    """Open the token shards of every split; reject one that is shorter than a window.
 
     Test is checked as well, because evaluate would reject it only after the training.
     """
     limits = {"train": max_train_tokens}
     splits = {split: TokenSplit(folder, split, limits.get(split)) for split in SPLITS}
     for split in splits.values():
-        Windows(split, context_length, batch_size=1)
+        Windows(split, sequence_length, batch_size=1)
     return splits
 
 
-def build_model(params: Params, index: TokenIndex, context: DistributedContext) -> LanguageModel:
+def build_model(
+    params: Params,
+    index: TokenIndex,
+    context: DistributedContext,
+    tokenizer: Tokenizer | None = None,
+) -> LanguageModel:
     """Make the model of params.yaml for the vocabulary of the tokens.
 
-    Its weights are those in the folder ``train.start``, or new ones if that is empty.
+    Its weights are those in the folder ``train.start``, or new ones if that is empty. Without a
+    tokenizer, the end-of-text token begins and ends every text.
     """
     all_tokens = index.splits["train"].tokens
     config = ModelConfig(
         **params.model.model_dump(),
         vocab_size=index.vocab_size,
-        bos=index.eos,
+        bos=tokenizer.bos if tokenizer else index.eos,
         eos=index.eos,
-        end_ids=(index.eos,),
-        sequence_length=params.model.context_length,
+        end_ids=tuple(sorted(tokenizer.end_ids)) if tokenizer else (index.eos,),
+        sequence_length=params.train.sequence_length or params.model.context_length,
         separator=index.separator,
         add_bos_token=index.windows == "padded",
         tokenizer_sha256=index.tokenizer_sha256,
