@@ -8,9 +8,11 @@ import pytest
 
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluator import Questions
+from atlas.evaluation.scores import score_batches, sliding_windows
 from atlas.model.transformer import Decoder
 from atlas.model.weights import save_weights
 from atlas.tokens.shards import TokenSplit
+from atlas.tokens.windows import EvaluationWindows
 from tests.evaluation.evaluators import EVALUATE, load_evaluator
 from tests.small import EOS, small_config, write_tokens
 
@@ -57,6 +59,22 @@ def test_the_base_is_measured_in_the_same_windows(evaluator, stage_outputs, base
     assert list(found) == [f"{split}_{name}" for split in ("val", "test") for name in names]
     assert found == pytest.approx(expected, rel=1e-3)  # bfloat16
     assert found["val_loss"] != evaluator.score("val").loss
+
+
+def test_windows_are_as_long_as_in_training(evaluator, stage_outputs, base_folder, tmp_path):
+    folder = shutil.copytree(stage_outputs, tmp_path / "project")
+    config = json.loads((folder / "model/config.json").read_text())
+    (folder / "model/config.json").write_text(json.dumps(config | {"sequence_length": 8}))
+    short = load_evaluator(folder)
+    scores = short.score("val")
+    val, windows = short.splits["val"], EvaluationWindows(short.splits["val"], 8, 3)
+    expected = score_batches(evaluator.model, windows.all())
+    assert scores.losses == pytest.approx(expected.losses, rel=1e-4)
+    sliding = score_batches(evaluator.model, sliding_windows(val, 8, 4, 3))
+    assert short.metrics("val", scores)["sliding_loss"] == pytest.approx(sliding.loss, rel=1e-5)
+    base = evaluator.of_base(base_folder)
+    expected = score_batches(base.model, windows.all())
+    assert short.of_base(base_folder).score("val").loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_training_from_scratch_has_no_base(evaluator, tmp_path):

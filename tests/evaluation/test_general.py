@@ -31,7 +31,7 @@ def test_the_texts_are_plain_and_each_beginning_has_four_endings():
 
 def loss_by_hand(evaluator, ids, first):
     """Each window begins with the token before it, or the end of a document."""
-    length, eos = evaluator.model.config.context_length, evaluator.tokenizer.eos
+    length, eos = evaluator.model.config.sequence_length, evaluator.tokenizer.eos
     total, padded = 0.0, [eos, *ids]
     for at in range(0, len(ids), length):
         window = torch.tensor(padded[at : at + length + 1])
@@ -45,7 +45,7 @@ def loss_by_hand(evaluator, ids, first):
 
 def test_losses_of_texts_of_any_length(evaluator):
     generator = np.random.default_rng(0)
-    length = evaluator.model.config.context_length
+    length = evaluator.model.config.sequence_length
     shapes = [(5, 0), (1, 0), (length, 3), (length + 1, 0), (3 * length, length + 4), (9, 8)]
     texts = [
         ScoredText(generator.integers(3, 400, size).tolist(), first) for size, first in shapes * 4

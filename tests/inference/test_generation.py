@@ -126,6 +126,14 @@ def test_the_end_of_a_text_ends_it():
     assert text.end_token.id == EOS
 
 
+def test_each_of_several_end_tokens_ends_a_text(model, monkeypatch):
+    text = generate(model, [5], 10, GREEDY)
+    for count in (1, 4):
+        ends = {"end_ids": (EOS, text[count])}
+        monkeypatch.setattr(model, "config", model.config.model_copy(update=ends))
+        assert generate(model, [5], 10, GREEDY) == text[: text.index(text[count])]
+
+
 def test_an_empty_prompt_starts_a_text(model):
     assert generate(model, [], 3, GREEDY) == generate(model, [EOS], 3, GREEDY)
 

@@ -90,7 +90,7 @@ class Evaluator:
             return None
         base = load_model(folder, self.model.device)
         check_tokenizer(base.config, self.tokenizer.sha256, "models/tokenizer", str(folder))
-        reading = ("context_length", "separator", "add_bos_token")
+        reading = ("context_length", "sequence_length", "separator", "add_bos_token")
         changes = {name: getattr(self.model.config, name) for name in reading}
         base.config = base.config.model_copy(update=changes)
         return replace(self, model=base)
@@ -113,7 +113,7 @@ class Evaluator:
     @cached_property
     def bigram_counts(self) -> BigramCounts:
         """Counts of token pairs in the training text, for the n-gram baselines."""
-        return BigramCounts.count(self.splits["train"], self.model.config.context_length)
+        return BigramCounts.count(self.splits["train"], self.model.config.sequence_length)
 
     @cache  # noqa: B019 - an evaluator lives as long as its process
     def documents(self, split: Split) -> list[Document]:
@@ -131,8 +131,8 @@ class Evaluator:
 
     def score(self, split: Split) -> Scores:
         """Score a split in adjacent windows."""
-        context_length = self.model.config.context_length
-        windows = EvaluationWindows(self.splits[split], context_length, self.params.batch_size)
+        length = self.model.config.sequence_length
+        windows = EvaluationWindows(self.splits[split], length, self.params.batch_size)
         return score_batches(self.model, windows.all())
 
     def main_metrics(self, split: Split, scores: Scores) -> Metrics:
@@ -159,9 +159,9 @@ class Evaluator:
         metrics["calibration_error"] = calibration_error(calibration_table(scores))
         metrics |= baseline_metrics(scores, self.bigram_counts, tokens)
         if self.params.stride is not None and not self.has_questions:
-            context_length = self.model.config.context_length
-            stride = max(1, round(self.params.stride * context_length))
-            windows = sliding_windows(tokens, context_length, stride, self.params.batch_size)
+            length = self.model.config.sequence_length
+            stride = max(1, round(self.params.stride * length))
+            windows = sliding_windows(tokens, length, stride, self.params.batch_size)
             sliding = score_batches(self.model, windows)
             sliding_metrics = loss_metrics(sliding.total_loss, len(sliding), tokens)
             metrics |= {f"sliding_{name}": value for name, value in sliding_metrics.items()}

@@ -87,7 +87,7 @@ def text_losses(evaluator: Evaluator, texts: Sequence[ScoredText]) -> Losses:
 
     Each text begins as a document does, and is cut into windows like those of a split.
     """
-    length, size = evaluator.model.config.context_length, evaluator.params.batch_size
+    length, size = evaluator.model.config.sequence_length, evaluator.params.batch_size
     index = replace(evaluator.splits["val"].index, separator=None)
     order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
     windows = [window for number in order for window in _windows(texts[number], index.eos, length)]

@@ -89,7 +89,7 @@ def _plot_attention_maps(evaluator: Evaluator, model: Decoder, plots: Path) -> N
     else:  # the first question of each source
         first = dict(reversed(_questions(evaluator, "val")))
         prompts = [ids for _, ids in sorted(first.items())]
-    max_tokens = min(MAX_MAP_TOKENS, model.config.context_length)
+    max_tokens = min(MAX_MAP_TOKENS, model.config.sequence_length)
     layers, heads = model.config.n_layer, model.config.n_head
     if layers > MAX_LAYERS or heads > MAX_HEADS:
         drawn = f"{min(layers, MAX_LAYERS)} of {layers} layers, {min(heads, MAX_HEADS)} of {heads}"
@@ -111,7 +111,7 @@ def _questions(evaluator: Evaluator, split: Split) -> list[Question]:
 
 
 def _write_heads(evaluator: Evaluator, model: Decoder, tables: Path, plots: Path) -> None:
-    windows = EvaluationWindows(evaluator.splits["val"], model.config.context_length, 1)
+    windows = EvaluationWindows(evaluator.splits["val"], model.config.sequence_length, 1)
     ids = [torch.from_numpy(batch.inputs[batch.mask]) for batch in windows.spread(HEAD_WINDOWS)]
     table = head_table(model, ids, evaluator.params.seed)
     write_table(table, tables, "heads")
@@ -203,7 +203,7 @@ def head_table(model: Decoder, windows: list[Tensor], seed: int) -> pd.DataFrame
     n_layer, n_head = model.config.n_layer, model.config.n_head
     sums = {kind: np.zeros((n_layer, n_head)) for kind in KEY_KINDS}
     queries = dict.fromkeys(KEY_KINDS, 0)
-    random_ids = repeated_sequence(torch.cat(windows), model.config.context_length, seed)
+    random_ids = repeated_sequence(torch.cat(windows), model.config.sequence_length, seed)
     texts = [(ids[None, :MAX_WINDOW], TEXT_KINDS) for ids in windows]
     for ids, kinds in [*texts, (random_ids, REPETITION_KINDS)]:
         weights, masks = attention_weights(model, ids), key_masks(ids)
@@ -221,9 +221,9 @@ def head_table(model: Decoder, windows: list[Tensor], seed: int) -> pd.DataFrame
     return table
 
 
-def repeated_sequence(known: Tensor, context_length: int, seed: int) -> Tensor:
+def repeated_sequence(known: Tensor, window: int, seed: int) -> Tensor:
     """Draw random sequences from the known tokens and repeat each once, (B, T)."""
-    length = max(1, min(REPEATED_TOKENS, context_length // 2))
+    length = max(1, min(REPEATED_TOKENS, window // 2))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor(sorted(set(known.tolist())))
     drawn = torch.randint(len(tokens), (REPEATED_ROWS, length), generator=generator)

@@ -188,7 +188,7 @@ def document_numbers(tokens: TokenSplit) -> npt.NDArray[np.int64]:
 
 
 def sliding_windows(
-    tokens: TokenSplit, context_length: int, stride: int, batch_size: int
+    tokens: TokenSplit, sequence_length: int, stride: int, batch_size: int
 ) -> Iterator[TokenBatch[npt.NDArray[Any]]]:
     """Yield batches that predict each token of a split once, with nearly a full context before it.
 
@@ -204,9 +204,9 @@ def sliding_windows(
     T, is the number of tokens scored per window, except in the first window of a text.
     """
     rows = (
-        _window(tokens, first, begin, end, context_length)
+        _window(tokens, first, begin, end, sequence_length)
         for first, last in _texts(tokens)
-        for begin, end in _scored_ranges(last - first, context_length, stride)
+        for begin, end in _scored_ranges(last - first, sequence_length, stride)
     )
     while batch := list(islice(rows, batch_size)):
         inputs, targets = (np.stack(each) for each in zip(*batch, strict=True))
@@ -223,24 +223,24 @@ def _texts(tokens: TokenSplit) -> Iterator[tuple[int, int]]:
     yield from pairwise([0, *map(int, tokens.document_ends)])
 
 
-def _scored_ranges(length: int, context_length: int, stride: int) -> Iterator[tuple[int, int]]:
+def _scored_ranges(length: int, sequence_length: int, stride: int) -> Iterator[tuple[int, int]]:
     """Start and end of the tokens that each window of a text scores."""
-    begin, end = 0, min(context_length, length)
+    begin, end = 0, min(sequence_length, length)
     while begin < length:
         yield begin, end
         begin, end = end, min(end + stride, length)
 
 
 def _window(
-    tokens: TokenSplit, first: int, begin: int, end: int, context_length: int
+    tokens: TokenSplit, first: int, begin: int, end: int, sequence_length: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Inputs and targets of one window, (T,) each, padded on the right with ``NO_TARGET``."""
-    start = max(0, end - context_length)
+    start = max(0, end - sequence_length)
     if start:
         window = tokens.read(first + start - 1, first + end)
     else:  # the start of a text, which follows the end of another
         window = np.concatenate([[tokens.index.eos], tokens.read(first, first + end)])
-    inputs, targets = (np.full(context_length, NO_TARGET, np.int64) for _ in range(2))
+    inputs, targets = (np.full(sequence_length, NO_TARGET, np.int64) for _ in range(2))
     inputs[: end - start] = window[:-1]
     targets[begin - start : end - start] = window[1 + begin - start :]
     return inputs, targets

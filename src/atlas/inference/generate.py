@@ -52,7 +52,7 @@ def generate_batch(
     longest = max((len(each.prompt) for each in sequences), default=0) + max_tokens
     room = min(max(1, longest), model.config.context_length)
     backend = torch_backend(model, max(1, len(sequences)), room)
-    for sequence in RunningBatch(backend, {model.config.eos}, on_overflow).run(sequences):
+    for sequence in RunningBatch(backend, model.config.end_ids, on_overflow).run(sequences):
         sequence.raise_if_failed()
     return [sequence.output_ids for sequence in sequences]
 
