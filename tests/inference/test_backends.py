@@ -1,5 +1,6 @@
 """One model in three forms, which all generate the same text."""
 
+import copy
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
 from atlas.export.hugging_face import write_hugging_face
 from atlas.inference.backends.atlas import AtlasModel
+from atlas.inference.backends.base import comes_from_elsewhere
 from atlas.inference.backends.load import load_model
 from atlas.inference.batch import Token, TokenSequence
 from atlas.inference.generate import generate
@@ -181,6 +183,36 @@ def test_a_template_is_used(folder, tmp_path, tokenizer):
         assert opened.decode(opened.encode_chat(messages)) == "<user>hello\n<assistant>"
         with pytest.raises(AtlasError, match="its chat template rejects this: users alone"):
             opened.encode_chat([{"role": "system", "content": "hello"}])
+
+
+def test_a_model_from_elsewhere_speaks_its_tokenizer_s_template(tmp_path, tokenizer):
+    other = copy.copy(tokenizer)
+    other.chat_template = TEMPLATE + "{{ eos_token }}{{ bos_token }}"
+    other.special_names = {"bos_token": "<|pad|>", "eos_token": "<|endoftext|>"}
+    options = SHAPES["llama"] | {"end_ids": (other.eos, 7), "context_length": 5000}
+    model = store(tmp_path / "model", options, tokenizer)
+    scratch = AtlasModel(model.config, other, "scratch", lambda: model)
+    messages = [{"role": "user", "content": "hello"}]
+    assert scratch.encode_chat(messages) == tokenizer.encode("hello")
+    assert scratch.context_length == 5000
+    tuned = AtlasModel(model.config, other, "tuned", lambda: model, from_elsewhere=True)
+    expected = [*tokenizer.encode("<user>hello\n<assistant>"), other.eos, other.pad]
+    assert tuned.encode_chat(messages) == expected
+    assert tuned.encode_special("") == [model.config.bos]
+    assert (tuned.end_ids, tuned.context_length) == ({other.eos, 7}, 4096)
+    with pytest.raises(AtlasError, match="tuned: its chat template rejects this: users alone"):
+        tuned.encode_chat([{"role": "system", "content": "hello"}])
+    assert not comes_from_elsewhere(tmp_path / "model")
+    (tmp_path / "model/base.json").write_text("{}")
+    assert comes_from_elsewhere(tmp_path / "model")
+
+
+def test_every_end_token_ends_a_text(tmp_path, tokenizer):
+    model = store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    whole = generate(model, [3, 5], 20, GREEDY)
+    end = whole[10]
+    model.config = model.config.model_copy(update={"end_ids": (tokenizer.eos, end)})
+    assert generate(model, [3, 5], 20, GREEDY) == whole[: whole.index(end)]
 
 
 def test_attention_of_the_last_token(ours, opened):

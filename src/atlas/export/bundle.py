@@ -15,6 +15,7 @@ from torch import Tensor
 from atlas.cleaning.documents import Document
 from atlas.corpora.manifest import Manifest
 from atlas.errors import AtlasError, one_line
+from atlas.inference.backends.base import chat_template, comes_from_elsewhere
 from atlas.inference.generate import generate
 from atlas.inference.sampling import Sampling
 from atlas.model.config import ModelConfig, check_tokenizer
@@ -136,6 +137,12 @@ class ModelBundle:
                 f"{loaded.vocab_size} pieces; train the model with this tokenizer (`dvc repro`)"
             )
         return cls(folder, config, loaded, metadata)
+
+    @property
+    def chat_template(self) -> str:
+        """The chat template of the exported files."""
+        from_elsewhere = comes_from_elsewhere(self.folder)
+        return chat_template(self.config, self.tokenizer, from_elsewhere=from_elsewhere)
 
     @cached_property
     def model(self) -> Decoder:

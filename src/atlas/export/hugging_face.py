@@ -12,7 +12,6 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as FastTokenizer
 
 from atlas.export.bundle import ModelBundle, StoredWeights
-from atlas.inference.backends.base import chat_template
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.config import ModelConfig
 from atlas.model.foreign.tensors import TensorConverter
@@ -58,7 +57,7 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
         # Otherwise transformers 4 passes token_type_ids to models that have none.
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",  # a batch is continued at the end of its rows
-        "chat_template": chat_template(config),
+        "chat_template": bundle.chat_template,
     }
     write_json(folder / "tokenizer_config.json", tokenizer_settings)
     fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)

@@ -24,7 +24,6 @@ from tqdm import tqdm
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights
 from atlas.export.gguf.quantize import file_type, tensor_types
-from atlas.inference.backends.base import chat_template
 from atlas.model.config import ModelConfig
 from atlas.model.counts import count
 from atlas.model.foreign.tensors import TensorConverter
@@ -58,7 +57,7 @@ def write_gguf(
     add_general(writer, bundle.metadata, count(bundle.config).total_parameters)
     add_hyperparameters(writer, bundle.config, architecture)
     add_tokenizer(writer, bundle.tokenizer, add_bos_token=bundle.config.add_bos_token)
-    writer.add_chat_template(chat_template(bundle.config))
+    writer.add_chat_template(bundle.chat_template)
     for name, shape in shapes.items():
         size = math.prod(gguf.quant_shape_to_byte_shape(shape, types[name]))
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size, types[name])

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.base import LoadedModel, chat_template
+from atlas.inference.backends.base import (
+    MAX_CONTEXT_LENGTH,
+    LoadedModel,
+    chat_template,
+    comes_from_elsewhere,
+)
 from atlas.inference.batch import InferenceBackend, check_question, prepare_prompt
 from atlas.inference.text_stream import UNKNOWN
 from atlas.model.config import ModelConfig, check_tokenizer
@@ -30,13 +35,18 @@ class AtlasModel(LoadedModel):
         name: str,
         load_torch: Callable[[], "LanguageModel"],
         gguf: Path | None = None,
+        *,
+        from_elsewhere: bool = False,
     ) -> None:
         """Load the F32 GGUF file, to run in llama.cpp, or the PyTorch model if there is none."""
         self.config, self.tokenizer, self.name = config, tokenizer, name
         self.context_length, self.vocab_size = config.context_length, config.vocab_size
-        self.end_ids = frozenset({config.eos})
+        if from_elsewhere:
+            self.context_length = min(self.context_length, MAX_CONTEXT_LENGTH)
+        self.end_ids = frozenset(config.end_ids)
         self.has_attention = config.kind == "decoder"
-        self.chat_template = chat_template(config)
+        self.chat_template = chat_template(config, tokenizer, from_elsewhere=from_elsewhere)
+        self.special_tokens = tokenizer.special_names
         self.engine = "llama.cpp" if gguf else "PyTorch"
         self._load_torch = load_torch
         self._gguf = None
@@ -65,7 +75,14 @@ class AtlasModel(LoadedModel):
                 raise AtlasError(f"{folder}: changed since it was loaded; restart to load it again")
             return load_model(folder, choose_device())
 
-        return cls(config, tokenizer, "atlas" if name == "model" else name, load_torch, gguf)
+        return cls(
+            config,
+            tokenizer,
+            "atlas" if name == "model" else name,
+            load_torch,
+            gguf,
+            from_elsewhere=comes_from_elsewhere(folder),
+        )
 
     @cached_property
     def model(self) -> "LanguageModel":
@@ -75,6 +92,10 @@ class AtlasModel(LoadedModel):
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt."""
         return prepare_prompt(self.config, self.tokenizer.encode(text))
+
+    def encode_special(self, text: str) -> list[int]:
+        """The ids of a conversation that the tokenizer's chat template has written."""
+        return self.tokenizer.encode_chat(text) or [self.config.bos]
 
     def check_prompt(self, ids: Sequence[int]) -> None:
         """Reject ids that the model can't continue."""
@@ -101,7 +122,7 @@ class AtlasModel(LoadedModel):
             return LlamaBackend(self._gguf, slots, self.context_length, exact=True)
         from atlas.inference.generate import torch_backend
 
-        return torch_backend(self.model, slots)
+        return torch_backend(self.model, slots, self.context_length)
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:
         """Attention weights of the last of the ids, by layer, head and id; always from PyTorch."""

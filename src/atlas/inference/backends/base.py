@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from jinja2 import Template
 
@@ -11,6 +12,7 @@ from atlas.inference.backends.chat_template import ChatTemplate
 from atlas.inference.batch import InferenceBackend, Overflow, RunningBatch, TokenSequence
 from atlas.inference.text_stream import UNKNOWN, TextStream
 from atlas.model.config import ModelConfig
+from atlas.tokens.tokenizer import Tokenizer
 
 MAX_CONTEXT_LENGTH = 4096  # of models from elsewhere, to bound the memory of each slot
 Message = Mapping[str, str]  # role and content
@@ -31,8 +33,22 @@ QUESTION_CHAT = (
 BOS = "{{ bos_token }}"
 
 
-def chat_template(config: ModelConfig) -> str:
-    """The chat template of a model that Atlas trained."""
+ORIGINS = ("origin.json", "base.json")  # of an imported model, and of one trained from it
+
+
+def comes_from_elsewhere(folder: Path) -> bool:
+    """True if the first weights of a model's training were those of a model from elsewhere."""
+    return any((folder / name).is_file() for name in ORIGINS)
+
+
+def chat_template(config: ModelConfig, tokenizer: Tokenizer, *, from_elsewhere: bool) -> str:
+    """The chat template of a model in Atlas's own format.
+
+    A model that was trained here from scratch has not learned the marks of its tokenizer's
+    template, so it only continues text.
+    """
+    if from_elsewhere and tokenizer.chat_template:
+        return tokenizer.chat_template
     plain = PLAIN_CHAT if config.separator is None else QUESTION_CHAT
     return BOS + plain if config.add_bos_token else plain
 
@@ -47,6 +63,7 @@ class LoadedModel(ABC):
     end_ids: frozenset[int]  # end a text
     has_attention: bool = False  # ``attention`` is available
     chat_template: str = PLAIN_CHAT  # of conversations, in Jinja
+    special_tokens: Mapping[str, str]  # as a chat template names them: bos_token, eos_token ...
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -72,12 +89,26 @@ class LoadedModel(ABC):
     def backend(self, slots: int) -> InferenceBackend:
         """A backend with room for this many texts at once."""
 
+    @abstractmethod
+    def encode_special(self, text: str) -> list[int]:
+        """The ids of a text in which the names of special tokens stand for these, at least one."""
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation so that the model's next message can follow.
 
-        The template's bos token is empty here, because ``encode`` adds it.
+        The bos token of a plain template is empty here, because ``encode`` adds it.
         """
-        return self.encode(Template(self.chat_template).render(messages=messages))
+        if self.chat_template.removeprefix(BOS) in (PLAIN_CHAT, QUESTION_CHAT):
+            return self.encode(Template(self.chat_template).render(messages=messages))
+        try:
+            text = self._template.render(messages)
+        except AtlasError as error:
+            raise AtlasError(f"{self.name}: {error}") from None
+        return self.encode_special(text)
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.chat_template, self.special_tokens)
 
     def attention(self, ids: Sequence[int]) -> list[list[list[float]]]:  # noqa: ARG002
         """Attention weights of the last of the ids, by layer, head and id."""
@@ -112,7 +143,6 @@ class ForeignModel(LoadedModel):
     """A model from elsewhere, with a tokenizer and perhaps a chat template of its own."""
 
     bos: int | None  # begins a text
-    special_tokens: Mapping[str, str]  # as a chat template names them: bos_token, eos_token ...
 
     @abstractmethod
     def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
@@ -126,19 +156,9 @@ class ForeignModel(LoadedModel):
         """The ids of a prompt, at least the beginning of a text."""
         return self._at_least_bos(self.tokenize(text, is_chat=False))
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation in the model's chat template."""
-        if self.chat_template.removeprefix(BOS) in (PLAIN_CHAT, QUESTION_CHAT):
-            return super().encode_chat(messages)
-        try:
-            text = self._template.render(messages)
-        except AtlasError as error:
-            raise AtlasError(f"{self.name}: {error}") from None
+    def encode_special(self, text: str) -> list[int]:
+        """The ids of a conversation that the model's chat template has written."""
         return self._at_least_bos(self.tokenize(text, is_chat=True))
-
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(self.chat_template, self.special_tokens)
 
     def _at_least_bos(self, ids: list[int]) -> list[int]:
         if ids:

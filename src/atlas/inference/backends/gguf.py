@@ -21,6 +21,7 @@ with loading_llama_cpp():
 SPACE = "\u2581"  # in a piece of sentencepiece
 BYTE, CONTROL = 1 << 5, 1 << 3  # token attributes of llama.cpp
 CHAT_TEMPLATE = "tokenizer.chat_template"
+MAX_UBATCH = 512  # tokens computed at once, llama.cpp's own default
 BYTE_LEVEL = "gpt2"  # tokenizer.ggml.model of vocabularies that spell bytes as letters
 
 
@@ -82,7 +83,8 @@ def new_context(
     params = llama_cpp.LlamaContextParams()
     params.n_seq_max = slots
     params.n_ctx = params.n_batch = slots * context_length
-    params.n_ubatch = max(slots, context_length)
+    # The buffers of this many tokens would take gigabytes for a long context.
+    params.n_ubatch = max(slots, min(context_length, MAX_UBATCH))
     if exact:
         params.type_k = params.type_v = 0  # GGML_TYPE_F32
         params.flash_attn_type = 0  # off
