@@ -23,7 +23,7 @@ from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
 from atlas.training.memory import explain_out_of_memory, peak_memory, trained_count
 from atlas.training.metrics import TrainState, sample_text, samples_page
-from atlas.training.start import start_name
+from atlas.training.start import origin_of
 from atlas.training.train_step import make_deterministic
 from atlas.training.trainer import Trainer, build_model, corpora_seen, open_splits
 
@@ -60,7 +60,9 @@ def main(run: StageRun) -> None:
             if is_weighted:
                 more |= corpora_seen(trainer.data, state)
             if not is_empty(start := Path(train.start)):
-                more["start"] = start_name(start)
+                more["start"] = origin_of(start)["name"]
+            if run.params.model.kind != "bigram":
+                more["precision"] = trainer.train_step.precision.name
             write_metrics(run, state, more, context)
 
         trainer.write_outputs(state, write, run.discard_outputs)

@@ -65,11 +65,24 @@ def test_the_documented_presets_exist():
     assert {"tiny", "small", "medium", "shakespeare", "char"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"lora"}))
 def test_each_preset_is_valid_and_can_be_passed_through_a_shell(project, name):
     words = flags(project, name).split()
     assert words[::2] == ["-S"] * (len(words) // 2)
     assert all("=" in word for word in words[1::2])
+
+
+def test_lora_follows_the_preset_of_a_base(project):
+    base = project / "models/base"
+    base.mkdir(parents=True)
+    small_config(**load_params(project / "params.yaml").model.model_dump()).write(base)
+    (base / "model.safetensors").touch()
+    values = {"train": {"start": "models/base"}, "tokenizer": {"path": "a.model"}}
+    (base / "preset.yaml").write_text(yaml.safe_dump(values))
+    train = presets.with_presets(project, ["base", "lora"]).train
+    assert (train.start, train.lora.rank, train.lora.alpha) == ("models/base", 8, 16)
+    with pytest.raises(AtlasError, match=r"start from a model \(`atlas preset base lora`\)"):
+        presets.with_presets(project, ["lora"])
 
 
 def test_tiny_holds_every_default():

@@ -169,7 +169,7 @@ def test_only_the_change_is_trained_and_written(lora_trainer, new_trainer, tmp_p
         assert all("lora" in name for name in safetensors.torch.load_file(path))
     files = written(run, tmp_path / "model")
     assert sorted(files) == [
-        "adapter.json", "adapter.safetensors", "config.json", "last.safetensors",
+        "adapter.json", "adapter.safetensors", "base.json", "config.json", "last.safetensors",
         "model.safetensors",
     ]  # fmt: skip
     assert json.loads(files["adapter.json"]) == {

@@ -10,14 +10,14 @@ import torch
 from atlas.errors import AtlasError, Stopped
 from atlas.model.weights import initialize, load_model, make_model, save_weights, weights_of
 from atlas.tokens.shards import TokenIndex
-from atlas.training.start import freeze, load_start, start_name
+from atlas.training.start import freeze, load_start, origin_of, write_base
 from atlas.training.trainer import build_model
 from tests.small import SHA, small_config, small_params
 from tests.training.conftest import ALONE, CPU
 from tests.training.runs import same_weights, stop_after
 
 
-def write_base(folder, seed=5, **options):
+def make_base(folder, seed=5, **options):
     """Write a model with its config, as `atlas import` and train do."""
     folder.mkdir(parents=True, exist_ok=True)
     model = make_model(small_config(**options))
@@ -35,7 +35,7 @@ def change(folder, edit):
 
 
 def test_the_weights_are_those_of_the_folder(tmp_path):
-    base = write_base(tmp_path, tied_head=False)
+    base = make_base(tmp_path, tied_head=False)
     model = make_model(small_config(tied_head=False, dropout=0.1))
     load_start(model, tmp_path)
     for name, weight in weights_of(base).items():
@@ -44,7 +44,7 @@ def test_the_weights_are_those_of_the_folder(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_16_bit_weights_become_float32(tmp_path, dtype):
-    base = write_base(tmp_path)
+    base = make_base(tmp_path)
     change(tmp_path, lambda weights: weights.update({k: v.to(dtype) for k, v in weights.items()}))
     model = make_model(small_config())
     load_start(model, tmp_path)
@@ -53,7 +53,7 @@ def test_16_bit_weights_become_float32(tmp_path, dtype):
 
 
 def test_a_shorter_context_takes_the_first_learned_positions(tmp_path):
-    base = write_base(tmp_path, positions="learned")
+    base = make_base(tmp_path, positions="learned")
     model = make_model(small_config(positions="learned", context_length=10))
     load_start(model, tmp_path)
     assert torch.equal(model.positions.weight, base.positions.weight[:10])
@@ -76,14 +76,14 @@ def test_a_shorter_context_takes_the_first_learned_positions(tmp_path):
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, edit, expected):
-    write_base(tmp_path)
+    make_base(tmp_path)
     change(tmp_path, edit)
     with pytest.raises(AtlasError, match=expected):
         load_start(make_model(small_config()), tmp_path)
 
 
 def test_a_damaged_file_and_another_tokenizer_are_named(tmp_path):
-    write_base(tmp_path)
+    make_base(tmp_path)
     with pytest.raises(AtlasError, match="another tokenizer than that of data/tokens"):
         load_start(make_model(small_config(tokenizer_sha256="1" * 64)), tmp_path)
     path = tmp_path / "model.safetensors"
@@ -93,7 +93,7 @@ def test_a_damaged_file_and_another_tokenizer_are_named(tmp_path):
 
 
 def test_a_model_starts_from_the_folder_or_from_new_weights(tmp_path, token_folder):
-    base = write_base(tmp_path / "base")
+    base = make_base(tmp_path / "base")
     (tmp_path / "own").mkdir()
     (tmp_path / "own/.gitkeep").touch()
     params, index = small_params(), TokenIndex.read(token_folder)
@@ -162,10 +162,22 @@ def test_a_stopped_run_with_frozen_weights_ends_with_the_same_bytes(
     load_model(tmp_path / "a", CPU)
 
 
-def test_the_name_is_that_of_the_source(tmp_path):
-    assert start_name(tmp_path) == str(tmp_path)
-    (tmp_path / "origin.json").write_text(json.dumps({"name": "SmolLM2-135M-Instruct"}))
-    assert start_name(tmp_path) == "SmolLM2-135M-Instruct"
+def test_the_model_tells_what_it_started_from(tmp_path):
+    source, first, second = (tmp_path / name for name in ("source", "first", "second"))
+    for folder in (source, first, second):
+        folder.mkdir()
+    assert origin_of(source) == {"name": "source"}
+    origin = {"name": "SmolLM2-135M-Instruct", "license": "apache-2.0"}
+    (source / "origin.json").write_text(json.dumps(origin))
+    (source / "LICENSE").write_text("free")
+    write_base(source, first)
+    write_base(first, second)  # fine-tuned again
+    for folder in (first, second):
+        assert json.loads((folder / "base.json").read_text()) == origin
+        assert (folder / "LICENSE").read_text() == "free"
+    (source / "origin.json").write_text("{}")
+    with pytest.raises(AtlasError, match="not as `atlas import` writes it"):
+        origin_of(source)
 
 
 def test_a_model_knows_its_windows_and_the_roles_of_its_tokens(token_folder, tokenizer):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from atlas.errors import Stopped
 from atlas.model.loss import cross_entropy_sum, mean_loss, tally
 from atlas.model.transformer import Decoder
 from atlas.model.weights import initialize
@@ -15,7 +16,8 @@ from atlas.tokens.windows import TokenBatch
 from atlas.training import train_step
 from atlas.training.train_step import Precision, should_compile
 from tests.small import small_config
-from tests.training.conftest import CPU
+from tests.training.conftest import ALONE, CPU
+from tests.training.runs import logs, stop_after
 
 
 def first_batch(run):
@@ -214,3 +216,63 @@ def test_validation_leaves_the_model_and_the_random_numbers_as_they_were():
     assert mean_loss(model, [batch]) == mean_loss(model, [batch])
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "expected"),
+    [
+        (CPU, {"amx_bf16": True, "avx512_bf16": False}, True),
+        (CPU, {"avx512_bf16": True}, True),
+        (CPU, {"avx512_f": True, "amx_bf16": False}, False),
+        (CPU, {}, False),
+        (GPU, {"amx_bf16": False}, True),
+        (torch.device("mps"), {"amx_bf16": True}, False),
+    ],
+)
+def test_bfloat16_in_hardware_is_found(monkeypatch, device, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert train_step.has_bfloat16(device) is expected
+
+
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    here = train_step.choose_precision("auto", 1024, ALONE)
+    assert here == ("bfloat16" if train_step.has_bfloat16(CPU) else "float32")
+    for in_hardware, width, expected in (
+        (True, 256, "bfloat16"), (True, 255, "float32"), (False, 1024, "float32")
+    ):  # fmt: skip
+        monkeypatch.setattr(train_step, "has_bfloat16", lambda _, found=in_hardware: found)
+        assert train_step.choose_precision("auto", width, ALONE) == expected
+        assert f"train.precision=auto: {expected} (" in caplog.text
+        caplog.clear()
+        for name in ("float32", "bfloat16", "float16"):
+            assert train_step.choose_precision(name, width, ALONE) == name
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_continues_in_the_precision_it_began_with(new_trainer, monkeypatch, caplog, first):
+    caplog.set_level("INFO")
+    changes = {"steps": 4, "precision": "auto", "options": {"n_layer": 1}}
+    monkeypatch.setattr(train_step, "MIN_WIDTH", 32)
+
+    def run(folder, in_hardware):
+        monkeypatch.setattr(train_step, "has_bfloat16", lambda _: in_hardware)
+        return new_trainer(folder, **changes)
+
+    whole = run("whole", first)
+    expected = whole.fit()
+    stopped = run("run", first)
+    stop_after(monkeypatch, stopped, 2)
+    with pytest.raises(Stopped):
+        stopped.fit()
+    again = run("run", not first)
+    assert logs(again.fit()) == logs(expected)
+    name = "bfloat16" if first else "float32"
+    assert again.train_step.precision.name == name
+    assert f"train.precision=auto: {name}, as before the stop" in caplog.text
+    assert "another environment" not in caplog.text

@@ -370,7 +370,7 @@ class TrainParams(Section):
     sequence_length: Annotated[Whole, Field(ge=2)] | None
     grad_accum_steps: Positive
     activation_checkpointing: bool
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Literal["float32", "bfloat16", "float16", "auto"]
     optimizer: Literal["adamw", "muon", "sgd"]
     lr: PositiveReal
     muon_lr: PositiveReal
@@ -739,7 +739,7 @@ def _lora_conflicts(params: Params, root: Path) -> Iterator[str]:
     if is_empty(root / train.start):
         yield (
             f"{rank}, and train.start={train.start} is empty: LoRA changes given weights a little; "
-            "name a folder that `atlas import` wrote, or set train.lora.rank=null"
+            "start from a model (`atlas preset base lora`), or set train.lora.rank=null"
         )
     if model.kind not in ("decoder", "encoder_decoder"):
         yield f"{rank}, and model.kind is {model.kind}: LoRA needs a transformer"

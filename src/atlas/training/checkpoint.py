@@ -50,11 +50,13 @@ from atlas.model.weights import (
     write_weights,
 )
 from atlas.params.schema import TrainParams
+from atlas.params.start import is_empty
 from atlas.pipeline.files import crc32, files_below, partial_path, put_in_place, remove
 from atlas.training.distributed import DistributedContext
 from atlas.training.lora import merge, write_adapter
 from atlas.training.metrics import TrainState
-from atlas.training.train_step import TrainStep
+from atlas.training.start import write_base
+from atlas.training.train_step import Precision, TrainStep
 
 OPTIMIZER, SHARDED = "optimizer.pt", "sharded"
 TRAIN_STATE = "trainer_state.json"
@@ -159,12 +161,14 @@ class Checkpoints:
         """Write the config, the best weights and the last weights of a model to a folder.
 
         A change that LoRA has trained is merged into its matrices, and the best one also written as
-        an adapter of the weights that training started from.
+        an adapter of the weights that training started from. base.json names those.
         """
         config.write(folder)
+        if not is_empty(start := Path(train.start)):
+            write_base(start, folder)
         best = last | (self._pending or safetensors.torch.load_file(self.best))
         if train.lora.rank is not None:
-            write_adapter(folder, best, train.lora, Path(train.start))
+            write_adapter(folder, best, train.lora, start)
         write_weights(merge(best, train.lora), folder / WEIGHTS)
         write_weights(merge(last, train.lora), folder / LAST_WEIGHTS)
 
@@ -269,6 +273,11 @@ def _read_state(folder: Path, train_step: TrainStep) -> TrainState:
             f"{folder}: a checkpoint of another model ({', '.join(different)} differ); remove it "
             "to start over, or restore the params of that run"
         )
+    if train_step.params.precision == "auto" and before["precision"] != now["precision"]:
+        now["precision"] = before["precision"]  # a change would not be the same run
+        train_step.precision = Precision(before["precision"], train_step.context.device)
+        if train_step.context.is_main:
+            logger.info("train.precision=auto: %s, as before the stop", before["precision"])
     changed = [key for key in now if key != "model" and before.get(key) != now[key]]
     if changed and train_step.context.is_main:
         differences = ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed)
@@ -299,6 +308,7 @@ def _environment(train_step: TrainStep) -> dict[str, Any]:
         "strategy": context.strategy if context.size > 1 else "single",
         "threads": torch.get_num_threads(),
         "compiled": train_step.compiled,
+        "precision": train_step.precision.name,
     }
 
 

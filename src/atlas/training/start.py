@@ -1,8 +1,10 @@
 """Weights to start from, of ``atlas import`` or an earlier run, and weights that stay."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,8 +13,9 @@ from atlas.errors import AtlasError, one_line
 from atlas.model.language_model import LanguageModel
 from atlas.model.weights import weights_of
 from atlas.params.start import CONFIG, WEIGHTS, frozen_by, names_of
+from atlas.pipeline.files import write_json
 
-ORIGIN = "origin.json"
+ORIGIN, BASE = "origin.json", "base.json"
 POSITIONS = "positions.weight"  # learned positions; a shorter context uses the first of them
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -49,11 +52,25 @@ def freeze(model: LanguageModel, names: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def start_name(folder: Path) -> str:
-    """Return the name of the model in a folder: as its origin.json says, or else its path."""
-    origin = folder / ORIGIN
-    name = json.loads(origin.read_text(encoding="utf-8"))["name"] if origin.exists() else folder
-    return str(name)
+def origin_of(folder: Path) -> dict[str, Any]:
+    """Tell where the weights in a folder come from: its origin.json or base.json, or its name."""
+    for path in (folder / ORIGIN, folder / BASE):
+        if path.exists():
+            try:
+                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return {"name": str(found["name"])} | found
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise AtlasError(
+                    f"{path}: not as `atlas import` writes it ({one_line(error)}); import it again"
+                ) from None
+    return {"name": folder.name}
+
+
+def write_base(start: Path, folder: Path) -> None:
+    """Write base.json, the origin of the weights that training started from, and its licence."""
+    write_json(folder / BASE, origin_of(start))
+    for licence in start.glob("LICENSE*"):
+        shutil.copyfile(licence, folder / licence.name)
 
 
 def _check_tokenizer(model: LanguageModel, folder: Path) -> None:

@@ -35,6 +35,9 @@ LAYER_COLUMNS = ("step", "layer", "weights", "gradient", "update")
 MIN_SCALE = 1.0  # an overflow at this scale or below is not due to the scale
 TYPICAL_FLOPS = {"cpu": 1e11, "cuda": 1e14}  # per second
 MIN_SECONDS = 300.0  # of training, to earn back a minute of compilation
+MIN_WIDTH = 256  # d_model from which bfloat16 gains: 0.8 times the speed at 128, 1.8 at 384
+
+logger = logging.getLogger(__name__)
 
 
 def make_deterministic(kernels: Path) -> None:
@@ -65,11 +68,35 @@ def compiler_works(device: torch.device) -> bool:
         torch.compile(torch.neg)(torch.ones(8, device=device))
     except Exception as error:  # compiler, linker and Triton each raise their own kind
         reason = one_line(error)[:120]
-        logging.getLogger(__name__).warning(
-            "torch.compile does not work here (%s); training runs uncompiled", reason
-        )
+        logger.warning("torch.compile does not work here (%s); training runs uncompiled", reason)
         return False
     return True
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """True if a device multiplies bfloat16 in hardware: AMX or AVX512-BF16 on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def choose_precision(precision: str, d_model: int, context: DistributedContext) -> str:
+    """Resolve ``train.precision=auto`` by machine and width; every process must call this.
+
+    Products of less than 256 channels are too small to earn back the conversions.
+    """
+    if precision != "auto":
+        return precision
+    is_slow = context.any(not has_bfloat16(context.device))  # in any of the processes
+    if is_slow or d_model < MIN_WIDTH:
+        why = "no bfloat16 in hardware" if is_slow else f"d_model below {MIN_WIDTH}"
+        choice = "float32"
+    else:
+        why, choice = "in hardware", "bfloat16"
+    if context.is_main:
+        logger.info("train.precision=auto: %s (%s)", choice, why)
+    return choice
 
 
 class Precision:
@@ -81,7 +108,7 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self._device = device.type
+        self._device, self.name = device.type, name
         self.dtype: torch.dtype = getattr(torch, name)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
 
@@ -192,7 +219,8 @@ class TrainStep:
                 module.compile(dynamic=False)
         self._loss = context.wrap(loss, model, blocks)
         self.optimizers = make_optimizers(model, params)  # after FSDP2 has replaced the parameters
-        self.precision = Precision(params.precision, context.device)
+        precision = choose_precision(params.precision, model.config.d_model, context)
+        self.precision = Precision(precision, context.device)
 
     def update(
         self, batch: TensorBatch, step: int, norms: LayerNormRecorder | None = None

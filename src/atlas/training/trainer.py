@@ -46,7 +46,13 @@ from atlas.training.metrics import (
     write_live_files,
 )
 from atlas.training.start import freeze, load_start
-from atlas.training.train_step import LayerNormRecorder, StepResult, TrainStep, should_compile
+from atlas.training.train_step import (
+    LayerNormRecorder,
+    StepResult,
+    TrainStep,
+    has_bfloat16,
+    should_compile,
+)
 
 DIVERGED = 2.0  # times the loss of uniform guessing
 LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or raise train.warmup_share"
@@ -246,8 +252,8 @@ class Trainer:
 
     def _logger(self, state: TrainState) -> MetricsLogger:
         train_step, context = self.train_step, self.train_step.context
-        on_gpu = context.device.type == "cuda"  # a CPU is fastest in float32
-        dtype = train_step.precision.dtype if on_gpu else torch.float32
+        is_fast = context.device.type == "cuda" or has_bfloat16(context.device)
+        dtype = train_step.precision.dtype if is_fast else torch.float32
         peak_flops = context.sum(matmul_flops(context.device, dtype))[0]
         # The gradient of a weight costs as much as its forward pass; frozen weights have none.
         share = trained_count(self.model) / self.model.parameter_count()

@@ -19,7 +19,8 @@ MOST = {"n_layer": 4, "d_model": 128, "n_head": 4, "d_ff": 352, "context_length"
 def models():
     """Options of each preset's model, with the names of the presets that have it."""
     found = {}
-    for name in sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")):
+    names = {path.stem for path in (ROOT / "presets").glob("*.yaml")}
+    for name in sorted(names - {"lora"}):  # changes the training of another preset's model
         params = with_presets(ROOT, [name])
         options = params.model.model_dump()
         groups = options["n_head"] // options["n_kv_head"]
