@@ -6,25 +6,21 @@ The sentencepiece model becomes a tokenizer.json, the format of the tokenizers l
 from collections.abc import Iterator
 from pathlib import Path
 from re import escape
-from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from atlas.export.bundle import ModelBundle, StoredWeights
 from atlas.inference.sampling import DEFAULT_SAMPLING
-from atlas.model.config import ModelConfig
+from atlas.model.foreign.hugging_face import model_settings
 from atlas.model.foreign.tensors import TensorConverter
-from atlas.model.layers import GATES
 from atlas.model.weights import WEIGHTS, write_weights
-from atlas.params.runtime_support import HuggingFaceClass, rope_scaling
+from atlas.params.runtime_support import HuggingFaceClass
 from atlas.pipeline.files import write_json
 from atlas.tokens.sentencepiece import MODEL_FILE, SentencePieceTokenizer, merges
 from atlas.tokens.tokenizer import SPACE_MARK
 
 FORMAT = {"format": "pt"}  # transformers refuses a safetensors file without this metadata
-TANH = "gelu_pytorch_tanh"
-ACTIVATIONS = {"swiglu": "silu", "geglu": TANH, "gelu": TANH}  # the others have the same name
 # Normalization of word vocabularies: white space becomes one space, each word starts with one.
 WORD_RULES = (
     (r"[^\S\n]+", " "),
@@ -63,63 +59,6 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
     fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)
     (folder / "tokenizer.json").write_text(fast.to_str(pretty=True), encoding="utf-8", newline="\n")
     (folder / MODEL_FILE).write_bytes(tokenizer.model)
-
-
-def model_settings(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
-    """config.json: the class and its hyperparameters."""
-    return {
-        "architectures": [kind.name],
-        "model_type": kind.model_type,
-        "dtype": "float32",
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tied_head,
-        "use_cache": True,
-        **(_gpt2_shape(config) if kind.model_type == "gpt2" else _rotary_shape(config, kind)),
-    }
-
-
-def _gpt2_shape(config: ModelConfig) -> dict[str, Any]:
-    """Hyperparameters under GPT-2's own names; it has no grouped key heads."""
-    return {
-        "n_positions": config.context_length,
-        "n_embd": config.d_model,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_inner": config.d_ff,
-        "activation_function": ACTIVATIONS.get(config.feed_forward, config.feed_forward),
-        "layer_norm_epsilon": config.norm_eps,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-    }
-
-
-def _rotary_shape(config: ModelConfig, kind: HuggingFaceClass) -> dict[str, Any]:
-    """Hyperparameters that Llama-like classes share, and those specific to the class."""
-    scaling = rope_scaling(config.model_dump())
-    linear = {"rope_type": "linear", "type": "linear", "factor": scaling}
-    shape: dict[str, Any] = {
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "num_key_value_heads": config.n_kv_head,
-        "head_dim": config.head_size,
-        "max_position_embeddings": config.context_length,
-        "hidden_act": ACTIVATIONS.get(config.feed_forward, config.feed_forward),
-        "rope_theta": config.rope_theta,
-        "rope_scaling": linear if scaling != 1 else None,
-        "attention_dropout": 0.0,
-    }
-    if kind.model_type == "starcoder2":
-        shape |= {"norm_epsilon": config.norm_eps, "use_bias": config.bias}
-        shape |= {"residual_dropout": 0.0, "embedding_dropout": 0.0, "sliding_window": None}
-    elif kind.model_type == "stablelm":
-        shape |= {"layer_norm_eps": config.norm_eps, "partial_rotary_factor": 1.0}
-        shape |= {"use_qkv_bias": False, "hidden_dropout": 0.0}
-    else:
-        shape |= {"rms_norm_eps": config.norm_eps, "attention_bias": config.bias}
-    if kind.model_type == "llama":
-        shape["mlp_bias"] = config.bias or config.feed_forward not in GATES
-    return shape
 
 
 def fast_tokenizer(tokenizer: SentencePieceTokenizer, *, add_bos_token: bool) -> FastTokenizer:

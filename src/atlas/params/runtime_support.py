@@ -54,16 +54,18 @@ def has_k_types(name: str) -> bool:
 Options = Mapping[str, Any]  # model options by name
 Allowed = Mapping[str, tuple[Any, ...]]  # values of model options; options not named are free
 
+ANY = ()  # any value of an option
 COMMON: Allowed = {  # for every row that does not say otherwise
     "kind": ("decoder",),
     "norm_position": ("pre",),
     "d_head": (None,),
     "rope_scaling_kind": ("linear",),
+    "rope_scaling_rotations": (None,),  # llama.cpp has the usual ones
     "rotary_share": (1.0,),
     "no_rope_every": (None,),
     "qk_norm": (None,),
     "bias": (False, True),
-    "window": (None,),  # no runtime has a model with the same window in every block
+    "window": (None,),  # no architecture of llama.cpp has the same window in every block
 }
 
 
@@ -87,7 +89,9 @@ class RuntimeSupport:
     def required_changes(self, options: Options) -> dict[str, Any]:
         """The options with an unsupported value, with the value to give each."""
         return {
-            key: values[0] for key, values in self.allowed.items() if options[key] not in values
+            key: values[0]
+            for key, values in self.allowed.items()
+            if values and options[key] not in values
         }
 
 
@@ -154,59 +158,79 @@ class Architecture(RuntimeSupport):
     # deviation is 1; it grows with the deviation
 
 
-ROPE, ALIBI = {"positions": ("rope",)}, {"positions": ("alibi",)}
-ROTARY = {"positions": ("rope", "none")}  # without positions: RoPE with every angle scaled to 0
+SCALED = {"rope_scaling_kind": ("linear", "yarn")}
+SCALED_3 = {"rope_scaling_kind": ("linear", "yarn", "llama3"), "rope_scaling_rotations": ANY}
+ROPE, ALIBI = {"positions": ("rope",), **SCALED}, {"positions": ("alibi",)}
+ROTARY = {"positions": ("rope", "none"), **SCALED}  # none: RoPE with every angle scaled to 0
 TABLE = ("learned", "sinusoidal", "none")  # positions that are a table, zeros for none
 RMSNORM = {"norm": ("rmsnorm",)}
 LAYERNORM = {"norm": ("layernorm",)}
 LLAMA_LIKE = {**ROTARY, **RMSNORM}
-NO_BIAS = {"bias": (False,)}
+NO_BIAS, ANY_BIAS = {"bias": (False,)}, {"bias": ANY}
+QKV_BIAS = {"bias": ("qkv",)}
 SWIGLU = {"feed_forward": ("swiglu",)}
 GELU = {"feed_forward": ("gelu",)}
 RELU2 = {"feed_forward": ("relu2",)}
-QWEN3 = {**LLAMA_LIKE, "qk_norm": ("head",), **NO_BIAS}
+QWEN3 = {**LLAMA_LIKE, "qk_norm": ("head",), **NO_BIAS, "d_head": ANY}
 OLMO2 = {**LLAMA_LIKE, "norm_position": ("reordered",), "qk_norm": ("all",), **NO_BIAS}
+GEMMA = {**LLAMA_LIKE, "feed_forward": ("geglu",), **NO_BIAS, "tied_head": (True,), "d_head": ANY}
+STABLELM = {**LAYERNORM, "bias": (False, "norm", "qkv", "qkv_norm"), "rotary_share": ANY}
+LLAMA = {
+    **LLAMA_LIKE,
+    "feed_forward": ("swiglu", "silu", "relu"),
+    "bias": (False, True, "qkv"),
+    "d_head": ANY,
+}
+LLAMA_FILE = {"adjacent_rope": True, "always_gated": True, "relu_scale": 4096.0}
 NORM_BIAS_AND_HEAD = {"always_norm_bias": True, "always_head": True}
 
 ARCHITECTURES = (
+    Architecture("qwen2", {**LLAMA_LIKE, **QKV_BIAS, **SWIGLU}),
+    Architecture("llama", LLAMA, **LLAMA_FILE),
     Architecture(
         "llama",
-        {**LLAMA_LIKE, "feed_forward": ("swiglu", "silu", "relu")},
-        adjacent_rope=True,
-        always_gated=True,
-        relu_scale=4096.0,
+        {
+            **LLAMA,
+            "positions": ("rope",),
+            "rope_scaling_kind": ("llama3",),
+            "rope_scaling_rotations": ANY,
+        },
+        **LLAMA_FILE,
     ),
     Architecture("qwen3", {**QWEN3, **SWIGLU}),
-    Architecture("olmo2", {**OLMO2, **SWIGLU}, always_head=True),
-    Architecture("arcee", {**LLAMA_LIKE, **RELU2, **NO_BIAS}, adjacent_rope=True),
     Architecture(
-        "gemma",
-        {**LLAMA_LIKE, "feed_forward": ("geglu",), **NO_BIAS, "tied_head": (True,)},
-        scales_embedding=True,
-        logit_tolerance=HALF_PRECISION_GELU,
+        "smollm3",
+        {**LLAMA_LIKE, **ROPE, **SWIGLU, **NO_BIAS, "no_rope_every": (4,), "d_head": ANY},
+        adjacent_rope=True,
     ),
+    Architecture("olmo2", {**OLMO2, **SWIGLU}, always_head=True),
+    Architecture("arcee", {**LLAMA_LIKE, **RELU2, **NO_BIAS, "d_head": ANY}, adjacent_rope=True),
+    Architecture("gemma", GEMMA, scales_embedding=True, logit_tolerance=HALF_PRECISION_GELU),
     Architecture("refact", {**ALIBI, **RMSNORM, **SWIGLU, **NO_BIAS}),
     Architecture(
         "gpt2",
-        {"positions": TABLE, **LAYERNORM, **GELU},
+        {"positions": TABLE, **LAYERNORM, **GELU, **ANY_BIAS},
         fused_qkv=True,
         always_bias=True,
         always_positions=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
-        "mpt", {**ALIBI, **LAYERNORM, **GELU}, fused_qkv=True, logit_tolerance=HALF_PRECISION_GELU
+        "mpt",
+        {**ALIBI, **LAYERNORM, **GELU, **ANY_BIAS},
+        fused_qkv=True,
+        logit_tolerance=HALF_PRECISION_GELU,
     ),
     Architecture(
         "mpt",
-        {"positions": (*TABLE, "alibi"), **LAYERNORM, "feed_forward": ("relu",)},
+        {"positions": (*TABLE, "alibi"), **LAYERNORM, "feed_forward": ("relu",), **ANY_BIAS},
         fused_qkv=True,
         relu_scale=1024.0,
         logit_tolerance=1e-3,
     ),
     Architecture(
         "jais",
-        {"positions": ("alibi", "none"), **LAYERNORM, **SWIGLU},
+        {"positions": ("alibi", "none"), **LAYERNORM, **SWIGLU, **ANY_BIAS},
         fused_qkv=True,
         always_bias=True,
         always_head=True,
@@ -214,12 +238,16 @@ ARCHITECTURES = (
     ),
     Architecture(
         "starcoder2",
-        {**ROPE, **LAYERNORM, **GELU},
+        {**ROPE, **LAYERNORM, **GELU, **ANY_BIAS},
         always_bias=True,
         logit_tolerance=HALF_PRECISION_GELU,
     ),
-    Architecture("stablelm", {**ROPE, **LAYERNORM, **SWIGLU, **NO_BIAS}, **NORM_BIAS_AND_HEAD),
-    Architecture("nemotron", {**ROTARY, **LAYERNORM, **RELU2}, **NORM_BIAS_AND_HEAD),
+    Architecture("stablelm", {**ROPE, **STABLELM, **SWIGLU}, **NORM_BIAS_AND_HEAD),
+    Architecture(
+        "nemotron",
+        {**ROTARY, **LAYERNORM, **RELU2, **ANY_BIAS, "rotary_share": ANY},
+        **NORM_BIAS_AND_HEAD,
+    ),
 )
 
 
@@ -237,6 +265,7 @@ class HuggingFaceClass(RuntimeSupport):
     """A causal language model of transformers; its name is that of the class."""
 
     model_type: str  # in config.json
+    pre_tokenizer: str | None = None  # transformers reads every tokenizer of this class with it
 
     @property
     def plain(self) -> bool:
@@ -244,25 +273,59 @@ class HuggingFaceClass(RuntimeSupport):
         return self.allows.get("feed_forward") == PLAIN
 
 
+WINDOW = {"window": ANY}
+GATES = {"feed_forward": GATED, **SCALED_3}
 CLASSES = (
-    HuggingFaceClass("LlamaForCausalLM", LLAMA_LIKE, "llama"),
-    HuggingFaceClass("Qwen3ForCausalLM", {**QWEN3, "feed_forward": GATED}, "qwen3"),
-    HuggingFaceClass("Olmo2ForCausalLM", {**OLMO2, "feed_forward": GATED}, "olmo2"),
+    HuggingFaceClass("GemmaForCausalLM", {**GEMMA, **SCALED_3}, "gemma"),
     HuggingFaceClass(
-        "GPT2LMHeadModel", {"positions": TABLE, **LAYERNORM, "feed_forward": PLAIN}, "gpt2"
+        "Qwen2ForCausalLM",
+        {**LLAMA_LIKE, **GATES, **QKV_BIAS, **WINDOW, "d_head": ANY},
+        "qwen2",
+        pre_tokenizer="qwen2",
     ),
     HuggingFaceClass(
-        "Starcoder2ForCausalLM", {**ROPE, **LAYERNORM, "feed_forward": PLAIN}, "starcoder2"
+        "LlamaForCausalLM",
+        {**LLAMA_LIKE, **SCALED_3, "bias": (False, True, "qkv"), "d_head": ANY},
+        "llama",
     ),
     HuggingFaceClass(
-        "StableLmForCausalLM", {**ROTARY, **LAYERNORM, "feed_forward": GATED, **NO_BIAS}, "stablelm"
+        "MistralForCausalLM",
+        {**LLAMA_LIKE, **GATES, **NO_BIAS, **WINDOW, "d_head": ANY},
+        "mistral",
     ),
+    HuggingFaceClass("Qwen3ForCausalLM", {**QWEN3, **GATES, **WINDOW}, "qwen3"),
+    HuggingFaceClass(
+        "SmolLM3ForCausalLM",
+        {**LLAMA_LIKE, **ROPE, **SCALED_3, "no_rope_every": ANY, "d_head": ANY},
+        "smollm3",
+    ),
+    HuggingFaceClass("Olmo2ForCausalLM", {**OLMO2, **GATES, "d_head": ANY}, "olmo2"),
+    HuggingFaceClass(
+        "GPT2LMHeadModel",
+        {"positions": TABLE, **LAYERNORM, "feed_forward": PLAIN, **ANY_BIAS},
+        "gpt2",
+    ),
+    HuggingFaceClass(
+        "Starcoder2ForCausalLM",
+        {
+            **ROPE,
+            **SCALED_3,
+            **LAYERNORM,
+            "feed_forward": PLAIN,
+            **ANY_BIAS,
+            **WINDOW,
+            "d_head": ANY,
+        },
+        "starcoder2",
+    ),
+    HuggingFaceClass("StableLmForCausalLM", {**ROTARY, **STABLELM, **GATES}, "stablelm"),
 )
 
 
-def class_of(options: Options) -> HuggingFaceClass | None:
-    """The class of transformers that supports these model options, or None."""
-    return find_support(CLASSES, options)
+def class_of(options: Options, pre_tokenizer: str | None = None) -> HuggingFaceClass | None:
+    """The class of transformers that supports these model options and the tokenizer, or None."""
+    rows = [row for row in CLASSES if row.pre_tokenizer in (None, pre_tokenizer)]
+    return find_support(rows, options)
 
 
 def export_conflicts(options: Options, formats: Sequence[str]) -> Iterator[str]:
@@ -272,9 +335,12 @@ def export_conflicts(options: Options, formats: Sequence[str]) -> Iterator[str]:
     packages = ONNX_PACKAGES if ONNX in formats else ()
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         yield f"{ONNX} needs {' and '.join(missing)}: run `pip install 'atlas[onnx]'`"
-    runtimes = {
+    runtimes: dict[str, tuple[Sequence[RuntimeSupport], list[str]]] = {
         "llama.cpp": (ARCHITECTURES, [name for name in formats if name.startswith(GGUF)]),
-        "transformers": (CLASSES, [name for name in formats if name == HUGGING_FACE]),
+        "transformers": (
+            [row for row in CLASSES if row.pre_tokenizer is None],
+            [name for name in formats if name == HUGGING_FACE],
+        ),
     }
     width, heads = options["d_model"], options["n_head"]
     for runtime, (rows, named) in runtimes.items():

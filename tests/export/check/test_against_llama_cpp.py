@@ -13,32 +13,83 @@ from atlas.model.weights import weights_of
 from atlas.params.runtime_support import ARCHITECTURES, architecture_of
 from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
 from tests.export.models import SHAPES, WIDE, InProcess, bundle_of, store, store_changed
-from tests.small import small_params, text
+from tests.small import GPT2_SHAPE, LLAMA_SHAPE, small_config, small_params, text
+
+ROPE = {"rope_theta": 1000.0, "rope_scaling": 4.0, "rope_scaling_context": 32}
+BIASES = (False, True, "qkv", "norm", "qkv_norm")
+NAMES = {
+    False: "",
+    True: "-bias",
+    "qkv": "-qkv_bias",
+    "norm": "-norm_bias",
+    "qkv_norm": "-two_biases",
+}
 
 
 def rows():
     """Every value that a row of the table allows, with each kind of bias and head."""
     for row in ARCHITECTURES:
         allowed = row.allowed
-        usual = {key: values[0] for key, values in allowed.items()}
-        free = {"bias": (False, True), "tied_head": (True, False)}
-        for bias, tied in product(*(allowed.get(key, free[key]) for key in free)):
-            heads = {"bias": bias, "tied_head": tied, "n_kv_head": 2 if bias == tied else 4}
+        usual = {key: values[0] for key, values in allowed.items() if values}
+        heads = allowed.get("tied_head", (True, False))
+        for bias, tied in product(allowed["bias"] or BIASES, heads):
+            more = {"bias": bias, "tied_head": tied, "n_kv_head": 2 if bool(bias) == tied else 4}
             for position, part in product(allowed["positions"], allowed["feed_forward"]):
-                options = usual | {"positions": position, "feed_forward": part} | heads
-                name = f"{row.name}-{position}-{part}{'-bias' * bias}{'-untied' * (not tied)}"
+                options = WIDE | usual | {"positions": position, "feed_forward": part} | more
+                options |= ROPE if usual["rope_scaling_kind"] == "llama3" else {}
+                if architecture_of(small_config(**options).model_dump()) is not row:
+                    continue  # an earlier row supports it
+                kind = "-llama3" * (usual["rope_scaling_kind"] == "llama3")
+                name = f"{row.name}-{position}-{part}{NAMES[bias]}{'-untied' * (not tied)}{kind}"
                 is_usual = position == usual["positions"] or part == usual["feed_forward"]
-                often = is_usual and bias != tied  # each row both ways, but not all of it
-                marks = () if often else (pytest.mark.very_slow,)
-                yield pytest.param(WIDE | options, id=name, marks=marks)
+                often = is_usual and bool(bias) != tied and bias in (False, True, "qkv")
+                # each row both ways, but not all of it
+                yield pytest.param(
+                    options, id=name, marks=() if often else (pytest.mark.very_slow,)
+                )
 
 
+SCALED = {  # RoPE of every kind, and the other options of pretrained models
+    "llama-llama3": LLAMA_SHAPE | ROPE | {"rope_scaling_kind": "llama3", "d_head": 32},
+    "llama-llama3-qkv": LLAMA_SHAPE | ROPE | {"rope_scaling_kind": "llama3", "bias": "qkv"},
+    "llama-yarn": LLAMA_SHAPE | ROPE | {"rope_scaling_kind": "yarn", "n_layer": 3},
+    "llama-llama3-own": LLAMA_SHAPE
+    | ROPE
+    | {"rope_scaling_kind": "llama3", "rope_scaling_rotations": (0.5, 8.0)},
+    "qwen2-yarn": LLAMA_SHAPE | ROPE | {"rope_scaling_kind": "yarn", "bias": "qkv"},
+    "qwen3-wide": LLAMA_SHAPE
+    | ROPE
+    | {"rope_scaling_kind": "yarn", "qk_norm": "head", "d_head": 24},
+    "smollm3-five": LLAMA_SHAPE | {"no_rope_every": 4, "n_layer": 5, "d_head": 32},
+    "llama-yarn-relu": LLAMA_SHAPE | ROPE | {"rope_scaling_kind": "yarn", "feed_forward": "relu"},
+    "smollm3-yarn": LLAMA_SHAPE
+    | ROPE
+    | {"no_rope_every": 4, "n_layer": 4, "rope_scaling_kind": "yarn"},
+    "olmo2-yarn": LLAMA_SHAPE
+    | ROPE
+    | {"rope_scaling_kind": "yarn", "qk_norm": "all", "norm_position": "reordered"},
+    "arcee-wide": LLAMA_SHAPE | {"feed_forward": "relu2", "d_head": 10},
+    "gemma-wide": LLAMA_SHAPE | {"feed_forward": "geglu", "d_head": 32, "tied_head": True},
+    "starcoder2-norm": GPT2_SHAPE | {"positions": "rope", "bias": "norm"},
+    "stablelm-quarter": LLAMA_SHAPE
+    | {"norm": "layernorm", "bias": "qkv_norm", "rotary_share": 0.25, "rope_scaling": 2.0},
+    "stablelm-yarn": LLAMA_SHAPE
+    | ROPE
+    | {"norm": "layernorm", "rotary_share": 0.5, "rope_scaling_kind": "yarn"},
+    "nemotron-half": LLAMA_SHAPE
+    | {"norm": "layernorm", "bias": True, "rotary_share": 0.5, "feed_forward": "relu2"},
+}
 IN_PROCESS = InProcess("llama.cpp")
 VAL = [text(seed, sentences=6) for seed in range(500, 504)]
 
 
 @pytest.mark.parametrize(
-    "options", [*rows(), *(pytest.param(shape, id=name) for name, shape in SHAPES.items())]
+    "options",
+    [
+        *rows(),
+        *(pytest.param(shape, id=name) for name, shape in SHAPES.items()),
+        *(pytest.param(WIDE | {"n_kv_head": 2} | more, id=name) for name, more in SCALED.items()),
+    ],
 )
 def test_tokens_logits_and_greedy_text_are_equal(tmp_path, tokenizer, options, request):
     model = store(tmp_path / "model", options, tokenizer)

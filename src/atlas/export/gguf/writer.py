@@ -24,11 +24,10 @@ from tqdm import tqdm
 from atlas.errors import AtlasError
 from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights
 from atlas.export.gguf.quantize import file_type, tensor_types
-from atlas.model.config import ModelConfig
 from atlas.model.counts import count
+from atlas.model.foreign.gguf import add_hyperparameters
 from atlas.model.foreign.tensors import TensorConverter
-from atlas.model.masks import ALIBI_EXPONENT
-from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat, rope_scaling
+from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat
 from atlas.pipeline.processes import threads
 from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.tokenizer import Tokenizer
@@ -106,34 +105,6 @@ def size_label(parameters: int) -> str:
         if parameters >= size:
             return f"{parameters / size:.1f}{unit}"
     return str(parameters)
-
-
-def add_hyperparameters(
-    writer: GGUFWriter, config: ModelConfig, architecture: Architecture
-) -> None:
-    """Add the keys of the architecture."""
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(config.d_ff)
-    writer.add_head_count(config.n_head)
-    writer.add_head_count_kv(config.n_kv_head)
-    writer.add_key_length(config.head_size)
-    writer.add_value_length(config.head_size)
-    if config.norm == "rmsnorm":
-        writer.add_layer_norm_rms_eps(config.norm_eps)
-    else:
-        writer.add_layer_norm_eps(config.norm_eps)
-    if architecture.uses_rope:
-        writer.add_rope_freq_base(config.rope_theta)
-        writer.add_rope_dimension_count(config.head_size)
-        scaling = rope_scaling(config.model_dump())
-        if scaling != 1:
-            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-            writer.add_rope_scaling_factor(scaling)
-    elif config.positions == "alibi":
-        writer.add_max_alibi_bias(ALIBI_EXPONENT)
 
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bool) -> None:
