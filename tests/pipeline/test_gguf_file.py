@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
-from atlas.inference.backends.gguf import byte_letters, check_runnable
+from atlas.inference.backends.gguf import check_runnable
 from atlas.inference.backends.load import load_model
 from atlas.params.runtime_support import architecture_of
 from atlas.pipeline.gguf_file import read_gguf
@@ -210,9 +210,3 @@ def test_a_file_that_is_cut_or_overwritten_while_in_use_keeps_running(tmp_path, 
     result = subprocess.run([sys.executable, "-c", program, path], env=source, timeout=120)
     assert result.returncode not in (-signal.SIGBUS, -signal.SIGSEGV)
     assert result.returncode == 0
-
-
-def test_byte_letters_are_those_of_gpt_2():
-    letters = byte_letters()
-    assert len(letters) == len(set(letters.values())) == 256
-    assert b"".join(map(letters.__getitem__, "Ġlamp!Ċĉ\u0143é")) == b" lamp!\n\t\xad\xe9"

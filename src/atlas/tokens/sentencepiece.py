@@ -28,6 +28,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 
 from atlas.errors import AtlasError
+from atlas.tokens.roles import Roles
 from atlas.tokens.tokenizer import (
     HINT,
     SPACE_MARK,
@@ -49,17 +50,19 @@ logger = logging.getLogger(__name__)
 class SentencePieceTokenizer(Tokenizer):
     """A sentencepiece model."""
 
-    def __init__(self, model: bytes, name: str = MODEL_FILE) -> None:
-        """Parse the content of a model file; ``name`` identifies it in errors."""
+    def __init__(self, model: bytes, name: str = MODEL_FILE, roles: Roles | None = None) -> None:
+        """Parse the content of a model file; ``name`` identifies it in errors.
+
+        Without ``roles``, special pieces have those of models that Atlas trains: the end of a text
+        is also its beginning.
+        """
         # The model as its file describes it, and as sentencepiece runs it.
         self.spec, self.processor = _parse(model, name)
         spec = self.spec
         self.model = model
-        self.sha256 = hashlib.sha256(model).hexdigest()
         self.kind = cast(Kind, TrainerSpec.ModelType.Name(spec.trainer_spec.model_type).lower())
         self.vocab_size: int = self.processor.vocab_size()
-        self.eos: int = self.processor.eos_id()  # ends a text; no text encodes to it
-        if self.eos < 0:
+        if self.processor.eos_id() < 0:
             raise AtlasError(
                 f"{name}: this model has no end-of-sentence piece (eos_id) to separate documents; "
                 "train it with one, or let Atlas train a tokenizer (tokenizer.path=models/own)"
@@ -69,13 +72,13 @@ class SentencePieceTokenizer(Tokenizer):
                 f"{name}: Atlas reads only word models that it trained itself; train one with "
                 "tokenizer.kind=word and tokenizer.path=models/own"
             )
-        self.bos = self.eos
-        self.end_ids = frozenset({self.eos})
-        self.add_bos, self.chat_template = False, None
-        self.pad: int = self.eos if self.processor.pad_id() < 0 else self.processor.pad_id()
+        own_roles = self._own_roles()
+        self.roles = roles or own_roles
+        self._has_own_roles = self.roles == own_roles
+        identity = b"" if self._has_own_roles else self.roles.identity()
+        self.sha256 = hashlib.sha256(model + identity).hexdigest()
+        self._set_roles(self.roles, {piece.piece: each for each, piece in enumerate(spec.pieces)})
         self.unk: int = self.processor.unk_id()
-        roles = {"bos": self.bos, "eos": self.eos, "pad": self.pad, "unk": self.unk}
-        self.special_names = {f"{role}_token": self.piece(each) for role, each in roles.items()}
         self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)  # instead of unk
         self.normalizer: NormalizerSpec = spec.normalizer_spec  # changes a text before splitting
         pieces = enumerate(spec.pieces)  # user-defined ones are split off before all others
@@ -98,6 +101,8 @@ class SentencePieceTokenizer(Tokenizer):
         """Write the model, and its vocabulary as a table, into a new folder."""
         folder.mkdir(parents=True)
         (folder / MODEL_FILE).write_bytes(self.model)
+        if not self._has_own_roles:
+            self.roles.write(folder)
         with (folder / VOCABULARY_FILE).open("w", encoding="utf-8", newline="\n") as file:
             for identity in range(self.vocab_size):
                 score = self.processor.get_score(identity)
@@ -151,6 +156,12 @@ class SentencePieceTokenizer(Tokenizer):
             except ImportError as error:
                 logger.warning("encoding with sentencepiece, which is slower: %s", error)
         return self._unit_encoder
+
+    def _own_roles(self) -> Roles:
+        eos = self.piece(self.processor.eos_id())
+        pad = eos if self.processor.pad_id() < 0 else self.piece(self.processor.pad_id())
+        unk = self.piece(self.processor.unk_id())
+        return Roles(bos=eos, eos=eos, pad=pad, unk=unk, ends=(eos,), add_bos=False)
 
     @cached_property
     def _controls(self) -> re.Pattern[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.errors import AtlasError
+from atlas.tokens.roles import Roles
 
 VOCABULARY_FILE = "vocabulary.tsv"  # for people: id, piece, score
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
@@ -18,11 +19,11 @@ SPACE_MARK = "\u2581"  # how sentencepiece writes a blank
 CONTROLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}  # ␀ and the like
 VISIBLE = str.maketrans(CONTROLS | {SPACE_MARK: "·", " ": "·", "\n": "⏎", "\t": "⇥"})
 HINT = (
-    "name a sentencepiece model (tokenizer.path, --tokenizer), or train one into models/tokenizer "
-    "with `dvc repro -f train_tokenizer`"
+    "name a sentencepiece model, a tokenizer.json or a GGUF file (tokenizer.path, --tokenizer), or "
+    "train one into models/tokenizer with `dvc repro -f train_tokenizer`"
 )
 
-Kind = Literal["bpe", "unigram", "char", "word"]
+Kind = Literal["bpe", "unigram", "char", "word", "byte_bpe"]
 Ids = npt.NDArray[np.int32]
 Lengths = npt.NDArray[np.int64]
 # Takes normalized texts; returns the ids of all in a row, (N,), and the number of ids of each text,
@@ -47,14 +48,16 @@ class Tokenizer(ABC):
 
     @staticmethod
     def load(path: Path) -> "Tokenizer":
-        """Load a tokenizer file, or the one in a folder written by ``save``."""
-        from atlas.tokens.sentencepiece import MODEL_FILE, SentencePieceTokenizer
+        """Load a tokenizer of any form.
 
-        file = path / MODEL_FILE if path.is_dir() else path
-        try:
-            return SentencePieceTokenizer(file.read_bytes(), str(file))
-        except FileNotFoundError:
-            raise AtlasError(f"{file}: no such tokenizer; {HINT}") from None
+        Args:
+            path: a sentencepiece model, a tokenizer.json of byte-level BPE, a GGUF file, or a
+                folder with one of the first two. Special tokens have the roles that the files of
+                Hugging Face beside it give them.
+        """
+        from atlas.tokens.conversion import load_tokenizer
+
+        return load_tokenizer(path)
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -96,6 +99,15 @@ class Tokenizer(ABC):
     @abstractmethod
     def next_split(self, text: str, position: int) -> int:
         """Return the next position where a normalized text can be split without other ids."""
+
+    def _set_roles(self, roles: Roles, ids: Mapping[str, int]) -> None:
+        """Set the attributes of special tokens."""
+        self.eos = ids[roles.end_of_text]
+        self.bos = self.eos if roles.bos is None else ids[roles.bos]
+        self.pad = self.eos if roles.pad is None else ids[roles.pad]
+        self.end_ids = frozenset(ids[each] for each in roles.ends)
+        self.add_bos, self.chat_template = roles.add_bos, roles.chat_template
+        self.special_names = roles.special_names()
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[Ids]:
         """Encode any number of texts to one array each, (T,), in bounded memory."""

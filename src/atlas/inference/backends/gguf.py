@@ -14,6 +14,7 @@ from atlas.inference.batch import InferenceBackend
 from atlas.model.logits import Logits
 from atlas.pipeline.gguf_file import GGUFFile, read_gguf
 from atlas.pipeline.processes import loading_llama_cpp, threads
+from atlas.tokens.byte_level import byte_letters
 
 with loading_llama_cpp():
     from cyllama.llama import llama_cpp
@@ -166,17 +167,6 @@ class GGUFModel(ForeignModel):
         if attributes & BYTE:
             return bytes([int(text[1:-1], 16)])  # <0x2D>
         return b"".join(letters.get(each) or each.encode() for each in text)
-
-
-def byte_letters() -> dict[str, bytes]:
-    """The letters that spell bytes in the vocabulary of GPT-2 and those after it.
-
-    Printable Latin-1 characters stand for themselves, the other 68 bytes follow from U+0100 on.
-    """
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
-    others = [byte for byte in range(256) if byte not in own]
-    letters = [*map(chr, own), *(chr(256 + number) for number in range(len(others)))]
-    return {letter: bytes([byte]) for letter, byte in zip(letters, [*own, *others], strict=True)}
 
 
 class LlamaBackend(InferenceBackend):
