@@ -72,6 +72,9 @@ class SentencePieceTokenizer(Tokenizer):
                 f"{name}: Atlas reads only word models that it trained itself; train one with "
                 "tokenizer.kind=word and tokenizer.path=models/own"
             )
+        numbers = (self.processor.eos_id(), self.processor.pad_id(), self.processor.unk_id())
+        if max(numbers) >= self.vocab_size or self.processor.unk_id() < 0:
+            raise AtlasError(f"{name}: not a sentencepiece model; {HINT}")
         own_roles = self._own_roles()
         self.roles = roles or own_roles
         self._has_own_roles = self.roles == own_roles
