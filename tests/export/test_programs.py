@@ -28,6 +28,10 @@ MODELS = {
     "alibi-window": LLAMA_SHAPE | WIDE | ALIBI_WINDOW,
     "gpt2-untied": SHAPES["gpt2-bias-untied"],
     "post-norm": GPT2_SHAPE | WIDE | POST,
+    "imported": LLAMA_SHAPE
+    | WIDE
+    | {"d_head": 24, "bias": "qkv", "rotary_share": 0.5, "no_rope_every": 2, "window": 9}
+    | {"rope_scaling": 4.0, "rope_scaling_kind": "yarn", "rope_scaling_context": 24},
     "reordered": LLAMA_SHAPE | WIDE | {"norm_position": "reordered", "qk_norm": "all"},
 }
 RUNTIMES = {

@@ -32,8 +32,8 @@ def with_rope(options: dict[str, Any]) -> dict[str, Any]:
     rope = options.pop("rope")
     if options["positions"] != "rope":
         return options
-    turned = rope["rotary_channels"] / (options["d_head"] or SHAPE["d_model"] // SHAPE["n_head"])
-    return options | rope["scaling"] | {"no_rope_every": rope["every"], "rotary_share": turned}
+    share = rope["rotary_channels"] / (options["d_head"] or SHAPE["d_model"] // SHAPE["n_head"])
+    return {**options, **rope["scaling"], "no_rope_every": rope["every"], "rotary_share": share}
 
 
 OPTIONS = st.fixed_dictionaries(

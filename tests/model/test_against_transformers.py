@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlas.model.attention import KVCache
 from atlas.model.foreign.tensors import BLOCK_NAMES, HUGGING_FACE_OWN
 from atlas.model.masks import rotary_frequencies
 from tests.model.family import T, V, decoder, ids_of
@@ -275,13 +276,20 @@ def test_starcoder2_to_ten_digits():
     compare_in_float64(ours, theirs)
 
 
-def test_a_sliding_window_matches_mistral():
-    ours = decoder(window=5)
-    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+@pytest.mark.parametrize("window", [2, 5, T - 1])
+def test_a_sliding_window_is_that_of_mistral(window):
+    ours = decoder(window=window)
     config = transformers.MistralConfig(
         **llama_shape(ours.config),
-        rope_parameters=rope,
-        sliding_window=5,
+        rope_parameters=rope(),
+        sliding_window=window,
         attn_implementation="eager",
     )
-    compare(ours, transformers.MistralForCausalLM(config), llama_weights(ours))
+    theirs = transformers.MistralForCausalLM(config)
+    compare(ours, theirs, llama_weights(ours))
+    ids, cache, past = ids_of(2, T), KVCache.empty(ours.config, 2, ours.embedding.weight), None
+    with torch.no_grad():
+        for new in ids.split([9, *[1] * (T - 9)], dim=1):  # a prompt, then token by token
+            result = theirs(input_ids=new, past_key_values=past, use_cache=True)
+            past, logits = result.past_key_values, ours(new, cache=cache)
+            assert (logits - result.logits).abs().max() < 1e-4
