@@ -109,12 +109,12 @@ def test_programs_are_checked(bundle, data, folder):
 
 def test_a_model_that_a_runtime_cannot_express_is_refused(bundle, data, folder, tokenizer):
     config = bundle.folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"window": 5}))
-    windowed = ModelBundle.load(bundle.folder, bundle.folder.parent / "tokenizer", METADATA)
-    with pytest.raises(AtlasError, match=r"llama\.cpp runs no model with .*window=5"):
-        export_model(windowed, ["gguf:f32"], data, folder)
-    with pytest.raises(AtlasError, match=r"transformers runs no model with .*window=5"):
-        export_model(windowed, ["hugging_face"], data, folder)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"norm_position": "post"}))
+    other = ModelBundle.load(bundle.folder, bundle.folder.parent / "tokenizer", METADATA)
+    with pytest.raises(AtlasError, match=r"llama\.cpp runs no model with .*norm_position=post"):
+        export_model(other, ["gguf:f32"], data, folder)
+    with pytest.raises(AtlasError, match=r"transformers runs no model with .*norm_position=post"):
+        export_model(other, ["hugging_face"], data, folder)
 
 
 def test_a_model_with_another_tokenizer_is_refused(bundle, tmp_path):

@@ -191,6 +191,12 @@ class ValidationData:
         return cls(texts, batches, prompts, greedy_tokens, description)
 
 
+def source_eos(tokenizer: Tokenizer) -> int:
+    """The end token that the tokenizer's source calls eos: that of a message in a chat model."""
+    name = tokenizer.special_names["eos_token"]
+    return next(each for each in sorted(tokenizer.end_ids) if tokenizer.piece(each) == name)
+
+
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> TokenSplit:
     """Tokenize texts into an empty folder, as the val split of a corpus."""
     texts = list(texts)

@@ -46,6 +46,7 @@ from atlas.params.runtime_support import (
     gguf_formats,
     has_k_types,
 )
+from atlas.tokens.byte_level import ByteLevelTokenizer
 
 TOLERANCE = 1e-4  # of logits with a deviation of 1, in runtimes that are as exact as PyTorch
 EXACT: GgufFormat = "f32"  # the GGUF format whose logits must agree
@@ -72,7 +73,8 @@ def export_model(
     architecture = architecture_of(options)
     if architecture and any(name.startswith(GGUF) for name in formats):
         exporter.export_gguf(architecture)
-    if HUGGING_FACE in formats and (kind := class_of(options)):
+    pre = bundle.tokenizer.pre.name if isinstance(bundle.tokenizer, ByteLevelTokenizer) else None
+    if HUGGING_FACE in formats and (kind := class_of(options, pre)):
         exporter.export_hugging_face(kind)
     exporter.export_programs()
     write_card(

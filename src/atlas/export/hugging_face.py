@@ -1,22 +1,25 @@
 """Write a model as a folder that transformers loads: config, weights, tokenizer.
 
-The sentencepiece model becomes a tokenizer.json, the format of the tokenizers library.
+A sentencepiece model becomes a tokenizer.json, the format of the tokenizers library; one from
+elsewhere is passed through byte for byte.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from re import escape
+from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
-from atlas.export.bundle import ModelBundle, StoredWeights
+from atlas.export.bundle import ModelBundle, StoredWeights, source_eos
 from atlas.inference.sampling import DEFAULT_SAMPLING
 from atlas.model.foreign.hugging_face import model_settings
 from atlas.model.foreign.tensors import TensorConverter
 from atlas.model.weights import WEIGHTS, write_weights
 from atlas.params.runtime_support import HuggingFaceClass
-from atlas.pipeline.files import write_json
+from atlas.pipeline.files import write_json, write_text
+from atlas.tokens.byte_level import TOKENIZER_FILE, ByteLevelTokenizer
 from atlas.tokens.sentencepiece import MODEL_FILE, SentencePieceTokenizer, merges
 from atlas.tokens.tokenizer import SPACE_MARK
 
@@ -33,22 +36,24 @@ WORD_RULES = (
 def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass) -> None:
     """Create a folder with the model, written for one of transformers' classes."""
     config, tokenizer = bundle.config, bundle.tokenizer
-    assert isinstance(tokenizer, SentencePieceTokenizer)  # noqa: S101 - the only kind so far
     folder.mkdir()
     stored = StoredWeights(bundle.folder)
     converter = TensorConverter.for_hugging_face(config, stored.shapes, kind)
     tensors = {name: recipe(stored.read) for name, recipe in converter.recipes()}
     write_weights(tensors, folder / WEIGHTS, FORMAT)
-    special = {f"{name}_token_id": getattr(tokenizer, name) for name in ("bos", "eos", "pad")}
-    write_json(folder / "config.json", model_settings(config, kind) | special)
+    ids = {"bos": tokenizer.bos, "eos": source_eos(tokenizer), "pad": tokenizer.pad}
+    named = [role for role in ids if f"{role}_token" in tokenizer.special_names]
+    roles: dict[str, Any] = {f"{role}_token_id": ids[role] for role in named}
+    write_json(folder / "config.json", model_settings(config, kind) | roles)
     sampling = {name: getattr(DEFAULT_SAMPLING, name) for name in ("temperature", "top_k", "top_p")}
     limits = {"do_sample": True, "max_length": config.context_length}
-    write_json(folder / "generation_config.json", limits | sampling | special)
-    names = ("bos", "eos", "pad", "unk")
+    if len(tokenizer.end_ids) > 1:
+        roles["eos_token_id"] = sorted(tokenizer.end_ids)
+    write_json(folder / "generation_config.json", limits | sampling | roles)
     tokenizer_settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.context_length,
-        **{f"{name}_token": tokenizer.piece(getattr(tokenizer, name)) for name in names},
+        **tokenizer.special_names,
         "clean_up_tokenization_spaces": False,
         # Otherwise transformers 4 passes token_type_ids to models that have none.
         "model_input_names": ["input_ids", "attention_mask"],
@@ -56,9 +61,12 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
         "chat_template": bundle.chat_template,
     }
     write_json(folder / "tokenizer_config.json", tokenizer_settings)
-    fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)
-    (folder / "tokenizer.json").write_text(fast.to_str(pretty=True), encoding="utf-8", newline="\n")
-    (folder / MODEL_FILE).write_bytes(tokenizer.model)
+    if isinstance(tokenizer, ByteLevelTokenizer):
+        (folder / TOKENIZER_FILE).write_bytes(tokenizer.content)
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)
+        write_text(folder / TOKENIZER_FILE, fast.to_str(pretty=True))
+        (folder / MODEL_FILE).write_bytes(tokenizer.model)
 
 
 def fast_tokenizer(tokenizer: SentencePieceTokenizer, *, add_bos_token: bool) -> FastTokenizer:

@@ -2,8 +2,10 @@
 
 import math
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.export.check.runtimes import RuntimeProcess, continue_greedily
 from atlas.model.attention import KVCache
 from atlas.model.transformer import Decoder
+from atlas.tokens.byte_level import ByteLevelTokenizer
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import TokenBatch
 
@@ -33,6 +36,8 @@ class Expected:
 
     texts: list[tuple[str, list[int]]]  # with their ids
     sequences: list[tuple[list[int], npt.NDArray[np.float32]]]  # ids (T,), logits (T, V) after each
+    end_ids: frozenset[int]  # of tokens that end a generated text
+    composes: bool  # the tokenizer composes characters (NFC) first, which llama.cpp does not
     prompts: list[tuple[list[int], list[int]]]  # ids, and the ids that continue them greedily
     greedy_tokens: int  # length of each continuation
     context_length: int
@@ -63,6 +68,7 @@ class Agreement:
     texts: int
     tokens: int  # ids of the texts
     token_mismatches: int  # texts with different ids
+    end_mismatches: int  # end tokens that don't end a text in the runtime
     logit_difference: float  # the largest, over all positions and tokens
     greedy_tokens: int
     greedy_mismatches: int  # continuations that differ before a tie
@@ -96,6 +102,8 @@ def expect(
         texts=list(zip(all_texts, ids, strict=True)),
         sequences=[(each, model(torch.tensor([each]))[0].numpy()) for each in sequences],
         prompts=[(start, continuation(start)) for start in starts],
+        end_ids=tokenizer.end_ids,
+        composes=isinstance(tokenizer, ByteLevelTokenizer) and tokenizer.normalizes,
         greedy_tokens=new_tokens,
         context_length=length,
     )
@@ -113,9 +121,11 @@ def compare(
     ``tolerance`` is the largest difference of logits that rounding explains.
     """
     texts = expected.texts if runtime.tokenizes else []
+    composes = expected.composes and runtime.name == LLAMA_CPP.name
+    compose = partial(unicodedata.normalize, "NFC")
     request = {
         "context_length": expected.context_length,
-        "texts": [text for text, _ in texts],
+        "texts": [compose(text) if composes else text for text, _ in texts],
         "sequences": [ids for ids, _ in expected.sequences],
         "prompts": [ids for ids, _ in expected.prompts],
         "greedy_tokens": expected.greedy_tokens,
@@ -136,6 +146,7 @@ def compare(
         texts=len(texts),
         tokens=sum(len(ids) for _, ids in texts),
         token_mismatches=sum(ids != theirs for (_, ids), theirs in pairs),
+        end_mismatches=len(expected.end_ids.difference(answer["end_ids"])) * runtime.tokenizes,
         logit_difference=max(differences),
         greedy_tokens=sum(len(ours) for _, ours in expected.prompts),
         greedy_mismatches=verdicts.count("mismatch"),
@@ -173,6 +184,8 @@ def check_agreement(
     problems = []
     if other := agreement.token_mismatches:
         problems.append(f"{other} of {agreement.texts} texts have different tokens")
+    if ends := agreement.end_mismatches:
+        problems.append(f"{ends} end tokens don't end a text there")
     if not agreement.logit_difference <= tolerance:  # NaN fails too
         problems.append(f"logits differ by {agreement.logit_difference:g}, allowed {tolerance:g}")
     if agreement.greedy_mismatches and tolerance < math.inf:

@@ -8,8 +8,8 @@ FOLDER holds ``request.json``: the ``runtime``, a key of ``RUNTIMES``, the file 
 its ``context_length``, and what to do. The process writes ``answer.json`` to the same folder.
 
 - ``texts`` to tokenize, ``sequences`` of ids to compute logits for, and ``prompts`` (ids) to
-  continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, and
-  ``logits-N.npy``, (T, V), is next to it.
+  continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, the
+  ``end_ids``, and ``logits-N.npy``, (T, V), is next to it.
 - ``adapter``, a GGUF file with a LoRA adapter of the model: it is loaded.
 - ``exact``, the F32 file to compare with, or null: the answer measures the predictions in the
   windows of ``windows.npz`` (``inputs``, ``targets``, (N, T); negative targets are ignored), and
@@ -105,6 +105,7 @@ class Runtime:
     logits: Callable[[list[int], int], Logits]  # of ids and the position of the first
     tokenize: Callable[[str], list[int]] | None = None  # names of special tokens are ordinary text
     speed: Callable[[list[int]], dict[str, float]] | None = None  # see ``llama_cpp_speed``
+    end_ids: Sequence[int] = ()  # of tokens that end a generated text
     load_adapter: Callable[[str], object] | None = None  # from a file
 
 
@@ -134,7 +135,8 @@ def load_llama_cpp(path: str, context_length: int) -> Runtime:
     def speed(ids: list[int]) -> dict[str, float]:
         return llama_cpp_speed(new_context(model, 1, context_length, exact=False), ids)
 
-    return Runtime(logits, tokenize, speed, model.lora_adapter_init)
+    ends = [each for each in range(model.n_vocab) if vocabulary.is_eog(each)]
+    return Runtime(logits, tokenize, speed, ends, model.lora_adapter_init)
 
 
 def llama_cpp_speed(context: Any, ids: list[int]) -> dict[str, float]:
@@ -185,7 +187,8 @@ def load_transformers(path: str, _context_length: int) -> Runtime:
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return Runtime(logits, tokenize)
+    ends = model.generation_config.eos_token_id
+    return Runtime(logits, tokenize, end_ids=ends if isinstance(ends, list) else [ends])
 
 
 def load_program(
@@ -268,6 +271,7 @@ def answer_request(folder: Path) -> None:
         for number, sequence in enumerate(request["sequences"]):
             np.save(folder / f"logits-{number}.npy", runtime.logits(sequence, 0))
         answer = {
+            "end_ids": list(runtime.end_ids),
             "texts": [runtime.tokenize(text) for text in request["texts"] if runtime.tokenize],
             "continuations": [
                 continue_greedily(runtime.logits, prompt, request["greedy_tokens"])

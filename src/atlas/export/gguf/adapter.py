@@ -9,6 +9,7 @@ queries, keys and values stacked. So B gets the same rows as W, and A stays as i
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -16,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
+import numpy as np
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFWriter
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,6 +32,8 @@ from atlas.model.foreign.tensors import QKV, Shape, TensorConverter
 from atlas.model.weights import WEIGHTS
 from atlas.params.runtime_support import Architecture
 from atlas.pipeline.files import sha256
+from atlas.pipeline.gguf_file import Tensor as GGUFTensor
+from atlas.pipeline.gguf_file import read_gguf
 
 ADAPTER, ADAPTER_CONFIG = "adapter.safetensors", "adapter.json"
 A, B, WEIGHT = ".lora_a", ".lora_b", ".weight"
@@ -162,18 +166,25 @@ def runtime_matrices(
             yield name, stacked[read[0]].contiguous(), b.contiguous()
 
 
+def _values(path: Path, tensor: GGUFTensor) -> Tensor:
+    """Read a float32 tensor of a file."""
+    count = math.prod(tensor.shape)
+    values = np.fromfile(path, np.float32, count, offset=tensor.offset)
+    return torch.from_numpy(values).reshape(tensor.shape[::-1])
+
+
 def check_sum(path: Path, base: Path, exact: Path) -> float:
     """Check that base and adapter add up to the F32 file; return the largest difference."""
-    changes = {each.name: torch.from_numpy(each.data.copy()) for each in GGUFReader(path).tensors}
-    alpha = float(GGUFReader(path).fields[gguf.Keys.Adapter.LORA_ALPHA].contents())
-    whole = {each.name: each for each in GGUFReader(exact).tensors}
+    adapter = read_gguf(path)
+    changes = {each.name: each for each in adapter.tensors}
+    alpha = adapter.get(gguf.Keys.Adapter.LORA_ALPHA)
+    whole = {each.name: each for each in read_gguf(exact).tensors}
     largest = 0.0
-    for tensor in GGUFReader(base).tensors:
-        ours = torch.from_numpy(tensor.data.copy())
-        if (a := changes.get(f"{tensor.name}.lora_a")) is not None:
-            b = changes[f"{tensor.name}.lora_b"]
+    for tensor in read_gguf(base).tensors:
+        ours, theirs = _values(base, tensor), _values(exact, whole[tensor.name])
+        if f"{tensor.name}.lora_a" in changes:
+            a, b = (_values(path, changes[tensor.name + part]) for part in (A, B))
             ours = torch.addmm(ours, b, a, alpha=alpha / len(a))
-        theirs = torch.from_numpy(whole[tensor.name].data.copy())
         difference = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=TINY))
         largest = max(largest, difference)
         if not difference <= TOLERANCE:  # NaN fails too

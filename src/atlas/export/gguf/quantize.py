@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
+from gguf import GGMLQuantizationType, LlamaFileType
 
 from atlas.export.check.runtimes import RuntimeProcess
 from atlas.params.runtime_support import K_BLOCK_SIZE, GgufFormat, has_k_types
+from atlas.pipeline.gguf_file import read_gguf
 from atlas.pipeline.processes import loading_llama_cpp, threads
 
 QUANTIZER = RuntimeProcess("llama.cpp", "atlas.export.gguf.quantize")
@@ -65,8 +66,8 @@ def quantize(source: Path, target: Path, name: GgufFormat) -> None:
 def matrix_types(file: Path) -> Counter[str]:
     """Count the matrices of a GGUF file by type, in lower case."""
     return Counter(
-        tensor.tensor_type.name.lower()
-        for tensor in GGUFReader(file).tensors
+        tensor.kind.name.lower()
+        for tensor in read_gguf(file).tensors
         if may_shrink(tensor.name, len(tensor.shape))
     )
 

@@ -22,13 +22,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from atlas.errors import AtlasError
-from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights
+from atlas.export.bundle import ModelBundle, ModelMetadata, StoredWeights, source_eos
 from atlas.export.gguf.quantize import file_type, tensor_types
 from atlas.model.counts import count
 from atlas.model.foreign.gguf import add_hyperparameters
 from atlas.model.foreign.tensors import TensorConverter
 from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat
 from atlas.pipeline.processes import threads
+from atlas.tokens.byte_level import ByteLevelTokenizer
+from atlas.tokens.roles import ENDS_OF_GENERATION
 from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.tokenizer import Tokenizer
 
@@ -108,14 +110,52 @@ def size_label(parameters: int) -> str:
 
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bool) -> None:
-    """Add the vocabulary of a sentencepiece model with every flag that llama.cpp reads.
+    """Add the vocabulary and the roles of special tokens, with every flag that llama.cpp reads."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        _add_sentencepiece(writer, tokenizer)
+    elif isinstance(tokenizer, ByteLevelTokenizer):
+        _add_byte_level(writer, tokenizer)
+    eos = source_eos(tokenizer)
+    writer.add_bos_token_id(tokenizer.bos)
+    writer.add_eos_token_id(eos)
+    # llama.cpp knows other end tokens by their names, and has keys for two more.
+    others = (each for each in sorted(tokenizer.end_ids - {eos}))
+    unknown = [each for each in others if tokenizer.piece(each) not in ENDS_OF_GENERATION]
+    for add, end in zip((writer.add_eot_token_id, writer.add_eom_token_id), unknown, strict=False):
+        add(end)
+    if tokenizer.unk is not None:
+        writer.add_unk_token_id(tokenizer.unk)
+    writer.add_pad_token_id(tokenizer.pad)
+    writer.add_add_bos_token(add_bos_token)
+    writer.add_add_eos_token(False)
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        normalizer = tokenizer.normalizer
+        writer.add_add_space_prefix(normalizer.add_dummy_prefix)
+        writer.add_remove_extra_whitespaces(normalizer.remove_extra_whitespaces)
+        if normalizer.precompiled_charsmap:
+            writer.add_precompiled_charsmap(normalizer.precompiled_charsmap)
+
+
+def _add_byte_level(writer: GGUFWriter, tokenizer: ByteLevelTokenizer) -> None:
+    """Add byte-level BPE: pieces spelled in letters, their types, and the merges in order."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(tokenizer.pre.name)
+    keys, types = gguf.Keys.Tokenizer, gguf.GGUFValueType
+    for key, kind, values in (
+        (keys.LIST, types.STRING, [token.encode() for token in tokenizer.tokens()]),
+        (keys.TOKEN_TYPE, types.INT32, [int(each) for each in tokenizer.token_types()]),
+        (keys.MERGES, types.STRING, [pair.encode() for pair in tokenizer.merges()]),
+    ):
+        writer.add_key_value(key, values, types.ARRAY, kind)
+
+
+def _add_sentencepiece(writer: GGUFWriter, tokenizer: SentencePieceTokenizer) -> None:
+    """Add a sentencepiece model.
 
     llama.cpp's ``llama`` tokenizer merges by score, like sentencepiece's BPE; a character model is
     one without merges. Its ``t5`` tokenizer finds the best path, like a unigram model; in a
     vocabulary of words each word is one piece.
     """
-    assert isinstance(tokenizer, SentencePieceTokenizer)  # noqa: S101 - the only kind so far
-    normalizer = tokenizer.normalizer
     pieces = ModelProto.FromString(tokenizer.model).pieces
     writer.add_tokenizer_model("llama" if tokenizer.kind in ("bpe", "char") else "t5")
     writer.add_tokenizer_pre("default")
@@ -127,16 +167,6 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, *, add_bos_token: bo
         (keys.TOKEN_TYPE, types.INT32, [piece.type for piece in pieces]),
     ):
         writer.add_key_value(key, values, types.ARRAY, kind)
-    writer.add_bos_token_id(tokenizer.bos)
-    writer.add_eos_token_id(tokenizer.eos)
-    writer.add_unk_token_id(tokenizer.unk)
-    writer.add_pad_token_id(tokenizer.pad)
-    writer.add_add_bos_token(add_bos_token)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(normalizer.add_dummy_prefix)
-    writer.add_remove_extra_whitespaces(normalizer.remove_extra_whitespaces)
-    if normalizer.precompiled_charsmap:
-        writer.add_precompiled_charsmap(normalizer.precompiled_charsmap)
 
 
 def encode(values: Tensor, kind: GGMLQuantizationType, pool: Executor) -> Iterator[Array]:
