@@ -1,6 +1,7 @@
 """Scores of each token of a split, in adjacent and in sliding windows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,14 @@ def test_sliding_windows_score_each_token_once_with_the_context_that_fits(
                 assert inputs[: column + 1].tolist() == context
                 assert column + 1 >= min(position + 1, LENGTH - stride + 1)
     assert seen == len(expected)
+
+
+def test_a_bos_that_is_not_eos_begins_sliding_windows(tmp_path):
+    split = TokenSplit(write_tokens(tmp_path, {"val": [[list(range(3, 15))]]}), "val")
+    split.index = replace(split.index, bos=50)
+    (batch,) = sliding_windows(split, 6, 3, 9)
+    assert batch.inputs[:, 0].tolist() == [50] * 3
+    assert batch.inputs[1, 1:].tolist() == [6, 7, 8, 9, 10]
 
 
 def test_with_a_stride_of_one_each_token_has_a_full_context(tmp_path, model):

@@ -1,4 +1,6 @@
 import io
+import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,8 +10,13 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
+from atlas.export.check.nasty_strings import NASTY_STRINGS
+from atlas.params.schema import PreTokenizerName
+from atlas.tokens.byte_level import ByteLevelTokenizer
+from atlas.tokens.pre_tokenizers import NAMES, PRE_TOKENIZERS
+from atlas.tokens.roles import Roles
 from atlas.tokens.sentencepiece import SentencePieceTokenizer
-from atlas.tokens.tokenizer import END_OF_TEXT, Tokenizer
+from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, Tokenizer
 from atlas.tokens.train_tokenizer import (
     MAX_LINE,
     SCORE_STEPS,
@@ -40,6 +47,48 @@ def test_training_again_gives_the_same_bytes(kind):
     first, second = (train(texts, kind=kind, vocab_size=size) for _ in range(2))
     assert first.model == second.model
     assert first.kind == kind
+
+
+@pytest.mark.parametrize("pre", get_args(PreTokenizerName))
+def test_byte_level_bpe_is_lossless_and_the_same_again(pre):
+    texts = [text(seed) + f"\n\n{seed} caf\u00e9" for seed in range(60)]
+    changes = {"kind": "byte_bpe", "vocab_size": 400, "pre_tokenizer": pre}
+    first, second = (train(texts, **changes) for _ in range(2))
+    assert isinstance(first, ByteLevelTokenizer)
+    assert (first.content, first.sha256) == (second.content, second.sha256)
+    assert (first.vocab_size, first.pre.name) == (400, NAMES[pre])
+    for each in (*texts, *NASTY_STRINGS):
+        assert first.decode(first.encode(each)) == each
+    special = (first.bos, first.eos, first.pad, first.unk, first.end_ids, first.add_bos)
+    assert special == (0, 0, 1, None, {0}, False)
+    assert first.special_names == {
+        "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PADDING
+    }  # fmt: skip
+    assert not list(compatibility_warnings(first, []))
+
+
+def test_every_split_can_be_named_in_the_params():
+    assert set(PRE_TOKENIZERS) <= set(get_args(PreTokenizerName)) <= set(NAMES)
+
+
+def test_a_byte_level_piece_may_hold_line_ends():
+    tokenizer = train(["one\n\ntwo"] * 99, kind="byte_bpe", vocab_size=262)
+    assert "\n\n" in map(tokenizer.piece, range(tokenizer.vocab_size))
+
+
+def test_byte_level_bpe_names_what_is_wrong():
+    with pytest.raises(AtlasError, match=r"vocab_size is 999, but .* at most 26\d pieces: set it"):
+        train(["the lamp"], kind="byte_bpe", vocab_size=999)
+    with pytest.raises(AtlasError, match="no text to learn from"):
+        train([], kind="byte_bpe", vocab_size=999)
+
+
+def test_composing_is_named_before_training():
+    spec = json.loads(train(["the lamp"], kind="byte_bpe", vocab_size=260).content)
+    content = json.dumps(spec | {"normalizer": {"type": "NFC"}}).encode()
+    roles = Roles(None, END_OF_TEXT, None, None, (END_OF_TEXT,), add_bos=False)
+    (warning,) = compatibility_warnings(ByteLevelTokenizer(content, roles), [])
+    assert "composes characters" in warning
 
 
 def test_digits_are_split_or_not():
@@ -161,6 +210,9 @@ def test_a_folder_with_a_model_is_not_ignored(tmp_path):
     (own / "x.model").write_bytes(trained.model)
     with pytest.raises(AtlasError, match=r"contains x\.model: give that file \(tokenizer\.path="):
         make_tokenizer(tmp_path / "train", params(path=str(own)))
+    trained.save(tmp_path / "saved")
+    again = make_tokenizer(tmp_path / "train", params(path=str(tmp_path / "saved")))
+    assert again.sha256 == trained.sha256
 
 
 def test_a_given_model_of_other_settings(tmp_path):

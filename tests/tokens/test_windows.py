@@ -166,6 +166,15 @@ def test_a_batch_is_filled_up_on_the_right():
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_a_bos_that_is_not_eos_begins_every_window(kind):
+    index = TokenIndex(100, EOS, PAD, None, SHA, "packed", {}, bos=50)
+    rows = stack([np.array([7, 8, 9]), np.array([EOS, 6])], 2)
+    batch = TokenBatch.from_rows(kind(rows), index)
+    assert batch.inputs.tolist() == [[50, 8], [50, PAD]]
+    assert batch.targets.tolist() == [[8, 9], [6, NO_TARGET]]
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_only_the_answer_of_a_question_is_a_target(kind):
     index = TokenIndex(100, EOS, PAD, 9, SHA, "padded", {})
     rows = stack([np.array([1, 5, 6, 9, 7, 1]), np.array([1, 9, 8, 9, 1])], 5)

@@ -212,6 +212,8 @@ def sliding_windows(
         inputs, targets = (np.stack(each) for each in zip(*batch, strict=True))
         mask = inputs != NO_TARGET
         padded: Rows = np.where(mask, inputs, tokens.index.pad)
+        if tokens.index.bos is not None:
+            padded[:, 0] = tokens.index.bos
         yield TokenBatch(padded, targets, mask)
 
 

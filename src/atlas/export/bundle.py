@@ -207,7 +207,7 @@ def encode_texts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> To
     writer.close()
     size = SplitIndex([writer.tokens], writer.documents, sum(len(each.encode()) for each in texts))
     known = (tokenizer.vocab_size, tokenizer.eos, tokenizer.pad, None, tokenizer.sha256)
-    TokenIndex(*known, "packed", {"val": size}).write(folder)
+    TokenIndex(*known, "packed", {"val": size}, tokenizer.window_start).write(folder)
     return TokenSplit(folder, "val")
 
 

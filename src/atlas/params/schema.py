@@ -34,8 +34,14 @@ from atlas.params.start import freeze_conflicts, is_empty, start_conflicts
 BYTES = 256
 ESCAPE = re.compile(r"\\(?:[ntrfv\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 # Pieces that each kind of tokenizer has before it sees text: unknown, end of text, padding, line
-# end, tab, and the bytes.
-FIXED_PIECES = {"bpe": 5 + BYTES, "char": 5 + BYTES, "unigram": 5, "word": 4}
+# end, tab, and the bytes; of byte_bpe, end of text, padding and the bytes.
+FIXED_PIECES = {
+    "bpe": 5 + BYTES,
+    "unigram": 5,
+    "char": 5 + BYTES,
+    "word": 4,
+    "byte_bpe": 2 + BYTES,
+}
 
 
 def _number(value: object) -> object:
@@ -92,6 +98,11 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
+# llama.cpp's names of ways to split a text before bytes are merged.
+PreTokenizerName = Literal[
+    "gpt-2", "smollm", "starcoder", "llama-bpe", "dbrx", "qwen2", "stablelm2", "qwen35",
+    "seed-coder", "bloom", "viking",
+]  # fmt: skip
 FilterName = Literal[
     "short", "word_length", "symbols", "bullets", "ellipsis", "letters", "english", "repetition"
 ]
@@ -299,8 +310,9 @@ class TokenizerParams(Section):
     """The tokenizer and its training."""
 
     path: Text
-    kind: Literal["bpe", "unigram", "char", "word"]
+    kind: Literal["bpe", "unigram", "char", "word", "byte_bpe"]
     vocab_size: Positive
+    pre_tokenizer: PreTokenizerName
     character_coverage: Annotated[Real, Field(gt=0, le=1)]
     split_digits: bool
     sample_megabytes: Positive

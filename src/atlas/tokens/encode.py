@@ -60,7 +60,8 @@ def encode_corpus(
                 f"may be part of the token ({' ' + str(params.prompt_separator)!r})"
             )
     special = (loaded.eos, loaded.pad, separator)
-    index = TokenIndex(loaded.vocab_size, *special, loaded.sha256, params.windows, splits)
+    known = (loaded.vocab_size, *special, loaded.sha256, params.windows)
+    index = TokenIndex(*known, splits, loaded.window_start)
     index.write(folder)
     return index, counts
 

@@ -186,6 +186,7 @@ class TokenIndex:
     tokenizer_sha256: str  # of its model file
     windows: Literal["packed", "padded"]
     splits: dict[Split, SplitIndex]
+    bos: int | None = None  # first input of every window, if texts begin with one that is not eos
 
     def write(self, folder: Path) -> None:
         """Write index.json."""

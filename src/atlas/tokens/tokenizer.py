@@ -100,6 +100,11 @@ class Tokenizer(ABC):
     def next_split(self, text: str, position: int) -> int:
         """Return the next position where a normalized text can be split without other ids."""
 
+    @property
+    def window_start(self) -> int | None:
+        """The first input of every window, if texts begin with a bos that is not eos."""
+        return self.bos if self.add_bos and self.bos != self.eos else None
+
     def _set_roles(self, roles: Roles, ids: Mapping[str, int]) -> None:
         """Set the attributes of special tokens."""
         self.eos = ids[roles.end_of_text]

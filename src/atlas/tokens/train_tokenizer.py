@@ -1,21 +1,24 @@
 """Train a tokenizer on clean documents, or load a user-supplied one.
 
 With these settings, llama.cpp gives the same ids, as tests show. None of them normalizes text or
-removes blanks, and each line end and tab is a piece of its own.
+removes blanks. Except in byte-level BPE, each line end and tab is a piece of its own.
 
-======= ======================================================== =====================
-kind    pieces                                                   characters without one
-======= ======================================================== =====================
-bpe     characters, merged by frequency                          become bytes
-char    single characters                                        become bytes
-unigram most probable pieces for the text (arXiv:1804.10959)     become ``<unk>``
-word    whole words between white space                          become ``<unk>``
-======= ======================================================== =====================
+======== ======================================================== =====================
+kind     pieces                                                   characters without one
+======== ======================================================== =====================
+bpe      characters, merged by frequency                          become bytes
+byte_bpe bytes, merged by frequency                               there are none
+char     single characters                                        become bytes
+unigram  most probable pieces for the text (arXiv:1804.10959)     become ``<unk>``
+word     whole words between white space                          become ``<unk>``
+======== ======================================================== =====================
 
-BPE and char are lossless except for U+2581, which sentencepiece uses for blanks.
+Byte-level BPE is lossless. So are BPE and char, except for U+2581, which sentencepiece uses for
+blanks.
 """
 
 import io
+import json
 import random
 import re
 from collections import Counter
@@ -27,17 +30,27 @@ from typing import Any
 
 from sentencepiece import SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from tokenizers import Tokenizer as Tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from atlas.cleaning.documents import Document, read_documents
 from atlas.errors import AtlasError
 from atlas.params.mixture import visits_per_epoch
-from atlas.params.schema import MixEntry, TokenizerParams
+from atlas.params.schema import FIXED_PIECES, MixEntry, TokenizerParams
 from atlas.pipeline.files import files_below
-from atlas.tokens.sentencepiece import TEXT, SentencePieceTokenizer, single_blanks
+from atlas.tokens.byte_level import TOKENIZER_FILE, ByteLevelTokenizer
+from atlas.tokens.pre_tokenizers import pre_tokenizer_named
+from atlas.tokens.roles import Roles
+from atlas.tokens.sentencepiece import MODEL_FILE, TEXT, SentencePieceTokenizer, single_blanks
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer
 
 MAX_LINE = 4096  # characters; sentencepiece counts positions in a word in 16 bits
 REPLACEMENT = "\ufffd"
+JOINED_LINES = 1000
+NO_TEXT_TO_LEARN = (
+    "tokenizer: the training split has no text to learn from; check data/clean/rejected.jsonl, and "
+    "clean.val, clean.test and clean.split_by"
+)
 # From sentencepiece's messages about a text without content.
 NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")
 SINGLE = ("\n", "\t")  # always pieces of their own
@@ -63,9 +76,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def make_tokenizer(
     documents: Path, params: TokenizerParams, mix: Sequence[MixEntry] | None = None
 ) -> Tokenizer:
-    """Load the model file at ``tokenizer.path``, or train a tokenizer if that is a folder."""
+    """Load the tokenizer at ``tokenizer.path``, or train one if that is an empty folder."""
     path = Path(params.path)
-    if path.is_dir():
+    if path.is_dir() and not any((path / name).is_file() for name in (TOKENIZER_FILE, MODEL_FILE)):
         for file in sorted(path.iterdir()):
             if not file.name.startswith("."):
                 raise AtlasError(
@@ -77,7 +90,9 @@ def make_tokenizer(
 
 
 def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
-    """Train a sentencepiece model on lines with their ends."""
+    """Train a tokenizer on lines with their ends."""
+    if params.kind == "byte_bpe":
+        return train_byte_level(lines, params)
     model = io.BytesIO()
     settings: dict[str, Any] = {
         "model_type": params.kind,
@@ -117,6 +132,42 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
         case _:
             return SentencePieceTokenizer(model.getvalue())
     return SentencePieceTokenizer(spec.SerializeToString())
+
+
+def train_byte_level(lines: Iterable[str], params: TokenizerParams) -> ByteLevelTokenizer:
+    """Train byte-level BPE on lines with their ends.
+
+    Lines are joined again, since a piece may hold several line ends. Memory is bounded by the
+    number of distinct parts of the text.
+    """
+    pre = pre_tokenizer_named(params.pre_tokenizer, "tokenizer.pre_tokenizer")
+    untrained = Tokenizers(models.BPE(ignore_merges=pre.ignore_merges))
+    untrained.decoder = decoders.ByteLevel()
+    steps = {"type": "Sequence", "pretokenizers": pre.steps()}
+    fast = Tokenizers.from_str(
+        json.dumps(json.loads(untrained.to_str()) | {"pre_tokenizer": steps})
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=params.vocab_size,
+        special_tokens=[END_OF_TEXT, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator(_joined(lines), trainer)
+    if (size := fast.get_vocab_size()) == FIXED_PIECES["byte_bpe"]:
+        raise AtlasError(NO_TEXT_TO_LEARN)
+    if size < params.vocab_size:
+        raise AtlasError(_too_high(params.vocab_size, size))
+    ends = (END_OF_TEXT,)
+    roles = Roles(END_OF_TEXT, END_OF_TEXT, PADDING, None, ends, add_bos=False)
+    return ByteLevelTokenizer(fast.to_str(pretty=True).encode(), roles)
+
+
+def _joined(lines: Iterable[str]) -> Iterator[str]:
+    """Join lines to texts of some size."""
+    lines = iter(lines)
+    while text := "".join(islice(lines, JOINED_LINES)):
+        yield text
 
 
 def round_scores(spec: ModelProto) -> None:
@@ -194,6 +245,8 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
 
     ``export`` compares all ids in llama.cpp and decides, but only after training.
     """
+    if isinstance(tokenizer, ByteLevelTokenizer) and tokenizer.normalizes:
+        yield "it composes characters (NFC) before it splits a text, which llama.cpp doesn't do"
     if not isinstance(tokenizer, SentencePieceTokenizer):
         return
     normalizer, pieces = tokenizer.normalizer, tokenizer.spec.pieces
@@ -223,10 +276,7 @@ def compatibility_warnings(tokenizer: Tokenizer, documents: Iterable[Document]) 
 def _explain(message: str, params: TokenizerParams) -> str:
     problem = f"tokenizer.vocab_size is {params.vocab_size}"
     if too_high := re.search(r"Vocabulary size too high .*<= (\d+)", message):
-        return (
-            f"{problem}, but the training text yields at most {too_high[1]} pieces: set it to "
-            f"{too_high[1]} or less, or use more text"
-        )
+        return _too_high(params.vocab_size, int(too_high[1]))
     if too_low := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         return (
             f"{problem}, but the characters of the text alone need {too_low[1]}: raise it, or "
@@ -234,8 +284,12 @@ def _explain(message: str, params: TokenizerParams) -> str:
             f"{'bytes' if params.kind in ('bpe', 'char') else 'unknown'})"
         )
     if any(sign in message for sign in NO_TEXT):
-        return (
-            "tokenizer: the training split has no text to learn from; check data/clean/"
-            "rejected.jsonl, and clean.val, clean.test and clean.split_by"
-        )
+        return NO_TEXT_TO_LEARN
     return f"tokenizer: sentencepiece could not train on this text: {message}"
+
+
+def _too_high(vocab_size: int, most: int) -> str:
+    return (
+        f"tokenizer.vocab_size is {vocab_size}, but the training text yields at most {most} "
+        f"pieces: set it to {most} or less, or use more text"
+    )

@@ -7,7 +7,8 @@ across documents; a padded window holds one document or a part of it::
     packed, evaluation  |abc  cde|  |fg|.
     padded              |abc  cde|  |fg|
 
-B is the batch, T the context length.
+If texts begin with a bos token that is not eos, it replaces the first input of every window, as in
+llama.cpp's perplexity. B is the batch, T the context length.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ class TokenBatch(NamedTuple, Generic[Array]):
         targets = rows[:, 1:]
         mask = targets != NO_TARGET
         inputs = rows[:, :-1] * mask + index.pad * ~mask
+        if index.bos is not None:
+            inputs[:, 0] = index.bos
         if index.separator is not None:
             answering = (inputs == index.separator).cumsum(1) > 0
             targets = targets * answering + NO_TARGET * ~answering
