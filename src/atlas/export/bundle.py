@@ -217,7 +217,7 @@ def sample_texts(model: Decoder, tokenizer: Tokenizer) -> list[str]:
     The texts are sampled from the model's own probabilities (temperature 1), so the KL divergence
     over them is that to expect on the model's own output.
     """
-    length = model.config.context_length
+    length = model.config.sequence_length
     samplings = [Sampling(temperature=1, top_k=0, top_p=1, seed=seed) for seed in range(SAMPLES)]
     samples = (tokenizer.decode(generate(model, [], length, each)) for each in samplings)
     texts = [text for text in samples if tokenizer.encode(text)]

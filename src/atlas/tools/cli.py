@@ -32,7 +32,7 @@ SAMPLING_OPTIONS: dict[str, tuple[type, str]] = {  # fields of Sampling, with th
     "repetition_penalty": (float, "Above 1: make tokens already in the text less likely. [1]"),
     "seed": (int, "The same seed gives the same text. [1]"),
 }
-MODEL, TOKENIZER = "models/model", "models/tokenizer"  # in the project
+MODEL, TOKENIZER, BASE = "models/model", "models/tokenizer", "models/base"  # in the project
 ModelPath = Annotated[
     Path | None,
     Option(help="Folder that train wrote, Hugging Face folder or GGUF file.", show_default=MODEL),
@@ -211,9 +211,40 @@ def serve(
 # Models and tokenizers as files
 
 
+@app.command("import")
+def import_base(
+    source: Annotated[
+        Path, Argument(help="Hugging Face folder, GGUF file, or folder that train wrote.")
+    ],
+    out: Annotated[Path | None, Option(help="Folder of the base model.", show_default=BASE)] = None,
+    context_length: Annotated[
+        int | None,
+        Option(min=2, help="At most as trained.", show_default="as trained, at most 8192"),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, Option(help="Tokenizer file or folder, if it is not in SOURCE.")
+    ] = None,
+) -> None:
+    """Make a base model to fine-tune of weights from elsewhere, checked in their own runtime.
+
+    It replaces an earlier base model. `atlas preset base --apply` then starts training from it.
+    """
+    from atlas.tools.importing import import_model
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    root = find_project()
+    target = out or root / BASE
+    import_model(source, target, root, tokenizer=tokenizer, context_length=context_length)
+
+
 @app.command()
 def export(
-    model: Annotated[Path | None, Argument(help="Folder of a model.", show_default=MODEL)] = None,
+    model: Annotated[
+        Path | None,
+        Argument(
+            help="Folder that train wrote, Hugging Face folder or GGUF file.", show_default=MODEL
+        ),
+    ] = None,
     to: Annotated[
         list[str] | None,
         Option(help="gguf:q8_0, gguf:q4_k_m, ..., hugging_face, onnx, torch. Repeatable."),
@@ -228,17 +259,18 @@ def export(
     source: Annotated[str, Option(help="URL of the model.")] = "",
 ) -> None:
     """Export a model to GGUF and other formats, and check each in its runtime."""
-    from atlas.export.bundle import ModelBundle, ModelMetadata
-    from atlas.inference.backends.exported import sibling
-    from atlas.tools.export import export_to, refuse_foreign
+    from atlas.tools.export import export_source
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = _model_path(model)
-    refuse_foreign(folder)
-    default_name = "atlas" if folder.resolve().name == "model" else folder.resolve().name
-    metadata = ModelMetadata(name or default_name, author, license, description, source)
-    bundle = ModelBundle.load(folder, tokenizer or sibling(folder, "tokenizer"), metadata)
-    export_to(out or Path(f"{metadata.name}-export"), bundle, to or ["gguf:q8_0"], text)
+    values = {
+        "name": name or "",
+        "author": author,
+        "license": license,
+        "description": description,
+        "source": source,
+    }
+    path = model or _model_path(None)
+    export_source(path, out, to or ["gguf:q8_0"], text, tokenizer, values)
 
 
 @app.command("inspect")

@@ -2,39 +2,84 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
-from atlas.export.bundle import ModelBundle, ValidationData, encode_texts, sample_texts
+from atlas.export.bundle import (
+    ModelBundle,
+    ModelMetadata,
+    ValidationData,
+    encode_texts,
+    sample_texts,
+)
 from atlas.export.card import FileRow
 from atlas.export.export import Exporter, export_model
-from atlas.inference.backends.load import ADAPTER, CONFIG, GGUF, is_hugging_face, read_json
-from atlas.params.runtime_support import export_conflicts, known_format
+from atlas.inference.backends.exported import tokenizer_of
+from atlas.params.runtime_support import Options, export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
-from atlas.pipeline.gguf_file import read_gguf
 from atlas.tools.console import print_table
+from atlas.tools.importing import TEXTS, TOKENIZER, file_name, write_base
+from atlas.tools.sources import ORIGIN, open_source
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: Path | None) -> None:
+def export_source(
+    path: Path,
+    out: Path | None,
+    formats: Sequence[str],
+    text: Path | None,
+    tokenizer: Path | None,
+    values: Mapping[str, str],
+) -> None:
+    """Export a model that Atlas wrote, or one from elsewhere after importing it.
+
+    ``values`` are fields of ``ModelMetadata``; those of the source replace empty ones.
+    """
+    source = open_source(path, tokenizer)
+    known = {"author": source.author, "license": source.licence, "source": source.url}
+    given = {key: value for key, value in values.items() if value}
+    metadata = ModelMetadata(**{"name": file_name(source.name)} | known | given)
+    target = out or Path(f"{metadata.name}-export")
+    _check_arguments(target, source.weights.params.model_dump(), formats, metadata.name)
+    if source.kind == "atlas":
+        bundle = ModelBundle.load(path, tokenizer or tokenizer_of(path), metadata)
+        export_to(target, bundle, formats, text, TEXTS if (path / ORIGIN).is_file() else ())
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result = write_base(source, folder, source.weights.params.context_length)
+        print_table(("", ""), result.rows)
+        bundle = ModelBundle.load(folder, folder / TOKENIZER, metadata)
+        export_to(target, bundle, formats, text, TEXTS)
+
+
+def export_to(
+    folder: Path,
+    bundle: ModelBundle,
+    formats: Sequence[str],
+    text: Path | None,
+    short_texts: Sequence[str] = (),
+) -> None:
     """Create a folder of exported files only if all succeed, and print the results.
 
-    ``text`` is a file the model was not trained on; None checks it on its own samples.
+    ``text`` is a file the model was not trained on; None checks it on ``short_texts``, or on its
+    own samples if there are none.
     """
-    _check_arguments(folder, bundle, formats)
+    _check_arguments(folder, bundle.config.model_dump(), formats, bundle.metadata.name)
     partial = partial_path(folder)
     remove(partial)
     try:
         partial.mkdir()
         with tempfile.TemporaryDirectory() as name:
-            texts = _validation_texts(bundle, text)
+            texts = _validation_texts(bundle, text, short_texts)
             documents = [Document(str(number), "", each) for number, each in enumerate(texts)]
             tokens = encode_texts(texts, bundle.tokenizer, Path(name))
-            context = bundle.config.context_length
+            context = bundle.config.sequence_length
             about = "validation text" if text else "text the model wrote itself"
+            about = "short texts of Atlas" if short_texts and not text else about
             limits = {"prompts": 3, "greedy_tokens": 60, "max_windows": 32}
             data = ValidationData.load(documents, tokens, context, **limits, description=about)
             result = export_model(bundle, formats, data, partial, speed_in_card=True)
@@ -44,41 +89,15 @@ def export_to(folder: Path, bundle: ModelBundle, formats: Sequence[str], text: P
     print_result(result, folder)
 
 
-def refuse_foreign(path: Path) -> None:
-    """Reject what Atlas did not train, and say what it is and what runs it."""
-    kind, advice = "", f"`atlas generate --model {path}` runs it"
-    values = read_json(path / CONFIG)
-    if path.is_file() and path.suffix.lower() == GGUF:
-        kind = f"a GGUF file ({read_gguf(path).get('general.architecture', 'no architecture')})"
-        advice += f", `atlas inspect {path}` shows its contents"
-    elif path.is_file():
-        kind, advice = "a file", "give the folder that train wrote"
-    elif (path / ADAPTER).exists():
-        kind, advice = "an adapter", "merge it with its model first (merge_and_unload of peft)"
-    elif is_hugging_face(path):
-        names = values.get("architectures") or values.get("model_type")
-        named = ", ".join(map(str, names)) if isinstance(names, list) else str(names)
-        kind = f"a Hugging Face folder ({named[:80]})"
-        advice += "; llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it"
-    elif not (path / CONFIG).exists() and (files := sorted(path.glob(f"*{GGUF}"))):
-        kind = f"a folder of exported files ({files[0].name})"
-        advice = f"`atlas generate --model {files[0]}` runs one of them"
-    if kind:
-        raise AtlasError(
-            f"{path}: {kind}, not a model that Atlas trained, so it can't be exported; {advice}"
-        )
-
-
-def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) -> None:
+def _check_arguments(folder: Path, options: Options, formats: Sequence[str], name: str) -> None:
     """Reject invalid options before doing any work."""
-    for name in formats:
+    for each in formats:
         try:
-            known_format(name)
+            known_format(each)
         except ValueError as error:
-            raise AtlasError(f"--to {name}: it must be {error}") from None
-    for conflict in export_conflicts(bundle.config.model_dump(), formats):
+            raise AtlasError(f"--to {each}: it must be {error}") from None
+    for conflict in export_conflicts(options, formats):
         raise AtlasError(f"--to: {conflict}")
-    name = bundle.metadata.name
     if not SAFE_NAME.fullmatch(name):
         raise AtlasError(f"--name {name}: use only letters, digits, '.', '_' and '-'")
     if not folder.absolute().parent.is_dir():
@@ -87,9 +106,11 @@ def _check_arguments(folder: Path, bundle: ModelBundle, formats: Sequence[str]) 
         raise AtlasError(f"--out {folder}: already exists; choose another name")
 
 
-def _validation_texts(bundle: ModelBundle, path: Path | None) -> list[str]:
+def _validation_texts(
+    bundle: ModelBundle, path: Path | None, short_texts: Sequence[str]
+) -> list[str]:
     if path is None:
-        return sample_texts(bundle.model, bundle.tokenizer)
+        return list(short_texts) or sample_texts(bundle.model, bundle.tokenizer)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -82,10 +82,12 @@ def expect(
     """Compute the results that a runtime should give, on texts and on the nasty strings.
 
     The first ``prompts`` texts also give logits and a greedy continuation of ``greedy_tokens``, cut
-    at the end of the context. Word tokenizers skip the nasty strings, because llama.cpp encodes an
-    unknown word as a known one that is its prefix.
+    at the length of a training window: a longer context would need memory for nothing. Word
+    tokenizers skip the nasty strings, because llama.cpp encodes an unknown word as a known one that
+    is its prefix.
     """
-    length = model.config.context_length
+    length = model.config.sequence_length
+    config = model.config.model_copy(update={"context_length": length})
     all_texts = [*texts, *(() if tokenizer.kind == "word" else NASTY_STRINGS)]
     ids = [each.tolist() for each in tokenizer.encode_stream(all_texts)]
     sequences = [each[:length] for each in ids[: min(prompts, len(texts))] if each]
@@ -93,7 +95,7 @@ def expect(
     new_tokens = min(greedy_tokens, length - max(map(len, starts)))
 
     def continuation(start: list[int]) -> list[int]:
-        cache = KVCache.empty(model.config, 1, model.embedding.weight)
+        cache = KVCache.empty(config, 1, model.embedding.weight)
         return continue_greedily(
             lambda new, _: model(torch.tensor([new]), cache=cache)[0], start, new_tokens
         )
@@ -129,6 +131,7 @@ def compare(
         "sequences": [ids for ids, _ in expected.sequences],
         "prompts": [ids for ids, _ in expected.prompts],
         "greedy_tokens": expected.greedy_tokens,
+        "vocab_size": model.config.vocab_size,
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -176,10 +179,12 @@ def check_agreement(
     agreement: Agreement,
     tolerance: float = math.inf,
     runtime: RuntimeProcess = LLAMA_CPP,
+    outcome: str = "not exported",
 ) -> None:
-    """Stop the export if the runtime's results are not the expected ones.
+    """Raise an error if the runtime's results are not the expected ones.
 
-    Without a tolerance, as for quantized files, only the tokens must be equal.
+    Without a tolerance, as for quantized files, only the tokens must be equal. The message ends
+    with the ``outcome``.
     """
     problems = []
     if other := agreement.token_mismatches:
@@ -192,7 +197,7 @@ def check_agreement(
         problems.append(f"{agreement.greedy_mismatches} greedy continuations differ")
     if problems:
         raise AtlasError(
-            f"{file}: {runtime.name} disagrees with PyTorch: {'; '.join(problems)}; not exported"
+            f"{file}: {runtime.name} disagrees with PyTorch: {'; '.join(problems)}; {outcome}"
         )
 
 

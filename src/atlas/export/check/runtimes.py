@@ -9,7 +9,8 @@ its ``context_length``, and what to do. The process writes ``answer.json`` to th
 
 - ``texts`` to tokenize, ``sequences`` of ids to compute logits for, and ``prompts`` (ids) to
   continue greedily by ``greedy_tokens``: the answer has ``texts`` and ``continuations`` as ids, the
-  ``end_ids``, and ``logits-N.npy``, (T, V), is next to it.
+  ``end_ids``, and ``logits-N.npy``, (T, V), is next to it. V is ``vocab_size``: some models have
+  unused logits after those of the vocabulary.
 - ``adapter``, a GGUF file with a LoRA adapter of the model: it is loaded.
 - ``exact``, the F32 file to compare with, or null: the answer measures the predictions in the
   windows of ``windows.npz`` (``inputs``, ``targets``, (N, T); negative targets are ignored), and
@@ -268,13 +269,18 @@ def answer_request(folder: Path) -> None:
         answer |= measure(runtime, exact, windows["inputs"], windows["targets"])
         answer["speed"] = runtime.speed(windows["inputs"][0].tolist()) if runtime.speed else None
     else:
+        vocab_size = request["vocab_size"]
+
+        def logits(ids: list[int], position: int) -> Logits:
+            return runtime.logits(ids, position)[:, :vocab_size]
+
         for number, sequence in enumerate(request["sequences"]):
-            np.save(folder / f"logits-{number}.npy", runtime.logits(sequence, 0))
+            np.save(folder / f"logits-{number}.npy", logits(sequence, 0))
         answer = {
             "end_ids": list(runtime.end_ids),
             "texts": [runtime.tokenize(text) for text in request["texts"] if runtime.tokenize],
             "continuations": [
-                continue_greedily(runtime.logits, prompt, request["greedy_tokens"])
+                continue_greedily(logits, prompt, request["greedy_tokens"])
                 for prompt in request["prompts"]
             ],
         }

@@ -58,7 +58,7 @@ def tensor_types(
 
 
 def quantize(source: Path, target: Path, name: GgufFormat) -> None:
-    """Let llama.cpp convert an F32 file to another format."""
+    """Let llama.cpp convert a file to another format."""
     number = str(int(file_type(name)))
     QUANTIZER.run(str(source), str(target), number, file=target)
 
@@ -82,6 +82,7 @@ def main() -> None:
     params = llama_cpp.LlamaModelQuantizeParams()
     params.ftype = int(number)
     params.nthread = threads()
+    params.allow_requantize = True  # to F32, when import checks a quantized file
     llama_cpp.model_quantize(source, target, params)
 
 

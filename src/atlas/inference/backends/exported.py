@@ -46,5 +46,11 @@ def sibling(model: Path, name: str) -> Path:
     return (model if model.name else model.absolute()).parent / name
 
 
+def tokenizer_of(model: Path) -> Path:
+    """The tokenizer of a model: in its folder for an imported one, else next to the folder."""
+    inside = model / "tokenizer"
+    return inside if inside.is_dir() else sibling(model, "tokenizer")
+
+
 def _hashes(model: Path) -> dict[str, str]:
     return {name: sha256(model / name) for name in SOURCE_FILES if (model / name).is_file()}

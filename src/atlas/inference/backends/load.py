@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from atlas.errors import AtlasError, one_line
 from atlas.inference.backends.base import LoadedModel
-from atlas.inference.backends.exported import exported_gguf, sibling
+from atlas.inference.backends.exported import exported_gguf, tokenizer_of
 from atlas.inference.backends.trial import trying
 
 Engine = Literal["auto", "llama.cpp", "torch"]
@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto") -> LoadedModel:
     """Load a folder that train wrote, a Hugging Face folder or a GGUF file.
 
-    A folder that train wrote is read with a tokenizer, by default ``tokenizer`` next to it. With
-    ``auto`` it runs in llama.cpp if its F32 GGUF file is up to date, else in PyTorch.
+    A folder that train wrote is read with a tokenizer, by default the folder ``tokenizer`` in it or
+    next to it. With ``auto`` it runs in llama.cpp if its F32 GGUF file is up to date, else in
+    PyTorch.
     """
     if path.suffix.lower() == GGUF and not path.is_dir():
         return _load_gguf(path, engine)
@@ -58,7 +59,7 @@ def load_model(path: Path, tokenizer: Path | None = None, engine: Engine = "auto
         except AtlasError as error:
             if engine == "llama.cpp":
                 raise AtlasError(f"--engine llama.cpp: {error}") from None
-    return AtlasModel.load(path, tokenizer or sibling(path, "tokenizer"), gguf)
+    return AtlasModel.load(path, tokenizer or tokenizer_of(path), gguf)
 
 
 def _load_hugging_face(path: Path) -> LoadedModel:
