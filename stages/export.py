@@ -38,7 +38,7 @@ def main(run: StageRun) -> None:
     data = ValidationData.load(
         read_documents(Path("data/clean/val")),
         TokenSplit(Path("data/tokens"), "val"),
-        bundle.config.context_length,
+        bundle.config.sequence_length,
         prompts=export.check_prompts,
         greedy_tokens=export.check_tokens,
         max_windows=export.check_windows,

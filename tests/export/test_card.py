@@ -1,11 +1,15 @@
 """The model card and the Modelfile, as their readers read them."""
 
+import copy
 import dataclasses
+import json
+import re
 
 import pytest
 import yaml
 
-from atlas.export.bundle import ModelBundle, ModelMetadata
+from atlas.errors import AtlasError
+from atlas.export.bundle import BaseModel, ModelBundle, ModelMetadata, with_base
 from atlas.export.card import FileRow, write_card
 from tests.export.models import SHAPES, store
 from tests.export.test_export import METADATA
@@ -24,10 +28,18 @@ def card(tmp_path, tokenizer):
     """Write the card and the Modelfile; return their texts."""
 
     def write(
-        metadata: ModelMetadata = METADATA, formats=FORMATS, files=FILES, speeds=(), **options
+        metadata: ModelMetadata = METADATA,
+        formats=FORMATS,
+        files=FILES,
+        speeds=(),
+        own=None,
+        **options,
     ):
         model = store(tmp_path / "model", SHAPES["llama"] | options, tokenizer)
-        bundle = ModelBundle(tmp_path / "model", model.config, tokenizer, metadata)
+        (tmp_path / "model/LICENSE").write_text("the terms")
+        base = BaseModel.read(tmp_path / "model")
+        metadata = with_base(metadata, base)
+        bundle = ModelBundle(tmp_path / "model", model.config, own or tokenizer, metadata)
         folder = tmp_path / "out"
         (folder / "mine-hugging_face").mkdir(parents=True, exist_ok=True)
         write_card(
@@ -45,6 +57,51 @@ def card(tmp_path, tokenizer):
         return texts, folder / "Modelfile"
 
     return write
+
+
+ORIGIN = {
+    "name": "Lamp-135M",
+    "author": "Ann Other",
+    "license": "Apache-2.0",
+    "url": "https://example.org/lamp",
+}
+
+
+@pytest.mark.parametrize("file", ["base.json", "origin.json"])
+def test_a_card_names_the_base_and_carries_its_licence(card, tmp_path, tokenizer, file):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / file).write_text(json.dumps(ORIGIN))
+    chat = copy.copy(tokenizer)
+    chat.chat_template = "{{ messages }}"
+    chat.end_ids = frozenset({tokenizer.eos, 7})
+    texts, modelfile = card(ModelMetadata("mine"), own=chat)
+    for body in texts.values():
+        assert yaml.safe_load(body.split("---\n")[1])["license"] == "apache-2.0"
+        assert "Lamp-135M by Ann Other; licence: Apache-2.0. https://example.org/lamp" in body
+        assert ("fine-tuned from Lamp-135M" in body) == (file == "base.json")
+        assert "follows no instructions" not in body
+    for folder in (tmp_path / "out", tmp_path / "out/mine-hugging_face"):
+        assert (folder / "LICENSE").read_text() == "the terms"
+    lines = modelfile.read_text().splitlines()
+    stops = [line for line in lines if line.startswith("PARAMETER stop")]
+    assert stops == [f'PARAMETER stop "{chat.piece(each)}"' for each in sorted(chat.end_ids)]
+    assert not any(line.startswith("TEMPLATE") for line in lines)
+    assert not re.search(r"\n{3}", texts["README.md"])
+
+
+def test_a_base_without_a_licence_is_a_warning(tmp_path, tokenizer, caplog):
+    store(tmp_path / "model", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "model/base.json").write_text('{"name": "Lamp-135M"}')
+    bundle = ModelBundle.load(tmp_path / "model", tmp_path / "tokenizer", ModelMetadata("mine"))
+    assert "the licence of Lamp-135M is unknown" in caplog.text
+    assert bundle.metadata.license is None
+    caplog.clear()
+    ModelBundle.load(tmp_path / "model", tmp_path / "tokenizer", METADATA)
+    assert not caplog.text
+    (tmp_path / "model/base.json").write_text("[]")
+    with pytest.raises(AtlasError, match=r"base\.json: damaged"):
+        ModelBundle.load(tmp_path / "model", tmp_path / "tokenizer", METADATA)
 
 
 def test_a_card_has_data_license_shape_quality_sample_and_usage(card):

@@ -112,6 +112,10 @@ def test_a_folder_that_cannot_be_used_is_named(project):
         ({"train.lora.targets": []}, "train.lora.targets is []: "),
         ({"train.lora_rank": 8}, "did you mean train.lora.rank?"),
         (
+            {"export.formats": ["gguf:adapter"]},
+            "export.formats: gguf:adapter needs a model trained with LoRA: set train.lora.rank",
+        ),
+        (
             {"train.lora.rank": 8, "train.freeze": ["norm"]},
             "train.lora.rank is 8, and train.freeze is not empty: LoRA freezes all given weights",
         ),

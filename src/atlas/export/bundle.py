@@ -1,8 +1,10 @@
 """Everything an export needs: a trained model, its metadata, and text to check the files with."""
 
+import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,12 @@ from torch import Tensor
 from atlas.cleaning.documents import Document
 from atlas.corpora.manifest import Manifest
 from atlas.errors import AtlasError, one_line
-from atlas.inference.backends.base import chat_template, comes_from_elsewhere
+from atlas.inference.backends.base import (
+    ORIGINS,
+    TUNED_FROM,
+    chat_template,
+    comes_from_elsewhere,
+)
 from atlas.inference.generate import generate
 from atlas.inference.sampling import Sampling
 from atlas.model.config import ModelConfig, check_tokenizer
@@ -31,6 +38,7 @@ MAX_CHARACTERS = 20_000_000  # of the texts whose tokens are compared
 BATCH_SIZE = 16  # windows per forward pass, fewer if they have more logits than the next number
 MAX_LOGITS = 1 << 26
 SAMPLES = 4
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,43 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class BaseModel:
+    """The model from elsewhere that a model is, or that its training started from."""
+
+    name: str
+    author: str | None
+    license: str | None
+    url: str | None
+    is_tuned: bool  # False: the model is the base itself, in Atlas's format
+
+    @classmethod
+    def read(cls, folder: Path) -> "BaseModel | None":
+        """Read origin.json or base.json of a model's folder; None for a model from scratch."""
+        for name in ORIGINS:
+            path = folder / name
+            if not path.is_file():
+                continue
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+                texts = {
+                    key: one_line(str(values.get(key) or "")).replace('"', "'") or None
+                    for key in ("name", "author", "license", "url")
+                }
+            except (OSError, ValueError, AttributeError):
+                raise AtlasError(
+                    f"{path}: damaged; `atlas import` or `dvc repro -f train` recreates it"
+                ) from None
+            texts["name"] = texts["name"] or "an unnamed model"
+            return cls(**texts, is_tuned=name == TUNED_FROM)  # type: ignore[arg-type]
+        return None
+
+    def describe(self) -> str:
+        """Describe the model in one line."""
+        by = f" by {self.author}" if self.author else ""
+        return f"{self.name}{by}; licence: {self.license or 'unknown'}"
+
+
+@dataclass(frozen=True)
 class ModelMetadata:
     """Metadata of a model; empty fields are left out of the files."""
 
@@ -75,6 +120,7 @@ class ModelMetadata:
     description: str | None = None  # one sentence
     source: str | None = None  # URL of the model or of the code that made it
     data: TrainingData | None = None
+    base: BaseModel | None = None
 
     def __post_init__(self) -> None:
         """Make each text one line without double quotes, safe in Markdown and in a Modelfile."""
@@ -136,13 +182,25 @@ class ModelBundle:
                 f"{folder}: the embedding has {config.vocab_size} rows, but {tokenizer} has "
                 f"{loaded.vocab_size} pieces; train the model with this tokenizer (`dvc repro`)"
             )
-        return cls(folder, config, loaded, metadata)
+        base = BaseModel.read(folder)
+        if base and not (metadata.license or base.license):
+            logger.warning(
+                "the licence of %s is unknown: find it out before you publish the model, and set "
+                "export.license",
+                base.name,
+            )
+        return cls(folder, config, loaded, with_base(metadata, base))
 
     @property
     def chat_template(self) -> str:
         """The chat template of the exported files."""
         from_elsewhere = comes_from_elsewhere(self.folder)
         return chat_template(self.config, self.tokenizer, from_elsewhere=from_elsewhere)
+
+    @property
+    def chats(self) -> bool:
+        """True for a model that has learned the marks of its tokenizer's chat template."""
+        return self.chat_template == self.tokenizer.chat_template
 
     @cached_property
     def model(self) -> Decoder:
@@ -189,6 +247,12 @@ class ValidationData:
                 break
         description = f"{tokens:,} tokens of {description}"
         return cls(texts, batches, prompts, greedy_tokens, description)
+
+
+def with_base(metadata: ModelMetadata, base: BaseModel | None) -> ModelMetadata:
+    """Add the base to metadata; its licence stays that of the weights if there is no other."""
+    license_ = metadata.license or (base.license if base else None)
+    return replace(metadata, license=license_, base=base)
 
 
 def source_eos(tokenizer: Tokenizer) -> int:

@@ -1,6 +1,7 @@
 """Write the model card (README.md) and Ollama's Modelfile next to exported files."""
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +78,7 @@ def write_card(
         speeds=speeds,
         threads=threads(),
         sampling=DEFAULT_SAMPLING,
+        chats=bundle.chats,
         prompt=prompt_text,
         shell_prompt=_shell_words(prompt_text),
         continuation=text.removeprefix(prompt_text),
@@ -97,13 +99,16 @@ def write_card(
             load_path=load_path,
         )
         write_text(target / CARD, card)
+        for licence in sorted(bundle.folder.glob("LICENSE*")):  # of the base
+            shutil.copyfile(licence, target / licence.name)
     if recommended:
         modelfile = templates.get_template("Modelfile.j2").render(
             metadata=metadata,
             file=recommended,
             context_length=bundle.config.context_length,
             sampling=DEFAULT_SAMPLING,
-            end=bundle.tokenizer.piece(bundle.tokenizer.eos),
+            ends=[bundle.tokenizer.piece(each) for each in sorted(bundle.tokenizer.end_ids)],
+            chats=bundle.chats,
         )
         write_text(folder / MODELFILE, modelfile)
 

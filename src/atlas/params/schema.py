@@ -28,7 +28,13 @@ from pydantic_core import ErrorDetails
 
 from atlas.errors import AtlasError, did_you_mean, one_line
 from atlas.params.mixture import mix_conflicts
-from atlas.params.runtime_support import GATED, export_conflicts, fitting_width, known_format
+from atlas.params.runtime_support import (
+    ADAPTER,
+    GATED,
+    export_conflicts,
+    fitting_width,
+    known_format,
+)
 from atlas.params.start import freeze_conflicts, is_empty, start_conflicts
 
 BYTES = 256
@@ -599,6 +605,11 @@ def conflicts(params: Params, root: Path) -> Iterator[str]:
     yield from freeze_conflicts(train.freeze, params.model.model_dump())
     if train.lora.rank is not None:
         yield from _lora_conflicts(params, root)
+    elif ADAPTER in params.export.formats:
+        yield (
+            f"export.formats: {ADAPTER} needs a model trained with LoRA: set train.lora.rank "
+            f"(`atlas preset base lora`), or drop {ADAPTER}"
+        )
     for problem in export_conflicts(params.model.model_dump(), params.export.formats):
         yield f"export.formats: {problem}"
 

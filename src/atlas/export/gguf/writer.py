@@ -92,6 +92,13 @@ def add_general(writer: GGUFWriter, metadata: ModelMetadata, parameters: int) ->
     ):
         if value:
             add(value)
+    if base := metadata.base:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, base.name)
+        if base.author:
+            writer.add_base_model_author(0, base.author)
+        if base.url:
+            writer.add_base_model_repo_url(0, base.url)
     writer.add_tags(["text-generation"])
     if metadata.data:
         writer.add_dataset_count(1)

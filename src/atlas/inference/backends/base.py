@@ -33,7 +33,8 @@ QUESTION_CHAT = (
 BOS = "{{ bos_token }}"
 
 
-ORIGINS = ("origin.json", "base.json")  # of an imported model, and of one trained from it
+TUNED_FROM = "base.json"
+ORIGINS = ("origin.json", TUNED_FROM)  # of an imported model, and of one trained from it
 
 
 def comes_from_elsewhere(folder: Path) -> bool:
