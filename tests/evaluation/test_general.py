@@ -54,6 +54,15 @@ def test_losses_of_texts_of_any_length(evaluator):
     assert text_losses(evaluator, texts).tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_texts_begin_with_bos_if_the_windows_of_a_split_do(evaluator):
+    index = replace(evaluator.splits["val"].index, bos=7)
+    with_bos = replace(evaluator, splits={"val": SimpleNamespace(index=index)})
+    (found,) = text_losses(with_bos, [ScoredText([5, 6])])
+    logits = evaluator.model(torch.tensor([[7, 5]]))[0].detach()
+    expected = F.cross_entropy(logits, torch.tensor([5, 6]), reduction="sum")
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_an_untrained_model_chooses_at_random(evaluator):
     metrics = general_metrics(evaluator)
     assert set(metrics) == {"general_bits_per_byte", "general_accuracy"}
