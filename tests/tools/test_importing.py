@@ -14,14 +14,23 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
 from atlas.inference.backends.load import load_model
+from atlas.model.config import ModelConfig
+from atlas.params import presets
 from atlas.params.runtime_support import architecture_of
 from atlas.tools import importing, sources
 from atlas.tools.importing import TEXTS, check_memory, import_model
+from tests.code_walk import ROOT
 from tests.export.models import SHAPES, InProcess, bundle_of, store
 from tests.small import text
 from tests.tools.console import atlas
@@ -131,6 +140,25 @@ def test_a_hugging_face_folder_becomes_a_base_model(source, out, quick, capsys):
     np.testing.assert_allclose(loaded.backend(1).prefill({0: ids})[0], expected, atol=1e-4)
 
 
+def test_the_preset_of_a_base_model_fits_it(source, out, quick, tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    import_model(source, out, tmp_path)
+    values = {change.key: change.new for change in presets.changes(tmp_path, ["base"])}
+    assert "-S train.start=models/base " in presets.as_flags(values)  # no value needs quotes
+    params = presets.with_presets(tmp_path, ["base"])
+    config = ModelConfig.read(out)
+    assert params.model.model_dump() == config.model_dump(include=set(params.model.model_dump()))
+    assert params.tokenizer.path == "models/base/tokenizer"
+    assert params.train.sequence_length == config.sequence_length == 96
+    assert params.export.license == "apache-2.0"
+    assert presets.with_presets(tmp_path, ["base", "lora"]).train.lora.rank
+    assert presets.described(tmp_path)[0] == (
+        "base",
+        "Fine-tune Tiny-1K for about ten minutes on two cores",
+    )
+
+
 def test_a_base_model_is_replaced_and_other_folders_are_not(source, out, quick, tmp_path):
     import_model(source, out, tmp_path)
     before = (out / "model.safetensors").read_bytes()
@@ -145,6 +173,26 @@ def test_a_base_model_is_replaced_and_other_folders_are_not(source, out, quick, 
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     with pytest.raises(AtlasError, match="nowhere/models does not exist; create it first"):
         import_model(source, tmp_path / "nowhere/models/base", tmp_path)
+
+
+def test_shards_are_read(source, out, quick, tmp_path):
+    model = LlamaForCausalLM.from_pretrained(source)
+    (source / "model.safetensors").unlink()
+    model.save_pretrained(source, max_shard_size="20KB")
+    import_model(source, out, tmp_path)
+    files = json.loads((out / "origin.json").read_text())["files"]
+    assert sum(name.endswith(".safetensors") for name in files) > 1
+
+
+def test_a_position_table_is_cut_to_the_context(source, out, quick, tmp_path):
+    shape = {"n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
+    size = json.loads((source / "config.json").read_text())["vocab_size"]
+    ends = {"bos_token_id": None, "eos_token_id": 0}
+    GPT2LMHeadModel(GPT2Config(vocab_size=size, **shape, **ends)).save_pretrained(source)
+    import_model(source, out, tmp_path, context_length=48)
+    preset = yaml.safe_load((out / "preset.yaml").read_text())
+    assert (preset["model"]["positions"], preset["model"]["context_length"]) == ("learned", 48)
+    assert "gate" not in preset["train"]["lora"]["targets"]
 
 
 def test_weights_keep_16_bits_if_that_loses_nothing(source, out, quick, tmp_path):

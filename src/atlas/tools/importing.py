@@ -64,7 +64,7 @@ SEQUENCE_LENGTH = 256  # tokens of a window in fine-tuning
 TUNING_SECONDS = 600
 WEIGHTS_PER_SECOND = 4e10  # times tokens, in training on two cores
 BATCH_SIZE, LOGIT_BYTES = 4, 3e8
-LARGE_MODEL, LARGE_VOCABULARY = 300_000_000, 80_000
+SMALL_MODEL, LARGE_MODEL, LARGE_VOCABULARY = 50_000_000, 300_000_000, 80_000
 # Ours, so that nobody trained on them; each is short, because the first logits decide.
 TEXTS = (
     "The lighthouse keeper counted the steps again. There had always been two hundred and twelve "
@@ -355,13 +355,17 @@ def preset(config: ModelConfig, source: Source, base: str) -> dict[str, Any]:
         "tokenizer": {"path": f"{base}/{TOKENIZER}"},
         "model": model,
         "train": train,
-        "evaluate": {"batch_size": int(min(16, max(1, rows))), "free_samples": 4},
+        "evaluate": {
+            "batch_size": int(min(16, max(1, rows))),
+            "stride": 0.5 if size < SMALL_MODEL else None,
+            "free_samples": 4,
+        },
         "export": {
             "name": f"{file_name(source.name)}-tuned",
             "license": licence,
             "source": url if ONE_WORD.fullmatch(re.sub("[:/]", "", source.url or "")) else None,
             "formats": [each for each in formats if not list(export_conflicts(options, [each]))],
-            "check_windows": 16,
+            "check_windows": 8,
         },
     }
 
