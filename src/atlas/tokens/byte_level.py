@@ -275,14 +275,14 @@ class _Spec:
         self._json, self._name = spec, name
         model = spec.get("model")
         if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-            self._refuse("it has no vocabulary of byte-pair encoding")
+            raise self._refusal("it has no vocabulary of byte-pair encoding")
         if model.get("type", "BPE") != "BPE" or "merges" not in model:
-            self._refuse(f"its model is {model.get('type')}, not BPE")
+            raise self._refusal(f"its model is {model.get('type')}, not BPE")
         if model.get("byte_fallback"):
-            self._refuse("it is BPE of characters with bytes as a fallback")
+            raise self._refusal("it is BPE of characters with bytes as a fallback")
         for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
             if model.get(key):
-                self._refuse(f"its model has {key}={model[key]!r}")
+                raise self._refusal(f"its model has {key}={model[key]!r}")
         letters = byte_letters()
         # Without a piece, a byte is left out: no text may have it, as in SmolLM2.
         self.missing = [letter for letter in letters if letter not in model["vocab"]]
@@ -300,12 +300,12 @@ class _Spec:
         for each in added:
             rules = [key for key in ("lstrip", "rstrip", "single_word") if each.get(key)]
             if rules and not each.get("special"):
-                self._refuse(f"its token {each['content']!r} has the rule {rules[0]}")
+                raise self._refusal(f"its token {each['content']!r} has the rule {rules[0]}")
         self.ids: dict[str, int] = model["vocab"] | {each["content"]: each["id"] for each in added}
         self.merges = [_merge(each) for each in model["merges"]]
         self.tokens = self._in_order()
         if self.missing and model.get("unk_token") in self.ids:
-            self._refuse(
+            raise self._refusal(
                 f"it reads byte 0x{letters[self.missing[0]][0]:02X}, which has no piece, as the "
                 f"token {model['unk_token']!r}; llama.cpp leaves such bytes out"
             )
@@ -371,10 +371,10 @@ class _Spec:
         """The tokens in the order of ids."""
         names = {identity: token for token, identity in self.ids.items()}
         if len(names) < len(self.ids):
-            self._refuse("two of its tokens have the same id")
+            raise self._refusal("two of its tokens have the same id")
         tokens = [names.get(each, f"[PAD{each}]") for each in range(max(names) + 1)]
         if len(set(tokens)) < len(tokens) or len(tokens) > 2 * len(names):
-            self._refuse("its ids have too many gaps")
+            raise self._refusal("its ids have too many gaps")
         return tokens
 
     def _normalizes(self, step: object) -> bool:
@@ -383,10 +383,10 @@ class _Spec:
                 return False
             case {"type": "NFC"} | {"type": "Sequence", "normalizers": [{"type": "NFC"}]}:
                 return True
-        return self._refuse(f"its normalizer {json.dumps(step)[:120]} is neither NFC nor none")
+        raise self._refusal(f"its normalizer {json.dumps(step)[:120]} is neither NFC nor none")
 
-    def _refuse(self, reason: str) -> Any:
-        raise AtlasError(
+    def _refusal(self, reason: str) -> AtlasError:
+        return AtlasError(
             f"{self._name}: {reason}; Atlas reads byte-level BPE as of GPT-2, Llama 3 or Qwen, and "
             "sentencepiece models"
         )

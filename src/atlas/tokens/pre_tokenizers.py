@@ -168,7 +168,7 @@ def _patterns(step: object, missing: Sequence[str]) -> Iterator[str]:
             raise _UnknownStepError(f"no known step ({json.dumps(step)[:120]})")
 
 
-def _checked(pattern: str, settings: Mapping[str, Any]) -> str:
+def _checked(pattern: str, settings: Mapping[object, Any]) -> str:
     """Accept a pattern whose matches and the parts between them are all kept."""
     behavior, invert = settings.get("behavior"), settings.get("invert", False)
     removed = (behavior, invert) == ("Removed", True)

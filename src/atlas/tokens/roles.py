@@ -97,7 +97,7 @@ class Roles:
                 given = _json(folder / file).get(f"{role}_token_id")
                 numbers = given if isinstance(given, list) else [given]
                 found = (pieces.get(each) for each in numbers if isinstance(each, int))
-                names += [name for name in found if name in special]
+                names += [name for name in found if name is not None and name in special]
         for role, names in by_id.items():
             named[role] = named[role] or next(iter(names), None)
         named["bos"] = named["bos"] or first
