@@ -177,6 +177,14 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
             {"model.positions": "none", "model.no_rope_every": 2},
             "model.no_rope_every is 2 without RoPE: set it to null",
         ),
+        (
+            {"model.positions": "none", "model.d_head": 33},
+            "2 or more, and model.d_head is 33: try model.d_head=34",
+        ),
+        (
+            {"model.d_head": 10},
+            "q8_0 packs rows of 32, and model.n_head * model.d_head is 40: try model.d_head=16 or",
+        ),
         ({"model.no_rope_every": 1}, "so no block has positions: set model.positions=none"),
         ({"model.no_rope_every": 5}, "so every block has positions: set model.no_rope_every=null"),
         (

@@ -342,7 +342,7 @@ def export_conflicts(options: Options, formats: Sequence[str]) -> Iterator[str]:
             [name for name in formats if name == HUGGING_FACE],
         ),
     }
-    width, heads = options["d_model"], options["n_head"]
+    size, heads = _head_size(options), options["n_head"]
     for runtime, (rows, named) in runtimes.items():
         support = find_support(rows, options)
         if named and support is None:
@@ -351,10 +351,13 @@ def export_conflicts(options: Options, formats: Sequence[str]) -> Iterator[str]:
                 f"{nearest_change(rows, options)}; or drop {', '.join(named)}"
             )
         elif named and support and not _runs_heads(support, options):
+            key, fix = "model.d_head", f"model.d_head={_round_up(size, 2)}"
+            if not options["d_head"]:
+                key = "model.d_model / model.n_head"
+                fix = f"model.d_model={_round_up(options['d_model'], 2 * heads)}"
             yield (
                 f"{runtime}'s {support.name} needs heads with an even number of channels, 2 or "
-                f"more, and model.d_model / model.n_head is {width // heads}: try "
-                f"model.d_model={_round_up(width, 2 * heads)}"
+                f"more, and {key} is {size}: try {fix}"
             )
     programs = [name for name in formats if name in (ONNX, TORCH)]
     if programs and options["kind"] != "decoder":
@@ -368,13 +371,25 @@ def export_conflicts(options: Options, formats: Sequence[str]) -> Iterator[str]:
                 f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.{key} is {options[key]}: try "
                 f"model.{key}={fit} or drop {', '.join(packed)}"
             )
+    if packed and options["d_head"] and (queries := heads * size) % BLOCK_SIZE:
+        fit = _round_up(size, math.lcm(2, BLOCK_SIZE // math.gcd(heads, BLOCK_SIZE)))
+        yield (
+            f"{packed[0]} packs rows of {BLOCK_SIZE}, and model.n_head * model.d_head is "
+            f"{queries}: try model.d_head={fit} or drop {', '.join(packed)}"
+        )
+
+
+def _head_size(options: Options) -> int:
+    size: int = options["d_head"] or options["d_model"] // options["n_head"]
+    return size
 
 
 def _runs_heads(support: RuntimeSupport, options: Options) -> bool:
     """True if the runtime runs heads of this size; a model with RoPE has its own rule."""
-    size, rest = divmod(options["d_model"], options["n_head"])
-    if options["positions"] == "rope" or rest:
+    is_uneven = not options["d_head"] and options["d_model"] % options["n_head"]
+    if options["positions"] == "rope" or is_uneven:
         return True
+    size = _head_size(options)
     too_small = size < MIN_HEAD and isinstance(support, Architecture)
     return not (too_small or (support.uses_rope and size % 2))
 
