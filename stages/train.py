@@ -21,7 +21,7 @@ from atlas.tokens.shards import TokenIndex
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.training.checkpoint import Checkpoints, full_weights
 from atlas.training.distributed import DistributedContext, distributed_context, launch
-from atlas.training.memory import explain_out_of_memory, peak_memory, trained_count
+from atlas.training.memory import explain_out_of_memory, peak_memory, reuse_memory, trained_count
 from atlas.training.metrics import TrainState, sample_text, samples_page
 from atlas.training.start import origin_of
 from atlas.training.train_step import make_deterministic
@@ -34,6 +34,7 @@ def main(run: StageRun) -> None:
     """Train models/model on data/tokens."""
     params, train = run.params, run.params.train
     make_deterministic(project_root() / ".ckpt/compiled")
+    reuse_memory()
     with (
         distributed_context(choose_device()) as context,
         explain_out_of_memory(train, context.device),

@@ -1,5 +1,9 @@
 """A run that does not fit into memory is refused, with a change that would fit."""
 
+import platform
+import subprocess
+import sys
+
 import psutil
 import pytest
 import torch
@@ -146,3 +150,30 @@ def test_this_machine_has_memory():
     held = torch.ones(2**24)
     now = psutil.Process().memory_info().rss
     assert held.nbytes < now < 1.1 * peak_memory(CPU) < 2**40  # the system counts in blocks
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_freed_memory_is_used_again():
+    """In a process of its own, as the setting stays. A fault is a page of new memory."""
+    code = """
+import resource, sys, torch
+from atlas.training.memory import reuse_memory
+if sys.argv[1] == "reuse":
+    reuse_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros(1 << 26)
+before = faults()
+torch.zeros(1 << 26)
+print(faults() - before)
+"""
+    new, reused = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, mode], capture_output=True, check=True
+            ).stdout
+        )
+        for mode in ("default", "reuse")
+    )
+    assert reused < new / 4

@@ -176,6 +176,36 @@ def test_compilation_is_chosen_by_the_length_of_a_run(monkeypatch):
         should_compile(1.0, CPU)
 
 
+def test_compiled_modules_are_eager_in_evaluation(monkeypatch):
+    """Whose shapes change, so that each would be compiled again."""
+    calls = []
+
+    def counted(function, dynamic):
+        assert dynamic is False
+        return lambda *inputs: (calls.append(inputs), function(*inputs))[1]
+
+    monkeypatch.setattr(torch, "compile", counted)
+    layer, x = torch.nn.Linear(2, 3), torch.ones(1, 2)
+    expected = layer(x)
+    train_step.compile_for_training(layer)
+    assert torch.equal(layer(x), expected)
+    assert len(calls) == 1
+    assert torch.equal(layer.eval()(x), expected)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("n_layer", "separate"), [(8, 0), (9, 9)])
+def test_the_blocks_of_a_deep_model_are_compiled_one_by_one(
+    new_trainer, monkeypatch, n_layer, separate
+):
+    compiled = []
+    monkeypatch.setattr(train_step, "compile_for_training", compiled.append)
+    monkeypatch.setattr(train_step, "compiler_works", lambda _: True)
+    monkeypatch.setenv("ATLAS_COMPILE", "1")
+    assert new_trainer(options={"n_layer": n_layer}).train_step.compiled
+    assert len(compiled) == separate
+
+
 def test_without_a_compiler_training_warns_and_is_eager(monkeypatch, caplog):
     def broken(_function):
         raise RuntimeError("no g++\nanywhere")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from atlas.model.config import ModelConfig
 from atlas.model.layers import GATES, SAVE_OUTPUT_ONLY
+from atlas.model.loss import CHUNK, MANY_LOGITS
 
 FLOAT = 4  # bytes
 ADAM_MOMENTS = 2
@@ -115,11 +116,18 @@ def training_bytes(
     the inputs of all blocks are saved. ``moments`` is the number of optimizer values per weight.
     """
     weights = count(config).total_parameters * FLOAT
+    tokens = batch * config.context_length
     saved = _saved_by_token(config)
     if activation_checkpointing:
         one_block = config.model_copy(update={"n_layer": 1})
         saved = _saved_by_token(one_block) + config.n_layer * config.d_model
-    kept = batch * config.context_length * saved + _saved_by_all(config)
+    if tokens * config.vocab_size <= MANY_LOGITS:
+        loss = tokens * config.vocab_size  # probabilities
+    else:  # gradients of the head and its input, and a chunk of probabilities
+        loss = (config.vocab_size + tokens) * config.d_model + min(
+            CHUNK, tokens * config.vocab_size
+        )
+    kept = tokens * saved + loss + _saved_by_all(config)
     return {
         "weights": weights,
         "gradients": weights,
@@ -129,7 +137,7 @@ def training_bytes(
 
 
 def _saved_by_token(config: ModelConfig) -> int:
-    """Floats that the forward pass saves per token."""
+    """Floats that the forward pass saves per token, without the loss."""
     attention = (
         config.d_model + config.query_channels  # input, and the input of the output matrix
         + config.query_channels + 2 * config.key_channels  # queries, keys, values
@@ -145,8 +153,8 @@ def _saved_by_token(config: ModelConfig) -> int:
     # Input, mean and deviation of a LayerNorm; input, output and root of an RMSNorm.
     norm = config.d_model + 2 if config.norm == "layernorm" else 2 * config.d_model + 1
     final_norm = 0 if config.norm_position == "post" else norm
-    head = config.d_model + config.vocab_size  # its input, and the probabilities for the loss
-    return config.n_layer * (attention + feed_forward + 2 * norm) + final_norm + head
+    head_input = config.d_model
+    return config.n_layer * (attention + feed_forward + 2 * norm) + final_norm + head_input
 
 
 def _saved_by_all(config: ModelConfig) -> int:

@@ -21,6 +21,7 @@ from atlas.model.attention import Attention, AttentionMetadata, KVCache, LayerCa
 from atlas.model.config import ModelConfig
 from atlas.model.language_model import LanguageModel, check_ids, check_rows
 from atlas.model.layers import FeedForward, make_norm
+from atlas.model.loss import head_loss
 from atlas.model.masks import (
     AttentionMask,
     RotaryPositions,
@@ -163,11 +164,13 @@ class Decoder(Transformer):
         mask: Tensor | None = None,
         cache: KVCache | None = None,
         weights: list[Tensor] | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
         """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
         With a cache, ``ids`` are the new tokens of each text, and padding must be on the right.
-        ``weights`` receives the attention weights of each block, (B, H, T, S).
+        ``weights`` receives the attention weights of each block, (B, H, T, S). With ``targets``
+        (B, T), return the sum of their cross-entropies instead, without storing many logits.
         """
         check_ids(self.config, ids, mask, cache.longest if cache is not None else 0)
         if cache is not None:
@@ -180,7 +183,10 @@ class Decoder(Transformer):
         metadata = self.attention_metadata(attention_mask, causal=True, weights=weights)
         for number, block in enumerate(self.blocks):
             x = block(x, metadata, cache.layers[number] if cache is not None else None)  # (B, T, C)
-        logits: Tensor = self.head(self.norm(x))  # (B, T, V)
+        x = self.norm(x)
+        if targets is not None:
+            return head_loss(x, self.head.weight, targets)
+        logits: Tensor = self.head(x)  # (B, T, V)
         return logits
 
 

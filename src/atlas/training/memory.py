@@ -1,5 +1,6 @@
 """Check that training fits in memory; otherwise suggest a change in one line."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from atlas.training.start import freeze
 
 CPU_OUT_OF_MEMORY = "can't allocate memory"  # PyTorch raises a plain RuntimeError on a CPU
 SMALLER_MODEL = "a smaller model, such as half of model.d_model or of model.n_layer"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # Values an optimizer keeps per weight. Muon keeps one for most weights and two for the rest.
 MOMENTS = {"adamw": 2, "muon": 2, "sgd": 1}
 
@@ -61,6 +63,16 @@ def suggest_change(
                 setting = "train.activation_checkpointing=true " if added else ""
                 return f"try {setting}train.grad_accum_steps={steps}"
     return f"try {SMALLER_MODEL}"
+
+
+def reuse_memory() -> None:
+    """Keep freed memory for later tensors, where the C library is glibc.
+
+    By default large tensors get new memory every time, which the system first fills with zeros.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @contextmanager
