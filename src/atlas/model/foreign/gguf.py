@@ -155,6 +155,9 @@ def _options(keys: ConfigKeys, name: str, file: "TensorFile") -> dict[str, Any]:
     width, heads = keys.number("embedding_length"), keys.number("attention.head_count")
     size = keys.number("attention.key_length", max(1, width // heads))
     keys.only("attention.value_length", size)
+    key_heads = keys.number("attention.head_count_kv", heads)
+    if heads % key_heads:
+        keys.refuse("attention.head_count_kv", f"it must divide attention.head_count, {heads}")
     epsilon = f"attention.layer_norm_{'rms_' * (norm == 'rmsnorm')}epsilon"
     layers, context = keys.number("block_count"), keys.number("context_length")
     options = {
@@ -162,7 +165,7 @@ def _options(keys: ConfigKeys, name: str, file: "TensorFile") -> dict[str, Any]:
         "d_model": width,
         "n_layer": layers,
         "n_head": heads,
-        "n_kv_head": keys.number("attention.head_count_kv", heads),
+        "n_kv_head": key_heads,
         "d_head": None if size * heads == width else size,
         "d_ff": keys.number("feed_forward_length"),
         "context_length": context,
@@ -279,7 +282,7 @@ def _llama3(options: Mapping[str, Any], file: "TensorFile", before: int) -> dict
         return {}
     contexts = dict.fromkeys((before, 8192, *CONTEXTS))
     candidates = [(context, *ROTATIONS["llama3"]) for context in contexts]
-    for context, *turns in (*candidates, *_fitted(options, factors, scaling)):
+    for context, *turns in (*candidates, *_fitted(options, factors, scaling, before)):
         found = {
             "rope_scaling": scaling,
             "rope_scaling_kind": "llama3",
@@ -295,7 +298,7 @@ def _llama3(options: Mapping[str, Any], file: "TensorFile", before: int) -> dict
 
 
 def _fitted(
-    options: Mapping[str, Any], factors: Tensor, scaling: float
+    options: Mapping[str, Any], factors: Tensor, scaling: float, context: int
 ) -> Iterator[tuple[int, float, float]]:
     """Yield context and turns of a blend between two pairs of channels, if there is one."""
     frequencies, _ = rotary_frequencies(config_of(ModelParams(**options), 1))
@@ -307,8 +310,7 @@ def _fitted(
         first, last = blended[0], blended[-1]
         slope = float((kept[first] - kept[last]) / (frequencies[first] - frequencies[last]))
         offset = slope * float(frequencies[first]) - float(kept[first])
-        # kept = (context * frequency / 2 pi - low) / (high - low), for any context
-        context = 8192
+        # kept = (context * frequency / 2 pi - low) / (high - low), whatever the context
         span = context / (2 * math.pi * slope)
         if offset > 0:
             yield context, round(offset * span, 4), round((offset + 1) * span, 4)

@@ -342,6 +342,9 @@ def _rotary_options(
         keys.only("use_parallel_residual", False)
     else:
         size = keys.number("head_dim", size)
+    key_heads = keys.number("num_key_value_heads", heads)
+    if heads % key_heads:
+        keys.refuse("num_key_value_heads", f"it must divide num_attention_heads, {heads}")
     if kind.model_type == "gemma":
         keys.only("use_bidirectional_attention", None, False)
     epsilon = {"starcoder2": "norm_epsilon", "stablelm": "layer_norm_eps"}
@@ -350,7 +353,7 @@ def _rotary_options(
         "d_model": width,
         "n_layer": layers,
         "n_head": heads,
-        "n_kv_head": keys.number("num_key_value_heads", heads),
+        "n_kv_head": key_heads,
         "d_head": None if size * heads == width else size,
         "d_ff": keys.number("intermediate_size"),
         "context_length": context,
@@ -442,7 +445,7 @@ def _window(keys: ConfigKeys, kind: HuggingFaceClass, context: int, layers: int)
         first = keys.get("max_window_layers", 28)
         if not keys.flag("use_sliding_window", default=False):
             return None
-        if kind.model_type == "smollm3":
+        if kind.model_type == "smollm3" and not given:
             kinds = [FULL, SLIDING]  # blocks with positions, and without
         elif not given:
             kinds = [SLIDING if block >= first else FULL for block in range(layers)]

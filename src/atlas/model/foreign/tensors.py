@@ -10,10 +10,11 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig
@@ -58,6 +59,7 @@ FEED_FORWARD = ("feed_forward.gate", "feed_forward.up", "feed_forward.down")
 ALL = (*QKV, "attention.output", *FEED_FORWARD, *NORMS)
 TABLES = ("embedding.weight", "positions.weight", "head.weight")
 
+FIRST_BLOCK = "blocks.0."
 BLOCK = re.compile(r"^blocks\.\d+\.")
 
 Shape = tuple[int, ...]
@@ -431,9 +433,31 @@ class TensorConverter:
 
 
 def stored_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Shapes of the tensors that a model of ours stores, by name."""
-    with torch.device("meta"):
-        return {name: tuple(each.shape) for name, each in weights_of(make_model(config)).items()}
+    """Shapes of the tensors that a decoder of ours stores, by name."""
+    small = config.model_copy(update={"n_layer": 1, "context_length": 2})  # blocks are alike
+    with _WithoutInit():
+        model = make_model(small)
+    shapes: dict[str, Shape] = {}
+    for name, weight in weights_of(model).items():
+        shape = tuple(weight.shape)
+        if name == "positions.weight":
+            shape = (config.context_length, *shape[1:])
+        for block in range(config.n_layer if name.startswith(FIRST_BLOCK) else 1):
+            shapes[name.replace(FIRST_BLOCK, f"blocks.{block}.")] = shape
+    return shapes
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Make modules whose weights are memory that nothing has touched.
+
+    On the device ``meta``, making a model takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs.get("tensor", *args[:1])
+        return func(*args, **kwargs)
 
 
 def scaling(factor: float) -> Transform:
