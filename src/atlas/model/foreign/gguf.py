@@ -6,7 +6,7 @@ are there decide the rest (biases, a head of its own, emulated activations).
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from atlas.model.foreign.tensors import (
 )
 from atlas.model.masks import ALIBI_EXPONENT, ROTATIONS, rotary_frequencies
 from atlas.params.runtime_support import ARCHITECTURES, NO_ROTATION, Architecture, rope_scaling
-from atlas.params.schema import ROPE_OFF, ModelParams
+from atlas.params.schema import ROPE_OFF
 from atlas.pipeline.gguf_file import Field, GGUFFile, read_gguf
 from atlas.pipeline.gguf_file import Tensor as Description
 
@@ -45,7 +45,7 @@ HARMLESS = re.compile(
     r"|attention\.causal|attention\.layer_norm_(rms_)?epsilon"
 )
 UNUSED = re.compile(r"(?!)")
-CONTEXTS = [1 << power for power in range(6, 21)]  # candidates for Llama 3's context before scaling
+CONTEXTS = (8192, *(1 << power for power in range(5, 21)))  # of Llama 3 before scaling, perhaps
 FLOATS = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
 
 
@@ -192,7 +192,8 @@ def _options(keys: ConfigKeys, name: str, file: "TensorFile") -> dict[str, Any]:
         keys.only("attention.clamp_kqv", 0)
     if alibi:
         return options | {"positions": "alibi"}
-    return options | {"positions": "learned" if POSITIONS in file.shapes else "none"}
+    has_table = usual.always_positions or POSITIONS in file.shapes
+    return options | {"positions": "learned" if has_table else "none"}
 
 
 def _window(keys: ConfigKeys, context: int) -> None:
@@ -280,15 +281,20 @@ def _llama3(options: Mapping[str, Any], file: "TensorFile", before: int) -> dict
     scaling = float(factors.max())
     if scaling == 1:
         return {}
-    contexts = dict.fromkeys((before, 8192, *CONTEXTS))
-    candidates = [(context, *ROTATIONS["llama3"]) for context in contexts]
-    for context, *turns in (*candidates, *_fitted(options, factors, scaling, before)):
+    candidates = [(context, ROTATIONS["llama3"]) for context in (before, *CONTEXTS)]
+    frequencies, _ = rotary_frequencies(config_of(model_params(options, file.path), 1))
+    if len(frequencies) == len(factors):
+        turns = before * frequencies / (2 * math.pi)
+        candidates.append((before, _fitted_turns(turns, factors.double(), scaling)))
+    for context, bounds in candidates:
         found = {
             "rope_scaling": scaling,
             "rope_scaling_kind": "llama3",
             "rope_scaling_context": context,
-            "rope_scaling_rotations": None if tuple(turns) == ROTATIONS["llama3"] else tuple(turns),
+            "rope_scaling_rotations": None if bounds == ROTATIONS["llama3"] else bounds,
         }
+        if not 0 < bounds[0] < bounds[1]:
+            continue
         expected = rope_factors(config_of(model_params({**options, **found}, file.path), 1))
         if expected.shape == factors.shape and torch.allclose(expected, factors, rtol=1e-4):
             return found
@@ -297,23 +303,29 @@ def _llama3(options: Mapping[str, Any], file: "TensorFile", before: int) -> dict
     )
 
 
-def _fitted(
-    options: Mapping[str, Any], factors: Tensor, scaling: float, context: int
-) -> Iterator[tuple[int, float, float]]:
-    """Yield context and turns of a blend between two pairs of channels, if there is one."""
-    frequencies, _ = rotary_frequencies(config_of(ModelParams(**options), 1))
-    if len(frequencies) != len(factors):
-        return
-    kept = (1 / factors.double() - 1 / scaling) / (1 - 1 / scaling)  # 1 for fast pairs, 0 for slow
+def _fitted_turns(turns: Tensor, factors: Tensor, scaling: float) -> tuple[float, float]:
+    """Find the turns in the context below which pairs are scaled, and above which they are not.
+
+    Between the bounds, the share of the frequency that is kept grows linearly with the turns.
+    """
+    kept = (1 / factors - 1 / scaling) / (1 - 1 / scaling)
     blended = ((kept > 1e-4) & (kept < 1 - 1e-4)).nonzero().flatten().tolist()
+    fast = float(turns[kept >= 1 - 1e-4].min()) if (kept >= 1 - 1e-4).any() else math.inf
+    slow = float(turns[kept <= 1e-4].max()) if (kept <= 1e-4).any() else 0.0
     if len(blended) >= 2:
         first, last = blended[0], blended[-1]
-        slope = float((kept[first] - kept[last]) / (frequencies[first] - frequencies[last]))
-        offset = slope * float(frequencies[first]) - float(kept[first])
-        # kept = (context * frequency / 2 pi - low) / (high - low), whatever the context
-        span = context / (2 * math.pi * slope)
-        if offset > 0:
-            yield context, round(offset * span, 4), round((offset + 1) * span, 4)
+        slope = float((kept[first] - kept[last]) / (turns[first] - turns[last]))
+        low = float(turns[first]) - float(kept[first]) / slope if slope else 0.0
+        high = low + 1 / slope if slope else 0.0
+    elif blended:  # any line through the pair that leaves the others as they are
+        turn, share = float(turns[blended[0]]), float(kept[blended[0]])
+        low, high = slow, slow + (turn - slow) / share
+        while fast < high and low < turn:
+            low = (low + turn) / 2
+            high = low + (turn - low) / share
+    else:
+        low, high = slow, fast
+    return float(f"{low:.7g}"), float(f"{high:.7g}")
 
 
 class TensorFile:
