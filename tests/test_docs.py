@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from atlas.params.runtime_support import ARCHITECTURES, CLASSES
 from tests.code_walk import ROOT
 
 PAGES = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md"))
@@ -46,3 +47,9 @@ def test_the_readme_links_every_page_of_docs():
     linked = LINK.findall((ROOT / "README.md").read_text())
     pages = [name_of(page) for page in ROOT.glob("docs/*.md")]
     assert [page for page in pages if page not in linked] == []
+
+
+def test_the_table_of_architectures_names_every_row():
+    text = (ROOT / "docs/export.md").read_text().split("## Architectures")[1].split("\n## ")[0]
+    missing = [row.name for row in (*ARCHITECTURES, *CLASSES) if f"`{row.name}`" not in text]
+    assert missing == []

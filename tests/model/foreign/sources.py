@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 
-PIECES, CONTEXT = 300, 64
+PIECES, CONTEXT = 400, 64  # as many as the tokenizer of the tests
 SHAPE = {
     "hidden_size": 48,
     "intermediate_size": 80,

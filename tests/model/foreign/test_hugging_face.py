@@ -212,7 +212,7 @@ def rewrite(folder, changes):
             {"model.layers.1.self_attn.q_proj.weight": None},
             r"folder: tensor model\.layers\.1\.self_attn\.q_proj\.weight \(48, 48\) is missing",
         ),
-        ("llama", {"lm_head.weight": None}, r"tensor lm_head\.weight \(300, 48\) is missing"),
+        ("llama", {"lm_head.weight": None}, r"tensor lm_head\.weight \(400, 48\) is missing"),
         ("llama", {"model.norm.weight": None}, r"tensor model\.norm\.weight \(48,\) is missing"),
         (
             "qwen2",
@@ -239,7 +239,7 @@ def rewrite(folder, changes):
             {"model.layers.0.self_attn.q_proj.bias": torch.zeros(48)},
             r"q_proj\.bias \(48,\) is not part of the model",
         ),
-        ("gemma", {"lm_head.weight": torch.zeros(300, 48)}, "tie_word_embeddings is true, but"),
+        ("gemma", {"lm_head.weight": torch.zeros(400, 48)}, "tie_word_embeddings is true, but"),
     ],
 )  # fmt: skip
 def test_missing_wrong_and_unknown_tensors_are_named(change, name, tensors, message):
@@ -290,7 +290,7 @@ def test_shards_are_read_and_a_missing_one_is_named(tmp_path, originals):
     assert f"{shards[1].name} is missing, one of {len(shards)} files" in refusal(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(index.read_text().replace(shards[1].name, "../elsewhere.safetensors"))
-    assert "'../elsewhere.safetensors' is not the name of a file beside it" in refusal(tmp_path)
+    assert "'../elsewhere.safetensors' is not the name of a file in this folder" in refusal(tmp_path)
 
 
 def test_a_folder_without_safetensors_is_refused(change, tmp_path):

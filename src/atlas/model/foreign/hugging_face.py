@@ -612,7 +612,7 @@ def _shards(folder: Path) -> list[Path]:
         names = sorted({str(name) for name in named.values()})
         for name in names:
             if Path(name).name != name:
-                raise AtlasError(f"{index}: {name[:80]!r} is not the name of a file beside it")
+                raise AtlasError(f"{index}: {name[:80]!r} is not the name of a file in this folder")
             if not (folder / name).is_file():
                 raise AtlasError(
                     f"{folder}: {name} is missing, one of {len(names)} files that {INDEX} lists; "
