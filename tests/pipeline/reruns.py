@@ -30,6 +30,8 @@ RERUNS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "train.steps": (60, STAGES[4:]),
     "train.log_every": (20, ("train",)),
     "train.optimizer": ("muon", STAGES[4:]),
+    "train.freeze": (["embedding"], STAGES[4:]),
+    "train.sequence_length": (16, STAGES[4:]),
     "train.schedule": ("linear", STAGES[4:]),
     "train.sample_tokens": (None, ("train",)),
     "evaluate.prompts": (["river"], ("evaluate",)),

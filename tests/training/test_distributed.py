@@ -20,12 +20,12 @@ from tests.code_walk import ROOT
 from tests.training.conftest import CPU
 
 
-def train(tokens, run, processes=1, strategy="ddp", stop_at=0):
+def train(tokens, run, processes=1, strategy="ddp", stop_at=0, rank=0):
     """Run tests.training.processes; return its log, or None if it was stopped."""
     run.mkdir(exist_ok=True)
     (run / "result.json").unlink(missing_ok=True)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    program = ["-m", "tests.training.processes", str(tokens), str(run), str(stop_at)]
+    program = ["-m", "tests.training.processes", str(tokens), str(run), str(stop_at), str(rank)]
     done = subprocess.run(
         [sys.executable, *(torchrun if processes > 1 else []), *program],
         cwd=ROOT,
@@ -80,6 +80,16 @@ def test_fsdp_trains_like_one_process_and_resumes_in_any_number(token_folder, tm
     assert (run / "step-00000023/sharded").is_dir()
     assert train(token_folder, run, 1, stop_at=31) is None
     assert_equal(train(token_folder, run, 2, "fsdp"), alone)
+
+
+@pytest.mark.very_slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_lora_learns_as_in_one_process_and_resumes(token_folder, tmp_path, strategy):
+    expected = train(token_folder, tmp_path / "alone", rank=4)
+    assert expected["losses"][-1] < expected["losses"][0]
+    run = tmp_path / "run"
+    assert train(token_folder, run, 2, strategy, stop_at=23, rank=4) is None
+    assert_equal(train(token_folder, run, 2, strategy, rank=4), expected)
 
 
 def test_the_rows_of_a_batch_are_shared_out():

@@ -1,6 +1,7 @@
 """Training starts from the weights in a folder, or refuses them by name."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -188,4 +189,6 @@ def test_a_model_knows_its_windows_and_the_roles_of_its_tokens(token_folder, tok
     tokenizer = copy.copy(tokenizer)
     tokenizer.bos, tokenizer.end_ids = 3, frozenset({9, 1, 4})
     config = build_model(params, index, ALONE, tokenizer).config
-    assert (config.bos, config.end_ids) == (3, (1, 4, 9))
+    assert (config.bos, config.end_ids, config.add_bos_token) == (3, (1, 4, 9), False)
+    index = dataclasses.replace(index, bos=3)  # its windows begin with bos
+    assert build_model(params, index, ALONE, tokenizer).config.add_bos_token

@@ -328,7 +328,7 @@ def build_model(
         end_ids=tuple(sorted(tokenizer.end_ids)) if tokenizer else (index.eos,),
         sequence_length=params.train.sequence_length or params.model.context_length,
         separator=index.separator,
-        add_bos_token=index.windows == "padded",
+        add_bos_token=index.windows == "padded" or index.bos is not None,
         tokenizer_sha256=index.tokenizer_sha256,
         learned_tokens=min(params.train.max_train_tokens or all_tokens, all_tokens),
     )
