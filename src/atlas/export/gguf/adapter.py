@@ -135,7 +135,7 @@ def runtime_matrices(
     the diagonal. llama.cpp divides by the larger rank, so B is multiplied by its ratio.
     """
     changed = {name.removesuffix(A) for name in matrices if name.endswith(A)}
-    groups = {module: (module,) for module in changed}
+    groups: dict[str, tuple[str, ...]] = {module: (module,) for module in changed}
     if architecture.fused_qkv:
         for number in range(config.n_layer):
             fused = tuple(f"blocks.{number}.{part}" for part in QKV)
