@@ -13,15 +13,17 @@ import hashlib
 import json
 import logging
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tokenizers
 
 from atlas.errors import AtlasError, one_line
@@ -42,6 +44,7 @@ TOKENIZER_FILE = "tokenizer.json"
 CUT = re.compile(r"(?<=[^\W_])(?=[\s\u3001\u3002\uff0c])|(?<=\S)(?= )")
 SHORT = 1 << 16  # characters that are encoded without building a bulk encoder
 MAX_KNOWN = 1 << 17  # parts between digits whose ids are kept
+UNASSIGNED, NUMBER = 1, 2  # categories of characters
 logger = logging.getLogger(__name__)
 
 
@@ -222,37 +225,39 @@ class GigatokenEncoder:
         self._fallback = fallback
         self._single_digits = spec.pre.patterns[0] == DIGIT
         self._normalizes = spec.normalizes
-        self._excluded = set() if spec.any_case else {LONG_S}
+        self._strange = categories() == UNASSIGNED  # characters that gigatoken may read otherwise
+        self._strange[ord(LONG_S)] |= not spec.any_case
         letters = byte_letters()
-        self._missing = frozenset(letters[each][0] for each in spec.missing)
+        missing = b"".join(letters[each] for each in spec.missing)
+        self._missing = re.compile(b"[" + re.escape(missing) + b"]") if missing else None
         self._tokenizer = Tokenizer.from_json(spec.without_special_tokens())
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
         """Encode texts; see ``Encoder``."""
-        encoded = [self._encode(text) for text in texts]
-        lengths = np.array(list(map(len, encoded)), np.int64)
-        return np.concatenate(encoded).astype(np.int32, copy=False), lengths
+        encoded = [None if self._has_strange(text) else self._encode(text) for text in texts]
+        strange = [text for text, ids in zip(texts, encoded, strict=True) if ids is None]
+        if strange:
+            ids, lengths = self._fallback(strange)
+            rest = iter(np.split(ids, np.cumsum(lengths)))
+            encoded = [next(rest) if ids is None else ids for ids in encoded]
+        rows = [ids for ids in encoded if ids is not None]
+        return np.concatenate(rows), np.array(list(map(len, rows)), np.int64)
+
+    def _has_strange(self, text: str) -> bool:
+        if self._missing is not None and self._missing.search(text.encode()):
+            return True
+        return bool(self._strange[_codes(text)].any())
 
     def _encode(self, text: str) -> Ids:
-        letters = set(text)
-        if not all(map(self._knows, letters)):
-            return self._fallback([text])[0]
         if self._normalizes and not text.isascii():
             text = unicodedata.normalize("NFC", text)
-            letters = set(text)
         if self._single_digits:
-            digits = [each for each in letters if unicodedata.category(each)[0] == "N"]
+            codes = _codes(text)
+            digits = set(codes[categories()[codes] == NUMBER].tolist())
             if digits:
-                return self._encode_parts(re.split(f"([{re.escape(''.join(digits))}])", text))
+                pattern = "".join(map(re.escape, map(chr, sorted(digits))))
+                return self._encode_parts(re.split(f"([{pattern}])", text))
         return self._tokenizer.encode(text).view(np.int32)
-
-    def _knows(self, letter: str) -> bool:
-        """True for a character that gigatoken encodes as tokenizers does."""
-        return (
-            unicodedata.category(letter) != "Cn"
-            and letter not in self._excluded
-            and self._missing.isdisjoint(letter.encode())
-        )
 
     def _encode_parts(self, parts: list[str]) -> Ids:
         """Encode parts of a text alone, and join their ids."""
@@ -390,6 +395,20 @@ class _Spec:
             f"{self._name}: {reason}; Atlas reads byte-level BPE as of GPT-2, Llama 3 or Qwen, and "
             "sentencepiece models"
         )
+
+
+@lru_cache(maxsize=1)
+def categories() -> npt.NDArray[np.uint8]:
+    """The category of each code point, if unassigned or a number, else 0, (0x110000,)."""
+    names = "".join(map(unicodedata.category, map(chr, range(sys.maxunicode + 1))))
+    first, second = np.frombuffer(names.encode(), np.uint8).reshape(-1, 2).T
+    unassigned = (first == ord("C")) & (second == ord("n"))
+    return np.where(unassigned, UNASSIGNED, np.where(first == ord("N"), NUMBER, 0)).astype(np.uint8)
+
+
+def _codes(text: str) -> npt.NDArray[np.uint32]:
+    """The code points of a text, (characters,)."""
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
 def byte_letters() -> dict[str, bytes]:
