@@ -55,8 +55,9 @@ def main(run: StageRun) -> None:
         def write() -> None:
             checkpoints.write_model(run.output_folder("models/model"), model.config, last, train)
             is_weighted = run.params.corpus.mix and run.params.model.kind != "bigram"
-            more: dict[str, Metric] = {"parameters": count(model.config).total_parameters}
-            if (trained := trained_count(model)) < more["parameters"]:
+            parameters = count(model.config).total_parameters
+            more: dict[str, Metric] = {"parameters": parameters}
+            if (trained := trained_count(model)) < parameters:
                 more["trained_parameters"] = trained
             if is_weighted:
                 more |= corpora_seen(trainer.data, state)
