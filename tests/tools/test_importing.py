@@ -6,6 +6,7 @@ import pickle
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -355,6 +356,18 @@ def test_a_stop_in_the_middle_keeps_the_base_model(source, out, quick, tmp_path,
         import_model(source, out, tmp_path)
     assert [path.name for path in out.parent.iterdir()] == ["base"]
     assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_a_snapshot_in_the_cache_of_the_hub_has_the_name_of_its_model(source, tmp_path):
+    snapshot = tmp_path / "models--owner--Tiny/snapshots" / ("0a" * 20)
+    shutil.copytree(source, snapshot)
+    with patch.object(sources, "trying", lambda *_: nullcontext()):
+        assert sources.open_source(snapshot).name == "Tiny"
+    (tmp_path / "secret").write_text("secret")
+    (snapshot / "LICENSE").unlink()
+    (snapshot / "LICENSE").symlink_to(tmp_path / "secret")
+    with pytest.raises(AtlasError, match=r"LICENSE: a link to .*secret, out of the folder"):
+        sources.open_source(snapshot)
 
 
 def test_text_of_a_source_controls_no_terminal(source, out, quick, tmp_path, capsys):

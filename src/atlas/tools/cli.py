@@ -225,7 +225,7 @@ def import_base(
         Path | None, Option(help="Tokenizer file or folder, if it is not in SOURCE.")
     ] = None,
 ) -> None:
-    """Make a base model to fine-tune of weights from elsewhere, checked in their own runtime.
+    """Turn a model from elsewhere into a base model to fine-tune, checked in its own runtime.
 
     It replaces an earlier base model. `atlas preset base --apply` then starts training from it.
     """

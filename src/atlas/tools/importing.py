@@ -1,6 +1,6 @@
 """``atlas import``: make a base model of weights from elsewhere, checked in their own runtime.
 
-A base model is a folder in Atlas's own format, from which ``train`` starts (``train.start``)::
+A base model is a folder in Atlas's own format that training can start from (``train.start``)::
 
     config.json, model.safetensors    as train writes them
     tokenizer/                        of the source
@@ -59,7 +59,7 @@ MAX_UNUSED_ROWS, UNUSED_SHARE = 1024, 0.02  # of an embedding; the larger counts
 MAX_CONTEXT = 8192  # tokens, unless --context-length says otherwise
 GREEDY_TOKENS = 24
 MAX_DIVERGENCE = 0.1  # nats per token, of a quantized GGUF file from its dequantized weights
-SPARE_MEMORY = 1 << 29  # bytes, beside the weights
+SPARE_MEMORY = 1 << 29  # bytes, in addition to the weights
 SEQUENCE_LENGTH = 256  # tokens of a window in fine-tuning
 TUNING_SECONDS = 600
 WEIGHTS_PER_SECOND = 4e10  # times tokens, in training on two cores
@@ -84,7 +84,7 @@ TEXTS = (
 
 @dataclass
 class Result:
-    """What an import found, as numbers and as lines for people."""
+    """The findings of an import, as numbers and as lines for people."""
 
     config: ModelConfig
     numbers: dict[str, int | float | str] = field(default_factory=dict)
@@ -426,7 +426,7 @@ def _check_target(out: Path) -> None:
 
 
 def _origin(source: Source, result: Result) -> dict[str, Any]:
-    """Where a base model comes from; paths of the machine are private."""
+    """Describe the source of a base model; paths of the machine are private."""
     files = [source.path]
     if source.path.is_dir():
         kinds = {".json", ".jinja", ".model", ".txt", SAFETENSORS}

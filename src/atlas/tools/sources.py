@@ -201,15 +201,14 @@ def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
     if (file := path / TOKENIZER_JSON).is_file():
         with trying(file, "tokenizers"):
             pass
-    licences = sorted(each for each in path.iterdir() if LICENCE_FILE.fullmatch(each.name))
     return Source(
         path=path,
         kind="hugging_face",
         weights=weights,
         tokenizer=Tokenizer.load(tokenizer or path),
-        name=_short(path.resolve().name),
+        name=_short(_hub_name(path.resolve())),
         licence=_licence(path / "README.md"),
-        licence_file=licences[0] if licences else None,
+        licence_file=_licence_file(path),
     )
 
 
@@ -220,7 +219,6 @@ def _open_atlas(path: Path, tokenizer: Path | None) -> Source:
     check_tokenizer(config, loaded.sha256, str(file), str(path))
     origin = read_json(path / ORIGIN)
     known = {key: _short(origin[key]) for key in ("author", "url") if origin.get(key)}
-    licences = sorted(each for each in path.iterdir() if LICENCE_FILE.fullmatch(each.name))
     return Source(
         path=path,
         kind="atlas",
@@ -228,7 +226,7 @@ def _open_atlas(path: Path, tokenizer: Path | None) -> Source:
         tokenizer=loaded,
         name=_short(origin.get("name") or model_name(path)),
         licence=_short(origin["license"]) if origin.get("license") else None,
-        licence_file=licences[0] if licences else None,
+        licence_file=_licence_file(path),
         separator=config.separator,
         add_bos_token=config.add_bos_token,
         **known,
@@ -251,6 +249,19 @@ def _licence(readme: Path) -> str | None:
     _, _, rest = text.partition("---\n")
     found = LICENCE_LINE.search(rest.partition("\n---")[0])
     return _short(found[1]) if found else None
+
+
+def _hub_name(folder: Path) -> str:
+    """The name of a folder; in the cache of the Hub it is models--OWNER--NAME/snapshots/COMMIT."""
+    cached = folder.parent.parent.name
+    is_cached = folder.parent.name == "snapshots" and cached.startswith("models--")
+    return cached.rpartition("--")[2] if is_cached else folder.name
+
+
+def _licence_file(folder: Path) -> Path | None:
+    """The file with the license of the weights; a link would copy what it points to."""
+    files = (each for each in folder.iterdir() if LICENCE_FILE.fullmatch(each.name))
+    return next((each for each in sorted(files) if each.is_file() and not each.is_symlink()), None)
 
 
 def _short(value: object) -> str:
