@@ -393,7 +393,6 @@ def gguf_file(tmp_path_factory, tokenizer):
     store(folder / "model", SHAPES["llama"], tokenizer)
     bundle = bundle_of(folder / "model", tokenizer)
     architecture = architecture_of(bundle.config.model_dump())
-    tokenizer.save(folder / "tokenizer")
     write_gguf(folder / "Mine.Q4_0.gguf", bundle, architecture, "q4_0")
     return folder / "Mine.Q4_0.gguf"
 
@@ -402,7 +401,7 @@ def gguf_file(tmp_path_factory, tokenizer):
 def test_a_quantized_file_agrees_exactly_with_its_dequantized_weights(
     gguf_file, out, tmp_path, capsys
 ):
-    import_model(gguf_file, out, tmp_path, tokenizer=gguf_file.parent / "tokenizer")
+    import_model(gguf_file, out, tmp_path)
     origin = json.loads((out / "origin.json").read_text())
     assert (origin["name"], origin["kind"], origin["architecture"]) == ("Mine", "gguf", "llama")
     checks = origin["checks"]
@@ -418,8 +417,7 @@ def test_a_quantized_file_agrees_exactly_with_its_dequantized_weights(
 def test_a_source_is_exported_with_the_same_proof(gguf_file, tmp_path, capsys):
     shutil.copy(gguf_file, tmp_path)
     options = ("--to", "gguf:q8_0", "--to", "hugging_face")
-    tokenizer = ("--tokenizer", str(gguf_file.parent / "tokenizer"))
-    code, printed, error = atlas("export", gguf_file.name, *options, *tokenizer, cwd=tmp_path)
+    code, printed, error = atlas("export", gguf_file.name, *options, cwd=tmp_path)
     assert code == 0, error
     assert "Mine-export/Mine-q8_0.gguf" in printed
     assert "hugging face logit difference" in printed
@@ -431,8 +429,7 @@ def test_an_impossible_export_of_a_source_is_refused_before_the_import(gguf_file
         (("--to", "gguf:q9"), "--to gguf:q9: it must be one of"),
         (("--to", "gguf:q8_0", "--out", "a/b"), "--out a/b: folder a does not exist"),
     ):
-        tokenizer = ("--tokenizer", str(gguf_file.parent / "tokenizer"))
-        code, printed, error = atlas("export", str(gguf_file), *tokenizer, *arguments, cwd=tmp_path)
+        code, printed, error = atlas("export", str(gguf_file), *arguments, cwd=tmp_path)
         assert (code, printed) == (1, "")
         assert message in error
     assert list(tmp_path.iterdir()) == []

@@ -446,7 +446,8 @@ def _origin(source: Source, result: Result) -> dict[str, Any]:
 
 
 def _print_result(source: Source, result: Result, out: Path, base: str) -> None:
-    config, weights = result.config, source.weights
+    config, weights, here = result.config, source.weights, Path.cwd()
+    shown = out.absolute().relative_to(here) if out.absolute().is_relative_to(here) else out
     count = weights.size // 4
     unused = weights.rows - config.vocab_size
     cut = f"; {unused:,} unused rows of the embedding left out" if unused else ""
@@ -467,11 +468,11 @@ def _print_result(source: Source, result: Result, out: Path, base: str) -> None:
         *((("not used", f"keys {', '.join(weights.ignored)}"),) if weights.ignored else ()),
         ("license", source.licence or "unknown: ask whoever made it"),
         ("origin", ", ".join(filter(None, (source.author, source.url))) or "unknown"),
-        ("written", str(out)),
+        ("written", str(shown)),
     ]
     print_table(("", ""), rows)
     print("\nNext:")
-    print(f"  atlas generate --model {out} 'Once upon a time'")
+    print(f"  atlas generate --model {shown} 'Once upon a time'")
     if Path(base) == Path(MODELS) / out.name:
         print(f"  atlas preset {out.name} --apply     # start training from it")
         print("  dvc repro                     # with your text: corpus.name, corpus.files.path")
