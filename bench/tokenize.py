@@ -2,6 +2,7 @@
 
     pip install -e '.[bench]'
     python -m bench.tokenize ../shared/corpora/novels --megabytes 55 1000
+    python -m bench.tokenize ../shared/corpora/novels --byte-level models/tokenizer/tokenizer.json
 
 The time of Atlas is that of the whole stage except Python's start: reading documents, encoding,
 writing shards, starting workers. The others get their texts in memory as lines, their fastest
@@ -15,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,11 @@ def main() -> None:
     parser.add_argument(
         "--new-words", type=float, default=0, help="fraction of words replaced by random letters"
     )
+    parser.add_argument("--byte-level", type=Path, help="compare this tokenizer.json only")
     options = parser.parse_args()
+    if options.byte_level:
+        time_byte_level(options.texts, options.byte_level, options.rounds)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for megabytes in sorted(options.megabytes):
@@ -119,6 +124,35 @@ def time_all(corpus: Path, tokenizer: Path, vocab_size: int, rounds: int, peers:
         f"            2 workers against 1: {statistics.median(doubled):.2f} times "
         f"({min(doubled):.2f} to {max(doubled):.2f})",
         flush=True,
+    )
+
+
+def time_byte_level(folder: Path, tokenizer: Path, rounds: int) -> None:
+    """Time Atlas and tokenizers in turn on the same texts; compare their ids."""
+    from tokenizers import Tokenizer as Tokenizers
+
+    from atlas.tokens.tokenizer import Tokenizer
+
+    texts = list(islice(copies(folder), 3))
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    ours, theirs = Tokenizer.load(tokenizer), Tokenizers.from_file(str(tokenizer))
+    theirs.encode_special_tokens = True
+    ids = [each.tolist() for each in ours.encode_stream(texts)]
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        list(ours.encode_stream(texts))
+        middle = time.process_time()
+        found = theirs.encode_batch_fast(texts, add_special_tokens=False)
+        times.append((middle - started, time.process_time() - middle))
+        if [each.ids for each in found] != ids:
+            sys.exit("the ids differ")
+    ratios = [theirs / ours for ours, theirs in times]
+    atlas_time, their_time = map(statistics.median, zip(*times, strict=True))
+    print(
+        f"{size:.1f} MB, per CPU second: Atlas {size / atlas_time:.1f} MB, tokenizers "
+        f"{size / their_time:.1f} MB; {statistics.median(ratios):.1f} times "
+        f"({min(ratios):.1f} to {max(ratios):.1f}), all ids equal"
     )
 
 
