@@ -181,7 +181,7 @@ LLAMA = {
     "bias": (False, True, "qkv"),
     "d_head": ANY,
 }
-LLAMA_FILE = {"adjacent_rope": True, "always_gated": True, "relu_scale": 4096.0}
+LLAMA_FILE: dict[str, Any] = {"adjacent_rope": True, "always_gated": True, "relu_scale": 4096.0}
 NORM_BIAS_AND_HEAD = {"always_norm_bias": True, "always_head": True}
 
 ARCHITECTURES = (

@@ -19,7 +19,7 @@ COMPUTES = re.compile(
     r"|quant|factor|conv|ssm|lora|swa|causal|sparse|mtp|nextn|dtype_override"
 )
 FACTOR = re.compile("scal|multiplier|factor|pretraining_tp")
-OFF = (None, False, 0, "", [], {})  # a value that switches a part off
+OFF: tuple[Any, ...] = (None, False, 0, "", [], {})  # a value that switches a part off
 UNIT = (1, 1.0)  # a factor that changes nothing
 
 

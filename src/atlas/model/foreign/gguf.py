@@ -160,6 +160,7 @@ def _options(keys: ConfigKeys, name: str, file: "TensorFile") -> dict[str, Any]:
         keys.refuse("attention.head_count_kv", f"it must divide attention.head_count, {heads}")
     epsilon = f"attention.layer_norm_{'rms_' * (norm == 'rmsnorm')}epsilon"
     layers, context = keys.number("block_count"), keys.number("context_length")
+    _check_window(keys, context)
     options = {
         "kind": "decoder",
         "d_model": width,
@@ -176,7 +177,7 @@ def _options(keys: ConfigKeys, name: str, file: "TensorFile") -> dict[str, Any]:
         "qk_norm": allowed["qk_norm"][0],
         "bias": _bias(file, norm),
         "tied_head": HEAD not in file.shapes or file.are_equal(HEAD, EMBEDDING),
-        "window": _window(keys, context),
+        "window": None,
         "dropout": 0.0,
         **ROPE_OFF,
         "rope_theta": 10_000.0,
@@ -196,7 +197,7 @@ def _options(keys: ConfigKeys, name: str, file: "TensorFile") -> dict[str, Any]:
     return options | {"positions": "learned" if has_table else "none"}
 
 
-def _window(keys: ConfigKeys, context: int) -> None:
+def _check_window(keys: ConfigKeys, context: int) -> None:
     """Refuse a window, unless the context fits it: no architecture has it in every block."""
     window = keys.get("attention.sliding_window", 0)
     keys.get("attention.sliding_window_pattern", None)
@@ -267,7 +268,7 @@ def _rope_options(
     if ROPE_FACTORS in file.shapes:
         if factor != 1:
             keys.refuse("rope.scaling.factor", f"Atlas does not combine it with {ROPE_FACTORS}")
-        rope |= _llama3(options | rope, file, before)
+        rope |= _llama3({**options, **rope}, file, before)
     return rope
 
 

@@ -208,7 +208,7 @@ def _rope_settings(config: ModelConfig) -> dict[str, Any] | None:
     factor, kind = rope_scaling(config.model_dump()), config.rope_scaling_kind
     if factor == 1:
         return None
-    settings = {"rope_type": kind, "type": kind, "factor": factor}
+    settings: dict[str, Any] = {"rope_type": kind, "type": kind, "factor": factor}
     if kind == "linear":
         return settings
     low, high = config.rope_scaling_rotations or ROTATIONS[kind]
@@ -386,7 +386,7 @@ def _bias(
             is_qkv = kind.model_type == "llama" and of_attention and not of_feed_forward
             if is_qkv and not any(files.read(name).any() for name in output):
                 return "qkv", ()
-            without = () if of_attention else attention
+            without: tuple[str, ...] = () if of_attention else attention
             without += () if of_feed_forward else FEED_FORWARD
             return of_attention or of_feed_forward, without
         case "starcoder2":

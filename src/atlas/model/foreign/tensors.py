@@ -182,7 +182,13 @@ class ForeignWeights:
 
 def config_of(params: ModelParams, vocab_size: int) -> ModelConfig:
     """A config without a tokenizer, for the shapes of tensors."""
-    no_tokenizer = {"bos": 0, "eos": 0, "end_ids": (0,), "separator": None, "add_bos_token": False}
+    no_tokenizer: dict[str, Any] = {
+        "bos": 0,
+        "eos": 0,
+        "end_ids": (0,),
+        "separator": None,
+        "add_bos_token": False,
+    }
     return ModelConfig(
         **params.model_dump(),
         **no_tokenizer,
