@@ -41,7 +41,7 @@ from bench.shared import ROOT
 
 VOCAB_SIZE, WIDTH, LAYERS, HEADS, KEY_HEADS, HIDDEN = 49_152, 576, 30, 9, 3, 1536
 LENGTH = 256  # tokens of a window
-RANK, ALPHA = 8, 16.0
+RANK, ALPHA = 8, 16
 TOKENS = 250_000  # of a run, for the choice to compile
 CLIP = 1.0
 LR = 1e-4
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(*options.worker, options.batches[0], compiled=options.compile_peers)
+        name, mode = options.worker
+        work(name, mode, options.batches[0], compiled=options.compile_peers)
         return
     print(
         f"float32, {torch.get_num_threads()} threads, windows of {LENGTH} tokens; load of the "

@@ -78,7 +78,7 @@ def write_metrics(
         table.to_csv(run.output(f"metrics/{name}.csv"), index=False, na_rep="nan")
     page = samples_page(state.samples)
     run.output("metrics/train_samples.md").write_text(page, encoding="utf-8")
-    run.write_metrics(state.final_metrics() | more)
+    run.write_metrics({**state.final_metrics(), **more})
     run.timing_rows[:] = state.speed_rows
     run.timing |= state.median_speed()
     run.timing["peak_memory_mb"] = round(peak_memory(context.device) / 1e6)

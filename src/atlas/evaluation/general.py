@@ -104,7 +104,7 @@ def text_losses(evaluator: Evaluator, texts: Sequence[ScoredText]) -> Losses:
             yield batch
 
     losses = score_batches(evaluator.model, batches()).losses
-    return np.bincount(np.repeat(order, counted), losses, len(texts))
+    return np.bincount(np.repeat(order, counted), losses, len(texts)).astype(np.float64)
 
 
 def _windows(text: ScoredText, start: int, length: int) -> Iterator[ScoredText]:

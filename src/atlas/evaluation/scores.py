@@ -88,7 +88,7 @@ def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> Iterator[tuple
     inputs, targets = (torch.from_numpy(array).to(model.device) for array in batch[:2])
     logits = model(inputs).flatten(0, 1)  # (B * T, V)
     chosen = (targets != NO_TARGET).flatten().nonzero()[:, 0]  # (N,)
-    for rows in chosen.split(max(1, MAX_LOGITS // logits.shape[1])):
+    for rows in torch.split(chosen, max(1, MAX_LOGITS // logits.shape[1])):
         part = logits[rows]
         part = part.to(torch.promote_types(part.dtype, torch.float32))
         log_total = part.logsumexp(dim=-1)

@@ -64,6 +64,7 @@ def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
+    loss: Tensor
     loss, _, _ = _chunked_loss(
         hidden.flatten(0, 1),
         head,

@@ -1,9 +1,11 @@
 """``atlas export``: export a model outside the pipeline."""
 
+import dataclasses
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
@@ -39,9 +41,11 @@ def export_source(
     ``values`` are fields of ``ModelMetadata``; those of the source replace empty ones.
     """
     source = open_source(path, tokenizer)
-    known = {"author": source.author, "license": source.licence, "source": source.url}
-    given = {key: value for key, value in values.items() if value}
-    metadata = ModelMetadata(**{"name": file_name(source.name)} | known | given)
+    known: dict[str, Any] = {"author": source.author, "license": source.licence}
+    known |= {"source": source.url}
+    known |= {key: value for key, value in values.items() if value}
+    name = known.pop("name", None) or file_name(source.name)
+    metadata = dataclasses.replace(ModelMetadata(name), **known)
     target = out or Path(f"{metadata.name}-export")
     _check_arguments(target, source.weights.params.model_dump(), formats, metadata.name)
     if source.kind == "atlas":

@@ -36,9 +36,8 @@ class LoraLinear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, has_bias, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.scale = scale
-        like = {"dtype": linear.weight.dtype, "device": linear.weight.device}
-        self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, **like))
-        self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
+        self.lora_a = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
+        self.lora_b = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""

@@ -46,7 +46,7 @@ def make_deterministic(kernels: Path) -> None:
     """Make equal inputs give equal bytes, also on a GPU; keep compiled kernels in a folder."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # no result depends on it
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing reads it
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
 
 
@@ -79,7 +79,7 @@ def compiler_works(device: torch.device) -> bool:
 def has_bfloat16(device: torch.device) -> bool:
     """True if a device multiplies bfloat16 in hardware: AMX or AVX512-BF16 on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
