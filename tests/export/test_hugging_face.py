@@ -25,6 +25,7 @@ FREE = {
     "window": (None, 7),
     "no_rope_every": (2,),
     "rotary_share": (1.0, 0.5),
+    "rope_scaling_rotations": (None,),
 }
 SCALING = {
     "linear": {"rope_scaling": 3.0},

@@ -167,15 +167,20 @@ def test_damaged_files_are_one_line(folder):
     refused(folder, "not a model of this version")
 
 
-def test_export_says_what_a_foreign_model_is(good, tmp_path):
-    code, _, error = atlas("export", str(good))
+def test_export_names_an_architecture_it_does_not_know(good, tmp_path):
+    config = json.loads((good / "config.json").read_text())
+    other = {"architectures": ["BertModel"], "model_type": "bert"}
+    (shutil.copytree(good, tmp_path / "bert") / "config.json").write_text(
+        json.dumps(config | other)
+    )
+    code, _, error = atlas("export", str(tmp_path / "bert"))
     assert code == 1
-    assert "a Hugging Face folder (LlamaForCausalLM), not a model that Atlas trained" in error
+    assert "architectures is BertModel, which Atlas has no model for" in error
     assert error.count("\n") == 1
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes([3, *bytes(19)]))
     code, _, error = atlas("export", str(tmp_path / "x.gguf"))
     assert code == 1
-    assert "a GGUF file (no architecture), not a model that Atlas trained" in error
+    assert "general.architecture is None, which Atlas has no model for" in error
 
 
 def test_no_call_may_run_code_or_pickles():

@@ -24,6 +24,7 @@ GOOD = Agreement(
     texts=10,
     tokens=100,
     token_mismatches=0,
+    end_mismatches=0,
     logit_difference=1e-5,
     greedy_tokens=60,
     greedy_mismatches=0,
@@ -39,6 +40,7 @@ def test_agreement_passes():
     "change",
     [
         {"token_mismatches": 1},
+        {"end_mismatches": 1},
         {"logit_difference": 1.1e-4},
         {"logit_difference": float("nan")},
         {"greedy_mismatches": 1},
@@ -65,7 +67,8 @@ def test_only_a_tie_excuses_another_token():
 @pytest.mark.parametrize(("deviation", "scale"), [(0.1, 1), (1, 1), (4.2, 4.2), (10, 10)])
 def test_tolerances_follow_the_deviation_of_the_logits(deviation, scale):
     logits = np.random.default_rng(0).normal(3, deviation, (500, 400))
-    expected = Expected([], [([5], logits), ([6, 7], logits)], [], 0, 8)
+    sequences = [([5], logits), ([6, 7], logits)]
+    expected = Expected([], sequences, frozenset({1}), False, [], 0, 8)
     assert expected.logit_deviation == pytest.approx(deviation, rel=0.01)
     assert expected.error_scale == pytest.approx(scale, rel=0.01)
     quality = Quality(20.03, 0, 1, {})  # 0.15 % more than PyTorch's

@@ -58,7 +58,15 @@ def mismatches(tokenizer: Tokenizer, texts: list[str], folder: Path) -> int:
     write_gguf(folder / "m.gguf", bundle_of(folder / "model", tokenizer), architecture, "f32")
     ids = [each.tolist() for each in tokenizer.encode_stream(texts)]
     sequence = [3]
-    expected = Expected(list(zip(texts, ids, strict=True)), [(sequence, 0)], [(sequence, [])], 0, 8)
+    expected = Expected(
+        texts=list(zip(texts, ids, strict=True)),
+        sequences=[(sequence, 0)],
+        end_ids=tokenizer.end_ids,
+        composes=False,
+        prompts=[(sequence, [])],
+        greedy_tokens=0,
+        context_length=8,
+    )
     return compare(folder / "m.gguf", expected, model, 0, InProcess("llama.cpp")).token_mismatches
 
 

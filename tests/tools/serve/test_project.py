@@ -21,7 +21,7 @@ HEADS = "layer,head,previous,first,itself,same,induction,role\n"
 def project(tmp_path, tokenizer):
     """A project with a tokenizer, and without prompts or documents."""
     (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "models").mkdir()
+    (tmp_path / "models/own").mkdir(parents=True)
     tokenizer.save(tmp_path / "models/tokenizer")
     write_prompts(tmp_path)
     return tmp_path
