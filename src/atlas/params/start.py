@@ -43,9 +43,11 @@ def start_conflicts(
         yield f"train.start: {start}/{CONFIG} is not readable as JSON ({error})"
         return
     if lacks:
+        way = "import or train the model again"
+        if "kind" not in config:  # a model from elsewhere
+            way = f"convert the model with `atlas import {start}`, and name that folder"
         yield (
-            f"train.start: {start}/{CONFIG} is not of this version of Atlas (no {lacks[0]}): "
-            f"convert the model with `atlas import {start}`, and name that folder"
+            f"train.start: {start}/{CONFIG} is not of this version of Atlas (no {lacks[0]}): {way}"
         )
         return
     yield from _shape_conflicts(start, config, model, folder)
