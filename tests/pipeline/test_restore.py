@@ -54,6 +54,7 @@ def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "project"
     root.mkdir()
     shutil.copy(ROOT / "params.yaml", root)
+    (root / "models/own").mkdir(parents=True)
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"made": STAGE}}))
     (root / "make.py").write_text(MAKE)
     (root / ".gitignore").write_text("/data/out\n/.ckpt/\n/metrics/timing/\n")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -39,7 +40,7 @@ def guard_stage() -> None:
     name = os.environ.get(DVC)
     if name and f"stages.{name}" in sys.orig_argv:  # else started by hand, or a worker process
         stop_on_signals()
-        sys.excepthook = _print_error
+        sys.excepthook = partial(_print_error, name)
         atexit.register(clean_up_at_exit, name)
 
 
@@ -140,10 +141,14 @@ def _git(*arguments: str) -> bytes:
 
 
 def _print_error(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    stage: str, kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Print an error that no stage has handled: Ctrl+C during imports is one line."""
+    """Print an error that no stage has handled: Ctrl+C during imports is one line.
+
+    Then clean up, because at exit DVC can't start the threads that it copies with any more.
+    """
     if issubclass(kind, KeyboardInterrupt):
         print("stopped before the stage began", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+    clean_up_at_exit(stage)
