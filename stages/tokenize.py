@@ -8,7 +8,6 @@
 import time
 from pathlib import Path
 
-from atlas.pipeline.files import write_json
 from atlas.pipeline.stage import Metric, StageRun, run_stage
 from atlas.tokens.encode import encode_corpus
 from atlas.tokens.report import VocabularyReport
@@ -35,7 +34,7 @@ def main(run: StageRun) -> None:
     report = VocabularyReport(Tokenizer.load(TOKENIZER), index, counts)
     report.write_pieces(folder / "pieces.csv")
     report.write_page(run.output("metrics/tokenizer.html"), CLEAN / "val")
-    write_json(run.output("metrics/tokenizer.json"), report.metrics())
+    run.write_metrics(report.metrics(), "tokenizer")
 
 
 if __name__ == "__main__":

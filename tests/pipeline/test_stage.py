@@ -71,6 +71,17 @@ def test_outputs_appear_when_the_stage_has_succeeded(project):
     assert not left_over(project)
 
 
+def test_metrics_with_text_of_any_script_are_text_to_dvc(project):
+    def body(run):
+        run.output_folder("data/out")
+        run.write_metrics({"pieces": "·⏎книга日本語" * 40})
+
+    run_stage("made", body)
+    content = (project / "metrics/made.json").read_bytes()
+    assert content.isascii()
+    assert json.loads(content)["pieces"].endswith("日本語")
+
+
 def test_a_failure_keeps_the_previous_outputs(project, capsys):
     run_stage("made", write)
 

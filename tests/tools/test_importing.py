@@ -193,6 +193,7 @@ def test_a_position_table_is_cut_to_the_context(source, out, quick, tmp_path):
     import_model(source, out, tmp_path, context_length=48)
     preset = yaml.safe_load((out / "preset.yaml").read_text())
     assert (preset["model"]["positions"], preset["model"]["context_length"]) == ("learned", 48)
+    assert {type(preset["train"][key]) for key in ("steps", "eval_every")} == {int}
     assert "gate" not in preset["train"]["lora"]["targets"]
 
 

@@ -45,6 +45,7 @@ from atlas.pipeline.files import (
     sha256,
     write_csv,
     write_json,
+    write_text,
 )
 from atlas.pipeline.processes import end_with_dvc, stop_on_signals
 from atlas.pipeline.restore import (
@@ -132,9 +133,13 @@ class StageRun:
         folder.mkdir()
         return folder
 
-    def write_metrics(self, metrics: Mapping[str, Metric]) -> None:
-        """Write metrics/<stage>.json: only numbers that the same inputs reproduce."""
-        write_json(self.output(f"metrics/{self.name}.json"), _finite(metrics))
+    def write_metrics(self, metrics: Mapping[str, Metric], name: str | None = None) -> None:
+        """Write metrics/<stage>.json: only numbers that the same inputs reproduce.
+
+        It is ASCII, since DVC takes a file with many other characters for a binary one.
+        """
+        text = json.dumps(_finite(metrics), indent=2, allow_nan=False)
+        write_text(self.output(f"metrics/{name or self.name}.json"), f"{text}\n")
 
     @contextmanager
     def publishing(self, inputs: Mapping[str, str]) -> Iterator[None]:

@@ -319,7 +319,7 @@ def preset(config: ModelConfig, source: Source, base: str) -> dict[str, Any]:
     """Params that start from a base model and fine-tune it for about ten minutes on two cores."""
     size = source.weights.size // 4
     tokens = TUNING_SECONDS * WEIGHTS_PER_SECOND / size
-    steps = round(min(2000, max(40, tokens / BATCH_SIZE / config.sequence_length)), -1)
+    steps = round(min(2000, max(40, tokens / BATCH_SIZE / config.sequence_length)) / 10) * 10
     model = config.model_dump(mode="json", include=set(ModelParams.model_fields))
     train: dict[str, Any] = {
         "start": base,
