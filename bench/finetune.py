@@ -2,14 +2,15 @@
 
     pip install peft
     python -m bench.finetune                     # about 6 minutes on two cores
-    python -m bench.finetune --batches 1 --rounds 9 --compile-peers
+    python -m bench.finetune --batches 1 --rounds 9 --tune-peers
 
 All train a Llama of the shape of SmolLM2-135M (random weights, float32, windows of 256 tokens) on
 the same batches: forward, loss, backward, clipping to a norm of 1, fused AdamW. LoRA has rank 8 on
 all seven matrices of a block, without dropout. Atlas runs its `TrainStep` as in a run of 250,000
 tokens, compiled if a C++ compiler is there. transformers computes its own loss from `labels`, with
-fused attention, as its Trainer does; it is not compiled unless you ask. Each contestant is a
-process of its own. The two of a pair take turns, one step at a time; medians, the ratio of each
+fused attention, as its Trainer does. Unless you ask, peers run as they come: not compiled, in
+memory pages of 4 KB (Atlas asks for 2 MB). Each contestant is a process of its own. The two of a
+pair take turns, one step at a time; medians, the ratio of each
 round and the largest resident memory are printed.
 """
 
@@ -54,12 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="windows per step")
     parser.add_argument("--rounds", type=int, help="default: 5, or 2 of large batches")
-    parser.add_argument("--compile-peers", action="store_true", help="torch.compile for all")
+    parser.add_argument("--tune-peers", action="store_true", help="torch.compile and large pages")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         name, mode = options.worker
-        work(name, mode, options.batches[0], compiled=options.compile_peers)
+        work(name, mode, options.batches[0], compiled=options.tune_peers)
         return
     print(
         f"float32, {torch.get_num_threads()} threads, windows of {LENGTH} tokens; load of the "
@@ -68,14 +69,12 @@ def main() -> None:
     for mode, peer in (("full", "transformers"), ("lora", "peft")):
         for batch in options.batches:
             rounds = options.rounds or (5 if batch < 4 else 2)
-            compare(mode, peer, batch, rounds, compile_peers=options.compile_peers)
+            compare(mode, peer, batch, rounds, tune_peers=options.tune_peers)
 
 
-def compare(mode: str, peer: str, batch: int, rounds: int, *, compile_peers: bool) -> None:
+def compare(mode: str, peer: str, batch: int, rounds: int, *, tune_peers: bool) -> None:
     """Print speeds, memory and ratios of one pair."""
-    pair = {
-        name: Contestant(name, mode, batch, compile_peers=compile_peers) for name in (peer, "atlas")
-    }
+    pair = {name: Contestant(name, mode, batch, tune_peers=tune_peers) for name in (peer, "atlas")}
     seconds: dict[str, list[float]] = {name: [] for name in pair}
     for _ in range(rounds):
         for name, contestant in pair.items():
@@ -103,13 +102,15 @@ def compare(mode: str, peer: str, batch: int, rounds: int, *, compile_peers: boo
 class Contestant:
     """A process that trains, one step whenever asked."""
 
-    def __init__(self, name: str, mode: str, batch: int, *, compile_peers: bool) -> None:
+    def __init__(self, name: str, mode: str, batch: int, *, tune_peers: bool) -> None:
         command = [sys.executable, "-m", "bench.finetune", "--worker", name, mode]
-        command += ["--batches", str(batch), *(["--compile-peers"] if compile_peers else [])]
+        command += ["--batches", str(batch), *(["--tune-peers"] if tune_peers else [])]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+        environment["THP_MEM_ALLOC_ENABLE"] = str(int(name == "atlas" or tune_peers))
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -79,7 +79,7 @@ def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 def _chunked_loss(
     hidden: Tensor, head: Tensor, targets: Tensor, rows: int, head_learns: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss and gradients for hidden states (N, C) and a head (V, C), ``rows`` at a time.
+    """Loss and gradients for hidden states (N, C) and a head (V, C), at most ``rows`` at a time.
 
     To torch.compile it is one operation. Matrix products have the dtype of ``hidden``; softmax,
     loss and gradients are at least float32. Rows without a target are left out.
@@ -90,8 +90,8 @@ def _chunked_loss(
     hidden_gradient = torch.zeros_like(hidden, dtype=at_least_float32)
     head_gradient = torch.empty_like(head) if head_learns else head.new_empty(0)
     predicting = (targets >= 0).nonzero().squeeze(1)  # (M,)
-    for start in range(0, max(1, len(predicting)), rows):
-        chosen = predicting[start : start + rows]  # (R,)
+    chunks = max(1, math.ceil(len(predicting) / rows))  # as equal as possible: a short one is slow
+    for number, chosen in enumerate(predicting.tensor_split(chunks)):  # (R,)
         x, y = hidden[chosen], targets[chosen]
         log_p = (x @ weight.t()).to(at_least_float32).log_softmax(dim=-1)  # (R, V)
         loss += F.nll_loss(log_p, y, reduction="sum")
@@ -100,10 +100,10 @@ def _chunked_loss(
         error = error.to(hidden.dtype)
         hidden_gradient[chosen] = (error @ weight).to(at_least_float32)
         if head_learns and head.dtype == hidden.dtype:
-            head_gradient.addmm_(error.t(), x, beta=float(start > 0))
+            head_gradient.addmm_(error.t(), x, beta=float(number > 0))
         elif head_learns:
             added = error.t() @ x
-            head_gradient = head_gradient.add_(added) if start else added.to(head.dtype)
+            head_gradient = head_gradient.add_(added) if number else added.to(head.dtype)
     return loss, hidden_gradient, head_gradient
 
 
@@ -123,6 +123,7 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     hidden, _, _, _, ctx.head_learns = inputs
     _, *gradients = output
     ctx.hidden_dtype = hidden.dtype
+    ctx.set_materialize_grads(False)  # or zeros the size of the head are made for what has none
     ctx.save_for_backward(*gradients)
 
 
