@@ -2,8 +2,11 @@
 
 import contextlib
 import functools
+import gzip
 import json
 import random
+from pathlib import Path
+from unicodedata import category
 
 import gguf
 import numpy as np
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from atlas.cleaning.documents import Document
 from atlas.errors import AtlasError
 from atlas.export.check.nasty_strings import NASTY_STRINGS
 from atlas.inference.backends.gguf import load_gguf
@@ -22,7 +26,8 @@ from atlas.tokens.byte_level import ByteLevelTokenizer, GigatokenEncoder, TokenT
 from atlas.tokens.pre_tokenizers import ANY_CASE, CONTRACTIONS, PRE_TOKENIZERS
 from atlas.tokens.roles import Roles
 from atlas.tokens.tokenizer import Tokenizer
-from tests.small import text
+from atlas.tokens.train_tokenizer import lines_of, train_tokenizer
+from tests.small import small_params, text
 
 LINES = [
     "I'll say it's 12 o'clock, 1234\u2026 they'Re 3.14!\n\n  \u00e9t\u00e9 \u0416\u0443\u043a\n",
@@ -135,6 +140,42 @@ def test_nasty_strings_have_the_same_ids_everywhere(runtimes):
 @given(st.lists(TEXT, min_size=5, max_size=5))
 def test_any_strings_have_the_same_ids_everywhere(runtimes, strings):
     assert_equal(runtimes, strings)
+
+
+@pytest.mark.very_slow
+def test_real_text_has_the_same_ids_everywhere(tmp_path, corpora):
+    """A vocabulary of 8,192 pieces, as Atlas trains it on novels."""
+    novels = sorted((corpora / "novels").glob("*.gz"))[:8]
+    documents = [Document(each.name, each.name, decoded(each)) for each in novels]
+    params = small_params(**{"tokenizer.kind": "byte_bpe", "tokenizer.vocab_size": 8192}).tokenizer
+    ours = train_tokenizer(lines_of(documents), params)
+    ours.save(tmp_path / "t")
+    write_vocabulary(tmp_path / "m.gguf", ours, ours.pre.name)
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "t/tokenizer.json"))
+    trio = {"trained": (ours, theirs, LlamaCpp(tmp_path / "m.gguf"))}
+    assert_equal(trio, [*NASTY_STRINGS, *odd_strings(40_000)])
+    for path in filter(Path.is_file, corpora.rglob("*")):
+        assert_equal(trio, [decoded(path)])
+
+
+def decoded(path):
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode(errors="replace")
+
+
+def odd_strings(count):
+    """Strings of signs, words, special tokens and characters of any script.
+
+    Only assigned characters: which of the others are letters depends on the Unicode version, and
+    llama.cpp does not know those of Unicode 16.
+    """
+    generator = random.Random(7)
+    parts = [*SIGNS, *WORDS, *SPECIAL, "<s>", "</s>", "\u200d", "\ufeff", "\u3000", "\U0001f469"]
+    assigned = (each for each in map(chr, range(0x110000)) if category(each) not in ("Cn", "Cs"))
+    characters = list(assigned)
+    for _ in range(count):
+        pools = generator.choices([parts, characters[:0x3000], characters], k=20)
+        yield "".join(map(generator.choice, pools[: generator.randint(1, 20)]))
 
 
 def test_a_conversation_has_the_same_special_tokens_everywhere(runtimes):
