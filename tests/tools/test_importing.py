@@ -217,6 +217,15 @@ def test_an_earlier_run_becomes_a_base_model(tmp_path, tokenizer, out):
     assert ids == load_model(tmp_path / "project/model").encode("the lamp")
 
 
+def test_end_tokens_that_only_llama_cpp_knows_are_no_difference(source, out, quick, tmp_path):
+    special = {"id": 383, "content": "<|im_end|>", "special": True}
+    rules = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    tokens = json.loads((source / "tokenizer.json").read_text())["added_tokens"]
+    change(source / "tokenizer.json", added_tokens=[*tokens, special | rules])
+    import_model(source, out, tmp_path)
+    assert ModelConfig.read(out).end_ids == (0, 383)
+
+
 def test_a_shorter_context(source, out, quick, tmp_path):
     refused(source, out, "--context-length 97: .* was trained with 96", context_length=97)
     import_model(source, out, tmp_path, context_length=64)

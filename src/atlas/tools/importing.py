@@ -14,7 +14,7 @@ It appears whole, or not at all. Nothing in a source runs as code.
 import math
 import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -190,7 +190,9 @@ def check_base(source: Source, folder: Path, config: ModelConfig) -> Result:
     match source.kind:
         case "hugging_face":
             tolerance = TOLERANCE * expected.error_scale
-            agreement = compare(source.path, expected, model, tolerance, TRANSFORMERS)
+            # Atlas ends a text also at tokens whose names llama.cpp knows; transformers does not.
+            comparable = replace(expected, end_ids=frozenset())
+            agreement = compare(source.path, comparable, model, tolerance, TRANSFORMERS)
             check_agreement(source.path, agreement, tolerance, TRANSFORMERS, "not imported")
             _add_agreement(result, "transformers", agreement, expected, tolerance)
         case "gguf":
