@@ -168,6 +168,7 @@ REFUSED = [
     ("llama", {"llama.rope.dimension_count": 7}, "llama.rope.dimension_count is 7"),
     ("llama", {"llama.block_count": None}, "llama.block_count is missing"),
     ("llama", {"llama.block_count": 2}, r"tensor blk\.1\.attn_norm\.weight .* is missing"),
+    ("llama", {"llama.block_count": 9_000_000}, "the config describes 9,000,000 blocks"),
     ("llama", {"llama.feed_forward_length": 97}, r"has shape .*, and the config describes"),
     ("mpt", {"mpt.attention.clamp_kqv": 4.0}, "mpt.attention.clamp_kqv is 4.0"),
     ("mpt", {"mpt.attention.max_alibi_bias": 4.0}, "mpt.attention.max_alibi_bias is 4.0"),

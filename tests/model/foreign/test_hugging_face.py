@@ -240,12 +240,20 @@ def rewrite(folder, changes):
             r"q_proj\.bias \(48,\) is not part of the model",
         ),
         ("gemma", {"lm_head.weight": torch.zeros(400, 48)}, "tie_word_embeddings is true, but"),
+        ("llama", {"model.embed_tokens.weight": torch.zeros(())}, r"tokens\.weight has shape"),
     ],
 )  # fmt: skip
 def test_missing_wrong_and_unknown_tensors_are_named(change, name, tensors, message):
     folder = change(name)
     rewrite(folder, tensors)
     assert re.search(message, refusal(folder)), refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"num_hidden_layers": 9_000_000}, {"hidden_size": 1 << 23, "head_dim": 12}]
+)
+def test_a_config_of_far_more_weights_than_there_are_is_refused_at_once(change, keys):
+    assert "folder: the config describes" in refusal(change("llama", **keys))
 
 
 def test_buffers_of_old_versions_and_a_stored_copy_of_the_head_are_ignored(change):

@@ -24,6 +24,7 @@ from atlas.model.foreign.tensors import (
     ForeignWeights,
     Shape,
     TensorConverter,
+    check_size,
     config_of,
     rope_factors,
     stored_shapes,
@@ -117,7 +118,8 @@ def open_file(path: Path) -> ForeignWeights:
     def converter(config: ModelConfig) -> TensorConverter:
         return TensorConverter.for_gguf(config, stored_shapes(config), row)
 
-    rows = file.shapes.get(EMBEDDING, (1,))[0]
+    rows = (*file.shapes.get(EMBEDDING, ()), 1)[0]
+    check_size(params, rows, file.shapes, str(path))
     everything = converter(config_of(params, rows))
     everything.check(file.shapes, str(path), UNUSED)
     dtype = file.dtype if everything.is_exact else torch.float32

@@ -23,6 +23,7 @@ from atlas.model.foreign.tensors import (
     ForeignWeights,
     Shape,
     TensorConverter,
+    check_size,
     config_of,
     stored_shapes,
 )
@@ -240,7 +241,8 @@ def open_folder(folder: Path) -> ForeignWeights:
     ends = _end_ids(keys, folder)
     bos = keys.get("bos_token_id", None)
     ignored = tuple(keys.ignored(HARMLESS))
-    rows = files.shapes.get(f"{EMBEDDING[kind.model_type == 'gpt2']}.weight", (1,))[0]
+    rows = (*files.shapes.get(f"{EMBEDDING[kind.model_type == 'gpt2']}.weight", ()), 1)[0]
+    check_size(params, rows, files.shapes, str(folder))
 
     def converter(config: ModelConfig) -> TensorConverter:
         return TensorConverter.for_hugging_face(config, stored_shapes(config), kind)

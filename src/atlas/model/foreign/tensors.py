@@ -58,6 +58,7 @@ NORMS = ("attention_norm", "feed_forward_norm", "norm")
 FEED_FORWARD = ("feed_forward.gate", "feed_forward.up", "feed_forward.down")
 ALL = (*QKV, "attention.output", *FEED_FORWARD, *NORMS)
 TABLES = ("embedding.weight", "positions.weight", "head.weight")
+MAX_EXCESS = 4  # times the values in the files; a config of more is not compared any further
 
 FIRST_BLOCK = "blocks.0."
 BLOCK = re.compile(r"^blocks\.\d+\.")
@@ -197,6 +198,18 @@ def config_of(params: ModelParams, vocab_size: int) -> ModelConfig:
         tokenizer_sha256="",
         learned_tokens=0,
     )
+
+
+def check_size(params: ModelParams, rows: int, theirs: Mapping[str, Shape], source: str) -> None:
+    """Refuse a config of far more weights than there are, before memory is used for them."""
+    query = params.n_head * (params.d_head or params.d_model // params.n_head)
+    described = params.d_model * (rows + params.n_layer * (query + params.d_ff))
+    stored = sum(math.prod(shape) for shape in theirs.values())
+    if params.n_layer > len(theirs) or described > MAX_EXCESS * stored:
+        raise AtlasError(
+            f"{source}: the config describes {params.n_layer:,} blocks of {params.d_model:,} "
+            f"channels, and there are only {len(theirs):,} tensors with {stored:,} values"
+        )
 
 
 @dataclass
@@ -346,7 +359,7 @@ class TensorConverter:
                 if not (link.constant or is_copy or link.is_bias_of(without_bias)):
                     raise AtlasError(f"{source}: tensor {name} {shape} is missing")
             elif found != shape and not (
-                link.may_be_longer and found[0] > shape[0] and found[1:] == shape[1:]
+                link.may_be_longer and found[:1] > shape[:1] and found[1:] == shape[1:]
             ):
                 raise AtlasError(
                     f"{source}: tensor {name} has shape {found}, and the config describes {shape}"
