@@ -106,12 +106,7 @@ def open_file(path: Path) -> ForeignWeights:
     }
     keys = ConfigKeys(values, path, f"{name}.")
     options = _options(keys, name, file)
-    row = next(
-        row
-        for row in ARCHITECTURES
-        if row.name == name
-        and all(options[key] in row.allowed[key] for key in ("feed_forward", "rope_scaling_kind"))
-    )
+    row = _row(name, options, path)
     params = model_params(options, path)
     ignored = tuple(keys.ignored(HARMLESS))
 
@@ -137,6 +132,16 @@ def open_file(path: Path) -> ForeignWeights:
         shapes=file.shapes,
         read=file.read,
     )
+
+
+def _row(name: str, options: Mapping[str, Any], path: Path) -> Architecture:
+    """The row of an architecture with these options; some names have several."""
+    deciding = ("feed_forward", "rope_scaling_kind")
+    for row in ARCHITECTURES:
+        if row.name == name and all(options[key] in row.allowed[key] for key in deciding):
+            return row
+    chosen = ", ".join(f"{key} {options[key]}" for key in deciding)
+    raise AtlasError(f"{path}: its tensors ask for {chosen}, which Atlas doesn't have in {name}")
 
 
 def _plain(field: Field) -> Any:
@@ -203,7 +208,7 @@ def _check_window(keys: ConfigKeys, context: int) -> None:
     """Refuse a window, unless the context fits it: no architecture has it in every block."""
     window = keys.get("attention.sliding_window", 0)
     keys.get("attention.sliding_window_pattern", None)
-    if 0 < window < context:
+    if window != 0 and keys.number("attention.sliding_window") < context:
         keys.refuse("attention.sliding_window", "Atlas imports GGUF models without a window")
 
 
@@ -281,6 +286,8 @@ def _llama3(options: Mapping[str, Any], file: "TensorFile", before: int) -> dict
     Several settings give the same blend, so the usual ones are tried first.
     """
     factors = file.read(ROPE_FACTORS)
+    if not (factors > 0).all():  # NaN fails, too
+        raise AtlasError(f"{file.path}: {ROPE_FACTORS} has factors that are not above 0")
     scaling = float(factors.max())
     if scaling == 1:
         return {}
