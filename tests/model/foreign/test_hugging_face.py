@@ -58,6 +58,7 @@ ALTERNATING |= {"layer_types": None}
 REFUSED = [  # a key that asks for something else than our models compute
     ("llama", {"hidden_act": "gelu"}, "hidden_act"),
     ("llama", {"hidden_act": "relu"}, "hidden_act"),
+    ("llama", {"hidden_act": ["silu"]}, "hidden_act"),
     ("llama", {"pretraining_tp": 2}, "pretraining_tp"),
     ("llama", {"logit_scale": 0.5}, "logit_scale"),
     ("llama", {"embedding_multiplier": 12.0}, "embedding_multiplier"),
@@ -87,6 +88,7 @@ REFUSED = [  # a key that asks for something else than our models compute
     ("mistral", {"sliding_window": "8"}, "sliding_window"),
     ("mistral", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ("qwen2", ALTERNATING, "sliding_window"),
+    ("qwen2", {"max_window_layers": "1"}, "max_window_layers"),
     ("qwen3", {"attention_bias": True}, "attention_bias"),
     ("qwen3", {"num_experts": 4}, "num_experts"),
     ("olmo2", {"attention_bias": True}, "attention_bias"),
@@ -98,6 +100,7 @@ REFUSED = [  # a key that asks for something else than our models compute
     ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual"),
     ("stablelm", {"qk_layernorm": True}, "qk_layernorm"),
     ("smollm3", {"no_rope_layers": [0, 0, 1, 1, 0]}, "no_rope_layers"),
+    ("smollm3", {"no_rope_layers": 4}, "no_rope_layers"),
     ("smollm3", ALTERNATING, "sliding_window"),
     ("gpt2", {"activation_function": "gelu"}, "activation_function"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
@@ -109,6 +112,8 @@ REFUSED += [
     ("qwen2", {"rope_parameters": YARN | {key: value}}, key)
     for key, value in {"attention_factor": 1.0, "truncate": False}.items()
 ]
+BEFORE = "original_max_position_embeddings"
+REFUSED += [("qwen2", {"rope_parameters": YARN | {BEFORE: value}}, BEFORE) for value in (0, "16")]
 REFUSED += [
     ("qwen2", {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 0.7}}, "mscale_all_dim")
 ]

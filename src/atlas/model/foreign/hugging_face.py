@@ -405,7 +405,7 @@ def _bias(
 def _activation(keys: ConfigKeys, key: str) -> str:
     """Our name of a plain activation."""
     name = keys.get(key)
-    if name not in PLAIN_OF:
+    if not isinstance(name, str) or name not in PLAIN_OF:
         keys.refuse(key, f"Atlas supports {', '.join(PLAIN_OF)}")
     return PLAIN_OF[name]
 
@@ -445,6 +445,8 @@ def _window(keys: ConfigKeys, kind: HuggingFaceClass, context: int, layers: int)
     elif kind.model_type in ("qwen2", "qwen3", "smollm3"):
         window = keys.get("sliding_window", None)
         first = keys.get("max_window_layers", 28)
+        if not isinstance(first, int):
+            keys.refuse("max_window_layers", "it must be a whole number")
         if not keys.flag("use_sliding_window", default=False):
             return None
         if kind.model_type == "smollm3" and not given:
@@ -467,6 +469,8 @@ def _no_rope_every(keys: ConfigKeys, layers: int) -> int | None:
     """The distance of blocks without RoPE, None if every block has it."""
     every = keys.number("no_rope_layer_interval", 4)
     given = keys.get("no_rope_layers", None)  # 1 where a block has RoPE
+    if given and not isinstance(given, list):
+        keys.refuse("no_rope_layers", "it must be a list")
     if given:
         every = next((block + 1 for block, has in enumerate(given[:layers]) if not has), layers + 1)
         expected = [(block + 1) % every != 0 for block in range(layers)]
@@ -500,8 +504,9 @@ def _rope_options(
     rope = ROPE_OFF | {"positions": "rope", "rope_theta": theta, "rotary_share": turned / size}
     scaling = str(inner.get("rope_type", inner.get("type", "default")))
     inner.get("type", None)
-    before = keys.get("original_max_position_embeddings", None)
-    before = inner.get("original_max_position_embeddings", context) if before is None else before
+    before = keys.real(
+        "original_max_position_embeddings", inner.real("original_max_position_embeddings", context)
+    )
     factor = 1.0
     match scaling:
         case "default":
