@@ -326,6 +326,19 @@ def test_without_such_files_the_names_tell(tmp_path):
     assert tokenizer.encode("the") == tokenizer.encode_chat("the")  # bos is added by the windows
 
 
+@pytest.mark.parametrize("template", [[1], [{"name": "default", "template": {}}], {}])
+def test_a_template_that_is_no_text_is_none(tmp_path, template):
+    assert saved(tmp_path, tokenizer_config={"chat_template": template}).chat_template is None
+
+
+def test_an_end_of_text_that_documents_could_hold_is_refused(tmp_path):
+    spec = with_tokens(json.loads(content()), "<end>")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<end>"}')
+    with pytest.raises(AtlasError, match="the text '<end>' encodes to the special token"):
+        Tokenizer.load(tmp_path)
+
+
 def test_pieces_are_readable(tmp_path):
     tokenizer = saved(tmp_path)
     assert tokenizer.piece(tokenizer.encode(" the")[0]) == " the"
@@ -405,6 +418,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False
             {"added_tokens": [{"id": 9, "content": "x", "special": False, "lstrip": True}]},
             "its token 'x' has the rule lstrip",
         ),
+        ({"model__vocab__zz": 1 << 31}, "its ids have too many gaps"),
     ],
 )  # fmt: skip
 def test_what_llama_cpp_could_not_follow_is_refused(changes, message):

@@ -18,6 +18,7 @@ from atlas.params.runtime_support import architecture_of
 from atlas.tokens.sentencepiece import SentencePieceTokenizer, merges
 from atlas.tokens.tokenizer import Tokenizer
 from tests.export.models import SHAPES, bundle_of, store
+from tests.model.foreign.test_gguf import edit, write
 from tests.small import text
 from tests.tokens.test_train_tokenizer import train
 
@@ -140,6 +141,10 @@ def broken(change):
             "merges that make the same piece are not next to each other",
         ),
         (broken(lambda spec: spec.update(normalizer={"type": "NFKC"})), "changes a text in a way"),
+        (
+            {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["</s>", -1.0]]}},
+            "its model is Unigram, so it can't become a sentencepiece model",
+        ),
         (as_json(sentencepiece_model(), LLAMA, ["<tool>"]), "a blank after each token that is not"),
     ],
 )
@@ -164,6 +169,21 @@ def test_a_gguf_file_gives_back_the_model(tmp_path, kind, size):
     assert read_pieces == pieces
     for string in (*NASTY_STRINGS, *LINES[:3]):
         assert read.encode(string) == ours.encode(string)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("token_type", [9] * 400, "unknown types"),
+        ("scores", ["a"] * 400, "scores that are no numbers"),
+        ("precompiled_charsmap", "abc", "precompiled_charsmap is not a list of bytes"),
+    ],
+)
+def test_a_wrong_vocabulary_in_a_gguf_file_is_refused(tmp_path, key, value, message):
+    write(tmp_path, SHAPES["llama"], train(LINES, kind="bpe", vocab_size=400))
+    file = edit(tmp_path / "m.gguf", {f"tokenizer.ggml.{key}": value})
+    with pytest.raises(AtlasError, match=message):
+        Tokenizer.load(file)
 
 
 def test_a_conversation_has_control_pieces(converted):

@@ -88,7 +88,7 @@ class ByteLevelTokenizer(Tokenizer):
                     f"it as {self._fast.token_to_id(token)}; save it again with a current version"
                 )
         self._fast.encode_special_tokens = True  # their names are ordinary text
-        for special in sorted(spec.special):
+        for special in sorted({*spec.special, self.roles.eos, self.roles.end_of_text}):
             if spec.ids[special] in self._fast.encode(special, add_special_tokens=False).ids:
                 raise AtlasError(
                     f"{name}: the text {special!r} encodes to the special token of this name, so "
@@ -377,9 +377,11 @@ class _Spec:
         names = {identity: token for token, identity in self.ids.items()}
         if len(names) < len(self.ids):
             raise self._refusal("two of its tokens have the same id")
-        tokens = [names.get(each, f"[PAD{each}]") for each in range(max(names) + 1)]
-        if len(set(tokens)) < len(tokens) or len(tokens) > 2 * len(names):
+        if max(names) >= 2 * len(names):
             raise self._refusal("its ids have too many gaps")
+        tokens = [names.get(each, f"[PAD{each}]") for each in range(max(names) + 1)]
+        if len(set(tokens)) < len(tokens):
+            raise self._refusal("a token has the name of a gap in its ids")
         return tokens
 
     def _normalizes(self, step: object) -> bool:

@@ -126,6 +126,8 @@ def _scored_pieces(file: "GGUFFile", path: str) -> SentencePieceTokenizer:
     scores = file.get(SCORES)
     if not isinstance(scores, list) or len(scores) != len(tokens):
         _refuse(path, "it does not have a score for each token")
+    if not (all(isinstance(each, float) for each in scores) and set(TokenType).issuperset(types)):
+        _refuse(path, "its tokens have scores that are no numbers, or unknown types")
     is_bpe = file.get(PREFIX + "model") == "llama"
     special = [
         token
@@ -141,6 +143,8 @@ def _scored_pieces(file: "GGUFFile", path: str) -> SentencePieceTokenizer:
     rules.add_dummy_prefix = bool(file.get(PREFIX + "add_space_prefix", is_bpe))
     rules.remove_extra_whitespaces = bool(file.get(PREFIX + "remove_extra_whitespaces", False))
     if charsmap := file.get(CHARSMAP):
+        if not isinstance(charsmap, list) or not all(isinstance(each, int) for each in charsmap):
+            _refuse(path, f"its {CHARSMAP} is not a list of bytes")
         rules.precompiled_charsmap = bytes(each & 255 for each in charsmap)
     return _with_roles(spec, roles, path)
 
@@ -181,6 +185,7 @@ def _from_json(path: Path) -> Tokenizer:
         fast = Tokenizers.from_buffer(content)
     except Exception as error:  # tokenizers raises nothing more precise
         raise AtlasError(f"{path}: not a tokenizer.json ({one_line(error)[:200]})") from None
+    spec.setdefault("added_tokens", [])
     special = [each["content"] for each in spec["added_tokens"] if each["special"]]
     first = next(iter(fast.encode("a").tokens), None)
     first = first if first in special else None

@@ -169,5 +169,7 @@ def _templates(template: object) -> Iterator[str]:
     if isinstance(template, str):
         yield template
     elif isinstance(template, list):
-        named = {each.get("name"): each.get("template") for each in template}
-        yield from filter(None, [named.get("default"), *named.values()])
+        entries = [each for each in template if isinstance(each, dict)]
+        named = {str(each.get("name")): each.get("template") for each in entries}
+        texts = (named.get("default"), *named.values())
+        yield from (text for text in texts if isinstance(text, str) and text)
