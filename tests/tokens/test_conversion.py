@@ -119,6 +119,14 @@ def test_the_model_beside_it_is_preferred(tmp_path):
     assert load(tmp_path, as_json(model, LLAMA)).model == model
 
 
+def test_an_end_of_text_that_documents_could_hold_is_refused(tmp_path):
+    model = sentencepiece_model(user_defined_symbols=["<end>"])
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<end>"}')
+    with pytest.raises(AtlasError, match="its end of text '<end>' is an ordinary piece"):
+        Tokenizer.load(tmp_path)
+
+
 def move_a_merge(pairs):
     """Move the second merge that makes a piece to the end."""
     pieces = ["".join(pair) for pair in pairs]

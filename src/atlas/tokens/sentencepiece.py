@@ -81,6 +81,11 @@ class SentencePieceTokenizer(Tokenizer):
         identity = b"" if self._has_own_roles else self.roles.identity()
         self.sha256 = hashlib.sha256(model + identity).hexdigest()
         self._set_roles(self.roles, {piece.piece: each for each, piece in enumerate(spec.pieces)})
+        if self.is_text(self.eos):
+            raise AtlasError(
+                f"{name}: its end of text {self.piece(self.eos)!r} is an ordinary piece, so "
+                "documents could hold it; name a control piece as eos_token"
+            )
         self.unk: int = self.processor.unk_id()
         self.has_bytes = any(piece.type == piece.BYTE for piece in spec.pieces)  # instead of unk
         self.normalizer: NormalizerSpec = spec.normalizer_spec  # changes a text before splitting
