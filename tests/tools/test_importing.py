@@ -201,8 +201,10 @@ def test_weights_keep_16_bits_if_that_loses_nothing(source, out, quick, tmp_path
     model = LlamaForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
     model.save_pretrained(source)
     import_model(source, out, tmp_path)
-    tensors = safetensors.torch.load_file(out / "model.safetensors")
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    import_model(out, out.with_name("again"), tmp_path)
+    for folder in (out, out.with_name("again")):
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
 
 
 def test_an_earlier_run_becomes_a_base_model(tmp_path, tokenizer, out):
@@ -215,6 +217,29 @@ def test_an_earlier_run_becomes_a_base_model(tmp_path, tokenizer, out):
     assert origin["checks"]["logit_difference"] == 0
     ids = load_model(out).encode("the lamp")
     assert ids == load_model(tmp_path / "project/model").encode("the lamp")
+    write_json(tmp_path / "project/model/base.json", {"name": "Tiny", "license": "mit"})
+    import_model(tmp_path / "project/model", out, tmp_path)
+    origin = json.loads((out / "origin.json").read_text())
+    assert (origin["name"], origin["license"]) == ("atlas", "mit")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"n_layer": 9},
+            r"model: tensor blocks\.2\.\S+ has shape None, and config\.json describes",
+        ),
+        ({"d_ff": 50}, r"tensor blocks\.0\.feed_forward\.\S+ has shape .* describes"),
+        ({"d_model": 1 << 24}, "the config describes 2 blocks of 16,777,216 channels"),
+    ],
+)
+def test_an_earlier_run_with_another_config_is_refused(tmp_path, tokenizer, out, keys, message):
+    (tmp_path / "project").mkdir()
+    store(tmp_path / "project/model", SHAPES["llama"], tokenizer)
+    tokenizer.save(tmp_path / "project/tokenizer")
+    change(tmp_path / "project/model/config.json", **keys)
+    refused(tmp_path / "project/model", out, message)
 
 
 def test_end_tokens_that_only_llama_cpp_knows_are_no_difference(source, out, quick, tmp_path):
@@ -263,6 +288,9 @@ def test_a_path_that_is_no_model(source, out, tmp_path, monkeypatch):
     (tmp_path / "files").mkdir()
     shutil.move(tmp_path / "a.gguf", tmp_path / "files")
     refused(tmp_path / "files", out, r"a folder of GGUF files; give one of them, such as .*a\.gguf")
+    for config in ("{", "{}", '"architectures"'):
+        (source / "config.json").write_text(config)
+        refused(source, out, r"config\.json: neither of transformers .* nor of Atlas, or damaged")
     (source / "config.json").unlink()
     refused(source, out, "there are weights, but no config.json")
     shutil.copytree(source, tmp_path / "project/models/model")

@@ -26,13 +26,13 @@ from atlas.inference.backends.base import (
 from atlas.inference.generate import generate
 from atlas.inference.sampling import Sampling
 from atlas.model.config import ModelConfig, check_tokenizer
+from atlas.model.foreign.hugging_face import FLOATS
 from atlas.model.transformer import Decoder
 from atlas.model.weights import WEIGHTS, load_model
 from atlas.tokens.shards import ShardWriter, SplitIndex, TokenIndex, TokenSplit, shard_path
 from atlas.tokens.tokenizer import Tokenizer
 from atlas.tokens.windows import EvaluationWindows, TokenBatch
 
-FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names
 MAX_URLS = 20
 MAX_CHARACTERS = 20_000_000  # of the texts whose tokens are compared
 BATCH_SIZE = 16  # windows per forward pass, fewer if they have more logits than the next number
@@ -139,6 +139,7 @@ class StoredWeights:
     def __init__(self, folder: Path) -> None:
         self._path = folder / WEIGHTS
         self.shapes: dict[str, tuple[int, ...]] = {}
+        kinds = set()
         try:
             with safe_open(self._path, framework="pt") as file:
                 for name in file.offset_keys():
@@ -146,10 +147,13 @@ class StoredWeights:
                     self.shapes[name] = tuple(tensor.get_shape())
                     if (kind := tensor.get_dtype()) not in FLOATS:
                         raise AtlasError(f"{self._path}: {name} has type {kind}, not a float type")
+                    kinds.add(kind)
         except (OSError, SafetensorError) as error:
             raise AtlasError(
                 f"{self._path}: cannot be read ({error}); run `dvc repro` to train the model again"
             ) from None
+        has_16_bits = len(kinds) == 1 and kinds <= {"F16", "BF16"}
+        self.dtype = FLOATS[kinds.pop()] if has_16_bits else torch.float32  # of all tensors
 
     def read(self, name: str) -> Tensor:
         """Read a tensor as float32; a stored float32 tensor stays on disk until it is used."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from atlas.errors import AtlasError, one_line
 from atlas.export.bundle import StoredWeights
+from atlas.inference.backends.base import TUNED_FROM
 from atlas.inference.backends.exported import tokenizer_of
 from atlas.inference.backends.load import (
     ADAPTER,
@@ -33,7 +33,7 @@ from atlas.inference.backends.trial import trying
 from atlas.model.config import ModelConfig, check_tokenizer
 from atlas.model.foreign.gguf import open_file
 from atlas.model.foreign.hugging_face import open_folder
-from atlas.model.foreign.tensors import ForeignWeights
+from atlas.model.foreign.tensors import ForeignWeights, check_size, stored_shapes
 from atlas.params.schema import ModelParams
 from atlas.pipeline.gguf_file import read_gguf
 from atlas.tokens.tokenizer import Tokenizer
@@ -62,7 +62,16 @@ class AtlasWeights:
         self.params = ModelParams.model_validate(options | {"dropout": 0.0})
         self.rows = config.vocab_size
         self.end_ids, self.ignored = config.end_ids, ()
-        self.dtype = torch.float32
+        self.dtype = self._stored.dtype
+        check_size(self.params, self.rows, self._stored.shapes, str(folder))
+        described = stored_shapes(config)
+        for name in sorted(described.keys() | self._stored.shapes.keys()):
+            found, shape = self._stored.shapes.get(name), described.get(name)
+            if found != shape:
+                raise AtlasError(
+                    f"{folder}: tensor {name} has shape {found}, and {CONFIG} describes {shape}; "
+                    "get another copy"
+                )
         self.size = 4 * sum(math.prod(shape) for shape in self._stored.shapes.values())
 
     def tensors(self, _vocab_size: int) -> Iterator[tuple[str, Tensor]]:
@@ -109,6 +118,11 @@ def open_source(path: Path, tokenizer: Path | None = None) -> Source:
         return _open_hugging_face(path, tokenizer)
     if not (path / CONFIG).is_file():
         raise AtlasError(f"{path}: {_no_config(path)}")
+    if "kind" not in read_json(path / CONFIG):
+        raise AtlasError(
+            f"{path / CONFIG}: neither of transformers (with architectures or model_type) nor of "
+            "Atlas, or damaged; get another copy"
+        )
     return _open_atlas(path, tokenizer)
 
 
@@ -163,7 +177,7 @@ def _open_gguf(path: Path, tokenizer: Path | None) -> Source:
         )
     weights = open_file(path)
     with trying(path, "llama.cpp"):
-        loaded = Tokenizer.load(tokenizer or path)
+        loaded = _load_tokenizer(tokenizer) if tokenizer else Tokenizer.load(path)
 
     def text(*keys: str) -> str | None:
         values = (header.get(f"general.{key}") for key in keys)
@@ -179,6 +193,15 @@ def _open_gguf(path: Path, tokenizer: Path | None) -> Source:
         licence=text("license"),
         url=text("source.url", "source.repo_url", "url", "repo_url"),
     )
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    """Load a tokenizer, a tokenizer.json only after another process did."""
+    file = path / TOKENIZER_JSON if path.is_dir() else path
+    if file.suffix == ".json" and file.is_file():
+        with trying(file, "tokenizers"):
+            pass
+    return Tokenizer.load(path)
 
 
 def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
@@ -198,14 +221,11 @@ def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
         raise AtlasError(f"{path}: {_no_config(path)}")
     check_folder(path)
     weights = open_folder(path)
-    if (file := path / TOKENIZER_JSON).is_file():
-        with trying(file, "tokenizers"):
-            pass
     return Source(
         path=path,
         kind="hugging_face",
         weights=weights,
-        tokenizer=Tokenizer.load(tokenizer or path),
+        tokenizer=_load_tokenizer(tokenizer or path),
         name=_short(_hub_name(path.resolve())),
         licence=_licence(path / "README.md"),
         licence_file=_licence_file(path),
@@ -215,17 +235,18 @@ def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
 def _open_atlas(path: Path, tokenizer: Path | None) -> Source:
     weights = AtlasWeights(path)
     file = tokenizer or tokenizer_of(path)
-    config, loaded = ModelConfig.read(path), Tokenizer.load(file)
+    config, loaded = ModelConfig.read(path), _load_tokenizer(file)
     check_tokenizer(config, loaded.sha256, str(file), str(path))
     origin = read_json(path / ORIGIN)
     known = {key: _short(origin[key]) for key in ("author", "url") if origin.get(key)}
+    licence = (origin or read_json(path / TUNED_FROM)).get("license")
     return Source(
         path=path,
         kind="atlas",
         weights=weights,
         tokenizer=loaded,
         name=_short(origin.get("name") or model_name(path)),
-        licence=_short(origin["license"]) if origin.get("license") else None,
+        licence=_short(licence) if licence else None,
         licence_file=_licence_file(path),
         separator=config.separator,
         add_bos_token=config.add_bos_token,
