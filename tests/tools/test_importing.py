@@ -176,6 +176,19 @@ def test_a_base_model_is_replaced_and_other_folders_are_not(source, out, quick, 
         import_model(source, tmp_path / "nowhere/models/base", tmp_path)
 
 
+def test_a_tokenizer_elsewhere_is_tried_but_not_compared(source, out, quick, monkeypatch, capsys):
+    tried = []
+    monkeypatch.setattr(sources, "trying", lambda file, _: tried.append(file) or nullcontext())
+    other = source.with_name("other")
+    other.mkdir()
+    for file in source.glob("tokenizer*"):
+        shutil.move(file, other)
+    for path in (other, other / "tokenizer.json"):
+        import_model(source, out, out.parent.parent, tokenizer=path)
+        assert "tokens not compared: the tokenizer is not the source's" in capsys.readouterr().out
+    assert tried == [other / "tokenizer.json"] * 2
+
+
 def test_shards_are_read(source, out, quick, tmp_path):
     model = LlamaForCausalLM.from_pretrained(source)
     (source / "model.safetensors").unlink()

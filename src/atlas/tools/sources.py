@@ -92,6 +92,7 @@ class Source:
     weights: Weights
     tokenizer: Tokenizer
     name: str
+    has_tokenizer: bool = True  # False: the tokenizer is not in the folder
     author: str | None = None
     licence: str | None = None
     url: str | None = None
@@ -227,6 +228,7 @@ def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
         weights=weights,
         tokenizer=_load_tokenizer(tokenizer or path),
         name=_short(_hub_name(path.resolve())),
+        has_tokenizer=tokenizer is None,
         licence=_licence(path / "README.md"),
         licence_file=_licence_file(path),
     )
@@ -250,7 +252,8 @@ def _open_atlas(path: Path, tokenizer: Path | None) -> Source:
         licence_file=_licence_file(path),
         separator=config.separator,
         add_bos_token=config.add_bos_token,
-        **known,
+        author=known.get("author"),
+        url=known.get("url"),
     )
 
 

@@ -20,6 +20,7 @@ Imports are inside the functions, so that a process imports only its own runtime
 code of Atlas's models.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -172,7 +173,6 @@ def load_transformers(path: str, _context_length: int) -> Runtime:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     safe = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(path, split_special_tokens=True, **safe)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **safe).eval()
     cache: Any = None
 
@@ -185,8 +185,12 @@ def load_transformers(path: str, _context_length: int) -> Runtime:
         rows: Logits = output.logits[0].numpy()
         return rows
 
+    @functools.cache
+    def tokenizer() -> Any:  # a folder may have none, if there are no texts
+        return AutoTokenizer.from_pretrained(path, split_special_tokens=True, **safe)
+
     def tokenize(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(tokenizer()(text, add_special_tokens=False)["input_ids"])
 
     ends = model.generation_config.eos_token_id
     return Runtime(logits, tokenize, end_ids=ends if isinstance(ends, list) else [ends])
