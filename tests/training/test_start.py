@@ -85,6 +85,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path, edit, expected):
 
 def test_a_damaged_file_and_another_tokenizer_are_named(tmp_path):
     make_base(tmp_path)
+    (tmp_path / "origin.json").write_text("{}")
+    with pytest.raises(AtlasError, match=r"origin\.json: not as `atlas import` writes it"):
+        load_start(make_model(small_config()), tmp_path)
+    (tmp_path / "origin.json").unlink()
     with pytest.raises(AtlasError, match="another tokenizer than that of data/tokens"):
         load_start(make_model(small_config(tokenizer_sha256="1" * 64)), tmp_path)
     path = tmp_path / "model.safetensors"
@@ -171,6 +175,7 @@ def test_the_model_tells_what_it_started_from(tmp_path):
     origin = {"name": "SmolLM2-135M-Instruct", "license": "apache-2.0"}
     (source / "origin.json").write_text(json.dumps(origin))
     (source / "LICENSE").write_text("free")
+    (source / "LICENSES").mkdir()
     write_base(source, first)
     write_base(first, second)  # fine-tuned again
     for folder in (first, second):

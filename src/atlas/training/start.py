@@ -28,6 +28,7 @@ def load_start(model: LanguageModel, folder: Path) -> None:
     """
     path = folder / WEIGHTS
     _check_tokenizer(model, folder)
+    origin_of(folder)  # a damaged one must not stop the training at its end
     weights = weights_of(model)
     try:
         with safe_open(path, framework="pt") as file:
@@ -69,7 +70,7 @@ def origin_of(folder: Path) -> dict[str, Any]:
 def write_base(start: Path, folder: Path) -> None:
     """Write base.json, the origin of the weights that training started from, and its licence."""
     write_json(folder / BASE, origin_of(start))
-    for licence in start.glob("LICENSE*"):
+    for licence in filter(Path.is_file, start.glob("LICENSE*")):
         shutil.copyfile(licence, folder / licence.name)
 
 

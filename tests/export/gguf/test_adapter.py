@@ -119,6 +119,9 @@ def test_an_adapter_without_its_base_is_refused(tmp_path, tokenizer):
     (bundle.folder / "adapter.json").write_text("{}")
     with pytest.raises(AtlasError, match=r"adapter\.json: not an adapter of this version"):
         export()
+    (bundle.folder / "adapter.safetensors").write_bytes(bytes(9))
+    with pytest.raises(AtlasError, match=r"adapter\.safetensors: not an adapter of this version"):
+        export()
     (bundle.folder / "adapter.safetensors").unlink()
     with pytest.raises(AtlasError, match=r"has no adapter, because it was not trained with LoRA"):
         export()

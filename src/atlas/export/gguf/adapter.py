@@ -20,10 +20,11 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGUFWriter
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, one_line
 from atlas.export.bundle import ModelBundle, StoredWeights
 from atlas.export.check.agreement import LLAMA_CPP
 from atlas.export.gguf.writer import write_gguf
@@ -62,9 +63,10 @@ class Adapter:
             values = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
             matrices = load_file(folder / ADAPTER)
             return cls(matrices, values["alpha"], Path(values["base"]), values["base_sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            name = ADAPTER if isinstance(error, SafetensorError) else ADAPTER_CONFIG
             raise AtlasError(
-                f"{folder / ADAPTER_CONFIG}: not an adapter of this version ({error}); "
+                f"{folder / name}: not an adapter of this version ({one_line(error)[:120]}); "
                 "`dvc repro -f train` recreates it"
             ) from None
 
