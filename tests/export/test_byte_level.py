@@ -4,6 +4,7 @@ import json
 
 import pytest
 from gguf import GGUFReader
+from transformers import AutoTokenizer
 
 from atlas.errors import AtlasError
 from atlas.export.check.agreement import check_agreement, compare, expect
@@ -132,6 +133,15 @@ def test_end_tokens_that_llama_cpp_does_not_know_are_refused(tmp_path):
     agreement = compare(tmp_path / "mine.gguf", expected, model, 1e-4, LLAMA_CPP)
     with pytest.raises(AtlasError, match="2 end tokens don't end a text there"):
         check_agreement(tmp_path / "mine.gguf", agreement, 1e-4)
+
+
+def test_a_model_whose_texts_begin_with_bos_does_so_in_transformers(tmp_path):
+    tokenizer = load(tmp_path / "source")
+    write(tmp_path, tokenizer, add_bos_token=True)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "mine")
+    assert theirs("the lamp")["input_ids"] == [tokenizer.bos, *tokenizer.encode("the lamp")]
+    again = Tokenizer.load(tmp_path / "mine")
+    assert (again.bos, again.add_bos) == (tokenizer.bos, True)
 
 
 @pytest.mark.slow

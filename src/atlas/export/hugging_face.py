@@ -1,7 +1,7 @@
 """Write a model as a folder that transformers loads: config, weights, tokenizer.
 
-A sentencepiece model becomes a tokenizer.json, the format of the tokenizers library; one from
-elsewhere is passed through byte for byte.
+A sentencepiece model becomes a tokenizer.json, the format of the tokenizers library; one that is a
+tokenizer.json already is passed through byte for byte, unless it must learn to add bos.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from atlas.params.runtime_support import HuggingFaceClass
 from atlas.pipeline.files import write_json, write_text
 from atlas.tokens.byte_level import TOKENIZER_FILE, ByteLevelTokenizer
 from atlas.tokens.sentencepiece import MODEL_FILE, SentencePieceTokenizer, merges
-from atlas.tokens.tokenizer import SPACE_MARK
+from atlas.tokens.tokenizer import SPACE_MARK, Tokenizer
 
 FORMAT = {"format": "pt"}  # transformers refuses a safetensors file without this metadata
 # Normalization of word vocabularies: white space becomes one space, each word starts with one.
@@ -62,7 +62,12 @@ def write_hugging_face(folder: Path, bundle: ModelBundle, kind: HuggingFaceClass
     }
     write_json(folder / "tokenizer_config.json", tokenizer_settings)
     if isinstance(tokenizer, ByteLevelTokenizer):
-        (folder / TOKENIZER_FILE).write_bytes(tokenizer.content)
+        content = tokenizer.content
+        fast = FastTokenizer.from_buffer(content)
+        if config.add_bos_token and tokenizer.bos not in fast.encode("").ids:
+            begin_with_bos(fast, tokenizer)
+            content = fast.to_str(pretty=True).encode()
+        (folder / TOKENIZER_FILE).write_bytes(content)
     elif isinstance(tokenizer, SentencePieceTokenizer):
         fast = fast_tokenizer(tokenizer, add_bos_token=config.add_bos_token)
         write_text(folder / TOKENIZER_FILE, fast.to_str(pretty=True))
@@ -91,11 +96,16 @@ def fast_tokenizer(tokenizer: SentencePieceTokenizer, *, add_bos_token: bool) ->
     words = (tokenizer.piece(i).replace(SPACE_MARK, " ") for i in sorted(tokenizer.user_defined))
     fast.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     if add_bos_token:
-        bos = tokenizer.piece(tokenizer.bos)
-        fast.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A $B:1", special_tokens=[(bos, tokenizer.bos)]
-        )
+        begin_with_bos(fast, tokenizer)
     return fast
+
+
+def begin_with_bos(fast: FastTokenizer, tokenizer: Tokenizer) -> None:
+    """Let every text that is encoded with special tokens begin with bos."""
+    bos = tokenizer.piece(tokenizer.bos)
+    fast.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B:1", special_tokens=[(bos, tokenizer.bos)]
+    )
 
 
 def _split_pattern(tokenizer: SentencePieceTokenizer, identity: int) -> str:
