@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from atlas.errors import AtlasError
 from atlas.export.gguf.writer import write_gguf
+from atlas.model.foreign import gguf as foreign_gguf
 from atlas.model.foreign.gguf import open_file
 from atlas.model.foreign.tensors import ROPE_FACTORS, config_of, rope_factors, stored_shapes
 from atlas.model.transformer import Decoder
@@ -96,6 +97,19 @@ def test_fewer_pieces_than_rows_cut_the_embedding(tmp_path, tokenizer):
     for name in ("embedding", "head"):
         assert tensors[f"{name}.weight"].equal(weights_of(model)[f"{name}.weight"][:100])
     assert tensors["positions.weight"].equal(model.positions.weight[:20])
+
+
+def test_a_head_is_compared_with_the_embedding_without_reading_both(
+    tmp_path, tokenizer, monkeypatch
+):
+    options = LLAMA_SHAPE | WIDE | {"n_kv_head": 2, "qk_norm": "all", "norm_position": "reordered"}
+    file, model = write(tmp_path, options | {"tied_head": True}, tokenizer)
+    monkeypatch.setattr(foreign_gguf, "CHUNK", 1000)  # bytes
+    monkeypatch.setattr(foreign_gguf.TensorFile, "read", None)
+    assert open_file(file).params.tied_head
+    head = model.embedding.weight.detach().numpy().copy()
+    head[-1, -1] += 1
+    assert not open_file(edit(file, tensors={"output.weight": head})).params.tied_head
 
 
 def open_tensors(weights, pieces):
