@@ -370,7 +370,7 @@ def preset(config: ModelConfig, source: Source, base: str) -> dict[str, Any]:
         "export": {
             "name": f"{file_name(source.name)}-tuned",
             "license": licence,
-            "source": url if ONE_WORD.fullmatch(re.sub("[:/]", "", source.url or "")) else None,
+            "source": url,
             "formats": [each for each in formats if not list(export_conflicts(options, [each]))],
             "check_windows": 8,
         },
