@@ -20,6 +20,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -269,6 +271,15 @@ def test_a_shorter_context(source, out, quick, tmp_path):
     import_model(source, out, tmp_path, context_length=64)
     preset = yaml.safe_load((out / "preset.yaml").read_text())
     assert preset["model"]["context_length"] == preset["train"]["sequence_length"] == 64
+
+
+def test_a_window_that_a_shorter_context_fits_is_dropped(source, out, quick, tmp_path):
+    size = json.loads((source / "config.json").read_text())["vocab_size"]
+    config = MistralConfig(vocab_size=size, sliding_window=48, head_dim=8, **SHAPE)
+    MistralForCausalLM(config).save_pretrained(source)
+    for length, window in ((48, None), (49, 48), (None, 48)):
+        import_model(source, out, tmp_path, context_length=length)
+        assert ModelConfig.read(out).window == window
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])

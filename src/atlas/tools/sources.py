@@ -61,7 +61,7 @@ class AtlasWeights:
         self.architecture = "a decoder that Atlas trained"
         self.params = ModelParams.model_validate(options | {"dropout": 0.0})
         self.rows = config.vocab_size
-        self.end_ids, self.ignored = config.end_ids, ()
+        self.ignored = ()
         self.dtype = self._stored.dtype
         check_size(self.params, self.rows, self._stored.shapes, str(folder))
         described = stored_shapes(config)

@@ -190,17 +190,6 @@ def test_the_old_names_of_rope_are_read(change):
     assert (params.rope_theta, params.rope_scaling) == (123.0, 2.0)
 
 
-def test_a_shorter_context_drops_a_window_that_fits_it(originals):
-    weights = open_folder(originals / "mistral")
-    assert weights.params.window == 9
-    assert weights.with_context(10).params.window == 9
-    short = weights.with_context(9)
-    assert (short.params.window, short.params.context_length) == (None, 9)
-    table = dict(open_folder(originals / "gpt2").with_context(9).tensors(20))
-    assert table["positions.weight"].shape == (9, 48)
-    assert table["embedding.weight"].shape == (20, 48)
-
-
 def rewrite(folder, changes):
     """Replace tensors of a folder; None removes one."""
     path = folder / "model.safetensors"

@@ -120,14 +120,11 @@ def open_file(path: Path) -> ForeignWeights:
     everything = converter(config_of(params, rows))
     everything.check(file.shapes, str(path), UNUSED)
     dtype = file.dtype if everything.is_exact else torch.float32
-    ends = [header.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot", "eom")]
     return ForeignWeights(
         source=path,
         architecture=name,
         params=params,
         rows=rows,
-        bos=header.get("tokenizer.ggml.bos_token_id"),
-        end_ids=tuple(dict.fromkeys(each for each in ends if each is not None)),
         ignored=ignored,
         dtype=dtype,
         converter=converter,

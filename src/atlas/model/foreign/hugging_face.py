@@ -61,13 +61,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "max_position_embeddings": 32_768,
     },
-    "llama": {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2},
+    "llama": {"max_position_embeddings": 2048},
     "mistral": {
         "num_key_value_heads": 8,
         "sliding_window": 4096,
         "max_position_embeddings": 131_072,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
     },
     "qwen2": {"num_key_value_heads": 32},
     "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
@@ -75,25 +73,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "rope_theta": 2_000_000.0,
         "tie_word_embeddings": True,
-        "bos_token_id": 128_000,
-        "eos_token_id": 128_001,
     },
-    "olmo2": {"rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "eos_token_id": 50_279},
+    "olmo2": {"rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
     "gemma": {
         "num_key_value_heads": 16,
         "head_dim": 256,
         "hidden_act": TANH,
         "tie_word_embeddings": True,
         "max_position_embeddings": 8192,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
     },
     "gpt2": {
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
-        "bos_token_id": 50_256,
-        "eos_token_id": 50_256,
     },
     "starcoder2": {
         "norm_epsilon": 1e-5,
@@ -101,15 +93,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": TANH,
         "tie_word_embeddings": True,
         "max_position_embeddings": 4096,
-        "bos_token_id": 50_256,
-        "eos_token_id": 50_256,
     },
     "stablelm": {
         "layer_norm_eps": 1e-5,
         "num_key_value_heads": 32,
         "max_position_embeddings": 4096,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
     },
 }
 HARMLESS = re.compile(
@@ -238,8 +226,6 @@ def open_folder(folder: Path) -> ForeignWeights:
     options, without_bias = read(keys, kind, files)
     options |= {"kind": "decoder", "dropout": 0.0, "tied_head": keys.flag("tie_word_embeddings")}
     params = model_params(options, path)
-    ends = _end_ids(keys, folder)
-    bos = keys.get("bos_token_id", None)
     ignored = tuple(keys.ignored(HARMLESS))
     rows = (*files.shapes.get(f"{EMBEDDING[kind.model_type == 'gpt2']}.weight", ()), 1)[0]
     check_size(params, rows, files.shapes, str(folder))
@@ -257,8 +243,6 @@ def open_folder(folder: Path) -> ForeignWeights:
         kind.name,
         params,
         rows,
-        bos,
-        ends,
         ignored,
         dtype,
         converter,
@@ -292,16 +276,6 @@ def class_named(values: Mapping[str, Any], path: Path) -> HuggingFaceClass:
             f"{', '.join(sorted(by_name))}"
         )
     return row
-
-
-def _end_ids(keys: ConfigKeys, folder: Path) -> tuple[int, ...]:
-    """The tokens that end a text, of config.json and of generation_config.json."""
-    ends = [keys.get("eos_token_id", None)]
-    path = folder / "generation_config.json"
-    if path.is_file():
-        ends.append(_read_json(path).get("eos_token_id"))
-    ids = [one for each in ends for one in (each if isinstance(each, list) else [each])]
-    return tuple(dict.fromkeys(one for one in ids if isinstance(one, int)))
 
 
 def _gpt2_options(

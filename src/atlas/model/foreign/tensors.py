@@ -7,7 +7,7 @@ T context length, C d_model, H heads, K key heads, D head size, F feed-forward w
 import math
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -151,8 +151,6 @@ class ForeignWeights:
     architecture: str  # ``general.architecture`` of a GGUF file, or the class of transformers
     params: ModelParams
     rows: int  # of the embedding; the tokenizer may have fewer pieces
-    bos: int | None
-    end_ids: tuple[int, ...]  # as far as the config tells
     ignored: tuple[str, ...]  # keys of the config that Atlas doesn't know
     dtype: torch.dtype  # to store the tensors in: the type of all of them if it has 16 bits
     converter: Callable[[ModelConfig], "TensorConverter"]
@@ -164,15 +162,6 @@ class ForeignWeights:
         """Bytes of all our tensors in float32."""
         shapes = stored_shapes(config_of(self.params, self.rows))
         return 4 * sum(math.prod(shape) for shape in shapes.values())
-
-    def with_context(self, context_length: int) -> "ForeignWeights":
-        """The same model with a shorter context; a window that no longer matters is dropped."""
-        window = self.params.window
-        changes = {
-            "context_length": context_length,
-            "window": window if window and window < context_length else None,
-        }
-        return replace(self, params=self.params.model_copy(update=changes))
 
     def tensors(self, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
         """Yield our tensors by name; the rows of the embedding after ``vocab_size`` are dropped."""
