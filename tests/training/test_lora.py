@@ -191,6 +191,12 @@ def test_only_the_change_is_trained_and_written(lora_trainer, new_trainer, tmp_p
     assert torch.allclose(last(ids), run.model.eval()(ids), atol=1e-4)
 
 
+def test_a_change_that_was_read_is_merged_on_the_device_of_the_matrix():
+    matrix = torch.empty(4, 3, device="meta")  # in place of a GPU
+    weights = {"x.weight": matrix, "x.lora_a": torch.ones(2, 3), "x.lora_b": torch.ones(4, 2)}
+    assert merge(weights, LoraParams(rank=2, alpha=4, targets=("up",)))["x.weight"].is_meta
+
+
 @pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16", "grad_accum_steps": 2}])
 def test_a_stopped_run_ends_with_the_same_bytes(lora_trainer, tmp_path, monkeypatch, changes):
     (tmp_path / "model.safetensors").write_bytes(b"the base")

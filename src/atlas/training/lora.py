@@ -65,14 +65,16 @@ def add_lora(model: nn.Module, lora: LoraParams, seed: int) -> None:
 
 
 def merge(weights: dict[str, Tensor], lora: LoraParams) -> dict[str, Tensor]:
-    """Add each A and B to the matrix that they change; other weights stay as they are."""
+    """Add each A and B to the matrix that they change; other weights stay as they are.
+
+    The best A and B were read from a file, the matrix may be on a GPU.
+    """
     merged = {name: weight for name, weight in weights.items() if not name.endswith((A, B))}
     for name in (name for name in weights if name.endswith(A)):
         layer = name.removesuffix(A)
-        scale = lora.alpha / weights[name].shape[0]
-        merged[f"{layer}.weight"] = torch.addmm(
-            weights[f"{layer}.weight"], weights[layer + B], weights[name], alpha=scale
-        )
+        matrix, scale = weights[f"{layer}.weight"], lora.alpha / weights[name].shape[0]
+        a, b = (weights[layer + end].to(matrix.device) for end in (A, B))
+        merged[f"{layer}.weight"] = torch.addmm(matrix, b, a, alpha=scale)
     return merged
 
 
