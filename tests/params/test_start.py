@@ -93,6 +93,7 @@ def test_a_folder_that_cannot_be_used_is_named(project):
         ("{", "models/base/config.json is not readable as JSON"),
         ("[1, 2]", "config.json is not of this version of Atlas"),
         ("7", "config.json is not readable as JSON"),
+        ("[" * 100_000, "config.json is not readable as JSON"),
     ):
         (base / "config.json").write_text(content)
         assert expected in refusal(project)
@@ -140,6 +141,11 @@ def test_a_folder_that_cannot_be_used_is_named(project):
 )
 def test_what_cannot_be_trained_is_named(project, changes, expected):
     assert expected in refusal(project, **changes)
+
+
+def test_a_wrong_item_of_a_list_is_one_problem(project):
+    for changes in ({"train.lora.targets": ["foo"]}, {"corpus.gutenberg.books": [-1]}):
+        assert refusal(project, **changes).count("params.yaml: ") == 1
 
 
 def test_lora_names_the_layers_that_a_model_lacks(project):

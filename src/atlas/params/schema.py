@@ -460,7 +460,7 @@ class Params(Section):
         try:
             params = cls.model_validate(values)
         except ValidationError as error:
-            problems = [explain(details, cls, file) for details in error.errors()]
+            problems = [explain(details, cls, file) for details in _causes(error)]
         else:
             problems = list(conflicts(params, root))
             if not problems:
@@ -477,6 +477,15 @@ def load_params(path: Path) -> Params:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AtlasError(f"{path}: not readable as YAML: {one_line(error)}") from None
     return Params.from_mapping(values, path.name, path.parent)
+
+
+def _causes(error: ValidationError) -> Iterator[ErrorDetails]:
+    """Yield the problems that pydantic found; a list is not short because of its wrong items."""
+    found = error.errors()
+    lists = {details["loc"][:-1] for details in found}
+    for details in found:
+        if details["type"] != "too_short" or details["loc"] not in lists:
+            yield details
 
 
 def explain(details: ErrorDetails, schema: type[BaseModel], file: str) -> str:

@@ -39,7 +39,7 @@ def start_conflicts(
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         lacks = [key for key in model if key not in config]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         yield f"train.start: {start}/{CONFIG} is not readable as JSON ({error})"
         return
     if lacks:
