@@ -35,7 +35,7 @@ from atlas.tools import importing, sources
 from atlas.tools.importing import TEXTS, check_memory, import_model
 from tests.code_walk import ROOT
 from tests.export.models import SHAPES, InProcess, bundle_of, store
-from tests.small import text
+from tests.small import small_params, text
 from tests.tools.console import atlas
 
 CODE = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
@@ -437,6 +437,16 @@ def test_text_of_a_source_controls_no_terminal(source, out, quick, tmp_path, cap
     import_model(source, out, tmp_path)
     assert "\x1b" not in capsys.readouterr().out
     assert "license: null" in (out / "preset.yaml").read_text()
+
+
+def test_the_tolerance_is_that_of_the_feed_forward_layer():
+    for name, kind, tolerance in (
+        ("llama", "swiglu", 1e-4),
+        ("mpt", "gelu", 5e-3),
+        ("mpt", "relu", 1e-3),
+    ):
+        params = small_params(**{"model.feed_forward": kind, "export.formats": []}).model
+        assert importing.logit_tolerance(name, params) == tolerance
 
 
 def test_logits_that_differ_are_refused(source, out, quick, monkeypatch):
