@@ -98,7 +98,7 @@ class ByteLevelTokenizer(Tokenizer):
 
     @classmethod
     def read(cls, path: Path) -> "ByteLevelTokenizer":
-        """Read a tokenizer.json, and the roles of its special tokens from the files beside it."""
+        """Read a tokenizer.json, and the roles of its special tokens from the files next to it."""
         return cls(path.read_bytes(), path.parent, str(path))
 
     def save(self, folder: Path) -> None:

@@ -189,9 +189,9 @@ def _from_json(path: Path) -> Tokenizer:
     special = [each["content"] for each in spec["added_tokens"] if each["special"]]
     first = next(iter(fast.encode("a").tokens), None)
     first = first if first in special else None
-    beside = path.with_name(MODEL_FILE)
-    if beside.is_file():
-        tokenizer = _sentencepiece(beside, first)
+    model_file = path.with_name(MODEL_FILE)
+    if model_file.is_file():
+        tokenizer = _sentencepiece(model_file, first)
         pieces = {piece.piece: each for each, piece in enumerate(tokenizer.spec.pieces)}
         if pieces == fast.get_vocab():
             return tokenizer
@@ -334,9 +334,9 @@ def _roles(
 
 
 def _sentencepiece(path: Path, first: str | None = None) -> SentencePieceTokenizer:
-    """Load a sentencepiece model, and the roles of its pieces from the files beside it.
+    """Load a sentencepiece model, and the roles of its pieces from the files next to it.
 
-    ``first`` is the piece that a tokenizer.json beside it puts before a text.
+    ``first`` is the piece that a tokenizer.json next to it puts before a text.
     """
     content = path.read_bytes()
     tokenizer = SentencePieceTokenizer(content, str(path))

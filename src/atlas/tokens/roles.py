@@ -75,7 +75,7 @@ class Roles:
     def read(
         cls, folder: Path, ids: Mapping[str, int], special: Collection[str], first: str | None
     ) -> "Roles":
-        """Read the files beside a tokenizer in a Hugging Face folder, or one that Atlas wrote.
+        """Read the files next to a tokenizer in a Hugging Face folder, or one that Atlas wrote.
 
         Args:
             folder: with any of tokenizer_config.json, special_tokens_map.json,
@@ -127,8 +127,9 @@ class Roles:
         eos = known["eos"] or next((name for name in ENDS_OF_TEXT if name in special), None)
         if eos is None:
             raise AtlasError(
-                f"{file}: no token ends a text: name one in {CONFIG_FILE} beside the tokenizer, as "
-                '{"eos_token": "<|endoftext|>"}'
+                f"{file}: no token ends a text: name one in {CONFIG_FILE} next to the tokenizer, "
+                'as {"eos_token": "<|endoftext|>"}; in a GGUF file, tokenizer.ggml.eos_token_id '
+                "names it"
             )
         by_name = ENDS_OF_GENERATION.intersection(special)
         every = {eos, *by_name, *(name for name in ends if name in ids)}

@@ -53,7 +53,7 @@ class Tokenizer(ABC):
         Args:
             path: a sentencepiece model, a tokenizer.json of byte-level BPE, a GGUF file, or a
                 folder with one of the first two. Special tokens have the roles that the files of
-                Hugging Face beside it give them.
+                Hugging Face next to it give them.
         """
         from atlas.tokens.conversion import load_tokenizer
 
