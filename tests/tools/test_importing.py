@@ -507,11 +507,18 @@ def test_an_impossible_export_of_a_source_is_refused_before_the_import(gguf_file
     assert list(tmp_path.iterdir()) == []
 
 
+MODEL = b"\5" + bytes(7) + b"model"  # a text of GGUF, with its length
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda data: data[:-100], "damaged, or cut short"),
         (lambda data: data[:5], "damaged, or cut short"),
+        (
+            lambda data: data.replace(MODEL, b"\5" + bytes(7) + b"adapt"),
+            "general.type is adapt, so it",
+        ),
         (lambda data: data.replace(b"llama", b"lambs"), "general.architecture is lambs, which"),
         (lambda data: data.replace(b"block_count", b"black_count"), "llama.block_count is missing"),
         (lambda data: data.replace(b"blk.1.ffn_up.weight", b"blk.7.ffn_up.weight"), r"ffn_up"),

@@ -176,6 +176,11 @@ def _open_gguf(path: Path, tokenizer: Path | None) -> Source:
             f"{path}: one of {header.get('split.count')} parts; join them with llama.cpp's "
             "`llama-gguf-split --merge`, and give the result"
         )
+    if (kind := header.get("general.type", "model")) != "model":
+        raise AtlasError(
+            f"{path}: general.type is {_short(kind)}, so it is not a whole model; merge an adapter "
+            "with its model, and give the result"
+        )
     weights = open_file(path)
     with trying(path, "llama.cpp"):
         loaded = _load_tokenizer(tokenizer) if tokenizer else Tokenizer.load(path)
