@@ -395,6 +395,10 @@ def test_too_little_memory_is_named_with_the_estimate(source, out, monkeypatch):
     memory = importing.psutil.virtual_memory()._replace(available=1000)
     monkeypatch.setattr(importing.psutil, "virtual_memory", lambda: memory)
     refused(source, out, "import needs about 0.5 GB of memory .* and 0.0 GB are free")
+    out.parent.rmdir()
+    with pytest.raises(AtlasError, match="import needs about"):
+        import_model(source, out, out.parent.parent)
+    assert not out.parent.exists()
 
 
 def test_a_full_disk_is_one_line(source, out, monkeypatch):

@@ -14,6 +14,7 @@ It appears whole, or not at all. Nothing in a source runs as code.
 import math
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -409,6 +410,7 @@ def import_model(
     source = open_source(path, tokenizer)
     partial = partial_path(out)
     remove(partial)
+    is_new = not partial.parent.exists()
     try:
         partial.mkdir(parents=True)
         result = write_base(source, partial, context_length)
@@ -427,6 +429,9 @@ def import_model(
         raise
     finally:
         remove(partial)
+        if is_new:
+            with suppress(OSError):  # it holds the base model
+                partial.parent.rmdir()
     _print_result(source, result, out, base)
 
 
