@@ -1,6 +1,7 @@
 """Folders of Hugging Face: what is refused, and by which name."""
 
 import json
+import math
 import re
 
 import pytest
@@ -79,6 +80,7 @@ REFUSED = [  # a key that asks for something else than our models compute
     ("llama", {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
     ("llama", {"rope_parameters": ROPE | {"mrope_section": [2, 2]}}, "mrope_section"),
     ("llama", {"rope_parameters": {"rope_type": "linear"} | ROPE}, "factor"),
+    ("llama", {"rope_parameters": {"partial_rotary_factor": math.inf}}, "partial_rotary_factor"),
     ("llama", {"hidden_size": None}, "hidden_size"),
     ("llama", {"hidden_size": "48"}, "hidden_size"),
     ("llama", {"num_hidden_layers": 2.5}, "num_hidden_layers"),
@@ -104,6 +106,7 @@ REFUSED = [  # a key that asks for something else than our models compute
     ("smollm3", ALTERNATING, "sliding_window"),
     ("gpt2", {"activation_function": "gelu"}, "activation_function"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+    ("gpt2", {"n_head": 5}, "n_head"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights"),
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention"),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The keys of a config from elsewhere: read, refused, or named when nobody reads them."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,8 @@ class ConfigKeys:
     def real(self, key: str, default: Any = REQUIRED) -> float:
         """A number above 0."""
         value = self.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 < value < math.inf:
             self.refuse(key, "it must be a number above 0")
         return float(value)
 

@@ -286,6 +286,8 @@ def _gpt2_options(
     keys.only("scale_attn_by_inverse_layer_idx", False)
     keys.only("add_cross_attention", False)
     width, heads = keys.number("n_embd"), keys.number("n_head")
+    if width % heads:
+        keys.refuse("n_head", f"it must divide n_embd, {width}")
     return UNUSED_BY_GPT2 | {
         "d_model": width,
         "n_layer": keys.number("n_layer"),
