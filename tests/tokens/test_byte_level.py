@@ -331,6 +331,11 @@ def test_a_template_that_is_no_text_is_none(tmp_path, template):
     assert saved(tmp_path, tokenizer_config={"chat_template": template}).chat_template is None
 
 
+def test_ends_that_are_no_names_are_left_out(tmp_path):
+    config = {"eos_token": "<|im_end|>", "end_tokens": [{}, "<|endoftext|>"]}
+    assert saved(tmp_path, tokenizer_config=config).end_ids == {0, 2}
+
+
 def test_an_end_of_text_that_documents_could_hold_is_refused(tmp_path):
     spec = with_tokens(json.loads(content()), "<end>")
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))

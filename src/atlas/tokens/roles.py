@@ -101,8 +101,9 @@ class Roles:
         for role, names in by_id.items():
             named[role] = named[role] or next(iter(names), None)
         named["bos"] = named["bos"] or first
-        listed = config.get("end_tokens")
-        ends = listed if isinstance(listed, list) else by_id["eos"]
+        ends = by_id["eos"]
+        if isinstance(listed := config.get("end_tokens"), list):
+            ends = [each for each in listed if isinstance(each, str)]
         template = _template(folder, config)
         given = config.get("add_bos_token")
         add_bos = given if isinstance(given, bool) else first is not None
