@@ -19,7 +19,6 @@ from atlas.export.bundle import StoredWeights
 from atlas.inference.backends.base import TUNED_FROM
 from atlas.inference.backends.exported import tokenizer_of
 from atlas.inference.backends.load import (
-    ADAPTER,
     CONFIG,
     GGUF,
     PICKLES,
@@ -211,20 +210,12 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 
 
 def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
-    if (path / ADAPTER).is_file():
-        base = _short(read_json(path / ADAPTER).get("base_model_name_or_path", "an unknown model"))
-        raise AtlasError(
-            f"{path}: an adapter of {base}, not a whole model; merge the two with peft "
-            "(merge_and_unload, save_pretrained), and give the result"
-        )
     for name in (CONFIG, TOKENIZER_CONFIG):
         if "auto_map" in read_json(path / name):
             raise AtlasError(
                 f"{path / name}: auto_map names code of its own, which Atlas never runs; only "
                 "models that transformers has itself can be used"
             )
-    if not any(path.iterdir()):
-        raise AtlasError(f"{path}: {_no_config(path)}")
     check_folder(path)
     weights = open_folder(path)
     return Source(
