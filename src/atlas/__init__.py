@@ -9,6 +9,6 @@ SPIN_COUNT = "20000"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
-# PyTorch asks the system for pages of 2 MB instead of 4 KB for its large tensors. A step of a model
-# of 135M weights takes 0.87 times as long (docs/training.md). It reads this once, too.
+# PyTorch asks the system for pages of 2 MB instead of 4 KB for its large tensors, which saves 5 to
+# 14 percent of a step of a model of 135M weights. It reads this at its first large tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
