@@ -10,8 +10,8 @@ all seven matrices of a block, without dropout. Atlas runs its `TrainStep` as in
 tokens, compiled if a C++ compiler is there. transformers computes its own loss from `labels`, with
 fused attention, as its Trainer does. Unless you ask, peers run as they come: not compiled, in
 memory pages of 4 KB (Atlas asks for 2 MB). Each contestant is a process of its own. The two of a
-pair take turns, one step at a time; medians, the ratio of each
-round and the largest resident memory are printed.
+pair take turns, one step at a time; medians, the ratio of each round and the largest resident
+memory are printed.
 """
 
 import argparse

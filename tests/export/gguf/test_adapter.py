@@ -30,7 +30,7 @@ RANK, ALPHA = 3, 12.0
 
 
 def tune(folder, options, tokenizer, targets, ranks=(RANK,)):
-    """Store a base, and a model with random changes of its matrices beside it."""
+    """Store a base, and a model with random changes of its matrices next to it."""
     model = store(folder / "base", options, tokenizer)
     generator = torch.Generator().manual_seed(2)
     matrices = {}
