@@ -134,6 +134,8 @@ def test_links_into_a_cache_are_followed(folder):
         ({"hidden_size": 2**20}, "transformers can't load it .*far larger than its weights"),
         ({"num_hidden_layers": 3}, r"its files lack model\.layers\.2\."),
         ({"num_labels": 10**10}, "num_labels is 10000000000"),
+        ({"max_position_embeddings": 10**400}, f"max_position_embeddings is 1{'0' * 39}; at most"),
+        ({"vocab_size": -(10**30)}, f"vocab_size is -1{'0' * 30}; at most"),
         ({"max_position_embeddings": 0}, "less than 1"),
         ({"max_position_embeddings": "x"}, "transformers can't load it"),
         ({"_attn_implementation": "someone/kernel"}, "_attn_implementation loads code"),

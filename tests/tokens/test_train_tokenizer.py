@@ -215,6 +215,16 @@ def test_a_folder_with_a_model_is_not_ignored(tmp_path):
     assert again.sha256 == trained.sha256
 
 
+def test_a_file_whose_roles_are_in_others_is_named(tmp_path, caplog):
+    trained = train([text(seed) for seed in range(40)], kind="byte_bpe", vocab_size=320)
+    trained.save(tmp_path / "saved")
+    make_tokenizer(tmp_path, params(path=str(tmp_path / "saved")))
+    assert not caplog.records
+    make_tokenizer(tmp_path, params(path=str(tmp_path / "saved" / "tokenizer.json")))
+    assert "does not watch tokenizer_config.json next to it" in caplog.text
+    assert caplog.text.strip().endswith(f"tokenizer.path={tmp_path / 'saved'}")
+
+
 def test_a_given_model_of_other_settings(tmp_path):
     """Like Llama's: a space in front, <s> and </s>, no padding."""
     model = io.BytesIO()

@@ -188,6 +188,9 @@ def test_a_tokenizer_elsewhere_is_tried_but_not_compared(source, out, quick, mon
     for path in (other, other / "tokenizer.json"):
         import_model(source, out, out.parent.parent, tokenizer=path)
         assert "tokens not compared: the tokenizer is not the source's" in capsys.readouterr().out
+        origin = json.loads((out / "origin.json").read_text())
+        assert "tokenizer.json" in origin["tokenizer_files"]
+        assert "tokenizer.json" not in origin["files"]
     assert tried == [other / "tokenizer.json"] * 2
 
 
@@ -295,7 +298,8 @@ def test_pickles_are_refused_by_name(source, out, with_config):
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(pickle.dumps({}))
     refused(source, out, r"its weights are pickles \(pytorch_model\.bin\), which can run code")
-    refused(source / "pytorch_model.bin", out, "a pickle, which can run code when it is read")
+    message = r"pickles \(pytorch_model\.bin\).* model\.safetensors, and give the folder"
+    refused(source / "pytorch_model.bin", out, message)
 
 
 def test_a_path_that_is_no_model(source, out, tmp_path, monkeypatch):
@@ -504,6 +508,7 @@ def test_an_impossible_export_of_a_source_is_refused_before_the_import(gguf_file
     for arguments, message in (
         (("--to", "gguf:q9"), "--to gguf:q9: it must be one of"),
         (("--to", "gguf:q8_0", "--out", "a/b"), "--out a/b: folder a does not exist"),
+        (("--to", "gguf:adapter"), "has no adapter that Atlas trained; export the whole model"),
     ):
         code, printed, error = atlas("export", str(gguf_file), *arguments, cwd=tmp_path)
         assert (code, printed) == (1, "")

@@ -135,7 +135,7 @@ def freeze_conflicts(freeze: Sequence[str], model: Mapping[str, Any]) -> Iterato
 
 
 def _weight_groups(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The names by which each group of weights of a model can be frozen."""
+    """List the names that freeze each group of weights of a model."""
     match model["kind"]:
         case "bigram":
             return [()]

@@ -26,7 +26,7 @@ from atlas.pipeline.processes import DVC, POLL_SECONDS, dvc_has_ended, stop_on_s
 LOCK = Path("dvc.lock")
 COPIES = f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}"  # of the project, for dvc exp run --temp
 IN_EXPERIMENT = "DVC_EXP_BASELINE_REV"  # set by dvc exp run
-# Git's versions of a file, the first of which holds uncommitted edits while dvc exp run runs.
+# Git's versions of a file; the first holds uncommitted edits while dvc exp run runs.
 VERSIONS = ("refs/exps/exec/EXEC_MERGE", "HEAD", "")
 DETACHED = re.compile(r"checkout: moving from (\S+) to [0-9a-f]{40}\n")
 BACK = "the former outputs are back"

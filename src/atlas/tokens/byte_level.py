@@ -116,7 +116,7 @@ class ByteLevelTokenizer(Tokenizer):
         return [each for ids, _ in self.blocks([text], encoder=encoder) for each in ids.tolist()]
 
     def encode_chat(self, text: str) -> list[int]:
-        """Encode a conversation in which the names of special tokens stand for these tokens."""
+        """Encode a conversation; the names of special tokens in it stand for these tokens."""
         valid = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         ids: list[int] = self._with_special.encode(valid, add_special_tokens=False).ids
         return ids

@@ -14,6 +14,7 @@ from atlas.errors import AtlasError
 from atlas.pipeline.files import write_json
 
 CONFIG_FILE, TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
+NAMES_FILE, MODEL_FILES = "special_tokens_map.json", ("generation_config.json", "config.json")
 NAMES = ("bos", "eos", "pad", "unk")
 # End of a document, as tokenizers name it; else it is the token that ends a generated text.
 ENDS_OF_TEXT = (
@@ -87,12 +88,12 @@ class Roles:
         config = _json(folder / CONFIG_FILE)
         named = {
             role: _content(config.get(f"{role}_token"))
-            or _content(_json(folder / "special_tokens_map.json").get(f"{role}_token"))
+            or _content(_json(folder / NAMES_FILE).get(f"{role}_token"))
             for role in NAMES
         }
         pieces = {identity: piece for piece, identity in ids.items()}
         by_id: dict[str, list[str]] = {role: [] for role in NAMES}
-        for file in ("generation_config.json", "config.json"):
+        for file in MODEL_FILES:
             for role, names in by_id.items():
                 given = _json(folder / file).get(f"{role}_token_id")
                 numbers = given if isinstance(given, list) else [given]
@@ -137,6 +138,12 @@ class Roles:
         in_order = tuple(sorted(every, key=ids.__getitem__))
         bos, pad, unk = (known[role] for role in ("bos", "pad", "unk"))
         return cls(bos, eos, pad, unk, in_order, add_bos and bos is not None, chat_template)
+
+
+def role_files(folder: Path) -> list[str]:
+    """The names of the files in a folder that roles are read from."""
+    names = (CONFIG_FILE, NAMES_FILE, *MODEL_FILES, TEMPLATE_FILE)
+    return [name for name in names if (folder / name).is_file()]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class SentencePieceTokenizer(Tokenizer):
         return [identity for ids, _ in blocks for identity in ids.tolist()]
 
     def encode_chat(self, text: str) -> list[int]:
-        """Encode a conversation in which the names of control pieces stand for these pieces."""
+        """Encode a conversation; the names of control pieces in it stand for these pieces."""
         ids: list[int] = []
         for part in filter(None, self._controls.split(text)):
             control = self.processor.is_control(token := self.processor.piece_to_id(part))

@@ -69,7 +69,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_chat(self, text: str) -> list[int]:
-        """Encode a conversation in which the names of special tokens stand for these tokens."""
+        """Encode a conversation; the names of special tokens in it stand for these tokens."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | Ids) -> str:

@@ -19,6 +19,7 @@ blanks.
 
 import io
 import json
+import logging
 import random
 import re
 from collections import Counter
@@ -40,7 +41,7 @@ from atlas.params.schema import FIXED_PIECES, MixEntry, TokenizerParams
 from atlas.pipeline.files import files_below
 from atlas.tokens.byte_level import TOKENIZER_FILE, ByteLevelTokenizer
 from atlas.tokens.pre_tokenizers import pre_tokenizer_named
-from atlas.tokens.roles import Roles
+from atlas.tokens.roles import Roles, role_files
 from atlas.tokens.sentencepiece import MODEL_FILE, TEXT, SentencePieceTokenizer, single_blanks
 from atlas.tokens.tokenizer import END_OF_TEXT, PADDING, SPACE_MARK, Tokenizer
 
@@ -56,6 +57,7 @@ NO_TEXT = ("sentences_.empty()", "all_chars_count", "no pieces are loaded")
 SINGLE = ("\n", "\t")  # always pieces of their own
 SCORE_STEPS = 256  # per 1.0 of a unigram score; float32 sums such scores exactly up to 65,536
 INSPECTED = 1000  # documents searched for line ends
+logger = logging.getLogger(__name__)
 WITH_BYTES: dict[str, Any] = {"byte_fallback": True}
 # Settings of each kind, in addition to the common ones.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -86,6 +88,13 @@ def make_tokenizer(
                     f"(tokenizer.path={file}), or an empty folder to train a tokenizer"
                 )
         return train_tokenizer(sample_lines(documents, params, mix), params)
+    if path.is_file() and path.suffix != ".gguf" and (names := role_files(path.parent)):
+        logger.warning(
+            "tokenizer.path is one file, so DVC does not watch %s next to it, which tell the roles "
+            "of its special tokens; name the folder instead: tokenizer.path=%s",
+            ", ".join(names),
+            path.parent,
+        )
     return Tokenizer.load(path)
 
 

@@ -19,7 +19,7 @@ from atlas.export.bundle import (
 from atlas.export.card import FileRow
 from atlas.export.export import Exporter, export_model
 from atlas.inference.backends.exported import tokenizer_of
-from atlas.params.runtime_support import Options, export_conflicts, known_format
+from atlas.params.runtime_support import ADAPTER, Options, export_conflicts, known_format
 from atlas.pipeline.files import files_below, partial_path, put_in_place, remove
 from atlas.tools.console import print_table
 from atlas.tools.importing import TEXTS, TOKENIZER, file_name, write_base
@@ -52,6 +52,11 @@ def export_source(
         bundle = ModelBundle.load(path, tokenizer or tokenizer_of(path), metadata)
         export_to(target, bundle, formats, text, TEXTS if (path / ORIGIN).is_file() else ())
         return
+    if ADAPTER in formats:
+        raise AtlasError(
+            f"--to {ADAPTER}: {path} has no adapter that Atlas trained; export the whole model "
+            "(gguf:q8_0)"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         result = write_base(source, folder, source.weights.params.context_length)

@@ -192,7 +192,9 @@ def check_base(source: Source, folder: Path, config: ModelConfig) -> Result:
         case "hugging_face":
             tolerance = TOLERANCE * expected.error_scale
             # Atlas ends a text also at tokens whose names llama.cpp knows; transformers does not.
-            texts = expected.texts if source.has_tokenizer else []
+            # A GGUF file always has a tokenizer of its own, which a given one must equal.
+            has_tokenizer = source.tokenizer_file is None or source.kind == "gguf"
+            texts = expected.texts if has_tokenizer else []
             comparable = replace(expected, end_ids=frozenset(), texts=texts)
             agreement = compare(source.path, comparable, model, tolerance, TRANSFORMERS)
             check_agreement(source.path, agreement, tolerance, TRANSFORMERS, "not imported")
@@ -447,10 +449,7 @@ def _check_target(out: Path) -> None:
 
 def _origin(source: Source, result: Result) -> dict[str, Any]:
     """Describe the source of a base model; paths of the machine are private."""
-    files = [source.path]
-    if source.path.is_dir():
-        kinds = {".json", ".jinja", ".model", ".txt", SAFETENSORS}
-        files = sorted(each for each in source.path.iterdir() if each.suffix in kinds)
+    given = source.tokenizer_file
     return {
         "name": source.name,
         "kind": source.kind,
@@ -460,9 +459,19 @@ def _origin(source: Source, result: Result) -> dict[str, Any]:
         "url": source.url,
         "context_length": source.weights.params.context_length,
         "embedding_rows": source.weights.rows,
-        "files": {each.name: sha256(each) for each in files if each.is_file()},
+        "files": _hashes(source.path),
+        **({"tokenizer_files": _hashes(given)} if given else {}),
         "checks": result.numbers,
     }
+
+
+def _hashes(source: Path) -> dict[str, str]:
+    """The SHA-256 of a file, or of each file of a model in a folder."""
+    files = [source]
+    if source.is_dir():
+        kinds = {".json", ".jinja", ".model", ".txt", SAFETENSORS}
+        files = sorted(each for each in source.iterdir() if each.suffix in kinds)
+    return {each.name: sha256(each) for each in files if each.is_file()}
 
 
 def _print_result(source: Source, result: Result, out: Path, base: str) -> None:

@@ -26,6 +26,7 @@ from atlas.inference.backends.load import (
     TOKENIZER_CONFIG,
     check_folder,
     is_hugging_face,
+    pickled,
     read_json,
 )
 from atlas.inference.backends.trial import trying
@@ -57,7 +58,7 @@ class AtlasWeights:
             raise AtlasError(f"{folder}: a model of kind {config.kind}; only decoders can be used")
         self._stored = StoredWeights(folder)
         options = config.model_dump(include=set(ModelParams.model_fields))
-        self.architecture = "a decoder that Atlas trained"
+        self.architecture = "a decoder in Atlas's own format"
         self.params = ModelParams.model_validate(options | {"dropout": 0.0})
         self.rows = config.vocab_size
         self.ignored = ()
@@ -91,7 +92,7 @@ class Source:
     weights: Weights
     tokenizer: Tokenizer
     name: str
-    has_tokenizer: bool = True  # False: the tokenizer is not in the folder
+    tokenizer_file: Path | None = None  # the tokenizer is not in the source, but here
     author: str | None = None
     licence: str | None = None
     url: str | None = None
@@ -152,10 +153,7 @@ def _no_config(folder: Path) -> str:
     if files := [name for name in names if name.lower().endswith(GGUF)]:
         return f"a folder of GGUF files; give one of them, such as {folder / files[0]}"
     if files := [name for name in names if Path(name).suffix in PICKLES]:
-        return (
-            f"its weights are pickles ({files[0]}), which can run code when they are read; get or "
-            "convert it to model.safetensors"
-        )
+        return pickled(files[0])
     if any(name.endswith(SAFETENSORS) for name in names):
         return f"there are weights, but no {CONFIG} that describes the model; get it, too"
     return f"no model (no {CONFIG}); give the folder of a model, or a GGUF file"
@@ -163,10 +161,7 @@ def _no_config(folder: Path) -> str:
 
 def _open_gguf(path: Path, tokenizer: Path | None) -> Source:
     if path.suffix.lower() in PICKLES:
-        raise AtlasError(
-            f"{path}: a pickle, which can run code when it is read; get or convert it to "
-            "model.safetensors, and give the folder"
-        )
+        raise AtlasError(f"{path.parent}: {pickled(path.name)}, and give the folder")
     if path.suffix.lower() == SAFETENSORS:
         raise AtlasError(f"{path}: give the folder with {CONFIG} and the tokenizer: {path.parent}")
     header = read_gguf(path)
@@ -193,6 +188,7 @@ def _open_gguf(path: Path, tokenizer: Path | None) -> Source:
         kind="gguf",
         weights=weights,
         tokenizer=loaded,
+        tokenizer_file=tokenizer,
         name=_short(TYPE_SUFFIX.sub("", path.stem)),
         author=text("author", "organization"),
         licence=text("license"),
@@ -224,7 +220,7 @@ def _open_hugging_face(path: Path, tokenizer: Path | None) -> Source:
         weights=weights,
         tokenizer=_load_tokenizer(tokenizer or path),
         name=_short(_hub_name(path.resolve())),
-        has_tokenizer=tokenizer is None,
+        tokenizer_file=tokenizer,
         licence=_licence(path / "README.md"),
         licence_file=_licence_file(path),
     )

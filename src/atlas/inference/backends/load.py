@@ -23,6 +23,7 @@ PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 HASH = re.compile(r"[0-9a-f]{30,64}")  # name of a file in the cache of Hugging Face or of DVC
 MAX_JSON = 1 << 24  # bytes
 MAX_COUNT = 1 << 24  # of layers, labels, channels: transformers makes lists of them
+MAX_NUMBER = (1 << 53) - 1  # the largest that JSON holds exactly in every language
 BIG = re.compile("position|length|window|theta|base|token|seed")  # and what else may be large
 FOREIGN_KEYS = {"architectures", "model_type", "auto_map"}  # of a config.json of transformers
 logger = logging.getLogger(__name__)
@@ -129,10 +130,7 @@ def check_folder(folder: Path) -> None:
     if not any(name.endswith(SAFETENSORS) for name in files):
         pickles = sorted(name for name, file in files.items() if file.suffix in PICKLES)
         if pickles:
-            raise AtlasError(
-                f"{folder}: its weights are pickles ({pickles[0]}), which can run code when they "
-                "are read; get or convert it to model.safetensors"
-            )
+            raise AtlasError(f"{folder}: {pickled(pickles[0])}")
         raise AtlasError(
             f"{folder}: transformers can't load it (no file of weights, such as model.safetensors)"
         )
@@ -143,8 +141,17 @@ def check_folder(folder: Path) -> None:
     for key, value in numbers_and_names(read_json(folder / CONFIG)):
         if key.endswith("_implementation") and not str(value).isidentifier():
             raise AtlasError(f"{folder / CONFIG}: {key} loads code from elsewhere; remove it")
-        if isinstance(value, int) and value > MAX_COUNT and not BIG.search(key):
-            raise AtlasError(f"{folder / CONFIG}: {key} is {value}; at most {MAX_COUNT}")
+        largest = MAX_NUMBER if BIG.search(key) else MAX_COUNT
+        if isinstance(value, int) and not -MAX_NUMBER <= value <= largest:
+            raise AtlasError(f"{folder / CONFIG}: {key} is {str(value)[:40]}; at most {largest}")
+
+
+def pickled(name: str) -> str:
+    """Explain why weights in a pickle are not read."""
+    return (
+        f"its weights are pickles ({name}), which can run code when they are read; get or convert "
+        "it to model.safetensors"
+    )
 
 
 def numbers_and_names(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,6 @@ from atlas.params.schema import ROPE_OFF
 
 CONFIG_FILE, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TANH = "gelu_pytorch_tanh"
 ACTIVATIONS = {"swiglu": "silu", "geglu": TANH, "gelu": TANH}  # the others have the same name
 PLAIN_OF = {  # transformers' names of plain activations, and of the same as a gate
@@ -602,10 +601,4 @@ def _shards(folder: Path) -> list[Path]:
                     "download it"
                 )
         return [folder / name for name in names]
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise AtlasError(
-            f"{folder}: no {WEIGHTS}, and {pickles[0]} is a pickle, which can run code; get the "
-            "model as safetensors"
-        )
     raise AtlasError(f"{folder}: neither {WEIGHTS} nor {INDEX}; the weights are missing")
