@@ -1,6 +1,7 @@
 """The training loop on a tiny model: exact resume, validation, the end of a run."""
 
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -162,6 +163,31 @@ def test_a_finished_training_is_not_repeated(new_trainer, monkeypatch):
     again = new_trainer()
     monkeypatch.setattr(again.train_step, "update", None)
     assert logs(again.fit()) == logs(expected)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [("0", 40), ("4", 2), ("30", 1)])
+def test_slow_checkpoints_are_written_less_often(new_trainer, monkeypatch, seconds, expected):
+    """Each of 40 steps takes a second, and so does each checkpoint: then one in 20 seconds."""
+    monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", seconds)
+    run = new_trainer(steps=40, warmup_share=0.1)
+    clock, saves, update = [0.0], [], run.train_step.update
+
+    def timed_update(*arguments):
+        clock[0] += 1
+        return update(*arguments)
+
+    def timed_save(_step, state):
+        clock[0] += 1
+        saves.append(state.step)
+        return True
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(run.train_step, "update", timed_update)
+    monkeypatch.setattr(run.checkpoints, "save", timed_save)
+    run.fit()
+    assert len(saves) == expected
+    if seconds == "4":
+        assert saves == [4, 24]
 
 
 @pytest.mark.parametrize("value", ["often", "-5", "nan", "inf"])

@@ -62,7 +62,7 @@ GREEDY_TOKENS = 24
 MAX_DIVERGENCE = 0.1  # nats per token, of a quantized GGUF file from its dequantized weights
 SPARE_MEMORY = 1 << 29  # bytes, in addition to the weights
 SEQUENCE_LENGTH = 256  # tokens of a window in fine-tuning
-TUNING_SECONDS = 600
+TUNING_SECONDS = 480  # of steps; compiling and validating take the rest of ten minutes
 WEIGHTS_PER_SECOND = 1.5e10  # times tokens, in training on two cores in float32
 BATCH_SIZE, LOGIT_BYTES = 4, 3e8
 SMALL_MODEL, LARGE_MODEL, LARGE_VOCABULARY = 50_000_000, 300_000_000, 80_000
@@ -354,9 +354,9 @@ def preset(config: ModelConfig, source: Source, base: str) -> dict[str, Any]:
         "warmup_share": 0.1,
         "weight_decay": 0.01,
         "log_every": 5,
-        "eval_every": max(1, steps // 6),
+        "eval_every": math.ceil(steps / 4),
         "eval_windows": 16,
-        "eval_train_windows": 8,
+        "eval_train_windows": 4,
     }
     if config.feed_forward not in GATES:
         targets = ("query", "key", "value", "output", "up", "down")

@@ -55,6 +55,7 @@ from atlas.training.train_step import (
 )
 
 DIVERGED = 2.0  # times the loss of uniform guessing
+CHECKPOINT_SHARE = 0.05  # of the time, at most, is spent on checkpoints
 LOWER_LR = "Lower train.lr (for Muon also train.muon_lr), or raise train.warmup_share"
 
 
@@ -111,7 +112,7 @@ class Trainer:
             return self._count_bigrams(self.model) if self.context.is_main else TrainState()
         train_step, params = self.train_step, self.train_step.params
         context = train_step.context
-        checkpoint_seconds = settings().checkpoint_seconds
+        interval = settings().checkpoint_seconds  # 0: after each step
         rows = context.local_rows(params.batch_size)
         batches = BatchLoader(self.data, context.device, reader_count(context.device), rows)
         state = self.checkpoints.resume(train_step)
@@ -141,12 +142,15 @@ class Trainer:
                 if self._is_due(params.eval_every, state):
                     self._validate(state, logger)
                 # All processes stop and save together.
-                overdue = context.is_main and time.monotonic() - saved >= checkpoint_seconds
+                overdue = context.is_main and time.monotonic() - saved >= interval
                 stopping, saving = context.sum(bool(stops), overdue)
                 if stopping or saving:
                     state.data_position = batches.state_dict()
+                    started = time.monotonic()
                     written = self.checkpoints.save(train_step, state)
                     saved = time.monotonic()
+                    if interval:  # large ones take seconds
+                        interval = max(interval, (saved - started) / CHECKPOINT_SHARE)
                 if stopping:
                     place = "there" if written else "the previous checkpoint, if any"
                     raise Stopped(
