@@ -1,7 +1,10 @@
 import math
+from itertools import chain
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.model.config import ModelConfig, check_tokenizer
@@ -24,6 +27,47 @@ def make(options, seed=0) -> Decoder:
     model = Decoder(small_config(**options))
     initialize(model, seed)
     return model
+
+
+DOCUMENTS = st.lists(st.integers(1, 6), min_size=1, max_size=5)  # lengths, the first id included
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *SHAPES,
+        {"positions": "alibi"},
+        {"positions": "sinusoidal", "window": 3},
+        {"positions": "none"},
+    ],
+    ids=str,
+)
+@settings(max_examples=10)
+@given(st.data())
+def test_documents_in_a_row_are_computed_as_if_alone(options, data):
+    model = make(options).double()
+    vocab_size = model.config.vocab_size
+    ids = st.integers(1, vocab_size - 1)
+    documents = [
+        [0, *data.draw(st.lists(ids, min_size=length - 1, max_size=length - 1))]
+        for length in data.draw(DOCUMENTS)
+    ]
+    row = torch.tensor([list(chain.from_iterable(documents))])
+    row = row[:, : model.config.context_length]
+    targets = torch.randint(0, vocab_size, row.shape)
+    together = model(row, begins=row == 0)
+    model(row, targets=targets, begins=row == 0).backward()
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    end = 0
+    for document in documents:
+        begin, end = end, min(end + len(document), row.shape[1])
+        if begin < end:
+            alone = model(row[:, begin:end])
+            assert torch.allclose(together[:, begin:end], alone, rtol=0, atol=1e-9)
+            model(row[:, begin:end], targets=targets[:, begin:end]).backward()
+    for name, weight in model.named_parameters():
+        assert torch.allclose(gradients[name], weight.grad, rtol=0, atol=1e-9), name
 
 
 def test_initial_weights_depend_on_the_seed():

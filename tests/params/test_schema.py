@@ -41,6 +41,7 @@ YARN = {
     "model.rope_scaling": 4.0,
     "model.rope_scaling_context": 32,
 }
+DOCUMENT_MASK = {"tokenize.document_mask": True}
 QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
 
 
@@ -240,6 +241,8 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         (QUESTIONS | {"tokenize.separate_documents": False}, "tokenize.separate_documents=true"),
         ({"model.rope_theta": 1e300}, "model.rope_theta is 1e+300: it must be less than"),
         ({"tokenize.prompt_separator": "="}, "add tokenize.windows=padded"),
+        (DOCUMENT_MASK | {"tokenize.windows": "padded"}, "document_mask is for packed windows"),
+        (DOCUMENT_MASK | {"model.kind": "two_layer"}, "model.kind=decoder or"),
         ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'head', 'all' or null"),
         (
             {"model.positions": "sinusoidal", "model.d_model": 15, "model.n_head": 3},

@@ -58,6 +58,13 @@ def test_documents_are_joined_and_counted(folders, tokenizer):
     assert len(TokenSplit(folders / "tokens", "test")) == counts["test"].sum() == 0
 
 
+def test_a_document_mask_is_in_the_index(folders):
+    assert not encode(folders)[0].document_mask
+    index, _ = encode(folders, "masked", document_mask=True)
+    assert index == TokenIndex.read(folders / "masked")
+    assert index.document_mask
+
+
 def test_documents_without_an_end(folders, tokenizer):
     encode(folders, separate_documents=False)
     train = TokenSplit(folders / "tokens", "train")

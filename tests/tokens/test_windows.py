@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from atlas.errors import AtlasError
 from atlas.params.mixture import label_of
 from atlas.tokens.shards import TokenIndex, TokenSplit
-from atlas.tokens.windows import NO_TARGET, EvaluationWindows, TokenBatch, TrainingWindows, stack
+from atlas.tokens.windows import (
+    ENDS,
+    NO_TARGET,
+    EvaluationWindows,
+    TokenBatch,
+    TrainingWindows,
+    stack,
+)
 from tests.small import EOS, PAD, SHA, mix_of, write_tokens
 
 FIRST = 3  # lower ids are special
@@ -175,6 +182,32 @@ def test_a_bos_that_is_not_eos_begins_every_window(kind):
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
+@pytest.mark.parametrize(("bos", "start"), [(None, EOS), (50, 50)])
+def test_with_a_document_mask_each_document_begins_alike(kind, bos, start):
+    index = TokenIndex(100, EOS, PAD, None, SHA, "packed", {}, bos=bos, document_mask=True)
+    end = EOS + ENDS
+    rows = stack([np.array([end, 8, 9, 4 + ENDS, 5]), np.array([7, end, EOS, 6, end])], 4)
+    batch = TokenBatch.from_rows(kind(rows), index)
+    first = 7 if bos is None else 50
+    assert batch.inputs.tolist() == [[start, 8, 9, start], [first, start, EOS, 6]]
+    assert batch.targets.tolist() == [[8, 9, 4, 5], [EOS, EOS, 6, EOS]]
+    assert batch.begins.tolist() == [[True, False, False, True], [False, True, False, False]]
+    assert [part.begins.tolist() for part in batch.split(1)] == [
+        [row] for row in batch.begins.tolist()
+    ]
+
+
+def test_with_a_document_mask_evaluation_windows_hold_one_document(make_split):
+    split = make_split([[6, 2]])
+    split.index = replace(split.index, document_mask=True)
+    found = EvaluationWindows(split, 3, 1)
+    windows = [found.window(number).tolist() for number in range(len(found))]
+    assert windows == [[EOS, 3, 4, 5], [5, 6, 7, 8], [EOS, 9, 10]]
+    training = TrainingWindows(split, 3, 1, 1)
+    assert training.training_window(4).tolist() == [7, 8 + ENDS, 9, 10 + ENDS]
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_only_the_answer_of_a_question_is_a_target(kind):
     index = TokenIndex(100, EOS, PAD, 9, SHA, "padded", {})
     rows = stack([np.array([1, 5, 6, 9, 7, 1]), np.array([1, 9, 8, 9, 1])], 5)
@@ -199,7 +232,7 @@ def test_a_question_longer_than_the_context_is_refused(tmp_path):
 
 def test_targets_are_the_next_tokens(make_split):
     windows = TrainingWindows(make_split(of(1000)), context_length=16, batch_size=4, seed=0)
-    inputs, targets, mask = TokenBatch.from_rows(windows.rows(3), windows.tokens.index)
+    inputs, targets, mask, _ = TokenBatch.from_rows(windows.rows(3), windows.tokens.index)
     assert inputs.shape == targets.shape == (4, 16)
     assert (targets == inputs + 1).all()
     assert mask.all()

@@ -2,7 +2,9 @@
 
 import shutil
 import time
+from copy import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from atlas.errors import AtlasError, Stopped
 from atlas.model.weights import weights_of
 from atlas.tokens.shards import CorpusSize, TokenIndex, TokenSplit
+from atlas.tokens.windows import TokenBatch
 from atlas.training.trainer import corpora_seen, total_steps
 from tests.small import small_params
 from tests.training.runs import logs, same_weights, stop_after, with_losses
@@ -195,6 +198,28 @@ def test_a_wrong_setting_is_named(new_trainer, monkeypatch, value):
     monkeypatch.setenv("ATLAS_CHECKPOINT_SECONDS", value)
     with pytest.raises(AtlasError, match=f"ATLAS_CHECKPOINT_SECONDS={value}"):
         new_trainer().fit()
+
+
+def test_a_document_mask_keeps_documents_apart_in_training(new_trainer):
+    """The gradient of a step is that of each document alone, in a batch of its own."""
+    run = new_trainer(dropout=0.0)
+    index = replace(run.splits["train"].index, document_mask=True)
+    splits = {name: copy(split) for name, split in run.splits.items()}
+    for split in splits.values():
+        split.index = index
+    run = replace(run, splits=splits)
+    rows = torch.from_numpy(run.data.rows(0))
+    batch = TokenBatch.from_rows(rows, index)
+    run.train_step.backward(batch)
+    gradients = {name: p.grad.clone() for name, p in run.model.named_parameters()}
+    run.model.zero_grad()
+    for inputs, targets in zip(batch.inputs, batch.targets, strict=True):
+        starts = (inputs == index.eos).nonzero().flatten().tolist()
+        for begin, end in pairwise([0, *(each for each in starts if each), len(inputs)]):
+            loss = run.model(inputs[None, begin:end], targets=targets[None, begin:end])
+            (loss / batch.num_targets()).backward()
+    for name, parameter in run.model.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, rtol=0, atol=1e-6), name
 
 
 def test_epochs_take_the_place_of_steps(new_trainer):

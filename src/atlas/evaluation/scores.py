@@ -77,10 +77,7 @@ def score_batches(model: LanguageModel, batches: Iterable[TokenBatch[Any]]) -> S
 
 def _shares(batch: TokenBatch[Any], vocab_size: int) -> Iterator[TokenBatch[Any]]:
     """Divide a batch into windows that fit in memory together, at least one."""
-    rows, length = batch.inputs.shape
-    size = max(1, MAX_LOGITS // (length * vocab_size))
-    for first in range(0, rows, size):
-        yield TokenBatch(*(array[first : first + size] for array in batch))
+    return batch.split(max(1, MAX_LOGITS // (batch.inputs.shape[1] * vocab_size)))
 
 
 def _score_batch(model: LanguageModel, batch: TokenBatch[Any]) -> Iterator[tuple[Tensor, ...]]:
@@ -219,7 +216,7 @@ def sliding_windows(
 
 def _texts(tokens: TokenSplit) -> Iterator[tuple[int, int]]:
     """Start and end of each document, or of the whole split if its windows are packed."""
-    if tokens.index.windows == "packed":
+    if tokens.index.crosses_documents:
         yield 0, len(tokens)
         return
     yield from pairwise([0, *map(int, tokens.document_ends)])

@@ -125,6 +125,7 @@ class AttentionMask:
     key_positions: Tensor  # (S,) or (B, S)
     query_columns: Tensor  # index of each query among the keys, (T,) or (B, T)
     is_token: Tensor | None = None  # False for padding, (B, S); None if no query can see padding
+    documents: Tensor | None = None  # number of each token's document, (B, T); None: all the same
 
     @classmethod
     def without_padding(cls, length: int, device: torch.device) -> "AttentionMask":
@@ -140,6 +141,17 @@ class AttentionMask:
         columns = torch.arange(past, past + new, device=is_token.device)
         return cls(positions.narrow(1, past, new), positions, columns, is_token)
 
+    @classmethod
+    def within_documents(cls, begins: Tensor) -> "AttentionMask":
+        """Return the mask of rows that hold several documents, each apart from the others.
+
+        ``begins`` (B, T) is True for the first token of a document, which has position 0.
+        """
+        columns = torch.arange(begins.shape[1], device=begins.device)  # (T,)
+        first = torch.where(begins, columns, 0).cummax(dim=1).values  # (B, T)
+        positions = columns - first
+        return cls(positions, positions, columns, documents=first)
+
     def visible(self, *, causal: bool, window: int | None) -> Tensor:
         """Return True where a query may attend to a key, (B or 1, 1, T, S).
 
@@ -151,6 +163,8 @@ class AttentionMask:
         visible = columns <= own if causal else torch.ones_like(columns <= own)  # (B or 1, T, S)
         if self.is_token is not None:
             visible = visible & self.is_token[:, None, :]  # (B, T, S)
+        if self.documents is not None:
+            visible = visible & (self.documents[:, :, None] == self.documents[:, None, :])
         if window:
             visible = visible & (self._distances() < window)
         return (visible | (columns == own))[:, None]

@@ -165,18 +165,23 @@ class Decoder(Transformer):
         cache: KVCache | None = None,
         weights: list[Tensor] | None = None,
         targets: Tensor | None = None,
+        begins: Tensor | None = None,
     ) -> Tensor:
         """Return logits (B, T, V): for each of ``ids`` (B, T), those of the token after it.
 
         With a cache, ``ids`` are the new tokens of each text, and padding must be on the right.
         ``weights`` receives the attention weights of each block, (B, H, T, S). With ``targets``
-        (B, T), return the sum of their cross-entropies instead, without storing many logits.
+        (B, T), return the sum of their cross-entropies instead, without storing many logits. With
+        ``begins`` (B, T), True where a document begins, each document of a row is computed as if it
+        were alone.
         """
         check_ids(self.config, ids, mask, cache.longest if cache is not None else 0)
         if cache is not None:
             attention_mask = cache.reserve(ids, mask)
         elif mask is not None:
             attention_mask = AttentionMask.from_padding(mask)
+        elif begins is not None:
+            attention_mask = AttentionMask.within_documents(begins)
         else:
             attention_mask = AttentionMask.without_padding(ids.shape[1], ids.device)
         x = self.embed(ids, attention_mask.query_positions)  # (B, T, C)

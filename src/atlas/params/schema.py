@@ -330,6 +330,7 @@ class TokenizeParams(Section):
 
     separate_documents: bool
     windows: Literal["packed", "padded"]
+    document_mask: bool
     prompt_separator: str | None
 
 
@@ -594,6 +595,7 @@ def conflicts(params: Params, root: Path) -> Iterator[str]:
             f"are {content}; give at least {fixed + 1}, and one more for each character"
         )
     yield from _model_conflicts(params.model, params.export.formats)
+    yield from _document_mask_conflicts(params)
     yield from _question_conflicts(params)
     yield from _clean_conflicts(params.clean)
     batch, parts = train.batch_size, train.grad_accum_steps
@@ -790,6 +792,22 @@ def _lora_conflicts(params: Params, root: Path) -> Iterator[str]:
         yield (
             f"{rank}, and train.optimizer is muon, which is for whole matrices, not for their "
             "factors: set train.optimizer=adamw"
+        )
+
+
+def _document_mask_conflicts(params: Params) -> Iterator[str]:
+    tokenize, kind = params.tokenize, params.model.kind
+    if not tokenize.document_mask:
+        return
+    if tokenize.windows == "padded":
+        yield (
+            "tokenize.document_mask is for packed windows; padded ones hold one document each: set "
+            "one of tokenize.windows=packed and tokenize.document_mask=false"
+        )
+    if kind != "decoder":
+        yield (
+            f"tokenize.document_mask masks attention, and model.kind is {kind}: set "
+            "model.kind=decoder or tokenize.document_mask=false"
         )
 
 

@@ -84,6 +84,7 @@ class BatchLoader:
             "length": len(windows.tokens),
             "tokenizer": index.tokenizer_sha256,
             "layout": index.windows,
+            "document_mask": index.document_mask,
             "separator": index.separator,
             "context_length": windows.context_length,
             "batch_size": windows.batch_size,

@@ -61,7 +61,7 @@ def encode_corpus(
             )
     special = (loaded.eos, loaded.pad, separator)
     known = (loaded.vocab_size, *special, loaded.sha256, params.windows)
-    index = TokenIndex(*known, splits, loaded.window_start)
+    index = TokenIndex(*known, splits, loaded.window_start, params.document_mask)
     index.write(folder)
     return index, counts
 

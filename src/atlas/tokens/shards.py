@@ -187,6 +187,12 @@ class TokenIndex:
     windows: Literal["packed", "padded"]
     splits: dict[Split, SplitIndex]
     bos: int | None = None  # first input of every window, if texts begin with one that is not eos
+    document_mask: bool = False  # in training, tokens attend only to their own document
+
+    @property
+    def crosses_documents(self) -> bool:
+        """True if a token may attend to another document."""
+        return self.windows == "packed" and not self.document_mask
 
     def write(self, folder: Path) -> None:
         """Write index.json."""

@@ -7,6 +7,9 @@ across documents; a padded window holds one document or a part of it::
     packed, evaluation  |abc  cde|  |fg|.
     padded              |abc  cde|  |fg|
 
+With a document mask, training windows are packed, and the model keeps the documents in them apart;
+evaluation windows are padded, which is the same for documents that fit into one.
+
 If texts begin with a bos token that is not eos, it replaces the first input of every window, as in
 llama.cpp's perplexity. B is the batch, T the context length.
 """
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 8
 NO_TARGET = -100  # target of positions that are not predicted; PyTorch's ignore_index
+ENDS = 1 << 32  # flag of a token that ends a document, above the bits of its id
 
-Window = npt.NDArray[np.int64]  # at most T + 1 tokens
+Window = npt.NDArray[np.int64]  # at most T + 1 tokens, with flags
 Rows = npt.NDArray[np.int64]  # windows padded with NO_TARGET, (B, T + 1)
 Array = TypeVar("Array")
 
@@ -42,6 +46,7 @@ class TokenBatch(NamedTuple, Generic[Array]):
     inputs: Array  # padded on the right
     targets: Array  # the token after each input; NO_TARGET for padding and within prompts
     mask: Array  # True where an input is text rather than padding
+    begins: Array | None = None  # True where a document begins; None if documents aren't kept apart
 
     @classmethod
     def from_rows(cls, rows: Any, index: TokenIndex) -> "TokenBatch[Any]":
@@ -49,12 +54,28 @@ class TokenBatch(NamedTuple, Generic[Array]):
         targets = rows[:, 1:]
         mask = targets != NO_TARGET
         inputs = rows[:, :-1] * mask + index.pad * ~mask
+        begins = None
+        if index.document_mask:
+            begins = inputs >= ENDS
+            inputs[begins] = index.eos
+            targets = targets % ENDS * mask + NO_TARGET * ~mask
         if index.bos is not None:
             inputs[:, 0] = index.bos
+            if begins is not None:
+                inputs[begins] = index.bos
         if index.separator is not None:
             answering = (inputs == index.separator).cumsum(1) > 0
             targets = targets * answering + NO_TARGET * ~answering
-        return cls(inputs, targets, mask)
+        return cls(inputs, targets, mask, begins)
+
+    def rows(self, chosen: slice) -> "TokenBatch[Any]":
+        """Return some of the rows."""
+        return TokenBatch(*(part if part is None else part[chosen] for part in self))  # type: ignore[index]
+
+    def split(self, size: int) -> "Iterator[TokenBatch[Any]]":
+        """Yield parts of ``size`` rows; the last may have fewer."""
+        for first in range(0, len(self.inputs), size):  # type: ignore[arg-type]
+            yield self.rows(slice(first, first + size))
 
     def num_targets(self) -> int:
         """Return the number of tokens to predict."""
@@ -85,7 +106,7 @@ class Windows:
     @cached_property
     def packed(self) -> bool:
         """True if windows run across documents."""
-        return self.tokens.index.windows == "packed"
+        return self.tokens.index.crosses_documents
 
     @cached_property
     def _document_ends(self) -> npt.NDArray[np.int64]:
@@ -160,6 +181,11 @@ class TrainingWindows(Windows):
     seed: int
     mix: Sequence["MixEntry"] | None = None
 
+    @cached_property
+    def packed(self) -> bool:
+        """True if windows run across documents, which the model may keep apart."""
+        return self.tokens.index.windows == "packed"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, (begin, end) in self._ranges.items():
@@ -233,7 +259,12 @@ class TrainingWindows(Windows):
         """Return the window at a place, which is its first token if packed, else its number."""
         if not self.packed:
             return self.window(place)
-        return self.tokens.read(place, place + self.context_length + 1)
+        window = self.tokens.read(place, place + self.context_length + 1)
+        if self.tokens.index.document_mask:
+            ends = self.tokens.document_ends
+            first, last = np.searchsorted(ends, [place + 1, place + len(window) + 1])
+            window[ends[first:last] - 1 - place] |= ENDS
+        return window
 
     def places(self, step: int) -> list[int]:
         """Return the place of each window of a step."""

@@ -119,9 +119,9 @@ class DistributedContext:
         call the model the same number of times.
         """
         for batch in batches:
-            own = TokenBatch(*(part[self.rank :: self.size] for part in batch))
+            own = batch.rows(slice(self.rank, None, self.size))
             if not len(own.inputs):
-                first = TokenBatch(*(part[:1] for part in batch))
+                first = batch.rows(slice(1))
                 own = first._replace(targets=np.full_like(first.targets, NO_TARGET))
             yield own
 

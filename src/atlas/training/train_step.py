@@ -198,10 +198,13 @@ class ModelWithLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the cross-entropies (nats) at targets (B, T) after ids (B, T)."""
+    def forward(self, ids: Tensor, targets: Tensor, begins: Tensor | None = None) -> Tensor:
+        """Sum of the cross-entropies (nats) at targets (B, T) after ids (B, T).
+
+        ``begins`` (B, T) is True where a document begins that attends to no other.
+        """
         if isinstance(self.model, Decoder):
-            loss: Tensor = self.model(ids, targets=targets)
+            loss: Tensor = self.model(ids, targets=targets, begins=begins)
             return loss
         return cross_entropy_sum(self.model(ids), targets)
 
@@ -282,12 +285,12 @@ class TrainStep:
         counts = torch.stack([(batch.targets >= 0).sum(), batch.mask.sum()])
         predicted, read = self.context.all_reduce(counts)
         rows = self.params.batch_size // self.params.grad_accum_steps  # of a micro-batch
-        inputs, targets = torch.split(batch.inputs, rows), torch.split(batch.targets, rows)
+        micro_batches = list(batch.split(rows))
         losses = []
-        for number, (x, y) in enumerate(zip(inputs, targets, strict=True), start=1):
-            with self.context.gradient_sync(self._loss, self.model, number == len(inputs)):
+        for number, part in enumerate(micro_batches, start=1):
+            with self.context.gradient_sync(self._loss, self.model, number == len(micro_batches)):
                 with self.precision.autocast():
-                    loss = self._loss(x, y) / predicted
+                    loss = self._loss(part.inputs, part.targets, part.begins) / predicted
                 # The processes average their gradients; multiplying by their number gives the sum.
                 self.precision.scaler.scale(loss * self.context.size).backward()
             losses.append(loss.detach())

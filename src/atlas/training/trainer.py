@@ -92,8 +92,13 @@ class Trainer:
         steps = total_steps(train, self.data.per_epoch)
         tokens = steps * train.batch_size * self.model.config.sequence_length
         flops = tokens * self._counts.training_flops
-        compiled = should_compile(flops, self.context.device)
-        return TrainStep(self.model, train, steps, self.context, compiled=compiled)
+        return TrainStep(
+            self.model,
+            train,
+            steps,
+            self.context,
+            compiled=should_compile(flops, self.context.device),
+        )
 
     @property
     def _counts(self) -> Counts:
@@ -332,7 +337,7 @@ def build_model(
         end_ids=tuple(sorted(tokenizer.end_ids)) if tokenizer else (index.eos,),
         sequence_length=params.train.sequence_length or params.model.context_length,
         separator=index.separator,
-        add_bos_token=index.windows == "padded" or index.bos is not None,
+        add_bos_token=not index.crosses_documents or index.bos is not None,
         tokenizer_sha256=index.tokenizer_sha256,
         learned_tokens=min(params.train.max_train_tokens or all_tokens, all_tokens),
     )
