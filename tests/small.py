@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from atlas.cleaning.documents import Document, Split
@@ -94,7 +95,9 @@ def write_tokens(
         for number, documents in enumerate(shards):
             writer = ShardWriter(shard_path(folder, split, number), vocab_size, sha256)
             for ids in documents:
-                writer.write(ids, [len(ids)])
+                is_separator = np.array(ids, np.int64) == separator
+                given = is_separator.cumsum() == is_separator  # up to the first one
+                writer.write(ids, [len(ids)], None if separator is None else given)
             writer.close()
             counts.append(writer.tokens)
         documents_in_all = sum(map(len, shards))

@@ -4,8 +4,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.tokens.shards import END_WIDTH, HEADER, ShardWriter, id_width, open_shard
-from tests.small import SHA
+from atlas.tokens.shards import (
+    END_WIDTH,
+    GIVEN,
+    HEADER,
+    ShardWriter,
+    SplitIndex,
+    TokenIndex,
+    TokenSplit,
+    id_width,
+    open_shard,
+    shard_path,
+)
+from tests.small import EOS, PAD, SHA
 
 DOCUMENTS = ([1, 2, 3], [], [4, 5])
 
@@ -54,13 +65,49 @@ def test_the_file_is_as_documented(tmp_path):
     raw = write(tmp_path / "a.bin").read_bytes()
     assert HEADER.size == 80
     assert raw[:8] == b"ATLASTOK"
-    assert np.frombuffer(raw[8:16], "<u4").tolist() == [2, 2]
+    assert np.frombuffer(raw[8:16], "<u4").tolist() == [3, 2]
     assert np.frombuffer(raw[16:32], "<u8").tolist() == [5, 3]
     assert raw[32:64].hex() == SHA
     assert np.frombuffer(raw[80:90], "<u2").tolist() == [1, 2, 3, 4, 5]
     assert raw[90:96] == bytes(6)
     assert np.frombuffer(raw[96:], "<u8").tolist() == [3, 3, 5]
     assert len(raw) == 96 + 3 * END_WIDTH
+    assert np.frombuffer(raw[68:72], "<u4").tolist() == [0]
+    writer = ShardWriter(tmp_path / "b.bin", 1000, SHA)
+    writer.write([1, 2, 3, 4, 5], [5], np.array([True, True, False, False, True]))
+    writer.close()
+    raw = (tmp_path / "b.bin").read_bytes()
+    assert np.frombuffer(raw[68:72], "<u4").tolist() == [1]
+    assert raw[104:] == b"\x13"
+
+
+TOKENS = st.lists(st.tuples(st.integers(3, 99), st.booleans()), max_size=20)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(TOKENS, max_size=4), min_size=1, max_size=4), st.data())
+def test_what_is_given_comes_back(tmp_path_factory, shards, data):
+    """Shards of documents of ids, each with True if it is given."""
+    folder = tmp_path_factory.mktemp("shards")
+    sizes, documents = [], 0
+    for number, shard in enumerate(shards):
+        writer = ShardWriter(shard_path(folder, "train", number), 100, SHA)
+        for tokens in shard:
+            flags = np.array([flag for _, flag in tokens], np.bool_)
+            writer.write([each for each, _ in tokens], [len(tokens)], flags)
+        writer.close()
+        sizes.append(writer.tokens)
+        documents += writer.documents
+    entries = {"train": SplitIndex(sizes, documents, 0)}
+    TokenIndex(100, EOS, PAD, None, SHA, "packed", entries).write(folder)
+    split = TokenSplit(folder, "train")
+    expected = [each for shard in shards for tokens in shard for each in tokens]
+    start = data.draw(st.integers(0, len(expected)))
+    stop = data.draw(st.integers(start, len(expected)))
+    assert split.given(start, stop).tolist() == [flag for _, flag in expected[start:stop]]
+    flagged = [each + flag * GIVEN for each, flag in expected[start:stop]]
+    assert split.read_flagged(start, stop).tolist() == flagged
+    assert split.has_given == bool(expected)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.params.mixture import label_of
-from atlas.tokens.shards import TokenIndex, TokenSplit
+from atlas.tokens.shards import ENDS, GIVEN, TokenIndex, TokenSplit
 from atlas.tokens.windows import (
-    ENDS,
     NO_TARGET,
     EvaluationWindows,
     TokenBatch,
@@ -210,7 +209,9 @@ def test_with_a_document_mask_evaluation_windows_hold_one_document(make_split):
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_only_the_answer_of_a_question_is_a_target(kind):
     index = TokenIndex(100, EOS, PAD, 9, SHA, "padded", {})
-    rows = stack([np.array([1, 5, 6, 9, 7, 1]), np.array([1, 9, 8, 9, 1])], 5)
+    given = [[0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0]]
+    ids = [[1, 5, 6, 9, 7, 1], [1, 9, 8, 9, 1]]
+    rows = stack([np.array(a) + np.array(b) * GIVEN for a, b in zip(ids, given, strict=True)], 5)
     batch = TokenBatch.from_rows(kind(rows), index)
     skip = NO_TARGET
     assert batch.targets.tolist() == [[skip, skip, skip, 7, 1], [skip, 8, 9, 1, skip]]

@@ -7,7 +7,7 @@ lm-evaluation-harness does.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +88,7 @@ def text_losses(evaluator: Evaluator, texts: Sequence[ScoredText]) -> Losses:
     Each text begins as a document does, and is cut into windows like those of a split.
     """
     length, size = evaluator.model.config.sequence_length, evaluator.params.batch_size
-    index = replace(evaluator.splits["val"].index, separator=None)
+    index = evaluator.splits["val"].index
     order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
     windows = [window for number in order for window in _windows(texts[number], index.eos, length)]
     counted = [len(texts[number].ids) - texts[number].first for number in order]

@@ -18,7 +18,7 @@ from torch import Tensor
 from atlas.model.language_model import LanguageModel
 from atlas.model.loss import perplexity
 from atlas.tokens.bigrams import BigramCounts
-from atlas.tokens.shards import TokenSplit
+from atlas.tokens.shards import GIVEN, ID_BITS, TokenSplit
 from atlas.tokens.windows import NO_TARGET, Rows, TokenBatch
 
 CALIBRATION_BINS = 10
@@ -101,12 +101,12 @@ def loss_metrics(total_loss: float, predicted: int, tokens: TokenSplit) -> Metri
     """Compute loss (nats per token), perplexity and bits per byte from a total loss in nats.
 
     Bits per byte is the loss of all tokens, document ends included, over the size of the text in
-    UTF-8, and so comparable between tokenizers. It is left out for questions and answers, because
-    the tokens of the questions are not scored.
+    UTF-8, and so comparable between tokenizers. It is left out if some tokens are given, such as
+    those of questions, because they are not scored.
     """
     loss = total_loss / predicted
     metrics: Metrics = {"loss": loss, "perplexity": perplexity(loss)}
-    if tokens.index.separator is None:
+    if not tokens.has_given:
         metrics["bits_per_byte"] = total_loss / math.log(2) / tokens.bytes
     return metrics
 
@@ -166,22 +166,10 @@ def document_scores(scores: Scores, tokens: TokenSplit) -> pd.DataFrame:
 
 
 def document_numbers(tokens: TokenSplit) -> npt.NDArray[np.int64]:
-    """Number of the document that each predicted token belongs to, (N,).
-
-    Only the tokens after a document's first separator are predicted, if there are separators.
-    """
+    """Number of the document that each predicted token belongs to, (N,)."""
     lengths = np.diff(tokens.document_ends, prepend=0)
     numbers = np.repeat(np.arange(len(lengths)), lengths)
-    separator = tokens.index.separator
-    if separator is None:
-        return numbers
-    is_separator = tokens.read(0, len(tokens)) == separator
-    separators_before = np.cumsum(is_separator) - is_separator
-    starts = np.concatenate([[0], tokens.document_ends[:-1]])
-    answered: npt.NDArray[np.int64] = numbers[
-        separators_before > separators_before[starts][numbers]
-    ]
-    return answered
+    return numbers[~tokens.given(0, len(numbers))] if tokens.has_given else numbers
 
 
 def sliding_windows(
@@ -208,7 +196,8 @@ def sliding_windows(
     while batch := list(islice(rows, batch_size)):
         inputs, targets = (np.stack(each) for each in zip(*batch, strict=True))
         mask = inputs != NO_TARGET
-        padded: Rows = np.where(mask, inputs, tokens.index.pad)
+        padded: Rows = np.where(mask, inputs & ID_BITS, tokens.index.pad)
+        targets[targets & GIVEN != 0] = NO_TARGET  # of positions without a target, too
         if tokens.index.bos is not None:
             padded[:, 0] = tokens.index.bos
         yield TokenBatch(padded, targets, mask)
@@ -236,9 +225,9 @@ def _window(
     """Inputs and targets of one window, (T,) each, padded on the right with ``NO_TARGET``."""
     start = max(0, end - sequence_length)
     if start:
-        window = tokens.read(first + start - 1, first + end)
+        window = tokens.read_flagged(first + start - 1, first + end)
     else:  # the start of a text, which follows the end of another
-        window = np.concatenate([[tokens.index.eos], tokens.read(first, first + end)])
+        window = np.concatenate([[tokens.index.eos], tokens.read_flagged(first, first + end)])
     inputs, targets = (np.full(sequence_length, NO_TARGET, np.int64) for _ in range(2))
     inputs[: end - start] = window[:-1]
     targets[begin - start : end - start] = window[1 + begin - start :]

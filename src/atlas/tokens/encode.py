@@ -98,13 +98,16 @@ def encode_shard(
     for ids, ends in tokenizer.blocks(texts(), with_eos=with_eos):
         if documents:
             document_ends.append(np.asarray(ends, np.int64) + writer.tokens)
-        writer.write(ids, ends)
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)
+        given = None
         if separator is not None:
             seen = np.concatenate(([pending], ids == separator)).cumsum()
-            seen_at_ends = seen[ends]
-            without_separator += int((np.diff(seen_at_ends, prepend=0) == 0).sum())
-            pending = int(seen[-1] - (seen_at_ends[-1] if len(seen_at_ends) else 0))
+            seen_before = np.concatenate(([0], seen[ends]))  # each document
+            without_separator += int((np.diff(seen_before) == 0).sum())
+            pending = int(seen[-1] - seen_before[-1])
+            numbers = np.searchsorted(ends, np.arange(len(ids)), side="right")
+            given = seen[:-1] == seen_before[numbers]
+        writer.write(ids, ends, given)
     writer.close()
     index = SplitIndex([writer.tokens], writer.documents, size)
     return index + _corpora(documents, document_ends), counts, without_separator

@@ -4,21 +4,25 @@
 whole documents and is little-endian throughout::
 
     magic      8 bytes   b"ATLASTOK"
-    version    uint32    2
+    version    uint32    3
     width      uint32    bytes per id: 2 for up to 65,536 pieces, else 4
     tokens     uint64    ids in this shard
     documents  uint64    documents they encode
     tokenizer  32 bytes  SHA-256 of the tokenizer's model file
-    checksum   uint32    CRC-32 of ids, ends and header, with this field as 0
-    (padding)  12 bytes
+    checksum   uint32    CRC-32 of all that follows and of the header, with this field as 0
+    given      uint32    1 if some tokens are given rather than learned, else 0
+    (padding)  8 bytes
     ids        tokens * width bytes
     (padding)  to a multiple of 8
     ends       documents * uint64: where each document ends in the ids
+    given      a bit per token, lowest first: 1 for a token that training does not predict, such as
+               those of a question; only if the header says so
 """
 
 import contextlib
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -33,16 +37,22 @@ from atlas.cleaning.documents import Split
 from atlas.errors import AtlasError
 from atlas.pipeline.files import write_json
 
-MAGIC, VERSION = b"ATLASTOK", 2
-HEADER = struct.Struct("<8sIIQQ32sI12x")
+MAGIC, VERSION = b"ATLASTOK", 3
+HEADER = struct.Struct("<8sIIQQ32sII8x")
 ALIGNMENT = END_WIDTH = 8
 CHECKSUM = slice(64, 68)  # position in the header
 INDEX_FILE = "index.json"
 CLEAN_HINT = "run `dvc repro -f clean` again"
 HINT = "`dvc repro -f tokenize` writes it again"
 
+# Flags above the bits of an id, in windows.
+ID_BITS = (1 << 32) - 1
+GIVEN = 1 << 32  # a token that is not predicted
+ENDS = 1 << 33  # the last token of a document
+
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Ends = npt.NDArray[np.uint64]
+Bits = npt.NDArray[np.bool_]
 
 
 def id_width(vocab_size: int) -> int:
@@ -63,27 +73,38 @@ class ShardWriter:
         self._width = id_width(vocab_size)
         self._tokenizer = bytes.fromhex(tokenizer_sha256)
         self._ends = bytearray()
+        self._given, self._last_bits = bytearray(), np.zeros(0, np.bool_)  # of a byte in part
         self._checksum = 0
         self._file = path.open("wb")
         self._file.write(bytes(HEADER.size))
 
-    def write(self, ids: npt.ArrayLike, ends: npt.ArrayLike) -> None:
-        """Append ids, and the positions among them where documents end."""
+    def write(self, ids: npt.ArrayLike, ends: npt.ArrayLike, given: Bits | None = None) -> None:
+        """Append ids, and the positions among them where documents end.
+
+        ``given`` is True for tokens that are not predicted; None in each call if all are.
+        """
         array = np.asarray(ids, f"<u{self._width}")
         document_ends = np.asarray(ends, "<u8") + np.uint64(self.tokens)
         self._ends += document_ends.tobytes()
         self.tokens += len(array)
         self.documents += len(document_ends)
         self._append(array.tobytes())
+        if given is not None:
+            bits = np.concatenate([self._last_bits, given])
+            whole = len(bits) // 8 * 8
+            self._given += np.packbits(bits[:whole], bitorder="little").tobytes()
+            self._last_bits = bits[whole:]
 
     def close(self) -> None:
-        """Write the document ends and the header."""
+        """Write the document ends, which tokens are given, and the header."""
         self._append(bytes(-self.tokens * self._width % ALIGNMENT))
         self._append(self._ends)
+        self._append(self._given + np.packbits(self._last_bits, bitorder="little").tobytes())
         header = [MAGIC, VERSION, self._width, self.tokens, self.documents, self._tokenizer]
-        checksum = zlib.crc32(HEADER.pack(*header, 0), self._checksum)
+        has_given = bool(self._given or len(self._last_bits))
+        checksum = zlib.crc32(HEADER.pack(*header, 0, has_given), self._checksum)
         self._file.seek(0)
-        self._file.write(HEADER.pack(*header, checksum))
+        self._file.write(HEADER.pack(*header, checksum, has_given))
         self._file.close()
 
     def _append(self, data: bytes | bytearray) -> None:
@@ -97,6 +118,7 @@ class Shard:
 
     ids: Ids  # of all its documents, (tokens,)
     ends: Ends  # where each document ends, (documents,)
+    given: npt.NDArray[np.uint8] | None  # a bit per token; None if all are predicted
     checksum: int
 
 
@@ -108,10 +130,11 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
     except FileNotFoundError:
         raise AtlasError(f"{path}: no such token shard; {HINT}") from None
     header = bytearray(data[: HEADER.size]).ljust(HEADER.size, b"\0")
-    magic, version, width, held, documents, tokenizer, checksum = HEADER.unpack(header)
+    magic, version, width, held, documents, tokenizer, checksum, has_given = HEADER.unpack(header)
     header[CHECKSUM] = bytes(4)
     first_end = HEADER.size + -(-held * width // ALIGNMENT) * ALIGNMENT
-    expected = first_end + documents * END_WIDTH
+    first_bit = first_end + documents * END_WIDTH
+    expected = first_bit + (-(-held // 8) if has_given else 0)
     if size < HEADER.size or magic != MAGIC:
         problem = "not a token shard"
     elif version != VERSION or width not in (2, 4):
@@ -126,7 +149,8 @@ def open_shard(path: Path, tokens: int, tokenizer_sha256: str) -> Shard:
         problem = "wrong checksum, the file is damaged"
     else:
         ids = data[HEADER.size : HEADER.size + held * width].view(f"<u{width}")
-        return Shard(ids, data[first_end:].view("<u8"), checksum)
+        ends = data[first_end:first_bit].view("<u8")
+        return Shard(ids, ends, data[first_bit:] if has_given else None, checksum)
     raise AtlasError(f"{path}: {problem}; {HINT}")
 
 
@@ -251,14 +275,41 @@ class TokenSplit:
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Return the tokens from ``start`` up to ``stop``, across shards."""
-        parts = []
+        parts = [shard.ids[first:last] for shard, first, last in self._parts(start, stop)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    @cached_property
+    def has_given(self) -> bool:
+        """True if some tokens are given rather than predicted."""
+        return any(shard.given is not None for shard in self._shards)
+
+    def given(self, start: int, stop: int) -> Bits:
+        """Return True for tokens that are not predicted, from ``start`` up to ``stop``."""
+        parts = [np.empty(0, np.bool_)]
+        for shard, first, last in self._parts(start, stop):
+            if shard.given is None:
+                parts.append(np.zeros(last - first, np.bool_))
+            else:
+                bits = shard.given[first // 8 : -(-last // 8)]
+                found = np.unpackbits(bits, bitorder="little")[first % 8 :][: last - first]
+                parts.append(found.astype(np.bool_))
+        return np.concatenate(parts)
+
+    def read_flagged(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Return tokens as ``read`` does; those that are not predicted have the flag ``GIVEN``."""
+        ids = self.read(start, stop)
+        if self.has_given:
+            ids[self.given(start, stop)] |= GIVEN
+        return ids
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
+        """Yield each shard that holds some of the tokens, and where they begin and end in it."""
         number = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < stop:
-            offset = self._starts[number]
+            offset = int(self._starts[number])
             end = min(stop, int(self._starts[number + 1]))
-            parts.append(self._shards[number].ids[start - offset : end - offset].astype(np.int64))
+            yield self._shards[number], start - offset, end - offset
             start, number = end, number + 1
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _raise_open_file_limit() -> None:

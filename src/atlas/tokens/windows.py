@@ -26,14 +26,13 @@ import numpy.typing as npt
 
 from atlas.errors import AtlasError
 from atlas.params.mixture import visits_per_epoch
-from atlas.tokens.shards import TokenIndex, TokenSplit
+from atlas.tokens.shards import ENDS, GIVEN, ID_BITS, TokenIndex, TokenSplit
 
 if TYPE_CHECKING:
     from atlas.params.schema import MixEntry
 
 PROMPT_TOKENS = 8
 NO_TARGET = -100  # target of positions that are not predicted; PyTorch's ignore_index
-ENDS = 1 << 32  # flag of a token that ends a document, above the bits of its id
 
 Window = npt.NDArray[np.int64]  # at most T + 1 tokens, with flags
 Rows = npt.NDArray[np.int64]  # windows padded with NO_TARGET, (B, T + 1)
@@ -51,21 +50,18 @@ class TokenBatch(NamedTuple, Generic[Array]):
     @classmethod
     def from_rows(cls, rows: Any, index: TokenIndex) -> "TokenBatch[Any]":
         """Split windows, (B, T + 1), into inputs and targets."""
-        targets = rows[:, 1:]
-        mask = targets != NO_TARGET
-        inputs = rows[:, :-1] * mask + index.pad * ~mask
+        before, after = rows[:, :-1], rows[:, 1:]
+        mask = after != NO_TARGET
+        predicted = mask & ((after & GIVEN) == 0)
+        inputs = (before & ID_BITS) * mask + index.pad * ~mask
+        targets = (after & ID_BITS) * predicted + NO_TARGET * ~predicted
+        start = index.eos if index.bos is None else index.bos
         begins = None
         if index.document_mask:
-            begins = inputs >= ENDS
-            inputs[begins] = index.eos
-            targets = targets % ENDS * mask + NO_TARGET * ~mask
+            begins = mask & ((before & ENDS) != 0)
+            inputs[begins] = start
         if index.bos is not None:
-            inputs[:, 0] = index.bos
-            if begins is not None:
-                inputs[begins] = index.bos
-        if index.separator is not None:
-            answering = (inputs == index.separator).cumsum(1) > 0
-            targets = targets * answering + NO_TARGET * ~answering
+            inputs[:, 0] = start
         return cls(inputs, targets, mask, begins)
 
     def rows(self, chosen: slice) -> "TokenBatch[Any]":
@@ -129,7 +125,7 @@ class Windows:
         nth = number - (int(self._window_ends[document - 1]) if document else 0)
         start = first + nth * self.context_length
         stop = min(start + self.context_length, int(self._document_ends[document]))
-        found = self.tokens.read(start - 1 if nth else start, stop)
+        found = self.tokens.read_flagged(start - 1 if nth else start, stop)
         return found if nth else np.concatenate([[self.tokens.index.eos], found])
 
 
@@ -259,7 +255,7 @@ class TrainingWindows(Windows):
         """Return the window at a place, which is its first token if packed, else its number."""
         if not self.packed:
             return self.window(place)
-        window = self.tokens.read(place, place + self.context_length + 1)
+        window = self.tokens.read_flagged(place, place + self.context_length + 1)
         if self.tokens.index.document_mask:
             ends = self.tokens.document_ends
             first, last = np.searchsorted(ends, [place + 1, place + len(window) + 1])
