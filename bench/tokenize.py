@@ -184,7 +184,9 @@ def atlas(corpus: str, tokenizer: str) -> tuple[int, float]:
     from atlas.params.schema import TokenizeParams
     from atlas.tokens.encode import encode_corpus
 
-    params = TokenizeParams(separate_documents=True, windows="packed", prompt_separator=None)
+    params = TokenizeParams(
+        separate_documents=True, windows="packed", document_mask=False, prompt_separator=None
+    )
     with tempfile.TemporaryDirectory(dir=Path(corpus).parent) as folder:
         started = time.perf_counter()
         index, _ = encode_corpus(Path(corpus), Path(tokenizer), Path(folder) / "tokens", params)
@@ -230,7 +232,9 @@ def compare_ids(corpus: Path, tokenizer: Path) -> None:
     from atlas.tokens.encode import encode_corpus
     from atlas.tokens.shards import TokenSplit
 
-    params = TokenizeParams(separate_documents=False, windows="packed", prompt_separator=None)
+    params = TokenizeParams(
+        separate_documents=False, windows="packed", document_mask=False, prompt_separator=None
+    )
     processor = SentencePieceProcessor(model_file=str(tokenizer / "tokenizer.model"))
     (line_end,) = processor.encode("\n")
     with tempfile.TemporaryDirectory(dir=corpus.parent) as folder:

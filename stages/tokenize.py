@@ -26,6 +26,8 @@ def main(run: StageRun) -> None:
     metrics: dict[str, Metric] = {}
     for name, split in index.splits.items():
         metrics |= {f"{name}_tokens": split.tokens, f"{name}_bytes": split.bytes}
+        if split.conversations:
+            metrics[f"{name}_conversations"] = split.conversations
         for corpus, part in split.corpora.items():
             metrics[f"{name}_tokens.{corpus}"] = part.tokens
             metrics[f"{name}_documents.{corpus}"] = part.documents

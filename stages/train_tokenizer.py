@@ -14,7 +14,8 @@ from atlas.tokens.train_tokenizer import compatibility_warnings, make_tokenizer,
 def main(run: StageRun) -> None:
     """Turn data/clean into models/tokenizer."""
     documents, mix = Path("data/clean/train"), run.params.corpus.mix
-    tokenizer = make_tokenizer(documents, run.params.tokenizer, mix)
+    template = run.params.chat.read()
+    tokenizer = make_tokenizer(documents, run.params.tokenizer, mix, template)
     tokenizer.save(run.output("models/tokenizer"))
     for warning in compatibility_warnings(tokenizer, read_documents(documents)):
         logging.getLogger(__name__).warning("export may refuse this tokenizer: %s", warning)

@@ -181,6 +181,9 @@ def test_a_template_is_used(folder, tmp_path, tokenizer):
     for name in ("mine", "mine.gguf"):
         opened = load_model(tmp_path / name)
         assert opened.decode(opened.encode_chat(messages)) == "<user>hello\n<assistant>"
+        typed = opened.encode_chat([{"role": "user", "content": "one <|endoftext|><|pad|>"}])
+        assert opened.decode(typed) == "<user>one <|endoftext|><|pad|>\n<assistant>"
+        assert not {tokenizer.eos, tokenizer.pad}.intersection(typed)
         with pytest.raises(AtlasError, match="its chat template rejects this: users alone"):
             opened.encode_chat([{"role": "system", "content": "hello"}])
 
@@ -198,8 +201,14 @@ def test_a_model_from_elsewhere_speaks_its_tokenizer_s_template(tmp_path, tokeni
     tuned = AtlasModel(model.config, other, "tuned", lambda: model, from_elsewhere=True)
     expected = [*tokenizer.encode("<user>hello\n<assistant>"), other.eos, other.pad]
     assert tuned.encode_chat(messages) == expected
+    typed = "<|endoftext|> two"
+    expected[:-2] = tokenizer.encode(f"<user>{typed}\n<assistant>")
+    assert tuned.encode_chat([{"role": "user", "content": typed}]) == expected
     assert tuned.encode_special("") == [model.config.bos]
     assert (tuned.end_ids, tuned.context_length) == ({other.eos, 7}, 4096)
+    learned = model.config.model_copy(update={"is_chat": True, "add_bos_token": True})
+    chats = AtlasModel(learned, other, "chats", lambda: model)
+    assert chats.encode_chat([{"role": "user", "content": typed}]) == [chats.config.bos, *expected]
     with pytest.raises(AtlasError, match="tuned: its chat template rejects this: users alone"):
         tuned.encode_chat([{"role": "system", "content": "hello"}])
     assert not comes_from_elsewhere(tmp_path / "model")

@@ -242,6 +242,11 @@ QUESTIONS = {"tokenize.prompt_separator": "=", "tokenize.windows": "padded"}
         ({"model.rope_theta": 1e300}, "model.rope_theta is 1e+300: it must be less than"),
         ({"tokenize.prompt_separator": "="}, "add tokenize.windows=padded"),
         (DOCUMENT_MASK | {"tokenize.windows": "padded"}, "document_mask is for packed windows"),
+        (
+            {"chat.template": "chatlm"},
+            "no chat_templates/chatlm.jinja: did you mean chatml? (avail",
+        ),
+        (QUESTIONS | {"chat.template": "plain"}, "both say what is learned: set one of them"),
         (DOCUMENT_MASK | {"model.kind": "two_layer"}, "model.kind=decoder or"),
         ({"model.qk_norm": True}, "model.qk_norm is True: it must be 'head', 'all' or null"),
         (

@@ -23,6 +23,7 @@ class ModelConfig(ModelParams):
     add_bos_token: bool  # every text starts with ``bos``, as in training with padded windows
     tokenizer_sha256: str  # of the model file
     learned_tokens: int  # tokens at the start of the training text that were trained on
+    is_chat: bool = False  # it has learned the chat template of its tokenizer
 
     @property
     def head_size(self) -> int:

@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atlas.model.language_model import LanguageModel
 
-Arrays = Sequence[npt.NDArray[Any]]  # a batch: inputs (B, T), targets (B, T), ...
+Arrays = Sequence[Any]  # a batch in NumPy: inputs (B, T), targets (B, T), and what else it has
 
 MAX_LOSS = 700.0  # nats; the perplexity of a larger loss overflows a float
 MANY_LOGITS = 1 << 23  # of a batch; more than these are never stored together

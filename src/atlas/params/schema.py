@@ -39,6 +39,7 @@ from atlas.params.start import freeze_conflicts, is_empty, start_conflicts
 
 BYTES = 256
 ESCAPE = re.compile(r"\\(?:[ntrfv\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
+CHAT_TEMPLATES = "chat_templates"  # a folder of the project
 # Pieces that each kind of tokenizer has before it sees text: unknown, end of text, padding, line
 # end, tab, and the bytes; of byte_bpe, end of text, padding and the bytes.
 FIXED_PIECES = {
@@ -325,6 +326,23 @@ class TokenizerParams(Section):
     seed: Seed
 
 
+class ChatParams(Section):
+    """How conversations become text."""
+
+    template: Text | None
+
+    def read(self) -> str | None:
+        """Return the template, chat_templates/NAME.jinja of the project in this folder."""
+        if self.template is None:
+            return None
+        try:
+            return Path(CHAT_TEMPLATES, f"{self.template}.jinja").read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise AtlasError(
+                f"chat.template: {self.template}.jinja is not a text ({error})"
+            ) from None
+
+
 class TokenizeParams(Section):
     """Joining documents and cutting them into windows."""
 
@@ -447,6 +465,7 @@ class Params(Section):
     corpus: CorpusParams
     clean: CleanParams
     tokenizer: TokenizerParams
+    chat: ChatParams
     tokenize: TokenizeParams
     model: ModelParams
     train: TrainParams
@@ -596,6 +615,13 @@ def conflicts(params: Params, root: Path) -> Iterator[str]:
         )
     yield from _model_conflicts(params.model, params.export.formats)
     yield from _document_mask_conflicts(params)
+    if (name := params.chat.template) is not None:
+        known = sorted(path.stem for path in (root / CHAT_TEMPLATES).glob("*.jinja"))
+        if name not in known:
+            yield (
+                f"chat.template: no {CHAT_TEMPLATES}/{name}.jinja{did_you_mean(name, known)} "
+                f"(available: {', '.join(known)})"
+            )
     yield from _question_conflicts(params)
     yield from _clean_conflicts(params.clean)
     batch, parts = train.batch_size, train.grad_accum_steps
@@ -813,6 +839,11 @@ def _document_mask_conflicts(params: Params) -> Iterator[str]:
 
 def _question_conflicts(params: Params) -> Iterator[str]:
     tokenize, separator = params.tokenize, params.tokenize.prompt_separator
+    if separator and params.chat.template:
+        yield (
+            "tokenize.prompt_separator and chat.template both say what is learned: set one of them "
+            "to null"
+        )
     if separator and not (tokenize.windows == "padded" and tokenize.separate_documents):
         yield (
             "tokenize.prompt_separator needs a window and an end-of-text token for each question: "

@@ -81,6 +81,7 @@ class ByteLevelTokenizer(Tokenizer):
         self.sha256 = hashlib.sha256(content + self.roles.identity()).hexdigest()
         self.vocab_size = len(spec.tokens)
         self._set_roles(self.roles, spec.ids)
+        self.special_ids = {name: spec.ids[name] for name in spec.special}
         for token in (*spec.special, *spec.user_defined):
             if self._fast.token_to_id(token) != spec.ids[token]:
                 raise AtlasError(
@@ -110,13 +111,19 @@ class ByteLevelTokenizer(Tokenizer):
             for identity in range(self.vocab_size):
                 file.write(f"{identity}\t{self.escaped(identity)}\n")
 
+    def with_roles(self, roles: Roles) -> "ByteLevelTokenizer":
+        """Return this tokenizer with other roles of its special tokens."""
+        return ByteLevelTokenizer(self.content, roles, self._name)
+
     def encode(self, text: str) -> list[int]:
         """Encode one text. Names of special tokens in it are ordinary text."""
         encoder = self._encode_whole if len(text) < SHORT else self.bulk_encoder
         return [each for ids, _ in self.blocks([text], encoder=encoder) for each in ids.tolist()]
 
-    def encode_chat(self, text: str) -> list[int]:
+    def encode_chat(self, text: str, mark: str = "") -> list[int]:
         """Encode a conversation; the names of special tokens in it stand for these tokens."""
+        if mark and mark in text:
+            return self.encode_parts(text, mark)
         valid = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         ids: list[int] = self._with_special.encode(valid, add_special_tokens=False).ids
         return ids

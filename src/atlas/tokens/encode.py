@@ -4,7 +4,7 @@ Each clean shard becomes one token shard, independently of all others, so the wo
 and the bytes don't depend on which worker does it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from atlas.cleaning.documents import SPLITS, Split, read_shard, shard_paths
+from atlas.cleaning.documents import SPLITS, Document, Split, read_shard, shard_paths
 from atlas.errors import AtlasError
 from atlas.pipeline.parallel import in_order
-from atlas.tokens.shards import CorpusSize, ShardWriter, SplitIndex, TokenIndex, shard_path
-from atlas.tokens.tokenizer import Tokenizer
+from atlas.tokens.conversations import ConversationEncoder, warn_of_learning_all
+from atlas.tokens.shards import Bits, CorpusSize, ShardWriter, SplitIndex, TokenIndex, shard_path
+from atlas.tokens.tokenizer import Ids, Tokenizer
 
 if TYPE_CHECKING:
     from atlas.params.schema import TokenizeParams  # not at run time: workers start sooner
@@ -44,6 +45,7 @@ def encode_corpus(
         encode_shard,
         tokenizer_folder=tokenizer.resolve(),
         tokenizer_sha256=loaded.sha256,
+        template=loaded.chat_template,
         with_eos=params.separate_documents,
         separator=separator,
     )
@@ -59,6 +61,8 @@ def encode_corpus(
                 f"{clean / split} lack the token {params.prompt_separator!r}; a blank before it "
                 f"may be part of the token ({' ' + str(params.prompt_separator)!r})"
             )
+    if any(each.conversations for each in splits.values()) and loaded.chat_template is not None:
+        warn_of_learning_all(loaded.chat_template)
     special = (loaded.eos, loaded.pad, separator)
     known = (loaded.vocab_size, *special, loaded.sha256, params.windows)
     index = TokenIndex(*known, splits, loaded.window_start, params.document_mask)
@@ -70,6 +74,7 @@ def encode_shard(
     paths: Sequence[Path],
     tokenizer_folder: Path,
     tokenizer_sha256: str,
+    template: str | None,
     with_eos: bool,
     separator: int | None,
 ) -> tuple[SplitIndex, Counts, int]:
@@ -81,25 +86,25 @@ def encode_shard(
     tokenizer = _load_tokenizer(tokenizer_folder, tokenizer_sha256)
     writer = ShardWriter(target, tokenizer.vocab_size, tokenizer.sha256)
     counts = np.zeros(tokenizer.vocab_size, np.int64)
-    size = without_separator = 0
+    size = conversations = without_separator = 0
     documents: list[tuple[str, int]] = []  # corpus and bytes of each document
     document_ends: list[Counts] = []
     pending = 0  # separators of a document that continues in the next block
 
-    def texts() -> Iterator[str]:
-        nonlocal size
+    def counted() -> Iterator[Document]:
+        nonlocal size, conversations
         for document in read_shard(source):
             length = len(document.text.encode())
             size += length
+            conversations += document.messages is not None and template is not None
             if document.corpus:
                 documents.append((document.corpus, length))
-            yield document.text
+            yield document
 
-    for ids, ends in tokenizer.blocks(texts(), with_eos=with_eos):
+    for ids, ends, given in _blocks(counted(), tokenizer, template, with_eos=with_eos):
         if documents:
             document_ends.append(np.asarray(ends, np.int64) + writer.tokens)
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)
-        given = None
         if separator is not None:
             seen = np.concatenate(([pending], ids == separator)).cumsum()
             seen_before = np.concatenate(([0], seen[ends]))  # each document
@@ -109,8 +114,25 @@ def encode_shard(
             given = seen[:-1] == seen_before[numbers]
         writer.write(ids, ends, given)
     writer.close()
-    index = SplitIndex([writer.tokens], writer.documents, size)
+    index = SplitIndex([writer.tokens], writer.documents, size, conversations=conversations)
     return index + _corpora(documents, document_ends), counts, without_separator
+
+
+def _blocks(
+    documents: Iterable[Document], tokenizer: Tokenizer, template: str | None, *, with_eos: bool
+) -> Iterator[tuple[Ids, Counts | list[int], Bits | None]]:
+    """Yield ids, where documents end in them, and which are given if there is a chat template."""
+    if template is None:
+        texts = (document.text for document in documents)
+        for ids, ends in tokenizer.blocks(texts, with_eos=with_eos):
+            yield ids, ends, None
+        return
+    encoder = ConversationEncoder(tokenizer, template)
+    for ids, given in encoder.encode(documents):
+        if with_eos:
+            learns_end = not given.any()  # of plain text
+            ids, given = np.append(ids, np.int32(tokenizer.eos)), np.append(given, not learns_end)
+        yield ids, [len(ids)], given
 
 
 def _corpora(documents: list[tuple[str, int]], ends: list[Counts]) -> SplitIndex:

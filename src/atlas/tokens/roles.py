@@ -63,8 +63,8 @@ class Roles:
         return {**names, "add_bos_token": self.add_bos, "end_tokens": list(self.ends)}
 
     def identity(self) -> bytes:
-        """All of this as bytes, for a hash."""
-        return json.dumps([self.settings(), self.chat_template], sort_keys=True).encode()
+        """The roles as bytes, for a hash; a chat template changes no token."""
+        return json.dumps(self.settings(), sort_keys=True).encode()
 
     def write(self, folder: Path) -> None:
         """Write tokenizer_config.json, and the chat template if there is one."""

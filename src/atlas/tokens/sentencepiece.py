@@ -81,6 +81,11 @@ class SentencePieceTokenizer(Tokenizer):
         identity = b"" if self._has_own_roles else self.roles.identity()
         self.sha256 = hashlib.sha256(model + identity).hexdigest()
         self._set_roles(self.roles, {piece.piece: each for each, piece in enumerate(spec.pieces)})
+        self.special_ids = {
+            piece.piece: number
+            for number, piece in enumerate(spec.pieces)
+            if piece.type == piece.CONTROL
+        }
         if self.is_text(self.eos):
             raise AtlasError(
                 f"{name}: its end of text {self.piece(self.eos)!r} is an ordinary piece, so "
@@ -116,18 +121,18 @@ class SentencePieceTokenizer(Tokenizer):
                 score = self.processor.get_score(identity)
                 file.write(f"{identity}\t{self.escaped(identity)}\t{score:g}\n")
 
+    def with_roles(self, roles: Roles) -> "SentencePieceTokenizer":
+        """Return this tokenizer with other roles of its special tokens."""
+        return SentencePieceTokenizer(self.model, roles=roles)
+
     def encode(self, text: str) -> list[int]:
         """Encode one text with sentencepiece, without special ids."""
         blocks = self.blocks([text], encoder=self._unit_encoder)
         return [identity for ids, _ in blocks for identity in ids.tolist()]
 
-    def encode_chat(self, text: str) -> list[int]:
+    def encode_chat(self, text: str, mark: str = "") -> list[int]:
         """Encode a conversation; the names of control pieces in it stand for these pieces."""
-        ids: list[int] = []
-        for part in filter(None, self._controls.split(text)):
-            control = self.processor.is_control(token := self.processor.piece_to_id(part))
-            ids += [token] if control else self.encode(part)
-        return ids
+        return self.encode_parts(text, mark)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """Return the text of ids.
@@ -170,13 +175,6 @@ class SentencePieceTokenizer(Tokenizer):
         pad = eos if self.processor.pad_id() < 0 else self.piece(self.processor.pad_id())
         unk = self.piece(self.processor.unk_id())
         return Roles(bos=eos, eos=eos, pad=pad, unk=unk, ends=(eos,), add_bos=False)
-
-    @cached_property
-    def _controls(self) -> re.Pattern[str]:
-        names = [piece.piece for piece in self.spec.pieces if piece.type == piece.CONTROL]
-        return re.compile(
-            "(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")"
-        )
 
     def next_split(self, text: str, position: int) -> int:
         """Return the end of the unit at a position of a normalized text."""

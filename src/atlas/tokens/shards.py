@@ -177,6 +177,7 @@ class SplitIndex:
     bytes: int  # of text, in UTF-8
     # Of a mix, in the order of the text: clean keeps the order of raw files.
     corpora: dict[str, CorpusSize] = field(default_factory=dict)
+    conversations: int = 0  # documents that a chat template has written
 
     def __add__(self, other: "SplitIndex") -> "SplitIndex":
         labels = [*self.corpora, *other.corpora]
@@ -191,6 +192,7 @@ class SplitIndex:
                 label: self.corpora.get(label, none) + other.corpora.get(label, none)
                 for label in self.corpora | other.corpora
             },
+            self.conversations + other.conversations,
         )
 
     @property

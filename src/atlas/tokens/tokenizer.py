@@ -1,7 +1,9 @@
 """Text to ids and back, in the same way for every kind of vocabulary."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +45,9 @@ class Tokenizer(ABC):
     unk: int | None  # for what the vocabulary can't express, if there is such a token
     end_ids: frozenset[int]  # each ends a generated text; eos is among them
     add_bos: bool  # True if a text begins with bos, by the convention of its source
+    roles: Roles
     special_names: Mapping[str, str]  # by role, as in tokenizer_config.json: bos_token ...
+    special_ids: Mapping[str, int]  # of all special tokens, by name
     chat_template: str | None  # in Jinja, if the source has one
 
     @staticmethod
@@ -64,12 +68,19 @@ class Tokenizer(ABC):
         """Write the tokenizer, and its vocabulary as a table, into a new folder."""
 
     @abstractmethod
+    def with_roles(self, roles: Roles) -> "Tokenizer":
+        """Return this tokenizer with other roles of its special tokens."""
+
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Encode one text. Names of special tokens in it are ordinary text."""
 
     @abstractmethod
-    def encode_chat(self, text: str) -> list[int]:
-        """Encode a conversation; the names of special tokens in it stand for these tokens."""
+    def encode_chat(self, text: str, mark: str = "") -> list[int]:
+        """Encode a conversation; the names of special tokens in it stand for these tokens.
+
+        Names that ``mark`` breaks are text, without it.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | Ids) -> str:
@@ -104,6 +115,20 @@ class Tokenizer(ABC):
     def window_start(self) -> int | None:
         """The first input of every window, if texts begin with a bos that is not eos."""
         return self.bos if self.add_bos and self.bos != self.eos else None
+
+    @cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """Matches the name of a special token, in a group."""
+        names = sorted(self.special_ids, key=len, reverse=True)  # the longest wins
+        return re.compile(f"({'|'.join(map(re.escape, names))})")
+
+    def encode_parts(self, text: str, mark: str = "") -> list[int]:
+        """Encode what stands between special tokens part by part, without ``mark``."""
+        ids: list[int] = []
+        for part in filter(None, self.special_pattern.split(text)):
+            special = self.special_ids.get(part)
+            ids += self.encode(part.replace(mark, "")) if special is None else [special]
+        return ids
 
     def _set_roles(self, roles: Roles, ids: Mapping[str, int]) -> None:
         """Set the attributes of special tokens."""

@@ -24,6 +24,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, groupby, islice, repeat, tee
 from pathlib import Path
@@ -40,6 +41,7 @@ from atlas.params.mixture import visits_per_epoch
 from atlas.params.schema import FIXED_PIECES, MixEntry, TokenizerParams
 from atlas.pipeline.files import files_below
 from atlas.tokens.byte_level import TOKENIZER_FILE, ByteLevelTokenizer
+from atlas.tokens.conversations import ConversationEncoder, marks
 from atlas.tokens.pre_tokenizers import pre_tokenizer_named
 from atlas.tokens.roles import Roles, role_files
 from atlas.tokens.sentencepiece import MODEL_FILE, TEXT, SentencePieceTokenizer, single_blanks
@@ -76,9 +78,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def make_tokenizer(
-    documents: Path, params: TokenizerParams, mix: Sequence[MixEntry] | None = None
+    documents: Path,
+    params: TokenizerParams,
+    mix: Sequence[MixEntry] | None = None,
+    template: str | None = None,
 ) -> Tokenizer:
-    """Load the tokenizer at ``tokenizer.path``, or train one if that is an empty folder."""
+    """Load the tokenizer at ``tokenizer.path``, or train one if that is an empty folder.
+
+    The marks of a chat template become its special tokens, or must be among those of a given one.
+    """
     path = Path(params.path)
     if path.is_dir() and not any((path / name).is_file() for name in (TOKENIZER_FILE, MODEL_FILE)):
         for file in sorted(path.iterdir()):
@@ -87,7 +95,7 @@ def make_tokenizer(
                     f"tokenizer.path: the folder {path} contains {file.name}: give that file "
                     f"(tokenizer.path={file}), or an empty folder to train a tokenizer"
                 )
-        return train_tokenizer(sample_lines(documents, params, mix), params)
+        return train_tokenizer(sample_lines(documents, params, mix), params, template)
     if path.is_file() and path.suffix != ".gguf" and (names := role_files(path.parent)):
         logger.warning(
             "tokenizer.path is one file, so DVC does not watch %s next to it, which tell the roles "
@@ -95,13 +103,43 @@ def make_tokenizer(
             ", ".join(names),
             path.parent,
         )
-    return Tokenizer.load(path)
+    tokenizer = Tokenizer.load(path)
+    return tokenizer if template is None else with_template(tokenizer, template)
 
 
-def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
-    """Train a tokenizer on lines with their ends."""
-    if params.kind == "byte_bpe":
-        return train_byte_level(lines, params)
+def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
+    """Give a tokenizer a chat template, whose marks must be special tokens of it."""
+    lacks = [mark for mark in marks(template) if mark not in tokenizer.special_ids]
+    if lacks:
+        raise AtlasError(
+            f"chat.template: its mark {lacks[0]} is no special token of the tokenizer; take a "
+            f"template of its own marks ({', '.join(list(tokenizer.special_ids)[:8])}), or train a "
+            "tokenizer (tokenizer.path=models/own)"
+        )
+    end = tokenizer.piece(ConversationEncoder(tokenizer, template).end_of_turn())
+    return tokenizer.with_roles(
+        replace(
+            tokenizer.roles,
+            ends=tuple(dict.fromkeys((*tokenizer.roles.ends, end))),
+            chat_template=template,
+        )
+    )
+
+
+def train_tokenizer(
+    lines: Iterable[str], params: TokenizerParams, template: str | None = None
+) -> Tokenizer:
+    """Train a tokenizer on lines with their ends, for conversations in this template if given."""
+    special = [each for each in marks(template or "") if each not in (END_OF_TEXT, PADDING)]
+    train = train_byte_level if params.kind == "byte_bpe" else train_sentencepiece
+    tokenizer = train(lines, params, special)
+    return tokenizer if template is None else with_template(tokenizer, template)
+
+
+def train_sentencepiece(
+    lines: Iterable[str], params: TokenizerParams, special: Sequence[str] = ()
+) -> SentencePieceTokenizer:
+    """Train a sentencepiece model on lines with their ends; ``special`` names further tokens."""
     model = io.BytesIO()
     settings: dict[str, Any] = {
         "model_type": params.kind,
@@ -113,6 +151,7 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
         "add_dummy_prefix": False,
         "allow_whitespace_only_pieces": True,
         "user_defined_symbols": list(SINGLE),
+        "control_symbols": list(special),
         "unk_id": 0,
         "eos_id": 1,
         "eos_piece": END_OF_TEXT,
@@ -143,7 +182,9 @@ def train_tokenizer(lines: Iterable[str], params: TokenizerParams) -> Tokenizer:
     return SentencePieceTokenizer(spec.SerializeToString())
 
 
-def train_byte_level(lines: Iterable[str], params: TokenizerParams) -> ByteLevelTokenizer:
+def train_byte_level(
+    lines: Iterable[str], params: TokenizerParams, special: Sequence[str] = ()
+) -> ByteLevelTokenizer:
     """Train byte-level BPE on lines with their ends.
 
     Lines are joined again, since a piece may hold several line ends. Memory is bounded by the
@@ -158,12 +199,12 @@ def train_byte_level(lines: Iterable[str], params: TokenizerParams) -> ByteLevel
     )
     trainer = trainers.BpeTrainer(
         vocab_size=params.vocab_size,
-        special_tokens=[END_OF_TEXT, PADDING],
+        special_tokens=[END_OF_TEXT, PADDING, *special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     fast.train_from_iterator(_joined(lines), trainer)
-    if (size := fast.get_vocab_size()) == FIXED_PIECES["byte_bpe"]:
+    if (size := fast.get_vocab_size()) == FIXED_PIECES["byte_bpe"] + len(special):
         raise AtlasError(NO_TEXT_TO_LEARN)
     if size < params.vocab_size:
         raise AtlasError(_too_high(params.vocab_size, size))

@@ -340,6 +340,7 @@ def build_model(
         add_bos_token=not index.crosses_documents or index.bos is not None,
         tokenizer_sha256=index.tokenizer_sha256,
         learned_tokens=min(params.train.max_train_tokens or all_tokens, all_tokens),
+        is_chat=index.splits["train"].conversations > 0,
     )
     check_memory(config, params.train, context, available_memory(context))
     model = make_model(config)

@@ -30,6 +30,7 @@ from atlas.model.foreign.tensors import TensorConverter
 from atlas.params.runtime_support import BLOCK_SIZE, Architecture, GgufFormat
 from atlas.pipeline.processes import threads
 from atlas.tokens.byte_level import ByteLevelTokenizer
+from atlas.tokens.conversations import without_tags
 from atlas.tokens.roles import ENDS_OF_GENERATION
 from atlas.tokens.sentencepiece import SentencePieceTokenizer
 from atlas.tokens.tokenizer import Tokenizer
@@ -58,7 +59,7 @@ def write_gguf(
     add_general(writer, bundle.metadata, count(bundle.config).total_parameters)
     add_hyperparameters(writer, bundle.config, architecture)
     add_tokenizer(writer, bundle.tokenizer, add_bos_token=bundle.config.add_bos_token)
-    writer.add_chat_template(bundle.chat_template)
+    writer.add_chat_template(without_tags(bundle.chat_template))
     for name, shape in shapes.items():
         size = math.prod(gguf.quant_shape_to_byte_shape(shape, types[name]))
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size, types[name])

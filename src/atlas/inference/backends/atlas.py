@@ -46,7 +46,7 @@ class AtlasModel(LoadedModel):
         self.end_ids = frozenset(config.end_ids)
         self.has_attention = config.kind == "decoder"
         self.chat_template = chat_template(config, tokenizer, from_elsewhere=from_elsewhere)
-        self.special_tokens = tokenizer.special_names
+        self.special_tokens, self.special_names = tokenizer.special_names, tokenizer.special_ids
         self.engine = "llama.cpp" if gguf else "PyTorch"
         self._load_torch = load_torch
         self._gguf = None
@@ -93,9 +93,16 @@ class AtlasModel(LoadedModel):
         """The ids of a prompt."""
         return prepare_prompt(self.config, self.tokenizer.encode(text))
 
-    def encode_special(self, text: str) -> list[int]:
-        """The ids of a conversation that the tokenizer's chat template has written."""
-        return self.tokenizer.encode_chat(text) or [self.config.bos]
+    def encode_special(self, text: str, mark: str = "") -> list[int]:
+        """The ids of a conversation that the tokenizer's chat template has written.
+
+        A model that Atlas trained on conversations has seen each after the end of another.
+        """
+        ids = self.tokenizer.encode_chat(text, mark)
+        start = [self.config.bos]
+        if self.config.is_chat and self.config.add_bos_token and ids[:1] != start:
+            return start + ids
+        return ids or start
 
     def check_prompt(self, ids: Sequence[int]) -> None:
         """Reject ids that the model can't continue."""

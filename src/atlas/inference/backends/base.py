@@ -1,17 +1,18 @@
 """The interface of a loaded model of any format."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from jinja2 import Template
 
 from atlas.errors import AtlasError
-from atlas.inference.backends.chat_template import ChatTemplate
 from atlas.inference.batch import InferenceBackend, Overflow, RunningBatch, TokenSequence
 from atlas.inference.text_stream import UNKNOWN, TextStream
 from atlas.model.config import ModelConfig
+from atlas.tokens.chat_template import ChatTemplate, protect
 from atlas.tokens.tokenizer import Tokenizer
 
 MAX_CONTEXT_LENGTH = 4096  # of models from elsewhere, to bound the memory of each slot
@@ -45,10 +46,10 @@ def comes_from_elsewhere(folder: Path) -> bool:
 def chat_template(config: ModelConfig, tokenizer: Tokenizer, *, from_elsewhere: bool) -> str:
     """The chat template of a model in Atlas's own format.
 
-    A model that was trained here from scratch has not learned the marks of its tokenizer's
-    template, so it only continues text.
+    A model that was trained here from scratch, and not on conversations, has not learned the marks
+    of its tokenizer's template, so it only continues text.
     """
-    if from_elsewhere and tokenizer.chat_template:
+    if (from_elsewhere or config.is_chat) and tokenizer.chat_template:
         return tokenizer.chat_template
     plain = PLAIN_CHAT if config.separator is None else QUESTION_CHAT
     return BOS + plain if config.add_bos_token else plain
@@ -65,6 +66,7 @@ class LoadedModel(ABC):
     has_attention: bool = False  # ``attention`` is available
     chat_template: str = PLAIN_CHAT  # of conversations, in Jinja
     special_tokens: Mapping[str, str]  # as a chat template names them: bos_token, eos_token ...
+    special_names: Collection[str]  # of all special tokens
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -91,8 +93,11 @@ class LoadedModel(ABC):
         """A backend with room for this many texts at once."""
 
     @abstractmethod
-    def encode_special(self, text: str) -> list[int]:
-        """The ids of a text in which the names of special tokens stand for these, at least one."""
+    def encode_special(self, text: str, mark: str = "") -> list[int]:
+        """The ids of a text in which the names of special tokens stand for these, at least one.
+
+        Names that ``mark`` breaks are text, without it.
+        """
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation so that the model's next message can follow.
@@ -101,11 +106,12 @@ class LoadedModel(ABC):
         """
         if self.chat_template.removeprefix(BOS) in (PLAIN_CHAT, QUESTION_CHAT):
             return self.encode(Template(self.chat_template).render(messages=messages))
+        protected, mark = protect(messages, self.special_names)
         try:
-            text = self._template.render(messages)
+            text = self._template.render(protected)
         except AtlasError as error:
             raise AtlasError(f"{self.name}: {error}") from None
-        return self.encode_special(text)
+        return self.encode_special(text, mark)
 
     @cached_property
     def _template(self) -> ChatTemplate:
@@ -157,9 +163,14 @@ class ForeignModel(LoadedModel):
         """The ids of a prompt, at least the beginning of a text."""
         return self._at_least_bos(self.tokenize(text, is_chat=False))
 
-    def encode_special(self, text: str) -> list[int]:
-        """The ids of a conversation that the model's chat template has written."""
-        return self._at_least_bos(self.tokenize(text, is_chat=True))
+    def encode_special(self, text: str, mark: str = "") -> list[int]:
+        """The ids of a conversation that the model's chat template has written.
+
+        A name that ``mark`` breaks is cut there, as its parts are no special tokens.
+        """
+        parts = text.split(mark) if mark else [text]
+        ids = (self.tokenize(part, is_chat=True) for part in parts)
+        return self._at_least_bos(list(chain.from_iterable(ids)))
 
     def _at_least_bos(self, ids: list[int]) -> list[int]:
         if ids:

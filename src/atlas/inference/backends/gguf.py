@@ -134,6 +134,8 @@ class GGUFModel(ForeignModel):
             self._vocabulary.get_text(token) if token >= 0 else "" for token in (bos, eos)
         )
         self.special_tokens = {"bos_token": bos_text, "eos_token": eos_text}
+        get_attr, get_text = self._vocabulary.get_attr, self._vocabulary.get_text
+        self.special_names = {get_text(each) for each in ids if get_attr(each) & CONTROL}
 
     def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
         """The ids of a text."""

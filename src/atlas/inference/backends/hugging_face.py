@@ -93,6 +93,8 @@ class HuggingFaceModel(ForeignModel):
             self.chat_template = self._tokenizer.get_chat_template() if has_template else PLAIN_CHAT
             self.bos = self._tokenizer.bos_token_id
             self.special_tokens = self._tokenizer.special_tokens_map
+            added = self._tokenizer.added_tokens_decoder.values()
+            self.special_names = {each.content for each in added if each.special}
         self.name = folder.resolve().name
         self.context_length = min(positions, MAX_CONTEXT_LENGTH)
 

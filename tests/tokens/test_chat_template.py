@@ -5,8 +5,8 @@ import time
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.inference.backends import chat_template
-from atlas.inference.backends.chat_template import ChatTemplate
+from atlas.tokens import chat_template
+from atlas.tokens.chat_template import ChatTemplate
 
 HELLO = [{"role": "user", "content": "hello"}]
 GOOD = (
