@@ -18,6 +18,7 @@ STAGES = ("fetch", "clean", "train_tokenizer", "tokenize", "train", "evaluate", 
 NEEDED = (
     "src",
     "stages",
+    "chat_templates",
     "presets",
     "studies",
     "params.yaml",

@@ -51,7 +51,7 @@ def test_a_conversation_is_rendered(process):
         ("{{ 'x' * 10**7 }}", "writes 10,000,000 characters"),
         ("{{ 'x' * 10**10 }}", "rejects this: MemoryError"),
         ("{{ ('x' * 10**6) | list | map('upper') | list | join('y' * 10**4) }}", "rejects|takes"),
-        ("{{ 'a'.join(['b' * 10**8] * 100) }}", "rejects this: MemoryError"),
+        ("{{ 'a'.join(['b' * 10**8] * 100) }}", "rejects this: MemoryError|takes more than"),
         ("(" * 3000 + "{{" + "(" * 3000 + ")" * 3000 + "}}", "rejects this|takes more than"),
     ],
 )

@@ -135,7 +135,7 @@ def test_evaluation_predicts_each_token_once(make_split, shards, context, batch,
             EvaluationWindows(split, context, batch)
         return
     predicted = []
-    for inputs, targets, mask in EvaluationWindows(split, context, batch).all():
+    for inputs, targets, mask, _ in EvaluationWindows(split, context, batch).all():
         assert inputs.shape == targets.shape == mask.shape
         assert inputs.shape[0] <= batch
         assert inputs.shape[1] == context

@@ -227,7 +227,7 @@ def test_losses_weigh_tokens_not_batches():
     initialize(model, 0)
     inputs, targets = (torch.randint(0, 400, (3, 8)).numpy() for _ in range(2))
     long = TokenBatch(inputs, targets, np.ones((3, 8), bool))
-    short = TokenBatch(*(part[:1, :2] for part in long))
+    short = TokenBatch(*(part[:1, :2] for part in long[:3]))
     total, tokens, *_ = tally(model, [long, short])
     assert tokens == 26
     parts = [tally(model, [batch]).loss for batch in (long, short)]

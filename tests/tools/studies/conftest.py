@@ -12,7 +12,7 @@ from tests.code_walk import ROOT
 def unchanged_project(tmp_path_factory):
     """A git repository with params, code and presets, without data, which tests only read."""
     root = tmp_path_factory.mktemp("project")
-    for name in ("presets", "src", "stages"):
+    for name in ("chat_templates", "presets", "src", "stages"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "dvc.yaml", ".gitignore"):
         shutil.copy(ROOT / name, root / name)

@@ -1,9 +1,9 @@
 """The interface of a loaded model of any format."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 from jinja2 import Template
@@ -152,25 +152,32 @@ class ForeignModel(LoadedModel):
     bos: int | None  # begins a text
 
     @abstractmethod
-    def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of a text.
 
-        In a conversation, the template has written the special tokens; otherwise the tokenizer puts
-        them first, and their names are ordinary text.
+        With ``add_special`` the tokenizer puts its special tokens first; with ``parse_special`` the
+        names of special tokens in the text stand for these, else they are ordinary text.
         """
 
     def encode(self, text: str) -> list[int]:
         """The ids of a prompt, at least the beginning of a text."""
-        return self._at_least_bos(self.tokenize(text, is_chat=False))
+        return self._at_least_bos(self.tokenize(text, add_special=True, parse_special=False))
 
     def encode_special(self, text: str, mark: str = "") -> list[int]:
         """The ids of a conversation that the model's chat template has written.
 
-        A name that ``mark`` breaks is cut there, as its parts are no special tokens.
+        If ``mark`` breaks a name, what stands between special tokens is encoded part by part.
         """
-        parts = text.split(mark) if mark else [text]
-        ids = (self.tokenize(part, is_chat=True) for part in parts)
-        return self._at_least_bos(list(chain.from_iterable(ids)))
+        ids: list[int] = []
+        for part in self._special_pattern.split(text) if mark and mark in text else [text]:
+            special = not mark or mark not in text or part in self.special_names
+            ids += self.tokenize(part.replace(mark, ""), add_special=False, parse_special=special)
+        return self._at_least_bos(ids)
+
+    @cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        names = sorted(filter(None, self.special_names), key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, names)) or '(?!)'})")
 
     def _at_least_bos(self, ids: list[int]) -> list[int]:
         if ids:

@@ -137,10 +137,10 @@ class GGUFModel(ForeignModel):
         get_attr, get_text = self._vocabulary.get_attr, self._vocabulary.get_text
         self.special_names = {get_text(each) for each in ids if get_attr(each) & CONTROL}
 
-    def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of a text."""
         valid = text.encode("utf-8", errors="replace").decode()
-        options = {"add_special": not is_chat, "parse_special": is_chat}
+        options = {"add_special": add_special, "parse_special": parse_special}
         try:
             return list(self._vocabulary.tokenize(valid, **options))
         except Exception as error:

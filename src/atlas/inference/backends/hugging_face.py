@@ -98,9 +98,12 @@ class HuggingFaceModel(ForeignModel):
         self.name = folder.resolve().name
         self.context_length = min(positions, MAX_CONTEXT_LENGTH)
 
-    def tokenize(self, text: str, *, is_chat: bool) -> list[int]:
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of a text."""
-        options = {"add_special_tokens": not is_chat, "split_special_tokens": not is_chat}
+        options = {
+            "add_special_tokens": add_special,
+            "split_special_tokens": not parse_special,
+        }
         with one_error(f"{self.name}: its tokenizer can't encode this text"):
             ids: list[int] = self._tokenizer(text, **options)["input_ids"]
         if max(ids, default=0) >= self.vocab_size:

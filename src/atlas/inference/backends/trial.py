@@ -133,9 +133,10 @@ def try_gguf(file: Path) -> None:
     from atlas.inference.backends.gguf import GGUFModel
 
     model = GGUFModel(file)
-    for is_chat in (False, True):
+    for parse_special in (False, True):
         for text in TEXTS:
-            model.decode(model.tokenize(text, is_chat=is_chat))
+            ids = model.tokenize(text, add_special=not parse_special, parse_special=parse_special)
+            model.decode(ids)
     ids = model.encode(TEXTS[0])[: model.context_length]
     backend = model.backend(1)
     backend.prefill({0: ids})
