@@ -160,5 +160,5 @@ def test_a_sentencepiece_model_begins_texts_with_its_own_bos(tmp_path, tokenizer
     assert [each.encode("the lamp") for each in others] == [ids, ids]
     chat = [{"role": "user", "content": f"the{end}lamp"}]
     ids = ours.encode_chat(chat)
-    assert other.eos in ids
+    assert other.eos not in ids  # nobody can type it
     assert [each.encode_chat(chat) for each in others] == [ids, ids]
