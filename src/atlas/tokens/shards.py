@@ -99,9 +99,10 @@ class ShardWriter:
         """Write the document ends, which tokens are given, and the header."""
         self._append(bytes(-self.tokens * self._width % ALIGNMENT))
         self._append(self._ends)
-        self._append(self._given + np.packbits(self._last_bits, bitorder="little").tobytes())
+        bits = self._given + np.packbits(self._last_bits, bitorder="little").tobytes()
+        has_given = any(bits)  # plain texts of a tokenizer with a chat template have none
+        self._append(bits if has_given else b"")
         header = [MAGIC, VERSION, self._width, self.tokens, self.documents, self._tokenizer]
-        has_given = bool(self._given or len(self._last_bits))
         checksum = zlib.crc32(HEADER.pack(*header, 0, has_given), self._checksum)
         self._file.seek(0)
         self._file.write(HEADER.pack(*header, checksum, has_given))
